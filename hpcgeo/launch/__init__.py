@@ -1,0 +1,1 @@
+"""How a run starts and stops: environment, rendezvous, preemption, job scripts."""

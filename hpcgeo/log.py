@@ -1,0 +1,58 @@
+"""What a run says: one logger that knows its rank, and a progress bar where someone is looking."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+log = logging.getLogger("hpcgeo")
+Item = TypeVar("Item")
+
+
+def set_up(rank: int = 0, host: str = "") -> None:
+    """Send log lines to standard error: information from rank 0, warnings from every rank."""
+    where = f"rank {rank} on {host}: " if rank else ""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {where}%(message)s", "%H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    log.propagate = False
+
+
+@contextmanager
+def bar(description: str, total: int | None, detail: str = "") -> Iterator[Progress]:
+    """Yield a rich progress bar with one task (id 0); it draws only on a terminal.
+
+    Update it with ``progress.update(0, advance=1, detail="...")``.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        progress.add_task(description, total=total, detail=detail)
+        yield progress
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Yield `items` behind a progress bar."""
+    with bar(description, total) as progress:
+        for item in items:
+            yield item
+            progress.update(progress.task_ids[0], advance=1)

@@ -1,0 +1,1 @@
+"""The networks, which know nothing of distribution."""

@@ -1,0 +1,1 @@
+"""Arithmetic on ground facts: what a run will need (no torch)."""
