@@ -1,4 +1,4 @@
-"""Facts are tables in YAML: read one, find a row, and say which rows there are when it is missing."""
+"""Facts are tables in YAML: read one, find a row, say which rows there are when it is missing."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches

@@ -1,0 +1,88 @@
+"""The commands `hpcgeo` and `hpcgeo-profile`; a subcommand's module loads when it is called."""
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hpcgeo import __version__
+from hpcgeo.errors import InputError
+
+#: Subcommand: its module below hpcgeo.cli, and the line of help. Kept here so that `hpcgeo --help`
+#: imports none of them; every module offers `app`, a typer.Typer.
+COMMANDS = {
+    "data": "Build, inspect and verify data sets.",
+    "train": "Train a recipe; resume where it stopped.",
+    "profile": "Measure a recipe, or a grid of them.",
+    "report": "Turn records into the scaling report.",
+    "list": "Show the facts: models, machines, strategies, recipes, sensors.",
+    "jobs": "Render job scripts.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose subcommands are imported when called, not when listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return what the list of commands shows: name and line of help."""
+        if cmd_name not in COMMANDS:
+            return None
+        listed = typer.Typer()
+        listed.command(cmd_name, help=COMMANDS[cmd_name])(lambda: None)
+        return typer.main.get_command(listed)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is about to run, imported."""
+        name = args[0]
+        if name not in COMMANDS:
+            return super().resolve_command(ctx, args)
+        command = typer.main.get_command(import_module(f"hpcgeo.cli.{name}").app)
+        command.name = name
+        return name, command, args[1:]
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hpcgeo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """From a folder of satellite images to a pretrained geospatial model, with the scaling report.
+
+    Exit codes: 0 done; 1 failed; 2 bad input (one line says what and how to mend it); 3 done, but
+    some inputs were skipped (a list is left).
+    """
+
+
+def hpcgeo() -> None:
+    """Run the command line; an InputError becomes one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"hpcgeo: {error}", err=True)
+        sys.exit(2)
+
+
+def hpcgeo_profile() -> None:
+    """Run `hpcgeo profile`."""
+    sys.argv.insert(1, "profile")
+    hpcgeo()
