@@ -1,0 +1,47 @@
+"""Initial weights, drawn row by row, so that a shard of a parameter can be drawn without the whole.
+
+The values of a row depend on (seed, name of the parameter, row) alone: every strategy and every
+number of ranks starts from the same bits. Laws as in MAE: Xavier uniform matrices, zero biases,
+unit norms, tokens normal with deviation 0.02.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
+    """Return rows of the initial value of a parameter, float32 on the CPU.
+
+    Args:
+        name: the qualified name; its last word is `bias`, `weight` or `..._token`.
+        shape: of the whole parameter; a weight of two dimensions is a matrix (out, in), of one a
+            norm.
+        rows: which rows of the first dimension.
+        seed: of the run.
+
+    Raises:
+        ValueError: no law for a parameter of that name and shape.
+    """
+    kind = name.rpartition(".")[2]
+    if kind == "bias":
+        return torch.zeros(shape)[rows]
+    if kind == "weight" and len(shape) == 1:
+        return torch.ones(shape)[rows]
+    if kind.endswith("_token"):
+        return torch.empty(shape).normal_(0, 0.02, generator=_generator(seed, name, 0))[rows]
+    if kind == "weight" and len(shape) == 2:
+        bound = math.sqrt(6 / sum(shape))
+        values = torch.empty(len(range(*rows.indices(shape[0]))), shape[1])
+        for row, value in zip(range(*rows.indices(shape[0])), values, strict=True):
+            value.uniform_(-bound, bound, generator=_generator(seed, name, row))
+        return values
+    raise ValueError(f"no law to initialise parameter {name} of shape {tuple(shape)}")
+
+
+def _generator(seed: int, name: str, row: int) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed} {name} {row}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

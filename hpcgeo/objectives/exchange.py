@@ -1,0 +1,116 @@
+"""MAE weights under the names of `transformers`' ViTMAEForPreTraining files, and back.
+
+Besides names two things differ: there q, k and v are three matrices (here one), and the patch
+embedding is a convolution with kernel (W, C, p, p) (here a matrix over (p, p, C)). Positions are
+fixed in both, and no weights here.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hpcgeo.errors import InputError
+
+#: Ours -> theirs outside the blocks.
+OUTSIDE = {
+    "mask_token": "decoder.mask_token",
+    "encoder.class_token": "vit.embeddings.cls_token",
+    "encoder.embed": "vit.embeddings.patch_embeddings.projection",
+    "encoder.norm": "vit.layernorm",
+    "decoder_embed": "decoder.decoder_embed",
+    "decoder_norm": "decoder.decoder_norm",
+    "predict": "decoder.decoder_pred",
+}
+#: Ours -> theirs: the blocks, and the modules within one.
+STACKS = {"encoder.blocks": "vit.encoder.layer", "decoder_blocks": "decoder.decoder_layers"}
+INSIDE = {
+    "attention_norm": ["layernorm_before"],
+    "attention.qkv": [f"attention.attention.{part}" for part in ("query", "key", "value")],
+    "attention.out": ["attention.output.dense"],
+    "mlp_norm": ["layernorm_after"],
+    "mlp.into": ["intermediate.dense"],
+    "mlp.out": ["output.dense"],
+}
+#: Newer releases write other names: theirs, newer -> as published.
+NEWER = {
+    r"^vit\.layers\.": "vit.encoder.layer.",
+    r"^decoder\.decoder_encoder\.layer\.": "decoder.decoder_layers.",
+    r"\.attention\.q_proj\.": ".attention.attention.query.",
+    r"\.attention\.k_proj\.": ".attention.attention.key.",
+    r"\.attention\.v_proj\.": ".attention.attention.value.",
+    r"\.attention\.o_proj\.": ".attention.output.dense.",
+    r"\.mlp\.fc1\.": ".intermediate.dense.",
+    r"\.mlp\.fc2\.": ".output.dense.",
+}
+
+
+def to_transformers(weights: Mapping[str, Tensor], patch: int) -> dict[str, Tensor]:
+    """Return the weights of an MAE with plain MLPs under transformers' names.
+
+    Args:
+        weights: the state dictionary of an MAE.
+        patch: side of a patch in pixels.
+    """
+    theirs: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        targets = _targets(name)
+        if name == "encoder.embed.weight":
+            value = value.reshape(len(value), patch, patch, -1).permute(0, 3, 1, 2)
+        if name.endswith("_token"):
+            value = value.reshape(1, 1, -1)
+        for target, part in zip(targets, value.chunk(len(targets)), strict=True):
+            theirs[target] = part.contiguous()
+    return theirs
+
+
+def from_transformers(
+    theirs: Mapping[str, Tensor], names: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return weights for an MAE from a transformers state dictionary.
+
+    Args:
+        theirs: of a ViTMAEForPreTraining; position embeddings in it are ignored.
+        names: the state dictionary of the MAE to fill, for its names and shapes.
+
+    Raises:
+        InputError: a weight is missing or has another shape; the message names it.
+    """
+    known = {_published(name): value for name, value in theirs.items()}
+    weights = {}
+    for name, mine in names.items():
+        targets = _targets(name)
+        missing = [target for target in targets if target not in known]
+        if missing:
+            raise InputError(f"no weight {missing[0]!r} in the file (for {name})")
+        value = torch.cat([known[target] for target in targets])
+        if name == "encoder.embed.weight":
+            value = value.permute(0, 2, 3, 1)
+        if value.numel() != mine.numel():
+            raise InputError(
+                f"weight {targets[0]!r} has shape {tuple(known[targets[0]].shape)}, which does not "
+                f"fit {name} {tuple(mine.shape)}: choose the model of the same size and bands"
+            )
+        weights[name] = value.reshape(mine.shape).contiguous()
+    return weights
+
+
+def _targets(name: str) -> list[str]:
+    """Return the published names of one of our parameters."""
+    if name in OUTSIDE:
+        return [OUTSIDE[name]]
+    module, _, kind = name.rpartition(".")
+    if module in OUTSIDE:
+        return [f"{OUTSIDE[module]}.{kind}"]
+    for ours, theirs in STACKS.items():
+        if module.startswith(f"{ours}."):
+            number, _, inside = module.removeprefix(f"{ours}.").partition(".")
+            return [f"{theirs}.{number}.{part}.{kind}" for part in INSIDE[inside]]
+    raise ValueError(f"no published name for {name}")
+
+
+def _published(name: str) -> str:
+    for newer, published in NEWER.items():
+        name = re.sub(newer, published, name)
+    return name

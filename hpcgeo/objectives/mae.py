@@ -1,0 +1,113 @@
+"""Masked autoencoding, in the order of its paper (He et al. 2021, arXiv 2111.06377).
+
+Letters: B batch, N patches, V visible, K = N - V masked, P values of a patch, W and D the widths of
+encoder and decoder. Attention does not see order, so tokens are never shuffled back: the decoder
+reads [class, visible, masked], each with its own position, and its last K outputs are the
+predictions.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hpcgeo.config import Objective
+from hpcgeo.models.layers import NORM_EPS, blocks
+from hpcgeo.models.patches import patchify, unpatchify
+from hpcgeo.models.positions import sincos_2d
+from hpcgeo.models.vit import ViT
+from hpcgeo.zoo import Architecture
+
+
+class MAE(nn.Module):
+    """Encoder on the visible patches, light decoder, loss on the masked ones."""
+
+    def __init__(self, architecture: Architecture, bands: int, config: Objective) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.config = config
+        width, narrow = architecture.encoder.width, architecture.decoder.width
+        self.encoder = ViT(architecture, bands)
+        self.decoder_embed = nn.Linear(width, narrow)
+        self.mask_token = nn.Parameter(torch.empty(narrow))
+        self.decoder_blocks = blocks(architecture.decoder)
+        self.decoder_norm = nn.LayerNorm(narrow, eps=NORM_EPS)
+        self.predict = nn.Linear(narrow, architecture.patch**2 * bands)
+
+    def units(self) -> list[nn.Module]:
+        """Return the modules to shard one by one, in the order of their use."""
+        return [*self.encoder.blocks, *self.decoder_blocks]
+
+    def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Return the loss.
+
+        Args:
+            images: (B, C, height, width), normalised per band.
+            noise: (B, N), one number per patch; the V smallest stay visible.
+
+        Returns:
+            {"loss": mean squared error on the masked patches, float32}
+        """
+        patches, visible, masked = self._mask(images, noise)
+        predicted = self._predict(images, patches, visible, masked)  # (B, K, P)
+        target = self._target(_take(patches, masked))
+        return {"loss": F.mse_loss(predicted.float(), target)}
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (masked images, reconstructions), both (B, C, height, width).
+
+        Masked pixels are NaN in the first. In the second visible patches stand as they are, and a
+        normalised prediction is given back the mean and deviation of its patch.
+        """
+        patches, visible, masked = self._mask(images, noise)
+        predicted = self._predict(images, patches, visible, masked).float()
+        if self.config.normalise_target:
+            mean, deviation = _moments(_take(patches, masked))
+            predicted = predicted * deviation + mean
+        places = masked[:, :, None].expand_as(predicted)
+        whole = patches.scatter(1, places, predicted)
+        holes = patches.scatter(1, places, torch.full_like(predicted, torch.nan))
+        grid = self._grid(images)
+        patch = self.architecture.patch
+        return unpatchify(holes, patch, grid), unpatchify(whole, patch, grid)
+
+    def _mask(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        patches = patchify(images, self.architecture.patch)  # (B, N, P)
+        height, width = images.shape[-2:]
+        num_visible = self.architecture.num_visible((height, width), self.config.mask_ratio)
+        order = noise.argsort(dim=1)
+        return patches, order[:, :num_visible], order[:, num_visible:]
+
+    def _predict(self, images: Tensor, patches: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        grid, device = self._grid(images), images.device
+        wide = sincos_2d(self.architecture.encoder.width, grid, device)
+        narrow = sincos_2d(self.architecture.decoder.width, grid, device)
+        x = self.encoder(_take(patches, visible), wide[visible])  # (B, 1 + V, W)
+        x = self.decoder_embed(x)  # (B, 1 + V, D)
+        hidden = self.mask_token.to(x.dtype) + narrow[masked].to(x.dtype)  # (B, K, D)
+        seen = x[:, 1:] + narrow[visible].to(x.dtype)
+        x = torch.cat([x[:, :1], seen, hidden], dim=1)  # (B, 1 + N, D)
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.predict(self.decoder_norm(x[:, -masked.shape[1] :]))  # (B, K, P)
+
+    def _target(self, patches: Tensor) -> Tensor:
+        if not self.config.normalise_target:
+            return patches
+        mean, deviation = _moments(patches)
+        return (patches - mean) / deviation
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        height, width = images.shape[-2:]
+        return height // self.architecture.patch, width // self.architecture.patch
+
+
+def _take(patches: Tensor, index: Tensor) -> Tensor:
+    """Return the patches (B, K, P) that index (B, K) names, of (B, N, P)."""
+    return patches.gather(1, index[:, :, None].expand(-1, -1, patches.shape[2]))
+
+
+def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each patch, (B, K, 1); the variance is the unbiased one."""
+    mean = patches.mean(dim=-1, keepdim=True)
+    return mean, (patches.var(dim=-1, keepdim=True) + 1e-6) ** 0.5

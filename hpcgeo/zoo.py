@@ -1,0 +1,170 @@
+"""Architectures as data, and in closed form what they weigh and cost: parameters, FLOPs, bytes.
+
+Letters: W width, M hidden width of the MLP, L depth, H heads, p patch, C bands, N patches of a
+chip, T tokens of a block (N + 1: the class token), V visible patches, P = p p C values of a patch.
+A multiply-add counts 2 FLOPs; only matrix products count. Every form is held against the real
+module by a test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from hpcgeo.errors import InputError
+from hpcgeo.tables import find, read
+
+Mlp = Literal["plain", "gated"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A pile of equal transformer blocks."""
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    mlp: Mlp
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all blocks: two norms, qkv and projection with biases, the MLP."""
+        W, M = self.width, self.hidden
+        into = 2 * M if self.mlp == "gated" else M
+        attention = (W + 1) * 3 * W + (W + 1) * W
+        return self.depth * (4 * W + attention + (W + 1) * into + (M + 1) * W)
+
+    def flops(self, tokens: int) -> int:
+        """Forward FLOPs of one sequence of `tokens`."""
+        W, M, T = self.width, self.hidden, tokens
+        into = 2 * M if self.mlp == "gated" else M
+        products = 4 * W * W + W * into + M * W
+        return self.depth * (2 * T * products + 4 * T * T * W)
+
+    def activation_bytes(self, tokens: int, dtype_bytes: int) -> int:
+        """Bytes one sequence keeps for the backward without recompute, with fused attention.
+
+        Each block keeps the input of both norms (the residual) and their outputs, q, k, v, the
+        output of attention with its row sums, and in the MLP the input and output of the
+        activation (gated: both halves, the SiLU and their product).
+        """
+        W, M, T = self.width, self.hidden, tokens
+        values = 2 * W + 2 * W + 3 * W + W + (4 * M if self.mlp == "gated" else 2 * M)
+        statistics = 4 * (2 * 2 + self.heads)  # mean and deviation of two norms; row sums; fp32
+        return self.depth * T * (values * dtype_bytes + statistics)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A vision transformer and its MAE decoder; a row of facts/models.yaml."""
+
+    name: str
+    encoder: Stack
+    decoder: Stack
+    patch: int
+    source: str
+
+    def num_patches(self, chip: tuple[int, int]) -> int:
+        """Return N for a chip of (height, width) pixels.
+
+        Raises:
+            InputError: a side is not a multiple of the patch.
+        """
+        height, width = chip
+        if height % self.patch or width % self.patch:
+            raise InputError(
+                f"chip {height} x {width} is no multiple of the {self.patch}-pixel patch of "
+                f"{self.name}: set data.chip to e.g. "
+                f"[{-(-height // self.patch) * self.patch}, {-(-width // self.patch) * self.patch}]"
+            )
+        return (height // self.patch) * (width // self.patch)
+
+    def num_visible(self, chip: tuple[int, int], mask_ratio: float) -> int:
+        """Return V = int(N (1 - mask_ratio)), as the MAE paper's code does.
+
+        Raises:
+            InputError: nothing would be visible.
+        """
+        patches = self.num_patches(chip)
+        visible = int(patches * (1 - mask_ratio))
+        if not visible:
+            raise InputError(
+                f"objective.mask_ratio {mask_ratio} leaves none of {patches} patches visible: "
+                f"lower it or enlarge data.chip"
+            )
+        return visible
+
+    def parameters(self, bands: int, classes: int = 0) -> int:
+        """Return the encoder's parameters: patch embedding, class token, blocks, last norm, head.
+
+        Args:
+            bands: bands of the image.
+            classes: outputs of a linear head; 0: none.
+        """
+        W = self.encoder.width
+        embedding = (self.patch**2 * bands + 1) * W
+        head = (W + 1) * classes
+        return embedding + W + self.encoder.parameters + 2 * W + head
+
+    def mae_parameters(self, bands: int) -> int:
+        """Return the parameters of encoder and MAE decoder together."""
+        W, D, P = self.encoder.width, self.decoder.width, self.patch**2 * bands
+        decoder = (W + 1) * D + D + self.decoder.parameters + 2 * D + (D + 1) * P
+        return self.parameters(bands) + decoder
+
+    def forward_flops(self, bands: int, chip: tuple[int, int]) -> int:
+        """Return the forward FLOPs of the encoder for one whole image."""
+        patches = self.num_patches(chip)
+        embedding = 2 * patches * self.patch**2 * bands * self.encoder.width
+        return embedding + self.encoder.flops(patches + 1)
+
+    def mae_forward_flops(self, bands: int, chip: tuple[int, int], mask_ratio: float) -> int:
+        """Return the forward FLOPs of MAE for one image: V patches embedded, N - V predicted."""
+        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
+        W, D, P = self.encoder.width, self.decoder.width, self.patch**2 * bands
+        edges = 2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P
+        return edges + self.encoder.flops(V + 1) + self.decoder.flops(N + 1)
+
+    def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> int:
+        """Return the bytes the encoder's blocks keep for the backward of one whole image."""
+        return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
+
+    def mae_activation_bytes(
+        self, chip: tuple[int, int], mask_ratio: float, dtype_bytes: int
+    ) -> int:
+        """Return the bytes the blocks of MAE keep for the backward of one image."""
+        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
+        encoder = self.encoder.activation_bytes(V + 1, dtype_bytes)
+        return encoder + self.decoder.activation_bytes(N + 1, dtype_bytes)
+
+
+@cache
+def models() -> dict[str, Architecture]:
+    """Return every architecture by name."""
+    facts = read("models")
+    return {
+        name: _architecture(name, mlp, row, row.get("decoder", facts["decoder"]))
+        for mlp in ("plain", "gated")
+        for name, row in facts[mlp].items()
+    }
+
+
+def architecture(name: str) -> Architecture:
+    """Return one architecture; an unknown name is an InputError that lists the known ones."""
+    return find(models(), name, "model")
+
+
+def _architecture(
+    name: str, mlp: Mlp, row: Mapping[str, Any], decoder: Mapping[str, Any]
+) -> Architecture:
+    # The decoder is plain in both families: it is the MAE paper's, hidden = 4 width.
+    return Architecture(
+        name=name,
+        encoder=Stack(row["width"], row["depth"], row["heads"], row["hidden"], mlp),
+        decoder=Stack(
+            decoder["width"], decoder["depth"], decoder["heads"], 4 * decoder["width"], "plain"
+        ),
+        patch=row["patch"],
+        source=row["source"],
+    )

@@ -1,0 +1,130 @@
+"""MAE against its public peer: same weights and mask, same loss, gradients and files."""
+
+import pytest
+import torch
+import transformers
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+from hpcgeo.config import Objective
+from hpcgeo.errors import InputError
+from hpcgeo.models.initialise import draw
+from hpcgeo.objectives.exchange import from_transformers, to_transformers
+from hpcgeo.objectives.mae import MAE
+from hpcgeo.zoo import Architecture, Stack
+
+transformers.logging.disable_progress_bar()
+CHIP = 48
+SMALL = Architecture(
+    "small", Stack(32, 3, 4, 128, "plain"), Stack(16, 2, 2, 64, "plain"), patch=8, source="test"
+)
+
+
+def initialised(architecture: Architecture, bands: int, objective: Objective) -> MAE:
+    mae = MAE(architecture, bands, objective)
+    for name, parameter in mae.named_parameters():
+        parameter.data = draw(name, parameter.shape, slice(None), seed=0)
+    return mae
+
+
+def peer(normalise: bool, bands: int = 3) -> ViTMAEForPreTraining:
+    config = ViTMAEConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=128,
+        decoder_hidden_size=16,
+        decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=64,
+        image_size=CHIP,
+        patch_size=8,
+        num_channels=bands,
+        layer_norm_eps=1e-6,
+        norm_pix_loss=normalise,
+    )
+    model = ViTMAEForPreTraining(config)
+    # Newer releases leave the positions zero in the constructor; their own code fills them.
+    embeddings = model.vit.embeddings
+    embeddings.patch_embeddings.projection._is_hf_initialized = False
+    embeddings.initialize_weights()
+    model.decoder.initialize_weights(embeddings.patch_embeddings.num_patches)
+    assert embeddings.position_embeddings.any()
+    assert model.decoder.decoder_pos_embed.any()
+    return model
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("bands", [3, 5])
+def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> None:
+    theirs = peer(normalise, bands)
+    mae = initialised(SMALL, bands, Objective(normalise_target=normalise))
+    mae.load_state_dict(from_transformers(theirs.state_dict(), mae.state_dict()))
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, bands, CHIP, CHIP, generator=generator)
+    noise = torch.rand(4, 36, generator=generator)
+
+    loss = mae(images, noise)["loss"]
+    loss.backward()
+    expected = theirs(pixel_values=images, noise=noise).loss
+    expected.backward()
+
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    gradients = {name: p.grad for name, p in mae.named_parameters()}
+    wanted = from_transformers(
+        {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}, gradients
+    )
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_weights_go_out_and_come_back(tmp_path) -> None:
+    mae = initialised(SMALL, 3, Objective())
+    exported = to_transformers(mae.state_dict(), SMALL.patch)
+    back = from_transformers(exported, mae.state_dict())
+    assert all(torch.equal(back[name], value) for name, value in mae.state_dict().items())
+
+
+def test_transformers_reads_what_is_exported_and_we_read_its_file(tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    mae = initialised(SMALL, 3, Objective(normalise_target=True))
+    theirs = peer(normalise=True)
+    theirs.config.save_pretrained(tmp_path)
+    save_file(
+        to_transformers(mae.state_dict(), SMALL.patch),
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    loaded = ViTMAEForPreTraining.from_pretrained(tmp_path)
+    images, noise = torch.randn(2, 3, CHIP, CHIP), torch.rand(2, 36)
+    torch.testing.assert_close(
+        loaded(pixel_values=images, noise=noise).loss,
+        mae(images, noise)["loss"],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+    loaded.save_pretrained(tmp_path / "again")
+    again = from_transformers(load_file(tmp_path / "again" / "model.safetensors"), mae.state_dict())
+    assert all(torch.equal(again[name], value) for name, value in mae.state_dict().items())
+
+
+def test_foreign_weights_of_another_size_are_refused() -> None:
+    mae = initialised(SMALL, 5, Objective())
+    with pytest.raises(InputError, match="does not fit encoder.embed.weight"):
+        from_transformers(peer(True, 3).state_dict(), mae.state_dict())
+    with pytest.raises(InputError, match="no weight"):
+        from_transformers({}, mae.state_dict())
+
+
+def test_aspect_and_permutation() -> None:
+    """A chip that is not square works, and the loss does not depend on values behind the mask."""
+    mae = initialised(SMALL, 3, Objective(normalise_target=False))
+    images, noise = torch.randn(2, 3, 32, 64), torch.rand(2, 32)
+    holes, whole = mae.reconstruct(images, noise)
+    assert holes.shape == whole.shape == images.shape
+    seen = ~holes.isnan()
+    assert torch.equal(whole[seen], images[seen])
+    assert seen.float().mean() == pytest.approx(0.25)
+    changed = torch.where(seen, images, torch.randn_like(images))
+    _, other = mae.reconstruct(changed, noise)
+    torch.testing.assert_close(other, whole)
