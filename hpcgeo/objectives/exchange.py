@@ -2,7 +2,7 @@
 
 Besides names two things differ: there q, k and v are three matrices (here one), and the patch
 embedding is a convolution with kernel (W, C, p, p) (here a matrix over (p, p, C)). Positions are
-fixed in both, and no weights here.
+fixed in both, but stand in their files.
 """
 
 import re
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hpcgeo.errors import InputError
+from hpcgeo.models.positions import sincos_2d
 
 #: Ours -> theirs outside the blocks.
 OUTSIDE = {
@@ -46,12 +47,15 @@ NEWER = {
 }
 
 
-def to_transformers(weights: Mapping[str, Tensor], patch: int) -> dict[str, Tensor]:
+def to_transformers(
+    weights: Mapping[str, Tensor], patch: int, grid: tuple[int, int]
+) -> dict[str, Tensor]:
     """Return the weights of an MAE with plain MLPs under transformers' names.
 
     Args:
         weights: the state dictionary of an MAE.
         patch: side of a patch in pixels.
+        grid: patches of a chip (rows, columns), for the position embeddings.
     """
     theirs: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -62,6 +66,13 @@ def to_transformers(weights: Mapping[str, Tensor], patch: int) -> dict[str, Tens
             value = value.reshape(1, 1, -1)
         for target, part in zip(targets, value.chunk(len(targets)), strict=True):
             theirs[target] = part.contiguous()
+    for token, target in (
+        ("encoder.class_token", "vit.embeddings.position_embeddings"),
+        ("mask_token", "decoder.decoder_pos_embed"),
+    ):
+        width = len(weights[token])
+        positions = sincos_2d(width, grid, weights[token].device)
+        theirs[target] = torch.cat([positions.new_zeros(1, width), positions])[None]
     return theirs
 
 
