@@ -1,0 +1,77 @@
+"""Strategies: the volumes of the papers, and group sizes that say what is wrong with them."""
+
+import pytest
+
+from hpcgeo.errors import InputError
+from hpcgeo.strategies import strategies, strategy
+
+
+def volume(name, world_size, group_size=None):
+    row = strategy(name)
+    shard_size = row.shard_size(world_size, group_size)
+    return sum(collective.volume(world_size, shard_size) for collective in row.collectives)
+
+
+def test_the_five_and_their_sources():
+    names = ["DDP", "NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD", "HYBRID_SHARD"]
+    assert list(strategies()) == names
+    assert all(row.sentence and row.source for row in strategies().values())
+
+
+def test_volumes_of_zero():
+    """ZeRO (arXiv 1910.02054) section 7: stage 2 costs what data parallelism does, stage 3 1.5 x."""
+    for world in (2, 8, 1024):
+        whole = 2 * (world - 1) / world
+        assert volume("DDP", world) == volume("NO_SHARD", world) == pytest.approx(whole)
+        assert volume("SHARD_GRAD_OP", world) == pytest.approx(whole)
+        assert volume("FULL_SHARD", world) == pytest.approx(1.5 * whole)
+
+
+def test_hybrid_meets_its_neighbours():
+    """One group is full sharding; groups of one rank pay the all-reduce alone."""
+    assert volume("HYBRID_SHARD", 16, 16) == pytest.approx(volume("FULL_SHARD", 16))
+    assert volume("HYBRID_SHARD", 16, 1) == pytest.approx(volume("DDP", 16))
+    assert volume("HYBRID_SHARD", 16, 4) == pytest.approx(3 * 3 / 4 + 2 / 4 * 3 / 4)
+
+
+def test_what_is_gathered_twice_is_resharded():
+    for row in strategies().values():
+        gathers = sum(collective.name == "all_gather" for collective in row.collectives)
+        assert (gathers == 2) == row.reshard_after_forward, row.name
+
+
+@pytest.mark.parametrize(
+    ("name", "group_size", "size"),
+    [
+        ("DDP", None, 1),
+        ("NO_SHARD", None, 1),
+        ("SHARD_GRAD_OP", None, 12),
+        ("FULL_SHARD", None, 12),
+        ("HYBRID_SHARD", 4, 4),
+        ("HYBRID_SHARD", 1, 1),
+        ("HYBRID_SHARD", 12, 12),
+    ],
+)
+def test_shard_size(name, group_size, size):
+    assert strategy(name).shard_size(12, group_size) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "group_size", "message"),
+    [
+        ("HYBRID_SHARD", None, "needs parallel.group_size: on 12 ranks one of 1, 2, 3, 4, 6, 12"),
+        ("HYBRID_SHARD", 5, "group_size 5 does not divide the world of 12 .* 1, 2, 3, 4, 6, 12"),
+        ("HYBRID_SHARD", 24, "group_size 24 does not divide"),
+        ("HYBRID_SHARD", 0, "group_size 0 does not divide"),
+        ("FULL_SHARD", 4, "group_size 4 has no effect under FULL_SHARD: .*HYBRID_SHARD"),
+        ("DDP", 12, "group_size 12 has no effect under DDP"),
+    ],
+)
+def test_bad_groups(name, group_size, message):
+    with pytest.raises(InputError, match=message):
+        strategy(name).shard_size(12, group_size)
+
+
+def test_an_unknown_strategy():
+    with pytest.raises(InputError, match=r"'FULL_SHARD'\?\); known: DDP, NO_SHARD"):
+        strategy("FULLSHARD")
