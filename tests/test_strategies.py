@@ -19,7 +19,7 @@ def test_the_five_and_their_sources():
 
 
 def test_volumes_of_zero():
-    """ZeRO (arXiv 1910.02054) section 7: stage 2 costs what data parallelism does, stage 3 1.5 x."""
+    """ZeRO (arXiv 1910.02054) section 7: stage 2 as data parallelism, stage 3 1.5 x it."""
     for world in (2, 8, 1024):
         whole = 2 * (world - 1) / world
         assert volume("DDP", world) == volume("NO_SHARD", world) == pytest.approx(whole)
