@@ -23,8 +23,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, W = x.shape
-        qkv = self.qkv(x).reshape(B, T, 3, self.heads, W // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
+        # Three views of one product: their gradients join in one pass.
+        q, k, v = (
+            part.view(B, T, self.heads, W // self.heads).transpose(1, 2)  # (B, H, T, d)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
         return self.out(attention(q, k, v).transpose(1, 2).reshape(B, T, W))
 
 
