@@ -83,9 +83,13 @@ def discover(environ: Mapping[str, str] = os.environ) -> Environment:
         if any(variable in environ for variable in variables[marks:]):
             rank, size, local_rank, local_size = (_count(environ, v, name) for v in variables)
             return _environment(environ, launcher, (rank, size, local_rank, local_size))
-    # A batch script that is no step has SLURM_PROCID=0 and SLURM_NTASKS=n too, but no step.
+    # A batch script that is no step has SLURM_PROCID=0 and SLURM_NTASKS=n too.
     if "SLURM_STEP_NUM_TASKS" in environ:
-        return _environment(environ, "slurm", _slurm_step(environ))
+        counts = _slurm_step(environ)
+        # sbatch, called inside a step, leaks that step's variables into the new batch script;
+        # the list of this host's ranks is always fresh, and has one entry there.
+        if environ.get("SLURM_GTIDS", "").count(",") + 1 == counts[3]:
+            return _environment(environ, "slurm", counts)
     if "PMI_RANK" in environ:
         raise InputError(
             "PMI_RANK is set without a local rank: start with mpirun, srun or torchrun, or unset it"
