@@ -1,0 +1,28 @@
+"""`python -m hpcgeo_analysis RECORDS... --out DIR` writes the scaling report."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcgeo_analysis.report import make
+
+from hpcgeo.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report; return 0, or 2 where the input is at fault (one line says what)."""
+    parser = argparse.ArgumentParser(prog="python -m hpcgeo_analysis", description=__doc__)
+    parser.add_argument("records", nargs="+", type=Path, help="files or folders of records")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the report")
+    chosen = parser.parse_args(arguments)
+    try:
+        print(make(chosen.records, chosen.out))
+    except InputError as error:
+        print(f"hpcgeo: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
