@@ -60,13 +60,6 @@ def fastest(comparison: Comparison) -> list[str]:
     ]
     if alone and len(comparison.lines) > 1:
         sentences.append(f"Without a rival: {listed(alone)}.")
-    spreads = [scaled.point.low for scaled in comparison.scaled if scaled.point.images_per_s]
-    if verdicts and None in spreads:
-        none = all(low is None for low in spreads)
-        sentences.append(
-            f"{'No point' if none else 'Not every point'} comes with a spread, so small "
-            "differences cannot be told from noise."
-        )
     return sentences
 
 
@@ -272,6 +265,13 @@ def cautions(
     dirty = sum(record.dirty is True for record in records)
     if dirty:
         sentences.append(f"{counted(dirty, 'record')} made from a tree with uncommitted changes.")
+    timed = {s.point for c in comparisons for s in c.scaled if s.point.images_per_s}
+    bare = sum(point.low is None for point in timed)
+    if bare:
+        sentences.append(
+            f"{counted(bare, 'point')} of {len(timed):,} without a spread: small differences "
+            "between them cannot be told from noise."
+        )
     for comparison in comparisons:
         rows = [row for scaled in comparison.scaled for row in scaled.point.rows]
         commits = sorted({(records[row].commit or "")[:10] for row in rows} - {""})

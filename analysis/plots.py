@@ -7,12 +7,18 @@ from typing import Any
 
 import matplotlib
 from hpcgeo_analysis.findings import memory_sources
-from hpcgeo_analysis.scaling import Comparison, Scaled
+from hpcgeo_analysis.scaling import Comparison, Scaled, rank
 from hpcgeo_analysis.words import counted, rate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#59636e", "#d5dae0", "#fefefe"
 
@@ -31,6 +37,8 @@ OTHERS = (("#44546a", "#9fb0c8"), ("#7a5c3e", "#c4a07a"), ("#5a5a5a", "#b4b4b4")
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)))
+
+SHADES = (1.0, 0.7, 0.48, 0.3, 0.15)
 
 #: Numbers of devices from which axes become logarithmic: largest over smallest.
 WIDE = 8
@@ -70,7 +78,7 @@ class Plot:
 
 
 class Look:
-    """Colour, marker and dash of every line of a report; the same in all its figures."""
+    """Colour, marker, dash and shade of every line of a report; the same in all its figures."""
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
         lines = {s.line: s.point for comparison in comparisons for s in comparison.scaled}
@@ -81,12 +89,14 @@ class Look:
         self.pairs |= {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(foreign)}
         self.colour = {line: self.pairs[lines[line].strategy][0] for line in lines}
         self.marker = {line: MARKERS[i % len(MARKERS)] for i, line in enumerate(self.order)}
-        ranks: dict[str, int] = {}
+        used: dict[str, int] = {}
         self.dash: dict[str, Any] = {}
+        self.shade: dict[str, float] = {}
         for line in self.order:
-            rank = ranks.get(lines[line].strategy, -1) + 1
-            ranks[lines[line].strategy] = rank
-            self.dash[line] = DASHES[rank % len(DASHES)]
+            place = used.get(lines[line].strategy, -1) + 1
+            used[lines[line].strategy] = place
+            self.dash[line] = DASHES[place % len(DASHES)]
+            self.shade[line] = SHADES[place % len(SHADES)]
 
 
 def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
@@ -105,11 +115,12 @@ def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
             _device_axis(axes, counts)
             if _is_wide(counts):
                 axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+                axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter(FuncFormatter(_plain))
                 axes.yaxis.set_minor_formatter(NullFormatter())
             else:
                 axes.set_ylim(bottom=0)
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+                axes.yaxis.set_major_formatter(FuncFormatter(_plain))
         else:
             _bars(axes, look, comparison, timed, "images_per_s", 1.0)
         axes.set_ylabel("throughput of all devices (images/s)")
@@ -171,6 +182,11 @@ def memory(comparison: Comparison, look: Look, name: str) -> list[Plot]:
         plot = _render(f"memory-{name}{suffix}", "Memory by strategy", comparison, alt, draw)
         plots.append(plot)
     return plots
+
+
+def _plain(value: float, _: int | None = None) -> str:
+    """Return a tick's label without an exponent."""
+    return f"{value:,.0f}" if value >= 1 and value == round(value) else f"{value:g}"
 
 
 def _throughput_of(scaled: Scaled) -> tuple[float, float | None, float | None]:
@@ -257,25 +273,28 @@ def _bars(
             scaled = here[line]
             value = getattr(scaled.point, column) * unit
             shift = (offset - (len(present) - 1) / 2) * width
-            hatch = "////" if scaled.noisy else None
             axes.bar(
                 place + shift,
                 value,
                 width * 0.92,
-                color=PAPER if hatch else look.colour[line],
-                edgecolor=look.colour[line],
-                hatch=hatch,
+                **_fill(look, line, scaled.noisy),
             )
             if column == "images_per_s" and scaled.point.low and scaled.point.high:
                 reach = [[max(value - scaled.point.low, 0)], [max(scaled.point.high - value, 0)]]
                 axes.errorbar(place + shift, value, reach, color=INK, capsize=3, linewidth=1)
     for line in lines:
-        axes.bar([0], [0], color=look.colour[line], label=line)
+        axes.bar([0], [0], label=line, **_fill(look, line, noisy=False))
     axes.grid(False, axis="x")
     axes.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
     axes.set_xlim(-0.6, len(counts) - 0.4)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("devices (= ranks)")
+
+
+def _fill(look: Look, line: str, noisy: bool) -> dict[str, Any]:
+    colour = look.colour[line]
+    face = (PAPER, 1.0) if noisy else (colour, look.shade[line])
+    return {"facecolor": face, "edgecolor": colour, "hatch": "////" if noisy else None}
 
 
 def _is_wide(counts: Sequence[int]) -> bool:
