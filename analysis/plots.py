@@ -1,6 +1,7 @@
 """The figures: throughput, efficiency, memory; one colour per strategy in all of them."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,13 @@ COLOURS = {
     "ZERO2": ("#7d7a1f", "#b9b548"),
     "ZERO3": ("#882255", "#c65b93"),
 }
+#: HYBRID_SHARD by group size 2, 4, 8, ...; a group of 1 has the strategy's own colour.
+GROUPS = (
+    ("#a2387c", "#d066a9"),
+    ("#7b4fb5", "#ab8fe6"),
+    ("#4f2350", "#f3d3ea"),
+    ("#d58be0", "#bf6fcb"),
+)
 OTHERS = (("#44546a", "#9fb0c8"), ("#7a5c3e", "#c4a07a"), ("#5a5a5a", "#b4b4b4"))
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
@@ -82,21 +90,34 @@ class Look:
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
         lines = {s.line: s.point for comparison in comparisons for s in comparison.scaled}
-        self.order = sorted(lines, key=lambda line: rank(line, lines[line].strategy))
-        strategies = list(dict.fromkeys(lines[line].strategy for line in self.order))
-        foreign = [name for name in strategies if name not in COLOURS]
-        self.pairs = {name: COLOURS[name] for name in strategies if name in COLOURS}
-        self.pairs |= {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(foreign)}
-        self.colour = {line: self.pairs[lines[line].strategy][0] for line in lines}
-        self.marker = {line: MARKERS[i % len(MARKERS)] for i, line in enumerate(self.order)}
-        used: dict[str, int] = {}
+        order = sorted(lines, key=lambda line: rank(line, lines[line].strategy))
+        foreign = list(
+            dict.fromkeys(
+                lines[line].strategy for line in order if lines[line].strategy not in COLOURS
+            )
+        )
+        #: Colour on a light and on a dark page.
+        self.pair: dict[str, tuple[str, str]] = {}
+        self.marker: dict[str, str] = {}
         self.dash: dict[str, Any] = {}
         self.shade: dict[str, float] = {}
-        for line in self.order:
-            place = used.get(lines[line].strategy, -1) + 1
-            used[lines[line].strategy] = place
-            self.dash[line] = DASHES[place % len(DASHES)]
-            self.shade[line] = SHADES[place % len(SHADES)]
+        used: dict[tuple[str, str], int] = {}
+        for place, line in enumerate(order):
+            pair = _pair(line, lines[line].strategy, foreign)
+            again = used[pair] = used.get(pair, -1) + 1
+            self.pair[line] = pair
+            self.marker[line] = MARKERS[place % len(MARKERS)]
+            self.dash[line] = DASHES[again % len(DASHES)]
+            self.shade[line] = SHADES[again % len(SHADES)]
+
+
+def _pair(line: str, strategy: str, foreign: Sequence[str]) -> tuple[str, str]:
+    if strategy not in COLOURS:
+        return OTHERS[foreign.index(strategy) % len(OTHERS)]
+    group = rank(line, strategy)[2]
+    if group < 2:
+        return COLOURS[strategy]
+    return GROUPS[(group.bit_length() - 2) % len(GROUPS)]
 
 
 def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
@@ -126,7 +147,7 @@ def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
         axes.set_ylabel("throughput of all devices (images/s)")
 
     alt = f"Throughput in images per second against number of devices. {_summary(timed)}"
-    return _render(f"throughput-{name}", "Throughput", comparison, alt, draw)
+    return _render(f"throughput-{name}", "Throughput", comparison, timed, alt, draw)
 
 
 def efficiency(comparison: Comparison, look: Look, name: str) -> Plot | None:
@@ -158,6 +179,7 @@ def efficiency(comparison: Comparison, look: Look, name: str) -> Plot | None:
         f"efficiency-{name}",
         "Efficiency",
         comparison,
+        known,
         alt,
         draw,
     )
@@ -179,7 +201,7 @@ def memory(comparison: Comparison, look: Look, name: str) -> list[Plot]:
         ]
         alt = f"Peak {source} memory of the worst rank by strategy. {'; '.join(parts)}."
         suffix = f"-{source}" if len(memory_sources(comparison)) > 1 else ""
-        plot = _render(f"memory-{name}{suffix}", "Memory by strategy", comparison, alt, draw)
+        plot = _render(f"memory-{name}{suffix}", "Memory by strategy", comparison, known, alt, draw)
         plots.append(plot)
     return plots
 
@@ -209,7 +231,7 @@ def _line(
 ) -> None:
     if not members:
         return
-    colour = look.colour[line]
+    colour = look.pair[line][0]
     at = [scaled.point.devices for scaled in members]
     values = [value_of(scaled) for scaled in members]
     axes.plot(
@@ -265,34 +287,31 @@ def _bars(
 ) -> None:
     counts = sorted({scaled.point.devices for scaled in known})
     lines = [line for line in comparison.lines if any(s.line == line for s in known)]
+    named: set[str] = set()
     for place, count in enumerate(counts):
         here = {s.line: s for s in known if s.point.devices == count}
         present = [line for line in lines if line in here]
         width = min(0.84 / max(len(lines), 1), 0.22)
         for offset, line in enumerate(present):
-            scaled = here[line]
-            value = getattr(scaled.point, column) * unit
-            shift = (offset - (len(present) - 1) / 2) * width
-            axes.bar(
-                place + shift,
-                value,
-                width * 0.92,
-                **_fill(look, line, scaled.noisy),
-            )
-            if column == "images_per_s" and scaled.point.low and scaled.point.high:
-                reach = [[max(value - scaled.point.low, 0)], [max(scaled.point.high - value, 0)]]
-                axes.errorbar(place + shift, value, reach, color=INK, capsize=3, linewidth=1)
-    for line in lines:
-        axes.bar([0], [0], label=line, **_fill(look, line, noisy=False))
+            point = here[line].point
+            value = getattr(point, column) * unit
+            at = place + (offset - (len(present) - 1) / 2) * width
+            label = "" if line in named else line
+            axes.bar(at, value, width * 0.92, label=label, **_fill(look, line, point.noisy))
+            named.add(line)
+            if column == "images_per_s" and point.low and point.high:
+                reach = [[max(value - point.low, 0)], [max(point.high - value, 0)]]
+                axes.errorbar(at, value, reach, color=INK, capsize=3, linewidth=1)
     axes.grid(False, axis="x")
     axes.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
     axes.set_xlim(-0.6, len(counts) - 0.4)
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     axes.set_xlabel("devices (= ranks)")
 
 
 def _fill(look: Look, line: str, noisy: bool) -> dict[str, Any]:
-    colour = look.colour[line]
+    colour = look.pair[line][0]
     face = (PAPER, 1.0) if noisy else (colour, look.shade[line])
     return {"facecolor": face, "edgecolor": colour, "hatch": "////" if noisy else None}
 
@@ -320,29 +339,30 @@ def _summary(timed: Sequence[Scaled]) -> str:
 
 
 def _render(
-    name: str, what: str, comparison: Comparison, alt: str, draw: Callable[[Axes], None]
+    name: str,
+    what: str,
+    comparison: Comparison,
+    shown: Sequence[Scaled],
+    alt: str,
+    draw: Callable[[Axes], None],
 ) -> Plot:
     context = comparison.context
     title = f"{what}: {comparison.title}"
     subtitle = f"{context['machine']}, {context['device']}, {context['dtype']}; "
-    subtitle += f"{counted(comparison.num_records, 'record')}, {context['kind']}"
+    subtitle += f"{counted(sum(len(s.point.rows) for s in shown), 'record')}, {context['kind']}"
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=(9.4, 4.8), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         handles, labels = axes.get_legend_handles_labels()
-        if any(scaled.noisy for scaled in comparison.scaled):
-            handles.append(
-                Line2D(
-                    [], [], marker="o", markerfacecolor=PAPER, markeredgecolor=INK, linestyle="none"
-                )
-            )
+        if any(scaled.noisy for scaled in shown):
+            handles.append(Line2D([], [], marker="o", mfc=PAPER, mec=INK, linestyle="none"))
             labels.append("not filled: noisy step time")
-        figure.legend(handles, labels, loc="outside right upper", fontsize=9)
-        png = io.BytesIO()
-        axes.set_title(f"{title}\n", loc="left", fontsize=11, fontweight="bold", wrap=True)
-        axes.text(0, 1.02, subtitle, transform=axes.transAxes, fontsize=9, color=MUTED)
+        figure.legend(handles, labels, loc="outside right center", fontsize=9)
+        wrapped = "\n".join(textwrap.wrap(title, 100))
+        figure.suptitle(wrapped, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        axes.set_title("\n".join(textwrap.wrap(subtitle, 90)), loc="left", fontsize=9, color=MUTED)
+        png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=144)
-        svg = io.StringIO()
         figure.savefig(svg, format="svg", transparent=True)
     return Plot(name, f"{title}. {alt}", png.getvalue(), svg.getvalue())

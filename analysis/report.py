@@ -128,7 +128,8 @@ def _view(
     models = list(dict.fromkeys(record.model for record in records))
     machines = list(dict.fromkeys(record.machine for record in records))
     variables = {plots.INK: "ink", plots.MUTED: "muted", plots.GRID: "grid", plots.PAPER: "paper"}
-    variables |= {light: f"s{i}" for i, (light, _) in enumerate(look.pairs.values())}
+    pairs = list(dict.fromkeys(look.pair.values()))
+    variables |= {light: f"s{place}" for place, (light, _) in enumerate(pairs)}
     failed = findings.failures(records)
     return {
         "title": f"Scaling of {listed(models)} on {listed(machines)}",
@@ -147,8 +148,8 @@ def _view(
         "failures": tables.failures(records),
         "threshold": f"{NOISY:.0%}".replace("%", " %"),
         "variables": variables,
-        "pairs": list(look.pairs.values()),
-        "colours": {line: f"var(--{variables[colour]})" for line, colour in look.colour.items()},
+        "pairs": pairs,
+        "colours": {line: f"var(--{variables[light]})" for line, (light, _) in look.pair.items()},
         "missing": MISSING,
     }
 

@@ -11,7 +11,7 @@ from hpcgeo_analysis.scaling import Comparison, Point, Scaled
 from hpcgeo_analysis.words import (
     NOT_MEASURED,
     counted,
-    digits,
+    flops,
     gib,
     listed,
     percent,
@@ -74,7 +74,7 @@ def throughput(comparison: Comparison) -> Table:
     table = _without_constant(table, ("nodes", "micro-batch", "accumulation", "runs"))
     peaks = {(s.point.peak_flops_per_s, s.point.peak_source) for s in comparison.scaled}
     for peak, source in sorted((peak or 0.0, source) for peak, source in peaks if source):
-        table.notes.append(f"MFU against {digits(peak / 1e12)} TFLOP/s a device, {source}.")
+        table.notes.append(f"MFU against {flops(peak)} a device, {source}.")
     return table
 
 

@@ -75,6 +75,16 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f} x" if ratio < 9.95 else f"{ratio:,.0f} x"
 
 
+def flops(value: float) -> str:
+    """Return FLOP/s with its prefix.
+
+    >>> flops(191.5e12), flops(61e9)
+    ('192 TFLOP/s', '61.0 GFLOP/s')
+    """
+    scale, unit = (1e12, "TFLOP/s") if value >= 1e12 else (1e9, "GFLOP/s")
+    return f"{digits(value / scale)} {unit}"
+
+
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun.
 
