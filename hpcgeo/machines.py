@@ -1,0 +1,195 @@
+"""Machines and devices as data: sizes, links, peaks and what a job has to say, with sources."""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hpcgeo.errors import InputError
+from hpcgeo.tables import find, read
+
+
+class Row(BaseModel):
+    """A strict, immutable part of a file of facts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fact(Row):
+    """A figure and where it was read; `verify` marks one that was not read there yet."""
+
+    value: float
+    source: str
+    verify: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, cells: Any) -> Any:
+        if not isinstance(cells, list):
+            return cells
+        value, source, *mark = cells
+        if mark not in ([], ["verify"]):
+            raise ValueError(f"a figure is [value, source] or [value, source, verify]: {cells}")
+        return {"value": value, "source": source, "verify": bool(mark)}
+
+
+class Line(Row):
+    """Something a job says, and why."""
+
+    text: str
+    reason: str
+    verify: bool = False
+
+
+class Variable(Line):
+    """An environment variable, ``NAME=value``."""
+
+    when: Literal["always", "several_nodes"] = "always"
+    folder: bool = Field(False, description="the value is a folder, made on every node first")
+
+
+class Links(Row):
+    """GB/s each way: inside a package, between devices of a node, out of a node (all its cards)."""
+
+    package: Fact | None = None
+    node: Fact | None = None
+    out: Fact | None = None
+
+
+class Bin(Row):
+    """A queue bin: jobs of up to `nodes` may last `hours`."""
+
+    nodes: int
+    hours: float
+    source: str
+    verify: bool = False
+
+
+class NodeLocal(Row):
+    """A disk of the node's own."""
+
+    path: str
+    archive: bool = Field(description="the software environment is unpacked there by the job")
+    reason: str
+
+
+class Machine(Row):
+    """A machine; what its file does not state is None or empty."""
+
+    name: str
+    title: str
+    sources: dict[str, str]
+    nodes: Fact | None = None
+    device: str | None = Field(None, description="a row of facts/devices.yaml")
+    devices_per_node: Fact
+    cores_per_device: Fact | None = Field(None, description="usable, system's cores excluded")
+    links: Links = Links()
+    scheduler: Literal["slurm", "pbs"]
+    bins: tuple[Bin, ...] = ()
+    node_local: NodeLocal | None = None
+    sbatch: tuple[Line, ...] = ()
+    modules: tuple[Line, ...] = ()
+    srun: tuple[Line, ...] = ()
+    command: Line | None = Field(None, description="words before the training command")
+    environment: tuple[Variable, ...] = ()
+
+    def facts(self) -> list[tuple[str, Fact | Bin]]:
+        """Return every figure with its name."""
+        links = [(f"links.{name}", getattr(self.links, name)) for name in Links.model_fields]
+        plain = [
+            (name, getattr(self, name))
+            for name in ("nodes", "devices_per_node", "cores_per_device")
+        ]
+        bins = [(f"bins.{bin_.nodes}", bin_) for bin_ in self.bins]
+        return [(name, fact) for name, fact in [*plain, *links, *bins] if fact is not None]
+
+    def hours(self, nodes: int) -> float | None:
+        """Return how long a job of `nodes` may last; None where no bins are known.
+
+        Raises:
+            InputError: the machine has no bin for so many nodes.
+        """
+        if not self.bins:
+            return None
+        for bin_ in self.bins:
+            if nodes <= bin_.nodes:
+                return bin_.hours
+        raise InputError(
+            f"{nodes} nodes are more than a job on {self.name} may have ({self.bins[-1].nodes})"
+        )
+
+
+class Device(Row):
+    """What one rank drives."""
+
+    name: str
+    title: str
+    flops: dict[str, float] = Field(description="dense matrix products, TFLOP/s by dtype")
+    memory: float = Field(description="GiB")
+    bandwidth: float = Field(description="TB/s")
+    pattern: str = Field(description="regular expression for torch's name of the device")
+    source: str
+    verify: list[str] = []
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of device memory."""
+        return int(self.memory * 2**30)
+
+    @property
+    def memory_bytes_per_s(self) -> float:
+        """Bytes per second between the device and its memory."""
+        return self.bandwidth * 1e12
+
+    def peak(self, dtype: str) -> float:
+        """Return the peak FLOP/s of dense matrix products.
+
+        Raises:
+            InputError: no figure for this dtype is tabled.
+        """
+        if dtype not in self.flops:
+            raise InputError(
+                f"no peak of {self.name} in {dtype} is tabled (known: {', '.join(self.flops)}): "
+                f"add it with its source to facts/devices.yaml"
+            )
+        return self.flops[dtype] * 1e12
+
+
+@cache
+def machines() -> dict[str, Machine]:
+    """Return every machine by name, in the order of their names."""
+    names = sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("hpcgeo.facts.machines").iterdir()
+        if entry.name.endswith(".yaml")
+    )
+    return {name: Machine(name=name, **read(f"machines/{name}")) for name in names}
+
+
+def machine(name: str) -> Machine:
+    """Return one machine; an unknown name is an InputError that lists the known ones."""
+    return find(machines(), name, "machine")
+
+
+@cache
+def devices() -> dict[str, Device]:
+    """Return every device by name."""
+    return {name: Device(name=name, **row) for name, row in read("devices").items()}
+
+
+def device_of(device_name: str) -> Device:
+    """Return the device that ``torch.cuda.get_device_name`` calls `device_name`.
+
+    Raises:
+        InputError: the table has no such device; there is no nearest one, since a wrong peak would
+            make every utilisation wrong.
+    """
+    for device in devices().values():
+        if re.search(device.pattern, device_name):
+            return device
+    raise InputError(
+        f"unknown device {device_name!r}; known: {', '.join(devices())}: add a row with its source "
+        f"to facts/devices.yaml"
+    )

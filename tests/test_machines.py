@@ -1,0 +1,122 @@
+"""Machines and devices: the documented figures, a source for each, and no guess for the unknown."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from hpcgeo.errors import InputError
+from hpcgeo.machines import Fact, device_of, devices, machine, machines
+
+NAMES = [
+    *("cuda-node", "frontier", "jupiter", "juwels-booster"),
+    *("local", "lumi-g", "perlmutter", "polaris"),
+]
+
+
+def test_all_are_there():
+    assert list(machines()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_a_source_and_every_line_a_reason(name):
+    row = machine(name)
+    for figure, fact in row.facts():
+        assert fact.source in row.sources, figure
+    for line in [*row.sbatch, *row.modules, *row.srun, *row.environment]:
+        assert len(line.reason) > 10, line.text
+    assert row.device is None or row.device in devices()
+    assert [bin_.nodes for bin_ in row.bins] == sorted(bin_.nodes for bin_ in row.bins)
+
+
+def test_frontier_as_documented():
+    row = machine("frontier")
+    assert (row.nodes.value, row.devices_per_node.value, row.cores_per_device.value) == (9856, 8, 7)
+    assert (row.links.package.value, row.links.node.value, row.links.out.value) == (200, 50, 100)
+    assert [row.hours(nodes) for nodes in (1, 91, 92, 183, 184, 9856)] == [2, 2, 6, 6, 12, 12]
+    with pytest.raises(InputError, match="9857 nodes are more than a job on frontier may have"):
+        row.hours(9857)
+    assert not any(fact.verify for _, fact in row.facts())
+
+
+def test_lumi_binds_in_the_order_of_its_devices():
+    """The mask of GCD 0 is cores 49-55, of GCD 4 cores 1-7 (LUMI AI guide)."""
+    [line] = machine("lumi-g").srun
+    masks = [int(mask, 16) for mask in line.text.split("mask_cpu:")[1].split(",")]
+    cores = [[core for core in range(64) if mask >> core & 1] for mask in masks]
+    assert [own[0] for own in cores] == [49, 57, 17, 25, 1, 9, 33, 41]
+    assert all(len(own) == 7 for own in cores)
+
+
+def test_a_device_is_a_gcd():
+    gcd = devices()["MI250X"]
+    assert gcd.peak("bfloat16") == 191.5e12
+    assert gcd.memory_bytes == 64 * 2**30
+    assert gcd.memory_bytes_per_s == 1.6e12
+
+
+@pytest.mark.parametrize(
+    ("spoken", "name"),
+    [
+        ("AMD Instinct MI250X", "MI250X"),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40"),
+        ("NVIDIA A100-PCIE-40GB", "A100-40"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA GH200 120GB", "GH200"),
+    ],
+)
+def test_devices_are_known_by_torch_s_name(spoken, name):
+    assert device_of(spoken).name == name
+
+
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        "NVIDIA H100 PCIe",
+        "NVIDIA H100 NVL",
+        "NVIDIA H200 NVL",
+        "NVIDIA GH200 144G HBM3e",
+        "NVIDIA A100-SXM-64GB",
+        "NVIDIA A100 80GB PCIe",
+        "AMD Instinct MI300A",
+        "Tesla V100-SXM2-16GB",
+        "",
+    ],
+)
+def test_a_sister_or_a_stranger_is_an_error(spoken):
+    with pytest.raises(InputError, match=f"unknown device '{spoken}'; known: MI250X, A100-40"):
+        device_of(spoken)
+
+
+def test_an_untabled_dtype_is_an_error():
+    with pytest.raises(InputError, match="no peak of H100 in float8 is tabled"):
+        devices()["H100"].peak("float8")
+
+
+def test_devices_are_plausible():
+    for row in devices().values():
+        assert row.source
+        assert 1 < row.peak("bfloat16") / row.peak("float32") < 20
+        assert 1e12 < row.memory_bytes_per_s < 1e13
+
+
+def test_an_unknown_machine():
+    with pytest.raises(InputError, match=r"did you mean 'frontier'\?"):
+        machine("frontiers")
+
+
+def test_a_figure_without_a_source_is_refused():
+    with pytest.raises(ValidationError):
+        Fact.model_validate([5])
+    with pytest.raises(ValidationError):
+        Fact.model_validate([5, "guide", "sure"])
+
+
+def test_no_torch():
+    program = "import sys, hpcgeo.machines as m; m.machines(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
