@@ -203,33 +203,30 @@ def environments(frame: pd.DataFrame) -> tuple[Table, list[str]]:
         shown = dict(zip(_ENVIRONMENT, values, strict=True))
         shown["hosts"] = _hosts(shown["hosts"])
         rows.append([Cell(name, name), *(Cell(text, text) for text in shown.values())])
-    head = ["environment", "kind", "machine", "device", "hosts", "versions", "commit", "tree"]
+    head = ["name", "kind", "machine", "device", "hosts", "versions", "commit", "tree"]
     table = _without_empty([*head, "source"], rows, {"source": "source"})
     return Table(table.head, table.rows, []), used
 
 
 def provenance(frame: pd.DataFrame, used: Sequence[str]) -> Table:
     """Return how each record was made."""
-    head = ["model", "strategy", "devices", "nodes", "status", "environment", "warm-up steps"]
-    head += ["measured steps", "step p10 / median / p90", "notes", "made at", "command"]
+    head = ["model", "strategy", "devices", "status", "made in", "steps: warm-up + measured"]
+    head += ["step: p10 / median / p90", "made at", "command"]
     rows = []
     for row, name in zip(frame.to_dict("records"), used, strict=True):
-        known = not math.isnan(row["step_s"])
         spread = [seconds(row[key]) for key in ("step_p10_s", "step_s", "step_p90_s")]
+        timed = not math.isnan(row["step_s"])
+        step = number(" / ".join(spread), row["step_s"]) if timed else number(NOT_MEASURED, None)
+        status = "noisy" if row["noisy"] else row["status"]
         rows.append(
             [
                 Cell(row["model"], row["model"]),
                 Cell(row["layout"], row["layout"]),
                 number(f"{row['devices']:,}", row["devices"]),
-                number(f"{row['nodes']:,}", row["nodes"]),
-                Cell(row["status"], row["status"], "noisy" if row["status"] == "failed" else ""),
+                Cell(status, status, "" if status == "ok" else "noisy"),
                 Cell(name, name),
-                _steps(row["warmup_steps"]),
-                _steps(row["measured_steps"]),
-                number(" / ".join(spread) if known else NOT_MEASURED, row["step_s"] or None)
-                if known
-                else number(NOT_MEASURED, None),
-                Cell("noisy" if row["noisy"] else "", "", "noisy"),
+                Cell(f"{_steps(row['warmup_steps'])} + {_steps(row['measured_steps'])}"),
+                step,
                 Cell(row["created"], row["created"]),
                 Cell(row["command"], row["command"], "code"),
             ]
@@ -358,8 +355,8 @@ def _noisy(scaled: Scaled) -> str:
     return "noisy" if scaled.noisy else ""
 
 
-def _steps(value: float) -> Cell:
-    return number(MISSING, None) if math.isnan(value) else number(f"{value:,.0f}", value)
+def _steps(value: float) -> str:
+    return MISSING if math.isnan(value) else f"{value:,.0f}"
 
 
 def _hosts(text: str) -> str:
