@@ -31,10 +31,10 @@ def set_up(rank: int = 0, host: str = "") -> None:
 
 
 @contextmanager
-def bar(description: str, total: int | None, detail: str = "") -> Iterator[Progress]:
-    """Yield a rich progress bar with one task (id 0); it draws only on a terminal.
+def bar(description: str, total: int | None, *, shown: bool = True) -> Iterator[Progress]:
+    """Yield a rich progress bar with one task; it draws only on a terminal, and where `shown`.
 
-    Update it with ``progress.update(0, advance=1, detail="...")``.
+    Update it with ``progress.update(progress.task_ids[0], advance=1, detail="...")``.
     """
     console = Console(stderr=True)
     columns = (
@@ -45,8 +45,10 @@ def bar(description: str, total: int | None, detail: str = "") -> Iterator[Progr
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        progress.add_task(description, total=total, detail=detail)
+    with Progress(
+        *columns, console=console, disable=not (shown and console.is_terminal)
+    ) as progress:
+        progress.add_task(description, total=total, detail="")
         yield progress
 
 

@@ -1,7 +1,7 @@
 """Fixtures for every folder of tests."""
 
 import pytest
-from slurm import slurm
+from tests.slurm import slurm
 
 __all__ = ["slurm"]
 

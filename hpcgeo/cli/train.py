@@ -1,0 +1,87 @@
+"""`hpcgeo train`: one process, mpirun, srun and torchrun alike."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import torch.distributed as dist
+import typer
+
+from hpcgeo.config import load
+from hpcgeo.errors import InputError
+from hpcgeo.launch.environment import discover
+from hpcgeo.train.outlook import outlook
+from hpcgeo.train.pretrain import pretrain
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A name of `hpcgeo list recipes`, or a YAML file (*.yaml).")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Knobs to change: key=value, dotted.")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--print", help="Print the resolved configuration and stop.")
+    ] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="Build everything, say what would happen, and stop.")
+    ] = False,
+    ranks: Annotated[
+        int | None, typer.Option(help="With --dry: plan for this many ranks.", min=1)
+    ] = None,
+) -> None:
+    """Train a recipe, or go on where it stopped.
+
+    A run lives in run.dir. If that folder holds a run with the same configuration, it is resumed
+    from its newest checkpoint; with another configuration it is refused, never overwritten.
+
+    The launcher is found from the environment, no flag is needed:
+
+        hpcgeo train mae_vit_tiny train.steps=50
+
+        torchrun --standalone --nproc-per-node 2 --no-python hpcgeo train mae_vit_tiny
+
+        mpirun -n 4 hpcgeo train mae_vit_tiny parallel.strategy=FULL_SHARD
+
+        srun -N 2 --ntasks-per-node 8 hpcgeo train mae_vit_15b data.path=/path/to/shards
+
+    USR2, TERM or a time limit finish the step, save, and exit with 0.
+    """
+    run = load(recipe, overrides or [])
+    if show:
+        typer.echo(run.to_yaml(), nl=False)
+    elif dry:
+        typer.echo(outlook(run, ranks or discover().world_size))
+    else:
+        ranked(lambda: pretrain(run))
+
+
+def ranked(action: object) -> None:
+    """Run one rank's work and end the process: a failing rank says which it is and takes all down.
+
+    Peers in a collective must not wait for a rank that has failed, so the process ends at once;
+    one that succeeds waits for the others. (Interpreter shutdown after a collective may abort.)
+    """
+    assert callable(action)
+    environment = discover()
+    where = f"rank {environment.rank} of {environment.world_size} on {environment.host}"
+    code = 0
+    try:
+        action()
+        dist.barrier()
+        dist.destroy_process_group()
+    except InputError as error:
+        code = 2
+        typer.echo(f"hpcgeo: {where}: {error}", err=True)
+    except BaseException as error:
+        code = 1
+        traceback.print_exc()
+        typer.echo(f"hpcgeo: {where} failed: {type(error).__name__}: {error}", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

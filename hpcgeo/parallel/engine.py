@@ -1,0 +1,28 @@
+"""What the training loop asks of a model, however it is spread."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+#: What one forward takes, by name.
+Inputs = Mapping[str, Tensor]
+
+
+class Engine(Protocol):
+    """Forward and backward, step, state. Accumulation, precision and clipping live in here."""
+
+    def forward_backward(self, micro_batches: Iterable[Inputs]) -> dict[str, Tensor]:
+        """Run all micro-batches of one step of this rank; return the mean of each named scalar."""
+
+    def step(self, lr: float) -> Tensor:
+        """Update the parameters; return the norm of the whole gradient before clipping."""
+
+    def evaluate(self, method: str, inputs: Inputs) -> Any:
+        """Call a method of the objective without gradients; every rank calls it together."""
+
+    def state(self) -> dict[str, Any]:
+        """Return parameters and optimizer state as this rank holds them, for a checkpoint."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state that was filled in from a checkpoint."""

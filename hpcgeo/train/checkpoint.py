@@ -1,0 +1,81 @@
+"""The training state on disk: written aside, renamed when whole, the oldest then forgotten.
+
+checkpoints/
+  step-00000100/       parameters and optimizer, torch.distributed.checkpoint: any world size
+    step.json          what the loop needs: step, global batch
+  step-00000200/
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from hpcgeo.errors import InputError
+from hpcgeo.parallel.engine import Engine
+from hpcgeo.parallel.topology import on_rank_0
+
+
+class Checkpoints:
+    """The checkpoints of one run; every rank calls every method."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Keep the newest `keep` checkpoints below `folder`."""
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, global_batch: int, engine: Engine) -> None:
+        """Write the state after `step` steps, unless it is there."""
+        final = self.folder / f"step-{step:08d}"
+        aside = final.with_suffix(".partial")
+        if on_rank_0(lambda: step in self.steps()):
+            return
+        on_rank_0(lambda: shutil.rmtree(aside, ignore_errors=True))
+        save(engine.state(), checkpoint_id=aside)
+        dist.barrier()
+        on_rank_0(lambda: self._finish(aside, final, step, global_batch))
+
+    def restore(self, global_batch: int, engine: Engine) -> int:
+        """Load the newest checkpoint and return its step; 0 where there is none.
+
+        Raises:
+            InputError: the run had another global batch, so its order of samples would break.
+        """
+        found = on_rank_0(lambda: self._newest(global_batch))
+        if found is None:
+            return 0
+        folder, step = found
+        state = engine.state()
+        load(state, checkpoint_id=folder)
+        engine.load(state)
+        return step
+
+    def steps(self) -> list[int]:
+        """Return the steps of all whole checkpoints, ascending."""
+        return sorted(
+            int(path.parent.name[5:]) for path in self.folder.glob("step-*[0-9]/step.json")
+        )
+
+    def _newest(self, global_batch: int) -> tuple[Path, int] | None:
+        steps = self.steps()
+        if not steps:
+            return None
+        folder = self.folder / f"step-{steps[-1]:08d}"
+        saved = json.loads((folder / "step.json").read_text())
+        if saved["global_batch"] != global_batch:
+            raise InputError(
+                f"{folder} was written with a global batch of {saved['global_batch']}, this run "
+                f"has {global_batch}: choose train.micro_batch x train.accumulate x ranks = "
+                f"{saved['global_batch']}"
+            )
+        return folder, saved["step"]
+
+    def _finish(self, aside: Path, final: Path, step: int, global_batch: int) -> None:
+        content = json.dumps({"step": step, "global_batch": global_batch})
+        (aside / "step.json").write_text(content)
+        aside.rename(final)
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.folder / f"step-{old:08d}")

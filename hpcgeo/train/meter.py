@@ -1,0 +1,165 @@
+"""What a run measures of itself: a line per step, and at the end the record.
+
+Times are taken after the device is synchronised, and are those of the slowest rank. A richer meter
+(`hpcgeo.profiling`) overrides `measure` and `extras`.
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from rich.progress import Progress
+from torch import Tensor
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from hpcgeo.log import bar, log
+from hpcgeo.parallel.topology import Topology
+
+Item = TypeVar("Item")
+
+#: Steps that a record leaves out: the first ones build caches and grow pools.
+WARMUP_STEPS = 5
+
+
+class Meter:
+    """Measures the steps of one run on every rank; rank 0 writes."""
+
+    warmup_steps = WARMUP_STEPS
+
+    def __init__(
+        self,
+        folder: Path,
+        topology: Topology,
+        *,
+        steps: int,
+        first_step: int,
+        global_batch: int,
+        log_every: int,
+    ) -> None:
+        """Open the metrics of a run that has done `first_step` of `steps` steps."""
+        self.topology = topology
+        self.steps = steps
+        self.global_batch = global_batch
+        self.log_every = log_every
+        self.rows: list[dict[str, Any]] = []
+        self._waited = 0.0
+        self._writes = topology.rank == 0
+        self._quiet = not self._writes or not sys.stderr.isatty()
+        self._step = first_step
+        if self._writes:
+            self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self._bar = bar("training", steps, shown=self._writes)
+
+    def __enter__(self) -> "Meter":
+        self._progress: Progress = self._bar.__enter__()
+        self._progress.update(self._progress.task_ids[0], completed=self._step)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
+        if self._writes:
+            self._metrics.close()
+            self._board.close()
+
+    def waiting(self, batches: Iterator[Item], count: int) -> Iterator[Item]:
+        """Yield `count` batches, and count the time waited for each."""
+        for _ in range(count):
+            begin = time.perf_counter()
+            batch = next(batches)
+            self._waited += time.perf_counter() - begin
+            yield batch
+
+    def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
+        """Run one step; return its answer and its seconds on this rank."""
+        begin = time.perf_counter()
+        answer = step()
+        if self.topology.device.type == "cuda":
+            torch.cuda.synchronize(self.topology.device)
+        return answer, time.perf_counter() - begin
+
+    def record(
+        self,
+        scalars: dict[str, Tensor],
+        *,
+        seconds: float,
+        epoch: int,
+        lr: float,
+        grad_norm: Tensor,
+        stop: bool,
+    ) -> bool:
+        """Write the line of one step; return whether any rank wants to stop.
+
+        Args:
+            scalars: means over this rank's samples.
+            seconds: of this rank.
+            stop: whether this rank was asked to stop.
+        """
+        names = sorted(scalars)
+        means = torch.stack([scalars[name].double() for name in names])
+        dist.all_reduce(means)
+        means = means.cpu() / self.topology.world_size
+        worst = torch.tensor(
+            [seconds, self._waited, peak_memory_bytes(self.topology.device), float(stop)],
+            dtype=torch.float64,
+            device=self.topology.device,
+        )
+        dist.all_reduce(worst, dist.ReduceOp.MAX)
+        step_s, waited_s, memory, stop_any = worst.tolist()
+        self._waited = 0.0
+        self._step += 1
+        row = {
+            "step": self._step,
+            "epoch": epoch,
+            **dict(zip(names, means.tolist(), strict=True)),
+            "lr": lr,
+            "grad_norm": grad_norm.item(),
+            "step_s": step_s,
+            "images_per_s": self.global_batch / step_s,
+            "data_wait_s": waited_s,
+            "peak_memory_bytes": int(memory),
+        }
+        self.rows.append(row)
+        if self._writes:
+            self._write(row)
+        return bool(stop_any)
+
+    def extras(self) -> dict[str, Any]:
+        """Return fields of the record that only a richer meter knows; every rank calls it."""
+        return {}
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Return the rows after warm-up."""
+        return self.rows[self.warmup_steps :]
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for name, value in row.items():
+            if name not in {"step", "epoch"}:
+                self._board.add_scalar(name, value, row["step"])
+        recent = statistics.median(row["images_per_s"] for row in self.rows[-self.log_every :])
+        detail = f"loss {row['loss']:.4f}  {recent:.1f} images/s"
+        self._progress.update(self._progress.task_ids[0], completed=row["step"], detail=detail)
+        if self._quiet and (row["step"] % self.log_every == 0 or row["step"] == self.steps):
+            log.info("step %d/%d  %s  lr %.3g", row["step"], self.steps, detail, row["lr"])
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory this rank has held: reserved on a device, resident on a host."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

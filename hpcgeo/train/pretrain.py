@@ -1,0 +1,220 @@
+"""Pretraining: the one place where models, data and parallel meet, and the loop."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hpcgeo.config import RunConfig
+from hpcgeo.data.loader import Batch, Dataset, Loader, open_dataset
+from hpcgeo.data.transforms import Views
+from hpcgeo.launch.environment import Environment, discover
+from hpcgeo.launch.preemption import Stop
+from hpcgeo.launch.rendezvous import master
+from hpcgeo.log import log, set_up
+from hpcgeo.objectives.mae import MAE
+from hpcgeo.objectives.masking import noise
+from hpcgeo.parallel.engine import Engine, Inputs
+from hpcgeo.parallel.native import NativeEngine
+from hpcgeo.parallel.topology import Topology, join, on_rank_0
+from hpcgeo.records import Record
+from hpcgeo.strategies import strategy
+from hpcgeo.train import pictures
+from hpcgeo.train.checkpoint import Checkpoints
+from hpcgeo.train.meter import Meter
+from hpcgeo.train.record import describe
+from hpcgeo.train.run_folder import claim, forget_after, write
+from hpcgeo.train.schedule import learning_rate
+from hpcgeo.zoo import architecture
+
+NUM_PICTURES = 6
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run, built."""
+
+    dataset: Dataset
+    topology: Topology
+    engine: Engine
+    views: Views
+    global_batch: int
+
+
+def pretrain(run: RunConfig, meter_of: type[Meter] = Meter) -> Record:
+    """Train a run to its end, or to a stop, and return its record.
+
+    Every rank calls it; the environment says which rank this is. A run whose folder exists goes on
+    from its newest checkpoint.
+
+    Args:
+        run: the resolved configuration.
+        meter_of: what measures the steps.
+
+    Raises:
+        InputError: configuration, data set and run folder do not fit together.
+    """
+    environment = discover()
+    parts = build(run, environment)
+    folder = on_rank_0(lambda: claim(run))
+    checkpoints = Checkpoints(folder / "checkpoints", run.checkpoint.keep)
+    first_step = checkpoints.restore(parts.global_batch, parts.engine)
+    on_rank_0(lambda: forget_after(folder / "metrics.jsonl", first_step))
+    log.info(
+        "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
+    )
+    meter = meter_of(
+        folder,
+        parts.topology,
+        steps=run.train.steps,
+        first_step=first_step,
+        global_batch=parts.global_batch,
+        log_every=run.train.log_every,
+    )
+    with meter, Stop(environment, run.launch.time_limit) as stop:
+        step = _loop(run, parts, checkpoints, meter, stop, first_step, folder)
+    record = _conclude(run, parts, meter, environment, folder, step)
+    if step < run.train.steps:
+        log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
+    return record
+
+
+def build(run: RunConfig, environment: Environment) -> Parts:
+    """Join the other ranks and build the parts of a run.
+
+    Raises:
+        InputError: they do not fit together, or the ranks cannot meet.
+    """
+    set_up(environment.rank, environment.host)
+    model = architecture(run.model.name)
+    model.num_visible(run.data.chip, run.objective.mask_ratio)
+    chosen = strategy(run.parallel.strategy)
+    shard_size = chosen.shard_size(environment.world_size, run.parallel.group_size)
+    dataset = open_dataset(run.data)
+    device = join(
+        environment.rank,
+        environment.world_size,
+        environment.local_rank,
+        environment.local_size,
+        master(environment),
+    )
+    topology = Topology(environment.rank, environment.world_size, device, chosen, shard_size)
+    log.info("%s", topology)
+    with torch.device("meta"):
+        objective = MAE(model, len(dataset.bands), run.objective)
+    engine = NativeEngine(
+        objective,
+        topology,
+        optim=run.optim,
+        dtype=getattr(torch, run.train.dtype),
+        accumulate=run.train.accumulate,
+        seed=run.seed,
+    )
+    return Parts(
+        dataset,
+        topology,
+        engine,
+        Views(dataset, run.data.chip, run.data.augment, run.seed),
+        run.train.micro_batch * run.train.accumulate * environment.world_size,
+    )
+
+
+def _loop(
+    run: RunConfig,
+    parts: Parts,
+    checkpoints: Checkpoints,
+    meter: Meter,
+    stop: Stop,
+    step: int,
+    folder: Path,
+) -> int:
+    """Train from `step` on; return the step reached."""
+    engine, every = parts.engine, run.checkpoint.every
+    stopping = False
+    batches = iter(_loader(run, parts, step))
+    while step < run.train.steps and not stopping:
+        lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
+
+        def one_step(lr: float = lr) -> tuple[dict[str, Tensor], Tensor]:
+            waited = meter.waiting(batches, run.train.accumulate)
+            losses = engine.forward_backward(_inputs(run, parts, batch) for batch in waited)
+            return losses, engine.step(lr)
+
+        (losses, grad_norm), seconds = meter.measure(one_step)
+        stopping = meter.record(
+            losses,
+            seconds=seconds,
+            epoch=step * parts.global_batch // len(parts.dataset),
+            lr=lr,
+            grad_norm=grad_norm,
+            stop=stop.requested() is not None,
+        )
+        step += 1
+        last = stopping or step == run.train.steps
+        if every and (last or step % every == 0):
+            checkpoints.save(step, parts.global_batch, engine)
+        if run.train.reconstruct_every and step % run.train.reconstruct_every == 0:
+            _reconstruct(run, parts, folder, step)
+    if stop.requested():
+        log.warning("%s: stopping after step %d", stop.requested(), step)
+    return step
+
+
+def _conclude(
+    run: RunConfig, parts: Parts, meter: Meter, environment: Environment, folder: Path, step: int
+) -> Record:
+    """Leave the last picture and the record."""
+    if meter.rows:
+        _reconstruct(run, parts, folder, step)
+    hosts: list[str] = [""] * parts.topology.world_size
+    dist.all_gather_object(hosts, environment.host)
+    record = describe(
+        run,
+        parts.topology,
+        meter,
+        bands=len(parts.dataset.bands),
+        data=parts.dataset.kind,
+        hosts=hosts,
+    )
+    if environment.rank == 0 and meter.measured():
+        write(folder / "record.json", record.model_dump_json() + "\n")
+    return record
+
+
+def _loader(run: RunConfig, parts: Parts, first_step: int) -> Loader:
+    return Loader(
+        parts.dataset,
+        seed=run.seed,
+        micro_batch=run.train.micro_batch,
+        accumulate=run.train.accumulate,
+        rank=parts.topology.rank,
+        world=parts.topology.world_size,
+        workers=run.data.workers,
+        first_step=first_step,
+    )
+
+
+def _inputs(run: RunConfig, parts: Parts, batch: Batch) -> Inputs:
+    device = parts.topology.device
+    num_patches = architecture(run.model.name).num_patches(run.data.chip)
+    return {
+        "images": parts.views(batch, device),
+        "noise": noise(run.seed, batch.position, num_patches).to(device),
+    }
+
+
+def _reconstruct(run: RunConfig, parts: Parts, folder: Path, step: int) -> None:
+    """Picture the same samples every time, behind the same masks; every rank computes along."""
+    index = pictures.spread_out(NUM_PICTURES, len(parts.dataset))
+    batch = Batch.of(parts.dataset, index)
+    images = parts.views.plain(batch, parts.topology.device)
+    mask = noise(run.seed, index, architecture(run.model.name).num_patches(run.data.chip))
+    holes, whole = parts.engine.evaluate(
+        "reconstruct", {"images": images, "noise": mask.to(parts.topology.device)}
+    )
+    if parts.topology.rank == 0:
+        columns = [parts.views.denormalise(tensor) for tensor in (images, holes, whole)]
+        path = folder / "reconstructions" / f"step-{step:08d}.png"
+        pictures.save(path, columns, parts.dataset.bands)

@@ -1,0 +1,69 @@
+"""Where a number comes from: device, hosts, versions, commit, command."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import hpcgeo
+
+PACKAGES = ("torch", "numpy", "h5py", "pydantic")
+
+
+def device_name(device: torch.device) -> str:
+    """Return what one rank drives, e.g. ``AMD EPYC 7A53, 2 threads``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number depends on."""
+    found = {"python": platform.python_version(), "hpcgeo": hpcgeo.__version__}
+    found |= {name: version(name) for name in PACKAGES}
+    for name in ("cuda", "hip"):
+        if number := getattr(torch.version, name, None):
+            found[name] = number
+    return found
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """Return the commit of the checkout this package runs from, and whether it has changes.
+
+    (None, None) for an installed package.
+    """
+    root = Path(hpcgeo.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return head, bool(changes)
+
+
+def command() -> str:
+    """Return the command line, with the program's name alone."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _git(root: Path, *arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return answer.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.machine()

@@ -1,0 +1,96 @@
+"""The profile record of a run, from its meter."""
+
+import statistics
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from hpcgeo.config import RunConfig
+from hpcgeo.errors import InputError
+from hpcgeo.machines import device_of, machine
+from hpcgeo.parallel.topology import Topology
+from hpcgeo.records import Record, Spread
+from hpcgeo.train.meter import Meter
+from hpcgeo.train.provenance import command, commit, device_name, versions
+from hpcgeo.zoo import architecture
+
+
+def describe(
+    run: RunConfig, topology: Topology, meter: Meter, *, bands: int, data: str, hosts: Sequence[str]
+) -> Record:
+    """Return the record of the steps a meter has seen; every rank calls it.
+
+    Args:
+        bands: bands of the images.
+        data: 'synthetic' or 'shards'.
+        hosts: the host of every rank.
+    """
+    head, dirty = commit()
+    model = architecture(run.model.name)
+    device = device_name(topology.device)
+    return Record(
+        kind="measured",
+        machine=machine(run.launch.machine or "local").name,
+        device=device,
+        hosts=sorted(set(hosts)),
+        nodes=len(set(hosts)),
+        world_size=topology.world_size,
+        model=run.model.name,
+        parameters=model.mae_parameters(bands),
+        objective=run.objective.name,
+        bands=bands,
+        chip=run.data.chip,
+        strategy=run.parallel.strategy,
+        group_size=run.parallel.group_size,
+        dtype=run.train.dtype,
+        micro_batch=run.train.micro_batch,
+        accumulate=run.train.accumulate,
+        global_batch=meter.global_batch,
+        data=data,
+        versions=versions(),
+        commit=head,
+        dirty=dirty,
+        command=command(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        config=run.model_dump(mode="json"),
+        **_measured(run, topology, meter, bands, device),
+    )
+
+
+def _measured(
+    run: RunConfig, topology: Topology, meter: Meter, bands: int, device: str
+) -> dict[str, Any]:
+    extras = meter.extras()
+    rows = meter.measured()
+    if not rows:
+        return {}
+    step_s = Spread.of([row["step_s"] for row in rows])
+    # Forward once, backward twice as much (weights and inputs).
+    forward = architecture(run.model.name).mae_forward_flops(
+        bands, run.data.chip, run.objective.mask_ratio
+    )
+    model_flops = 3.0 * forward * meter.global_batch
+    peak = {"peak_flops_per_s": None, "peak_source": None} | _tabled_peak(device, run.train.dtype)
+    fields = {
+        "warmup_steps": meter.warmup_steps,
+        "step_s": step_s,
+        "images_per_s": meter.global_batch / step_s.median,
+        "data_wait_s": statistics.median(row["data_wait_s"] for row in rows),
+        "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
+        "memory_source": "reserved" if topology.device.type == "cuda" else "resident",
+        "model_flops": model_flops,
+        **peak,
+        **extras,
+    }
+    if fields["peak_flops_per_s"]:
+        available = fields["peak_flops_per_s"] * topology.world_size * step_s.median
+        fields["mfu"] = model_flops / available
+    return fields
+
+
+def _tabled_peak(device: str, dtype: str) -> dict[str, Any]:
+    """Return the peak of a device that the tables know; nothing for a CPU."""
+    try:
+        return {"peak_flops_per_s": device_of(device).peak(dtype), "peak_source": "tabled"}
+    except InputError:
+        return {}

@@ -1,0 +1,81 @@
+"""The folder of a run: claimed once, resumed by the same configuration, never overwritten.
+
+config.yaml        the resolved configuration
+metrics.jsonl      a line per step
+record.json        the profile record
+checkpoints/       training state
+tensorboard/       event file
+reconstructions/   pictures: input, masked, reconstruction
+"""
+
+import json
+import os
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from hpcgeo.config import RunConfig, differences
+from hpcgeo.errors import InputError
+
+
+def claim(run: RunConfig) -> Path:
+    """Create the folder of a run, or agree with the run that is there; called by rank 0 alone.
+
+    The configuration is rewritten when only knobs that may change on resume differ.
+
+    Raises:
+        InputError: the folder holds another run (the message shows the difference), or something
+            that is no run, or cannot be written.
+    """
+    folder = run.run.dir
+    config = folder / "config.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.exists():
+            _agree(run, config)
+        elif any(folder.iterdir()):
+            raise InputError(f"run.dir {folder} is not empty and holds no run: choose another")
+        write(config, run.to_yaml())
+    except OSError as error:
+        raise InputError(f"run.dir {folder}: {error.strerror}: choose another") from None
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file aside, then rename it: under its name it is always whole."""
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def forget_after(metrics: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl after `step`, and a torn last line: they are done again."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text("utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    write(metrics, "".join(kept))
+
+
+def _agree(run: RunConfig, config: Path) -> None:
+    try:
+        there = RunConfig.model_validate(yaml.safe_load(config.read_text("utf-8")))
+    except (ValidationError, yaml.YAMLError):
+        raise InputError(
+            f"{config} is no configuration of this version: choose another run.dir"
+        ) from None
+    found = differences(there, run)
+    if found:
+        raise InputError(
+            f"run.dir {run.run.dir} holds another run; choose another run.dir, or resume with the "
+            f"same configuration. There -> asked for:\n  " + "\n  ".join(found)
+        )

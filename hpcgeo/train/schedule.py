@@ -1,0 +1,17 @@
+"""The learning rate of a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
+
+import math
+
+from hpcgeo.config import Optim
+
+
+def learning_rate(step: int, steps: int, global_batch: int, optim: Optim) -> float:
+    """Return the learning rate of step `step` (0-based) of `steps`.
+
+    The peak is base_lr x global_batch / 256 (Goyal et al. 2017, as MAE uses it).
+    """
+    peak = optim.base_lr * global_batch / 256
+    if step < optim.warmup_steps:
+        return peak * (step + 1) / optim.warmup_steps
+    done = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
+    return optim.min_lr + (peak - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * done))

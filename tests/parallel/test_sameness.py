@@ -1,0 +1,90 @@
+"""One process = every strategy: same losses, same norms, same parameters."""
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from hpcgeo.config import Objective, Optim
+from hpcgeo.objectives.mae import MAE
+from hpcgeo.parallel.native import NativeEngine
+from hpcgeo.parallel.topology import Topology
+from hpcgeo.strategies import strategy
+from hpcgeo.zoo import architecture
+from tests.distributed import on_ranks
+
+GLOBAL_BATCH = 8
+STEPS = 20
+
+
+def train(name: str, group_size: int | None, accumulate: int, dtype: str = "float32"):
+    """Train a tiny MAE on random images; return losses, norms, and the whole final parameters."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    chosen = strategy(name)
+    topology = Topology(
+        rank, world, torch.device("cpu"), chosen, chosen.shard_size(world, group_size)
+    )
+    with torch.device("meta"):
+        objective = MAE(architecture("vit_tiny"), 3, Objective())
+    engine = NativeEngine(
+        objective,
+        topology,
+        optim=Optim(clip=1.0),
+        dtype=getattr(torch, dtype),
+        accumulate=accumulate,
+        seed=0,
+    )
+    micro = GLOBAL_BATCH // world // accumulate
+    losses, norms = [], []
+    for step in range(STEPS):
+        generator = torch.Generator().manual_seed(step)
+        images = torch.randn(GLOBAL_BATCH, 3, 32, 32, generator=generator)
+        noise = torch.rand(GLOBAL_BATCH, 16, generator=generator)
+        parts = [
+            slice((a * world + rank) * micro, (a * world + rank + 1) * micro)
+            for a in range(accumulate)
+        ]
+        scalars = engine.forward_backward({"images": images[p], "noise": noise[p]} for p in parts)
+        loss = scalars["loss"].double()
+        dist.all_reduce(loss)
+        losses.append(loss.item() / world)
+        norms.append(engine.step(1e-3).item())
+    whole = {
+        name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach()
+        for name, p in objective.named_parameters()
+    }
+    return losses, norms, {name: value.numpy().copy() for name, value in whole.items()}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return on_ranks(train, 1, "DDP", None, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "group_size", "ranks", "accumulate"),
+    [
+        ("DDP", None, 2, 1),
+        ("DDP", None, 2, 2),
+        ("NO_SHARD", None, 2, 1),
+        ("FULL_SHARD", None, 4, 1),
+        ("FULL_SHARD", None, 4, 2),
+        ("SHARD_GRAD_OP", None, 4, 1),
+        ("HYBRID_SHARD", 2, 4, 1),
+        ("FULL_SHARD", None, 1, 4),
+    ],
+)
+def test_every_strategy_trains_as_one_process(alone, name, group_size, ranks, accumulate) -> None:
+    answers = on_ranks(train, ranks, name, group_size, accumulate)
+    for losses, norms, parameters in answers:
+        assert losses == pytest.approx(alone[0], abs=1e-6)
+        assert norms == pytest.approx(alone[1], rel=1e-4)
+        for key, value in parameters.items():
+            difference = np.abs(value - alone[2][key])
+            if key.endswith("qkv.bias"):  # softmax cannot see the keys' bias: its gradient is noise
+                difference = difference.reshape(3, -1)[[0, 2]]
+            assert difference.max() < 2e-5, key
+
+
+def test_the_loss_falls(alone) -> None:
+    assert alone[0][-1] < alone[0][0]
