@@ -68,7 +68,7 @@ class Bin(Row):
 
 
 class NodeLocal(Row):
-    """A disk of the node's own."""
+    """A disk of the node's own; lines of the job call its path $NODE_LOCAL."""
 
     path: str
     archive: bool = Field(description="the software environment is unpacked there by the job")
@@ -88,6 +88,9 @@ class Machine(Row):
     links: Links = Links()
     scheduler: Literal["slurm", "pbs"]
     bins: tuple[Bin, ...] = ()
+    debug: Line | None = Field(
+        None, description="words for sbatch that make a first try start soon"
+    )
     node_local: NodeLocal | None = None
     sbatch: tuple[Line, ...] = ()
     modules: tuple[Line, ...] = ()

@@ -1,6 +1,7 @@
 """Fixtures for every folder of tests."""
 
 import pytest
+
 from tests.slurm import slurm
 
 __all__ = ["slurm"]

@@ -1,0 +1,59 @@
+"""`hpcgeo jobs`: render job scripts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcgeo.config import load
+from hpcgeo.errors import InputError
+from hpcgeo.launch import sbatch
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def jobs() -> None:
+    """Render job scripts from the facts of machines."""
+
+
+@app.command()
+def render(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Shipped jobs; all of them if none is named.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the scripts.")] = Path("jobs"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 if a script differs.")
+    ] = False,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="Print a script for this machine (with --recipe, --nodes and --time)."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="What such a script trains.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="On how many nodes.")] = None,
+    time: Annotated[str | None, typer.Option(help="For how long, HH:MM:SS.")] = None,
+) -> None:
+    """Write the shipped job scripts, or print one for another machine, recipe or size."""
+    if machine or recipe or nodes or time:
+        if not (machine and recipe and nodes and time) or names or check:
+            raise InputError(
+                "one script takes --machine, --recipe, --nodes and --time together, no names and "
+                "no --check"
+            )
+        text = sbatch.render(sbatch.one_off(machine, recipe, nodes, time))
+        load(recipe, ["run.dir=runs"])  # an unknown recipe is told here, not on the machine
+        typer.echo(text, nl=False)
+        return
+    stale = False
+    for name in names or sbatch.jobs():
+        path, text = out / f"{name}.sbatch", sbatch.render(sbatch.job(name))
+        if check:
+            same = path.exists() and path.read_text("utf-8") == text
+            stale |= not same
+            typer.echo(f"{path}: {'same' if same else 'differs'}")
+        else:
+            typer.echo(f"{path}: {'written' if sbatch.write(path, text) else 'unchanged'}")
+    if stale:
+        typer.echo("run `hpcgeo jobs render`", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,131 @@
+"""Job scripts: one template, filled from the facts of a machine and of a job."""
+
+import os
+import re
+import textwrap
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import Field, ValidationError, field_validator
+
+from hpcgeo.errors import InputError
+from hpcgeo.machines import Line, Row, machine
+from hpcgeo.tables import find, read
+
+WIDTH = 96
+
+
+class Job(Row):
+    """A recipe on nodes of a machine for some time; a row of facts/jobs.yaml."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    machine: str
+    recipe: str
+    nodes: int = Field(ge=1)
+    time: str
+    set: tuple[Line, ...] = Field((), description="knobs of the run, each with its reason")
+
+    @field_validator("time")
+    @classmethod
+    def _hours_minutes_seconds(cls, value: str) -> str:
+        if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", value) or not value.strip("0:"):
+            raise ValueError("write the time as HH:MM:SS, e.g. 02:00:00")
+        return value
+
+    @property
+    def hours(self) -> float:
+        """The time in hours."""
+        hours, minutes, seconds = map(int, self.time.split(":"))
+        return hours + minutes / 60 + seconds / 3600
+
+
+@cache
+def jobs() -> dict[str, Job]:
+    """Return every shipped job by name."""
+    return {name: Job(name=name, **row) for name, row in read("jobs").items()}
+
+
+def job(name: str) -> Job:
+    """Return one shipped job; an unknown name is an InputError that lists the known ones."""
+    return find(jobs(), name, "job")
+
+
+def one_off(machine_name: str, recipe: str, nodes: int, time: str) -> Job:
+    """Return a job that is not shipped.
+
+    Raises:
+        InputError: nodes or time are no numbers of their kind.
+    """
+    name = f"{machine_name}_{Path(recipe).stem}"
+    try:
+        return Job(name=name, machine=machine_name, recipe=recipe, nodes=nodes, time=time)
+    except ValidationError as error:
+        first = error.errors()[0]
+        rule = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{first['loc'][0]} {first['input']!r}: {rule}") from None
+
+
+def render(job: Job) -> str:
+    """Return the text of a job script.
+
+    Raises:
+        InputError: the machine does not run Slurm, or has no queue for so many nodes or hours.
+    """
+    where = machine(job.machine)
+    if where.scheduler != "slurm":
+        raise InputError(
+            f"{where.name} runs {where.scheduler}: job scripts are written for Slurm; start "
+            f"`hpcgeo train` there with mpiexec"
+        )
+    longest = where.hours(job.nodes)
+    if longest is not None and job.hours > longest:
+        raise InputError(
+            f"{job.time} is longer than the {longest:g} h that {job.nodes} nodes may have on "
+            f"{where.name}: shorten it, the run continues when submitted again"
+        )
+    environment = Environment(
+        loader=PackageLoader("hpcgeo.launch"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"comment": _comment, "reason": _reason, "hours": "{:g}".format}
+    cores = where.cores_per_device
+    return environment.get_template("job.sbatch.j2").render(
+        job=job,
+        machine=where,
+        per_node=int(where.devices_per_node.value),
+        cores=int(cores.value) if cores else None,
+        account="" if where.name == "local" else "-A PROJECT ",
+    )
+
+
+def write(path: Path, text: str) -> bool:
+    """Write an executable script, whole or not at all; return whether it changed."""
+    if path.exists() and path.read_text("utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, "utf-8")
+    aside.chmod(0o755)
+    aside.replace(path)
+    return True
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _reason(line: Line) -> str:
+    text = line.reason[0].upper() + line.reason[1:] + "."
+    return _comment(text + " (Not yet tried here.)" if line.verify else text)
