@@ -1,15 +1,11 @@
 """`hpcgeo train`: one process, mpirun, srun and torchrun alike."""
 
-import os
-import sys
-import traceback
 from typing import Annotated
 
-import torch.distributed as dist
 import typer
 
+from hpcgeo.cli.ranks import ranked
 from hpcgeo.config import load
-from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
 from hpcgeo.train.outlook import outlook
 from hpcgeo.train.pretrain import pretrain
@@ -59,29 +55,3 @@ def train(
         typer.echo(outlook(run, ranks or discover().world_size))
     else:
         ranked(lambda: pretrain(run))
-
-
-def ranked(action: object) -> None:
-    """Run one rank's work and end the process: a failing rank says which it is and takes all down.
-
-    Peers in a collective must not wait for a rank that has failed, so the process ends at once;
-    one that succeeds waits for the others. (Interpreter shutdown after a collective may abort.)
-    """
-    assert callable(action)
-    environment = discover()
-    where = f"rank {environment.rank} of {environment.world_size} on {environment.host}"
-    code = 0
-    try:
-        action()
-        dist.barrier()
-        dist.destroy_process_group()
-    except InputError as error:
-        code = 2
-        typer.echo(f"hpcgeo: {where}: {error}", err=True)
-    except BaseException as error:
-        code = 1
-        traceback.print_exc()
-        typer.echo(f"hpcgeo: {where} failed: {type(error).__name__}: {error}", err=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -1,5 +1,6 @@
 """Pretraining: the one place where models, data and parallel meet, and the loop."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Parts:
     global_batch: int
 
 
-def pretrain(run: RunConfig, meter_of: type[Meter] = Meter) -> Record:
+def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
     """Train a run to its end, or to a stop, and return its record.
 
     Every rank calls it; the environment says which rank this is. A run whose folder exists goes on

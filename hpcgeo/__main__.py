@@ -1,0 +1,5 @@
+"""`python -m hpcgeo` is `hpcgeo`."""
+
+from hpcgeo.cli.main import hpcgeo
+
+hpcgeo()

@@ -1,0 +1,64 @@
+"""`hpcgeo profile` (and `hpcgeo-profile`): measure a recipe, or a grid of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcgeo.cli.ranks import ranked
+from hpcgeo.log import set_up
+from hpcgeo.profiling.profiler import profile_run
+from hpcgeo.profiling.sweep import load_sweep, points, run_sweep
+
+app = typer.Typer(
+    no_args_is_help=True, help="Measure a recipe, or a grid of them; records are JSON lines."
+)
+Records = Annotated[Path, typer.Option(help="File of records to append to (JSON lines).")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A name of `hpcgeo list recipes`, or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Knobs to change: key=value, dotted.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Measured steps.", min=1)] = 20,
+    warmup: Annotated[int, typer.Option(help="Steps discarded before them.", min=1)] = 5,
+    records: Records = Path("records.jsonl"),
+) -> None:
+    """Measure one recipe and append one record.
+
+    Start it like training, under any launcher:
+
+        hpcgeo-profile run mae_vit_tiny --steps 20
+
+        torchrun --standalone --nproc-per-node 4 --no-python hpcgeo-profile run mae_vit_tiny parallel.strategy=FULL_SHARD
+    """
+    ranked(
+        lambda: profile_run(recipe, overrides or [], steps=steps, warmup=warmup, records=records)
+    )
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The grid, as in profiles/*.yaml.")],
+    records: Records = Path("records.jsonl"),
+    plan: Annotated[bool, typer.Option("--plan", help="List the points and stop.")] = False,
+) -> None:
+    """Run a grid here, one point after the other.
+
+    A point recorded with the same configuration and commit is skipped, one that fails is recorded
+    with its cause. Exit code 3 if any failed.
+
+        hpcgeo-profile sweep profiles/local_vit_tiny.yaml --records records.jsonl
+    """
+    set_up()
+    grid = load_sweep(file)
+    if plan:
+        for point in points(grid):
+            typer.echo(str(point))
+        return
+    measured, failed = run_sweep(grid, records)
+    typer.echo(f"{measured} measured, {failed} failed, in {records}")
+    if failed:
+        raise typer.Exit(3)

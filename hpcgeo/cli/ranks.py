@@ -1,0 +1,38 @@
+"""How a rank's process ends: together when all is well, at once when not."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch.distributed as dist
+import typer
+
+from hpcgeo.errors import InputError
+from hpcgeo.launch.environment import discover
+
+
+def ranked(action: Callable[[], object]) -> None:
+    """Run one rank's work and end its process.
+
+    A rank that fails says which it is, on which host and why, and ends at once, so that its peers
+    in a collective notice; one that succeeds waits for the others. The interpreter is not shut
+    down in order: right after a collective that may abort.
+    """
+    environment = discover()
+    where = f"rank {environment.rank} of {environment.world_size} on {environment.host}"
+    code = 0
+    try:
+        action()
+        dist.barrier()
+        dist.destroy_process_group()
+    except InputError as error:
+        code = 2
+        typer.echo(f"hpcgeo: {where}: {error}", err=True)
+    except BaseException as error:
+        code = 1
+        traceback.print_exc()
+        typer.echo(f"hpcgeo: {where}: {type(error).__name__}: {error}", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,180 @@
+"""A grid of profile runs: skips what is recorded, goes on after a failure and records it."""
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from hpcgeo.config import RunConfig
+from hpcgeo.errors import InputError
+from hpcgeo.log import log, track
+from hpcgeo.machines import machine
+from hpcgeo.profiling.profiler import configure
+from hpcgeo.records import Record, append, read
+from hpcgeo.strategies import strategy
+from hpcgeo.train.provenance import commit, versions
+
+TIMEOUT_S = 3600
+
+
+class Sweep(BaseModel):
+    """A sweep file. Keys of `set` and `grid` are dotted knobs, or a group with several knobs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str
+    steps: PositiveInt = 20
+    warmup: PositiveInt = 5
+    launch: str | None = None  #: command in front, with {ranks} and {nodes}; None: torchrun here
+    ranks_per_node: PositiveInt | None = None  #: None: all ranks on one node
+    set: dict[str, Any] = {}
+    ranks: list[PositiveInt]
+    grid: dict[str, list[Any]]
+
+    def nodes(self, ranks: int) -> int:
+        """Return how many nodes so many ranks fill."""
+        return -(-ranks // self.ranks_per_node) if self.ranks_per_node else 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell of the grid."""
+
+    ranks: int
+    overrides: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.ranks} ranks, {', '.join(self.overrides)}"
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        InputError: no such file, or a line that breaks a rule.
+    """
+    try:
+        return Sweep.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise InputError(f"sweep {path}: {error.strerror}") from None
+    except (ValidationError, yaml.YAMLError) as error:
+        raise InputError(f"sweep {path}: {error}") from None
+
+
+def points(sweep: Sweep) -> Iterator[Point]:
+    """Yield every cell of the grid, ranks outermost."""
+    for ranks in sweep.ranks:
+        for values in itertools.product(*sweep.grid.values()):
+            chosen = sweep.set | dict(zip(sweep.grid, values, strict=True))
+            yield Point(ranks, tuple(_overrides(chosen)))
+
+
+def run_sweep(sweep: Sweep, records: Path) -> tuple[int, int]:
+    """Run what is not recorded yet; return how many points were measured and how many failed.
+
+    A point that cannot exist (a group that does not divide the ranks) is said and left out.
+    """
+    known = read([records]) if records.exists() else []
+    todo = []
+    for point in points(sweep):
+        try:
+            run = _checked(sweep, point)
+        except InputError as error:
+            log.info("left out: %s: %s", point, error)
+            continue
+        if any(_same(record, run, point.ranks) for record in known):
+            log.info("recorded: %s", point)
+        else:
+            todo.append((point, run))
+    failed = 0
+    for point, run in track(todo, "sweep", len(todo)):
+        error = _run(sweep, point, records)
+        if error:
+            failed += 1
+            log.warning("failed: %s: %s", point, error)
+            append(records, _failure(sweep, run, point, error))
+        else:
+            log.info("measured: %s", point)
+    return len(todo) - failed, failed
+
+
+def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _overrides(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
+
+
+def _checked(sweep: Sweep, point: Point) -> RunConfig:
+    run = configure(sweep.recipe, point.overrides, sweep.steps, sweep.warmup, Path("unused"))
+    strategy(run.parallel.strategy).shard_size(point.ranks, run.parallel.group_size)
+    return run
+
+
+def _same(record: Record, run: RunConfig, ranks: int) -> bool:
+    config = run.model_dump(mode="json", exclude={"run"})
+    here = (ranks, config, *commit())
+    return here == (record.world_size, record.config, record.commit, record.dirty)
+
+
+def _run(sweep: Sweep, point: Point, records: Path) -> str | None:
+    """Run one point in processes of its own; return why it failed, or None."""
+    command = [
+        *_launcher(sweep, point.ranks),
+        *("profile", "run", sweep.recipe, *point.overrides),
+        *("--steps", str(sweep.steps), "--warmup", str(sweep.warmup), "--records", str(records)),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return f"no end within {TIMEOUT_S} s"
+    if not done.returncode:
+        return None
+    said = [line for line in done.stderr.splitlines() if line.startswith("hpcgeo: ")]
+    return said[0].removeprefix("hpcgeo: ") if said else f"exit code {done.returncode}"
+
+
+def _launcher(sweep: Sweep, ranks: int) -> Sequence[str]:
+    if sweep.launch:
+        filled = sweep.launch.format(ranks=ranks, nodes=sweep.nodes(ranks))
+        return [*filled.split(), sys.executable, "-m", "hpcgeo"]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(ranks), "-m", "hpcgeo"),
+    ]
+
+
+def _failure(sweep: Sweep, run: RunConfig, point: Point, error: str) -> Record:
+    head, dirty = commit()
+    return Record(
+        kind="measured",
+        status="failed",
+        error=error,
+        machine=machine(run.launch.machine or "local").name,
+        device="not started",
+        nodes=sweep.nodes(point.ranks),
+        world_size=point.ranks,
+        model=run.model.name,
+        objective=run.objective.name,
+        chip=run.data.chip,
+        strategy=run.parallel.strategy,
+        group_size=run.parallel.group_size,
+        dtype=run.train.dtype,
+        micro_batch=run.train.micro_batch,
+        accumulate=run.train.accumulate,
+        global_batch=run.train.micro_batch * run.train.accumulate * point.ranks,
+        data="synthetic" if run.data.path == "synthetic" else "shards",
+        versions=versions(),
+        commit=head,
+        dirty=dirty,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        config=run.model_dump(mode="json", exclude={"run"}),
+    )

@@ -1,0 +1,126 @@
+"""Closed forms against the real modules, and the zoo against the published counts."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hpcgeo.config import Objective
+from hpcgeo.errors import InputError
+from hpcgeo.models import attention
+from hpcgeo.models.layers import Block
+from hpcgeo.models.vit import ViT
+from hpcgeo.objectives.mae import MAE
+from hpcgeo.zoo import Stack, architecture, models
+
+TEST_SIZE = ["vit_tiny", "vit_small", "vit_tiny_gated"]
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("bands", [3, 13])
+def test_parameters_equal_the_modules(name: str, bands: int) -> None:
+    model = architecture(name)
+    with torch.device("meta"):
+        assert model.parameters(bands) == count(ViT(model, bands))
+        assert model.mae_parameters(bands) == count(MAE(model, bands, Objective()))
+    head = nn.Linear(model.encoder.width, 1000, device="meta")
+    assert model.parameters(bands, classes=1000) == model.parameters(bands) + count(head)
+
+
+#: Millions of parameters of the classifiers of arXiv 2404.11706: as printed for the gated family,
+#: and what a plain MLP of the paper's table would give.
+PUBLISHED = {
+    "base": (87.03, 86.6),
+    "huge": (635.4, 632),
+    "1b": (914.3, 909),
+    "3b": (3067.4, 3051),
+    "5b": (5349.5, 3807),
+    "15b": (14720.4, 14644),
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_published_counts(size: str) -> None:
+    """Ours plus what the study's classifier has and MAE's encoder has not."""
+    gated_m, plain_m = PUBLISHED[size]
+    for name, published in ((f"vit_{size}_gated", gated_m), (f"vit_{size}", plain_m)):
+        model = architecture(name)
+        W, L = model.encoder.width, model.encoder.depth
+        positions = (model.num_patches((224, 224)) + 1) * W
+        total = model.parameters(3, classes=1000) + positions
+        if name.endswith("gated"):  # norms of q and k per head, and around the patch embedding
+            total += L * 2 * 2 * (W // model.encoder.heads) + 2 * model.patch**2 * 3 + 2 * W
+        digits = len(str(published).partition(".")[2])
+        assert round(total / 1e6, digits) == pytest.approx(published, abs=1.1 * 10**-digits), name
+
+
+@pytest.mark.parametrize("name", TEST_SIZE)
+@pytest.mark.parametrize("chip", [(32, 32), (32, 64)])
+def test_flops_equal_what_the_counter_counts(
+    name: str, chip: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The counter does not know the fused kernel of a CPU.
+    monkeypatch.setattr(attention, "PLAIN_UP_TO", {torch.float32: 10**9})
+    model = architecture(name)
+    mae = MAE(model, 5, Objective())
+    images = torch.randn(2, 5, *chip)
+    patches = model.num_patches(chip)
+    with FlopCounterMode(display=False) as forward:
+        loss = mae(images, torch.rand(2, patches))["loss"]
+    assert forward.get_total_flops() == 2 * model.mae_forward_flops(5, chip, 0.75)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    # Twice the forward, less the gradient of the pixels, which nobody wants.
+    embedding = 2 * model.num_visible(chip, 0.75) * model.patch**2 * 5 * model.encoder.width
+    assert backward.get_total_flops() == 2 * (
+        2 * model.mae_forward_flops(5, chip, 0.75) - embedding
+    )
+
+    with FlopCounterMode(display=False) as encoder:
+        ViT(model, 5)(torch.randn(2, patches, model.patch**2 * 5), torch.zeros(patches, 1))
+    assert encoder.get_total_flops() == 2 * model.forward_flops(5, chip)
+
+
+@pytest.mark.parametrize("mlp", ["plain", "gated"])
+def test_activation_bytes_equal_what_autograd_saves(mlp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "PLAIN_UP_TO", {})  # the fused kernel, as on a GPU
+    stack = Stack(width=64, depth=3, heads=4, hidden=96, mlp=mlp)
+    blocks = nn.Sequential(*(Block(stack) for _ in range(stack.depth)))
+    for parameter in blocks.parameters():
+        nn.init.normal_(parameter)
+    weights = {p.untyped_storage().data_ptr() for p in blocks.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tensor.numel() > 1:
+            saved[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = blocks(torch.randn(2, 17, 64, requires_grad=True))
+    assert y.requires_grad
+    measured = sum(storage.nbytes() for storage in saved.values())
+    assert measured == 2 * stack.activation_bytes(tokens=17, dtype_bytes=4)
+
+
+def test_bad_input_names_value_rule_and_way_out() -> None:
+    with pytest.raises(InputError, match=r"unknown model 'vit_bse' \(did you mean 'vit_base'\?\)"):
+        architecture("vit_bse")
+    with pytest.raises(InputError, match=r"chip 225 x 224 .* 16-pixel patch .* \[240, 224\]"):
+        architecture("vit_base").num_patches((225, 224))
+    with pytest.raises(InputError, match="leaves none of 4 patches visible"):
+        architecture("vit_tiny").num_visible((16, 16), 0.9)
+
+
+def test_families_differ_in_the_mlp_alone() -> None:
+    for name, model in models().items():
+        assert model.encoder.mlp == ("gated" if name.endswith("_gated") else "plain")
+        assert model.encoder.width % 4 == 0 and model.encoder.width % model.encoder.heads == 0
+        assert math.isclose(model.decoder.hidden, 4 * model.decoder.width)
