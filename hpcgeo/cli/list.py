@@ -1,0 +1,166 @@
+"""`hpcgeo list`: the facts as tables, or as JSON."""
+
+import json
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hpcgeo.config import recipes
+from hpcgeo.machines import devices, machines
+from hpcgeo.sensors import sensors
+from hpcgeo.strategies import strategies
+from hpcgeo.zoo import models
+
+#: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16.
+BANDS, CHIP, DTYPE_BYTES = 3, (224, 224), 2
+
+#: What one line of a table says, in the order of its columns.
+Row = dict[str, Any]
+
+app = typer.Typer()
+
+
+class Kind(str, Enum):
+    """What can be listed."""
+
+    models = "models"
+    machines = "machines"
+    strategies = "strategies"
+    recipes = "recipes"
+    sensors = "sensors"
+
+
+@app.command("list")
+def show(
+    kind: Annotated[Kind, typer.Argument(help="Which facts.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the facts: models, machines, strategies, recipes, sensors."""
+    caption, rows_of = TABLES[kind]
+    rows = rows_of()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    columns = [column for column in rows[0] if column != "source"]
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+    for column in columns:
+        number = any(isinstance(row[column], int | float) for row in rows)
+        words = any(" " in str(row[column]) for row in rows)
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(column.replace("_", " "), justify=justify, no_wrap=not words)
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 300  # into a pipe nothing is folded or cut off
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _models() -> list[Row]:
+    return [
+        {
+            "model": model.name,
+            "width": model.encoder.width,
+            "depth": model.encoder.depth,
+            "heads": model.encoder.heads,
+            "patch": model.patch,
+            "mlp": f"{model.encoder.mlp} {model.encoder.hidden}",
+            "parameters": model.parameters(BANDS),
+            "forward_flops": model.forward_flops(BANDS, CHIP),
+            "activation_bytes": model.activation_bytes(CHIP, DTYPE_BYTES),
+            "source": model.source,
+        }
+        for model in models().values()
+    ]
+
+
+def _machines() -> list[Row]:
+    rows = []
+    for machine in machines().values():
+        device = devices()[machine.device] if machine.device else None
+        links = machine.links
+        rows.append(
+            {
+                "machine": machine.name,
+                "title": machine.title,
+                "nodes": int(machine.nodes.value) if machine.nodes else None,
+                "devices_per_node": int(machine.devices_per_node.value),
+                "device": machine.device,
+                "memory_gib": device.memory if device else None,
+                "bf16_tflops": device.flops["bfloat16"] if device else None,
+                "node_gb_per_s": links.node.value if links.node else None,
+                "out_gb_per_s": links.out.value if links.out else None,
+                "scheduler": machine.scheduler,
+                "to_verify": ", ".join(name for name, fact in machine.facts() if fact.verify),
+            }
+        )
+    return rows
+
+
+def _strategies() -> list[Row]:
+    return [
+        {
+            "strategy": strategy.name,
+            "parameters": strategy.parameters,
+            "gradients": strategy.gradients,
+            "optimizer": strategy.optimizer,
+            "gathered_again": strategy.reshard_after_forward,
+            "pays_per_step": ", ".join(
+                f"{paid.name} of {paid.of} over {paid.over} ({paid.when})"
+                for paid in strategy.collectives
+            ),
+            "sentence": strategy.sentence,
+        }
+        for strategy in strategies().values()
+    ]
+
+
+def _recipes() -> list[Row]:
+    return [
+        {"recipe": name, "description": text.partition("\n")[0].removeprefix("#").strip()}
+        for name, text in recipes().items()
+    ]
+
+
+def _sensors() -> list[Row]:
+    return [
+        {
+            "sensor": sensor.name,
+            "title": sensor.title,
+            "band": band.name,
+            "wavelength_nm": band.wavelength_nm,
+            "bandwidth_nm": band.bandwidth_nm,
+            "gsd_m": band.gsd_m,
+            "source": sensor.source,
+        }
+        for sensor in sensors().values()
+        for band in sensor.bands
+    ]
+
+
+#: Kind: the line under its table, and its rows.
+TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
+    Kind.models: (
+        "encoder on one RGB image of 224 x 224 pixels; activations in bfloat16, without recompute",
+        _models,
+    ),
+    Kind.machines: ("memory and FLOP/s of one device, links one way", _machines),
+    Kind.strategies: ("none, group, world: over which ranks a thing is cut", _strategies),
+    Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
+    Kind.sensors: ("an empty cell is not stated by the source", _sensors),
+}

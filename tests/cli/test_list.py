@@ -1,0 +1,64 @@
+"""`hpcgeo list`: every fact is in the table and in the JSON, and a login node needs no torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcgeo.config import recipes
+from hpcgeo.machines import machines
+from hpcgeo.sensors import sensors
+from hpcgeo.strategies import strategies
+from hpcgeo.zoo import models
+
+NAMES = {
+    "models": models,
+    "machines": machines,
+    "strategies": strategies,
+    "recipes": recipes,
+    "sensors": sensors,
+}
+
+
+def listed(*words: str) -> str:
+    command = [Path(sys.executable).with_name("hpcgeo"), "list", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_all_rows_are_in_table_and_json(kind):
+    rows = json.loads(listed(kind, "--json"))
+    names = list(NAMES[kind]())
+    assert list(dict.fromkeys(next(iter(row.values())) for row in rows)) == names
+    table = listed(kind)
+    for name in names:
+        assert f" {name} " in table
+    assert "…" not in table
+
+
+def test_models_are_exact():
+    [base] = [row for row in json.loads(listed("models", "--json")) if row["model"] == "vit_base"]
+    assert base["parameters"] == models()["vit_base"].parameters(3)
+    assert base["forward_flops"] == models()["vit_base"].forward_flops(3, (224, 224))
+    assert f"{base['parameters']:,}" in listed("models")
+
+
+def test_every_recipe_says_what_it_is():
+    for row in json.loads(listed("recipes", "--json")):
+        assert len(row["description"]) > 20, row
+
+
+def test_an_unknown_kind_is_bad_input():
+    command = [Path(sys.executable).with_name("hpcgeo"), "list", "modles"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "sensors" in done.stderr
+
+
+def test_no_torch():
+    program = (
+        "import sys, hpcgeo.cli.list as l; [rows() for _, rows in l.TABLES.values()]; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
