@@ -32,7 +32,7 @@ def run(
 
         hpcgeo-profile run mae_vit_tiny --steps 20
 
-        torchrun --standalone --nproc-per-node 4 --no-python hpcgeo-profile run mae_vit_tiny parallel.strategy=FULL_SHARD
+        mpirun -n 4 hpcgeo-profile run mae_vit_tiny parallel.strategy=FULL_SHARD
     """
     ranked(
         lambda: profile_run(recipe, overrides or [], steps=steps, warmup=warmup, records=records)

@@ -103,7 +103,7 @@ def _busy(trace: profile, prefix: str) -> float:
     """Return the seconds in which at least one event whose name has `prefix` ran."""
     spans = sorted(
         (event.time_range.start, event.time_range.end)
-        for event in trace.events() or []
+        for event in trace.events() or []  # type: ignore[no-untyped-call]
         if event.name.startswith(prefix)
     )
     busy, until = 0.0, float("-inf")

@@ -95,11 +95,11 @@ def run_sweep(sweep: Sweep, records: Path) -> tuple[int, int]:
             todo.append((point, run))
     failed = 0
     for point, run in track(todo, "sweep", len(todo)):
-        error = _run(sweep, point, records)
-        if error:
+        cause = _run(sweep, point, records)
+        if cause:
             failed += 1
-            log.warning("failed: %s: %s", point, error)
-            append(records, _failure(sweep, run, point, error))
+            log.warning("failed: %s: %s", point, cause)
+            append(records, _failure(sweep, run, point, cause))
         else:
             log.info("measured: %s", point)
     return len(todo) - failed, failed

@@ -9,7 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.loader import Batch, Dataset, Loader, open_dataset
+from hpcgeo.data.dataset import Dataset
+from hpcgeo.data.loader import Batch, Loader, open_dataset
 from hpcgeo.data.transforms import Views
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.launch.preemption import Stop
@@ -209,7 +210,8 @@ def _inputs(run: RunConfig, parts: Parts, batch: Batch) -> Inputs:
 def _reconstruct(run: RunConfig, parts: Parts, folder: Path, step: int) -> None:
     """Picture the same samples every time, behind the same masks; every rank computes along."""
     index = pictures.spread_out(NUM_PICTURES, len(parts.dataset))
-    batch = Batch.of(parts.dataset, index)
+    pixels, valid = parts.dataset.read(index)
+    batch = Batch(torch.from_numpy(pixels), valid, position=index, index=index)
     images = parts.views.plain(batch, parts.topology.device)
     mask = noise(run.seed, index, architecture(run.model.name).num_patches(run.data.chip))
     holes, whole = parts.engine.evaluate(

@@ -1,0 +1,108 @@
+"""Configuration: strict, dotted, and errors that help."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcgeo.config import RunConfig, differences, load, recipes
+from hpcgeo.errors import InputError
+from hpcgeo.strategies import strategy
+from hpcgeo.zoo import architecture
+
+MINIMAL = {"run": {"dir": "runs/x"}, "model": {"name": "vit_tiny"}, "train": {"steps": 3}}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_is_whole(name: str) -> None:
+    run = load(name)
+    model = architecture(run.model.name)
+    model.num_visible(run.data.chip, run.objective.mask_ratio)
+    chosen = strategy(run.parallel.strategy)
+    assert chosen.shard_size(64, run.parallel.group_size) in range(1, 65)
+    header = recipes()[name]
+    for word in ("# Source:", "# Machine:", "# Time and result:", "# Command: hpcgeo train"):
+        assert word in header
+    assert RunConfig.model_validate(yaml.safe_load(run.to_yaml())) == run
+
+
+def test_overrides_are_dotted_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(MINIMAL))
+    run = load(
+        str(file), ["train.steps=20", "data.chip=64", "data.augment.scale=[0.5, 1]", "optim.clip=1"]
+    )
+    assert (run.train.steps, run.data.chip, run.data.augment.scale) == (20, (64, 64), (0.5, 1.0))
+    assert run.optim.clip == 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.step=1", r"unknown knob 'train.step' \(did you mean 'steps'\?\); known in 'train'"),
+        ("trian.steps=1", r"unknown knob 'trian' \(did you mean 'train'\?\); known at the top"),
+        ("train.steps=0", "train.steps = 0: Input should be greater than 0"),
+        ("train.steps=many", "train.steps = 'many': Input should be a valid integer"),
+        ("train.dtype=fp16", "train.dtype = 'fp16': Input should be 'float32' or 'bfloat16'"),
+        ("train.steps", "write it as key=value"),
+        ("seed.x=1", "'seed' is a value, not a group"),
+        ("data.augment.scale=[0.5, 0.2]", "the range needs 0 < low <= high"),
+        ("optim.warmup_steps=500", "optim.warmup_steps 500 is longer than train.steps 100"),
+        ("run=[", "not YAML"),
+    ],
+)
+def test_bad_overrides_name_key_value_and_rule(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load("mae_vit_tiny", [*(["seed=1"] if "seed" in override else []), override])
+
+
+def test_bad_recipes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown recipe 'mae_vit_bse' \(did you mean"):
+        load("mae_vit_bse")
+    with pytest.raises(InputError, match="No such file"):
+        load(str(tmp_path / "missing.yaml"))
+    for text, message in (
+        ("a: [", "not YAML"),
+        ("- 1", "expected a mapping"),
+        ("{}", "is missing"),
+    ):
+        file = tmp_path / "bad.yaml"
+        file.write_text(text)
+        with pytest.raises(InputError, match=message):
+            load(str(file))
+
+
+def test_a_resumed_run_may_change_how_fast_not_what() -> None:
+    run = load("mae_vit_tiny")
+    free = [
+        "parallel.strategy=FULL_SHARD",
+        "train.micro_batch=8",
+        "data.workers=3",
+        "run.dir=other",
+    ]
+    assert differences(run, load("mae_vit_tiny", free)) == []
+    fixed = load("mae_vit_tiny", ["seed=3", "optim.betas=[0.9, 0.99]"])
+    assert differences(run, fixed) == [
+        "optim.betas: (0.9, 0.95) -> (0.9, 0.99)",
+        "seed: 0 -> 3",
+    ]
+
+
+KEYS = st.sampled_from(["run", "model", "train", "steps", "dir", "seed", "data", "chip", "x", ""])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=5), st.text(max_size=12))
+def test_anything_gives_a_run_or_one_clear_error(tmp_path_factory, values, override) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "recipe.yaml"
+    file.write_text(yaml.safe_dump(values), "utf-8")
+    try:
+        assert isinstance(load(str(file), [override]), RunConfig)
+    except InputError as error:
+        assert str(error)
