@@ -1,4 +1,4 @@
-"""When and where an image was taken: tags of a raster, EXIF of a photograph, date in a file name."""
+"""When and where an image was taken: tags of a raster, EXIF of a photograph, date in a name."""
 
 import math
 import re
@@ -85,10 +85,10 @@ def _first_time(stamps: Iterable[re.Match[str] | None]) -> int:
         if stamp is None:
             continue
         part = stamp.groupdict()
-        clock = [int(part[name] or 0) for name in ("hour", "minute", "second")]
-        date = [int(part[name]) for name in ("year", "month", "day")]
+        names = ("year", "month", "day", "hour", "minute", "second")
+        year, month, day, hour, minute, second = (int(part[name] or 0) for name in names)
         try:
-            moment = datetime(*date, *clock, tzinfo=timezone.utc)
+            moment = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
         except ValueError:  # the thirteenth month: not a date after all
             continue
         return int((moment - _offset(part.get("zone"))).timestamp())

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from hpcgeo.data.geography import place
 from hpcgeo.data.settings import Settings
-from hpcgeo.data.sources import Source, Unusable, masked, opened
+from hpcgeo.data.sources import Source, UnusableError, masked, opened
 
 Pixels = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
@@ -32,16 +32,23 @@ _UPRIGHT = {
 
 
 @dataclass(frozen=True)
-class Chip:
-    """One sample: pixels (C, h, w) without padding, their mask, offset in the source and place."""
+class Spot:
+    """Where a chip lies: offset and size (rows, columns) in the source, centre on the ground."""
 
-    pixels: Pixels
-    mask: Mask
-    row: int
-    column: int
+    offset: tuple[int, int]
+    valid: tuple[int, int]
     lon: float
     lat: float
     gsd_m: float
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One sample: pixels and their mask, both (C, h, w) without padding."""
+
+    pixels: Pixels
+    mask: Mask
+    spot: Spot
 
 
 def num_windows(source: Source, settings: Settings) -> int:
@@ -59,7 +66,7 @@ def cut(
     that is missing counts as empty.
 
     Raises:
-        Unusable: the pixels cannot be read.
+        UnusableError: the pixels cannot be read.
     """
     _, columns = _grid(source, settings)
     window = np.arange(first, last)
@@ -73,14 +80,18 @@ def cut(
         lon, lat, gsd_m = place(source.crs, affine, row + height / 2, column + width / 2)
     with opened(folder / source.path) as raster:
         read = _Reader(folder / source.path, source, raster, settings)
-        for i in range(len(window)):
-            pixels, mask = read(int(row[i]), int(column[i]), int(height[i]), int(width[i]))
+        for offset, size, *where in zip(
+            zip(row.tolist(), column.tolist(), strict=True),
+            zip(height.tolist(), width.tolist(), strict=True),
+            lon.tolist(),
+            lat.tolist(),
+            gsd_m.tolist(),
+            strict=True,
+        ):
+            pixels, mask = read(*offset, *size)
             valid = np.count_nonzero(mask.any(axis=0)) / settings.chip**2
-            if valid == 0 or valid < settings.min_valid:
-                yield None
-                continue
-            where = float(lon[i]), float(lat[i]), float(gsd_m[i])
-            yield Chip(pixels, mask, int(row[i]), int(column[i]), *where)
+            empty = valid == 0 or valid < settings.min_valid
+            yield None if empty else Chip(pixels, mask, Spot(offset, size, *where))
 
 
 def _grid(source: Source, settings: Settings) -> tuple[int, int]:
@@ -116,12 +127,11 @@ class _Reader:
             column = source.width - column - width
         if transposed:
             row, column, height, width = column, row, width, height
-        upright = []
-        for array in self._stored(Window(column, row, width, height)):
-            turned = array.swapaxes(1, 2) if transposed else array
-            turned = turned[:, ::-1] if rows_reversed else turned
-            upright.append(turned[:, :, ::-1] if columns_reversed else turned)
-        return upright[0], upright[1]
+        pixels, mask = self._stored(Window(column, row, width, height))
+        if transposed:
+            pixels, mask = pixels.swapaxes(1, 2), mask.swapaxes(1, 2)
+        turn = np.s_[:, :: -1 if rows_reversed else 1, :: -1 if columns_reversed else 1]
+        return pixels[turn], mask[turn]
 
     def _stored(self, window: Window) -> tuple[Pixels, Mask]:
         source, raster = self._source, self._raster
@@ -147,10 +157,10 @@ class _Reader:
         return pixels, mask
 
 
-def filler(dtype: npt.DTypeLike, nodata: float | None) -> np.generic:
-    """Return what stands where there is no pixel: NaN in floats, else nodata, else 0."""
+def filler(dtype: npt.DTypeLike, nodata: float | None) -> Pixels:
+    """Return what stands where there is no pixel, (): NaN in floats, else nodata, else 0."""
     missing = np.nan if np.dtype(dtype).kind == "f" else nodata or 0
-    return np.dtype(dtype).type(missing)
+    return np.array(missing).astype(dtype)
 
 
 def _decode(path: Path, num_bands: int) -> Pixels:
@@ -158,8 +168,8 @@ def _decode(path: Path, num_bands: int) -> Pixels:
         with Image.open(path) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise Unusable(f"broken: {error}") from None
+        raise UnusableError(f"broken: {error}") from None
     pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)  # (C, H, W)
     if len(pixels) != num_bands:
-        raise Unusable(f"{len(pixels)} bands in the picture, {num_bands} expected")
+        raise UnusableError(f"{len(pixels)} bands in the picture, {num_bands} expected")
     return np.ascontiguousarray(pixels)

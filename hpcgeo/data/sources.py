@@ -10,7 +10,6 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import rasterio
-from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -31,7 +30,7 @@ GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_ERROR_ON_LIBJPEG_WARNING":
 _COLOURS = frozenset({"red", "green", "blue", "nir"})
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """A source that cannot become samples; the text says why in one line."""
 
 
@@ -103,14 +102,14 @@ def find(folder: Path) -> list[Found]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[DatasetReader]:
-    """Open a raster; what GDAL cannot read is Unusable."""
+    """Open a raster; what GDAL cannot read is an UnusableError."""
     with catch_warnings(), rasterio.Env(**GDAL):
         simplefilter("ignore", NotGeoreferencedWarning)
         try:
             with rasterio.open(path) as raster:
                 yield raster
-        except (RasterioError, OSError) as error:
-            raise Unusable(f"broken: {_one_line(error, path)}") from None
+        except (RasterioError, OSError, ValueError) as error:
+            raise UnusableError(f"broken: {_one_line(error, path)}") from None
 
 
 def inspect(folder: Path, path: str, settings: Settings) -> Source | Skipped:
@@ -118,14 +117,14 @@ def inspect(folder: Path, path: str, settings: Settings) -> Source | Skipped:
     try:
         with opened(folder / path) as raster:
             return _inspect(folder, path, raster, settings)
-    except Unusable as reason:
+    except UnusableError as reason:
         return Skipped(path, str(reason))
 
 
 def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings) -> Source:
     dtype = str(raster.dtypes[0])
     if np.dtype(dtype).kind not in "iuf":
-        raise Unusable(f"{dtype} pixels: only integers and floats can be stored")
+        raise UnusableError(f"{dtype} pixels: only integers and floats can be stored")
     crs, transform = _georeference(raster)
     exif = Exif() if crs else exif_of(folder / path)
     palette = not crs and raster.colorinterp[0].name == "palette" and settings.bands is None
@@ -134,7 +133,9 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
     if np.dtype(dtype).kind == "f":
         nodata = None
     elif nodata is not None and not _holds(dtype, nodata):
-        raise Unusable(f"nodata {nodata:g} is no {dtype}; pass a TIFF whose nodata fits its pixels")
+        raise UnusableError(
+            f"nodata {nodata:g} is no {dtype}; pass a TIFF whose nodata fits its pixels"
+        )
     height, width = raster.shape
     time = exif.time
     if time < 0:
@@ -168,18 +169,20 @@ def _georeference(raster: DatasetReader) -> tuple[str | None, tuple[float, ...] 
         crs, affine = points_crs, from_gcps(points)
     if crs is None:
         if affine != Affine.identity():
-            raise Unusable("scene without CRS: it has a geotransform; assign one (gdal_edit -a_srs)")
+            raise UnusableError(
+                "scene without CRS: it has a geotransform; assign one (gdal_edit -a_srs)"
+            )
         return None, None
     if affine == Affine.identity():
-        raise Unusable("scene without geotransform: it has a CRS but no pixel sizes")
+        raise UnusableError("scene without geotransform: it has a CRS but no pixel sizes")
     wkt = crs.to_wkt()
     centre = np.array([raster.height / 2]), np.array([raster.width / 2])
     try:
         where = place(wkt, affine, *centre)
     except (RasterioError, ValueError) as error:
-        raise Unusable(f"its CRS has no longitude and latitude: {_one_line(error)}") from None
+        raise UnusableError(f"its CRS has no longitude and latitude: {_one_line(error)}") from None
     if not np.isfinite(where).all():
-        raise Unusable("its CRS gives the centre no longitude and latitude")
+        raise UnusableError("its CRS gives the centre no longitude and latitude")
     return wkt, tuple(affine)[:6]
 
 
@@ -197,7 +200,9 @@ def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], 
             return wanted, tuple(range(1, raster.count + 1))
         if len(wanted) == len(numbers):
             return wanted, numbers
-        raise Unusable(f"{raster.count} bands, but {len(wanted)} are named: {','.join(wanted)}")
+        raise UnusableError(
+            f"{raster.count} bands, but {len(wanted)} are named: {','.join(wanted)}"
+        )
     if all(described):
         return described, numbers
     named = tuple(colours[n - 1] for n in numbers)
@@ -206,7 +211,7 @@ def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], 
     if named == ("gray",) and (raster.driver != "GTiff" or raster.dtypes[0] == "uint8"):
         return ("grey",), numbers
     count = f"{raster.count} band{'s' if raster.count > 1 else ''}"
-    raise Unusable(
+    raise UnusableError(
         f"band order unknown: {count} without descriptions; pass --sensor NAME or --bands a,b,.."
     )
 
@@ -242,5 +247,3 @@ def masked(raster: DatasetReader, numbers: Sequence[int]) -> bool:
         MaskFlags.all_valid not in each and not (own_alpha and MaskFlags.alpha in each)
         for each in flags
     )
-
-

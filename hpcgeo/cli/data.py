@@ -1,0 +1,199 @@
+"""`hpcgeo data`: build, inspect and verify data sets."""
+
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hpcgeo.data import executors, synthetic
+from hpcgeo.data.build import SKIPPED, Outcome
+from hpcgeo.data.build import build as build_set
+from hpcgeo.data.index import Index, load
+from hpcgeo.data.index import verify as verify_set
+from hpcgeo.data.settings import Compression, Settings
+from hpcgeo.log import log, set_up
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Build, inspect and verify data sets.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A data set.")]
+
+
+@app.command()
+def build(
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of JPEG, PNG and TIFF files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; an unfinished one goes on.")],
+    chip: Annotated[int, typer.Option(help="Height and width of a chip in pixels.")] = 256,
+    overlap: Annotated[int, typer.Option(help="Pixels that neighbouring chips share.")] = 0,
+    min_valid: Annotated[
+        float, typer.Option(help="Chips with a smaller fraction of valid pixels are dropped.")
+    ] = 0.5,
+    bands: Annotated[
+        str | None, typer.Option(help="Names of the bands in every file, e.g. red,green,blue,nir.")
+    ] = None,
+    sensor: Annotated[
+        str | None, typer.Option(help="Sensor of every file: a row of `hpcgeo list sensors`.")
+    ] = None,
+    nodata: Annotated[
+        float | None, typer.Option(help="Value of missing pixels in files that state none.")
+    ] = None,
+    shard_mib: Annotated[
+        int, typer.Option(help="MiB of pixels in a shard file, and in the memory of a worker.")
+    ] = 512,
+    compression: Annotated[
+        Compression, typer.Option(help="Of the pixels; none reads fastest.")
+    ] = "none",
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+) -> None:
+    """Turn a folder of images or scenes into HDF5 shard files with an index.
+
+    Scenes are cut into chips; photographs in class subfolders keep the class as their label. Files
+    that cannot be used are skipped, one line each, and listed in skipped.csv (exit code 3). A
+    build that was stopped goes on with the same command.
+
+    Examples:
+
+        hpcgeo data build photos/ --out sets/photos --workers 8
+
+        hpcgeo data build scenes/ --out sets/s2 --sensor sentinel2 --chip 224 --overlap 32
+
+        srun --mpi=pmix -n 64 hpcgeo data build scenes/ --out sets/s2 --sensor sentinel2
+    """
+    set_up()
+    names = None if bands is None else tuple(bands.split(","))
+    settings = Settings(chip, overlap, min_valid, shard_mib, compression, names, sensor, nodata)
+
+    def work(over: executors.Map) -> int:
+        return _report(out, build_set(src, out, settings, over))
+
+    try:
+        code = executors.run(work, workers)
+    except BrokenProcessPool:
+        typer.echo(
+            "hpcgeo: a worker was killed (out of memory?); run the same command again to go on, "
+            "with fewer --workers",
+            err=True,
+        )
+        code = 1
+    except OSError as error:
+        typer.echo(f"hpcgeo: {error.filename or out}: {error.strerror or error}", err=True)
+        code = 1
+    raise typer.Exit(code)
+
+
+def _report(out: Path, outcome: Outcome) -> int:
+    index = outcome.index
+    if index is None:
+        log.error(
+            "%d shard files could not be written; when that is mended, the same command goes on",
+            outcome.num_failed,
+        )
+        return 1
+    dropped = sum(layout.dropped for layout in index.layouts.values())
+    typer.echo(
+        f"{out}: {index.samples} samples in {', '.join(index.layouts)}; {dropped} mostly empty "
+        f"chips dropped; {_size(index.bytes)}"
+    )
+    if index.skipped:
+        typer.echo(f"{index.skipped} of {index.sources} files skipped: see {out / SKIPPED}")
+    return 3 if index.skipped else 0
+
+
+@app.command()
+def info(
+    folder: Folder,
+    json: Annotated[bool, typer.Option("--json", help="Print the index as JSON.")] = False,
+) -> None:
+    """Say what is inside: counts, bands with mean and standard deviation, classes, bytes.
+
+    Example:
+
+        hpcgeo data info sets/photos
+    """
+    index = load(folder)
+    if json:
+        typer.echo(index.model_dump_json(indent=2))
+        return
+    _show(folder, index)
+
+
+def _show(folder: Path, index: Index) -> None:
+    console = Console()
+    console.print(
+        f"{folder}: {index.samples} samples of {index.chip} x {index.chip} pixels from "
+        f"{index.sources - index.skipped} files ({index.skipped} skipped), {_size(index.bytes)}",
+        highlight=False,
+    )
+    for name, layout in index.layouts.items():
+        table = Table("band", title=name, title_justify="left")
+        table.caption = (
+            f"{layout.samples} samples in {len(layout.shards)} shard files, {layout.dropped} "
+            f"mostly empty dropped; {layout.dtype}, sensor {layout.sensor or 'unknown'}, nodata "
+            f"{'NaN' if 'float' in layout.dtype else layout.nodata}"
+        )
+        table.caption_justify = "left"
+        table.add_column("mean", justify="right")
+        table.add_column("std", justify="right")
+        for band, mean, std in zip(layout.bands, layout.mean, layout.std, strict=True):
+            table.add_row(band, _number(mean), _number(std))
+        console.print(table)
+    if index.classes:
+        table = Table("class", title="classes", title_justify="left")
+        table.add_column("samples", justify="right")
+        for name, count in index.classes.items():
+            table.add_row(name, str(count))
+        console.print(table)
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Check every file against its checksum; exit code 1 names those damaged or missing.
+
+    Example:
+
+        hpcgeo data verify sets/photos
+    """
+    index = load(folder)
+    problems = verify_set(folder, index)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    shards = sum(len(layout.shards) for layout in index.layouts.values())
+    typer.echo(f"{folder}: {shards} shard files, {_size(index.bytes)}, all as they were written")
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the scenes.")],
+    scenes: Annotated[int, typer.Option(min=1, help="How many.")] = 8,
+    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 1024,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds, other scenes.")] = 0,
+) -> None:
+    """Write generated scenes (RGB GeoTIFF: fields, rivers, roads, buildings) to try things on.
+
+    Example:
+
+        hpcgeo data synthesize scenes/ --scenes 4 && hpcgeo data build scenes/ --out sets/made
+    """
+    paths = synthetic.write_scenes(out, scenes, size, seed)
+    typer.echo(f"{len(paths)} scenes of {size} x {size} pixels in {out}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _size(num_bytes: int) -> str:
+    value, unit = float(num_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f} {unit}"

@@ -1,0 +1,97 @@
+"""Files that are whole or absent: written aside, flushed to disk, then renamed."""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+PARTIAL = ".partial"
+
+
+class _Deaf(io.FileIO):
+    """A file that keeps its first error to itself: HDF5 crashes on a disk that is full."""
+
+    error: OSError | None = None
+
+    def write(self, data: object) -> int:
+        rest = memoryview(data).cast("B")  # type: ignore[arg-type]
+        size = len(rest)
+        while len(rest) and self.error is None:
+            rest = rest[self._try(super().write, rest) or 0 :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        self._try(super().truncate, size)
+        return size or 0
+
+    def _try(self, call: Callable[..., int], *arguments: object) -> int | None:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            self.error = error
+            return None
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Yield an HDF5 file that gets its name when the block ends.
+
+    The same content gives the same bytes. Layout version 1.10 places the chunks of an uncompressed
+    data set one behind the other.
+
+    Raises:
+        OSError: the file could not be written, with its errno; nothing is left behind.
+    """
+    with _aside(path) as partial, _Deaf(partial, "w+") as file:
+        with h5py.File(file, "w", libver=("v110", "v110")) as hdf5:
+            yield hdf5
+        if file.error is not None:
+            raise file.error
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with _aside(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,117 @@
+"""Micro-batches for a rank, in an order that is the same for any number of ranks and workers.
+
+Step s covers the global positions [s G, (s + 1) G), G = micro_batch x accumulate x world; of these
+micro-batch a of rank r takes the (a x world + r)-th portion. All there is to resume is the step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from sys import maxsize
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from hpcgeo.config import SYNTHETIC, Data
+from hpcgeo.data.dataset import Dataset, ShardDataset
+from hpcgeo.data.draws import shuffled
+from hpcgeo.data.synthetic import SyntheticDataset
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch on the CPU.
+
+    `pixels` (B, C, H, W) in their own data type; `valid` (B, 2) height and width without padding;
+    `position` (B,) counts over the run, `index` (B,) is the sample in the data set.
+    """
+
+    pixels: torch.Tensor
+    valid: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in memory that a device copies from without waiting."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+
+def open_dataset(config: Data) -> Dataset:
+    """Return the data set that a configuration names.
+
+    Raises:
+        InputError: no data set there, or a layout must be chosen.
+    """
+    if config.path == SYNTHETIC:
+        return SyntheticDataset((3, *config.chip))
+    return ShardDataset(Path(config.path), config.layout)
+
+
+class Loader:
+    """Iterates over the micro-batches of one rank, step after step, without end."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        seed: int,
+        micro_batch: int,
+        accumulate: int,
+        rank: int,
+        world: int,
+        workers: int,
+        first_step: int = 0,
+    ) -> None:
+        """Plan the reading; files are opened when the first batch is asked for.
+
+        Args:
+            dataset: to read from.
+            seed: of the run; the order is a function of it and the position.
+            micro_batch: samples of a batch.
+            accumulate: micro-batches per step on this rank.
+            rank: of this process among those that read different samples.
+            world: how many such processes there are.
+            workers: reader processes; 0 reads in this one.
+            first_step: step to begin with.
+        """
+        batches = _Batches(dataset, seed, micro_batch, rank, world)
+        self._loader: DataLoader[Batch] = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(first_step * accumulate, maxsize),
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="forkserver" if workers else None,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # its own: the run's random numbers are left alone
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+
+@dataclass(frozen=True)
+class _Batches(TorchDataset[Batch]):
+    """The micro-batches of a rank by their number since the start of the run."""
+
+    dataset: Dataset
+    seed: int
+    micro_batch: int
+    rank: int
+    world: int
+
+    def __getitem__(self, number: int) -> Batch:
+        first = (number * self.world + self.rank) * self.micro_batch
+        position = np.arange(first, first + self.micro_batch)
+        index = shuffled(position, len(self.dataset), self.seed)
+        pixels, valid = self.dataset.read(index)
+        return Batch(torch.from_numpy(pixels), valid, position, index)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
