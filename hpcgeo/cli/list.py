@@ -51,8 +51,11 @@ def show(
     for column in columns:
         number = any(isinstance(row[column], int | float) for row in rows)
         words = any(" " in str(row[column]) for row in rows)
+        widest = max(len(_cell(row[column])) for row in rows)
         justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(column.replace("_", " "), justify=justify, no_wrap=not words)
+        table.add_column(
+            column.replace("_", " "), justify=justify, min_width=0 if words else widest
+        )
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     console = Console()
@@ -75,14 +78,11 @@ def _models() -> list[Row]:
     return [
         {
             "model": model.name,
-            "width": model.encoder.width,
-            "depth": model.encoder.depth,
-            "heads": model.encoder.heads,
-            "patch": model.patch,
-            "mlp": f"{model.encoder.mlp} {model.encoder.hidden}",
             "parameters": model.parameters(BANDS),
             "forward_flops": model.forward_flops(BANDS, CHIP),
             "activation_bytes": model.activation_bytes(CHIP, DTYPE_BYTES),
+            "encoder": f"{model.encoder.width} x {model.encoder.depth}, {model.encoder.heads} heads, "
+            f"patch {model.patch}, {model.encoder.mlp} MLP {model.encoder.hidden}",
             "source": model.source,
         }
         for model in models().values()
@@ -121,7 +121,7 @@ def _strategies() -> list[Row]:
             "optimizer": strategy.optimizer,
             "gathered_again": strategy.reshard_after_forward,
             "pays_per_step": ", ".join(
-                f"{paid.name} of {paid.of} over {paid.over} ({paid.when})"
+                f"{paid.when}: {paid.name} of {paid.of} over {paid.over}"
                 for paid in strategy.collectives
             ),
             "sentence": strategy.sentence,
