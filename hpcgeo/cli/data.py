@@ -131,20 +131,20 @@ def _show(folder: Path, index: Index) -> None:
         highlight=False,
     )
     for name, layout in index.layouts.items():
-        table = Table("band", title=name, title_justify="left")
-        table.caption = (
-            f"{layout.samples} samples in {len(layout.shards)} shard files, {layout.dropped} "
-            f"mostly empty dropped; {layout.dtype}, sensor {layout.sensor or 'unknown'}, nodata "
-            f"{'NaN' if 'float' in layout.dtype else layout.nodata}"
+        nodata = "NaN" if layout.dtype.startswith("float") else layout.nodata
+        console.print(
+            f"\n[bold]{name}[/]: {layout.samples} samples, {layout.dropped} mostly empty chips "
+            f"dropped, {len(layout.shards)} shard files; sensor {layout.sensor}, nodata {nodata}",
+            highlight=False,
         )
-        table.caption_justify = "left"
+        table = Table("band")
         table.add_column("mean", justify="right")
         table.add_column("std", justify="right")
         for band, mean, std in zip(layout.bands, layout.mean, layout.std, strict=True):
             table.add_row(band, _number(mean), _number(std))
         console.print(table)
     if index.classes:
-        table = Table("class", title="classes", title_justify="left")
+        table = Table("class")
         table.add_column("samples", justify="right")
         for name, count in index.classes.items():
             table.add_row(name, str(count))

@@ -2,8 +2,8 @@
 
 A resized crop is two small matrices per sample, one along the rows and one along the columns
 (antialiased bilinear interpolation is separable); a flip reverses a matrix, a rotation by 90
-degrees transposes the sample and reverses one or the other. So a batch of different views is two batched matrix
-products.
+degrees transposes the sample and reverses one or the other. So a batch of different views is two
+batched matrix products.
 """
 
 from dataclasses import dataclass
