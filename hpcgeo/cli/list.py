@@ -14,10 +14,13 @@ from hpcgeo.config import recipes
 from hpcgeo.machines import devices, machines
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
-from hpcgeo.zoo import models
+from hpcgeo.zoo import Architecture, models
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16.
 BANDS, CHIP, DTYPE_BYTES = 3, (224, 224), 2
+
+#: Too long for a table.
+JSON_ONLY = ("source", "to_verify")
 
 #: What one line of a table says, in the order of its columns.
 Row = dict[str, Any]
@@ -46,7 +49,7 @@ def show(
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    columns = [column for column in rows[0] if column != "source"]
+    columns = [column for column in rows[0] if column not in JSON_ONLY]
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in columns:
         number = any(isinstance(row[column], int | float) for row in rows)
@@ -74,6 +77,12 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _encoder(model: Architecture) -> str:
+    stack = model.encoder
+    shape = f"{stack.width} x {stack.depth}, {stack.heads} heads"
+    return f"{shape}, p {model.patch}, {stack.mlp} {stack.hidden}"
+
+
 def _models() -> list[Row]:
     return [
         {
@@ -81,8 +90,7 @@ def _models() -> list[Row]:
             "parameters": model.parameters(BANDS),
             "forward_flops": model.forward_flops(BANDS, CHIP),
             "activation_bytes": model.activation_bytes(CHIP, DTYPE_BYTES),
-            "encoder": f"{model.encoder.width} x {model.encoder.depth}, {model.encoder.heads} heads, "
-            f"patch {model.patch}, {model.encoder.mlp} MLP {model.encoder.hidden}",
+            "encoder": _encoder(model),
             "source": model.source,
         }
         for model in models().values()
@@ -156,10 +164,13 @@ def _sensors() -> list[Row]:
 #: Kind: the line under its table, and its rows.
 TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     Kind.models: (
-        "encoder on one RGB image of 224 x 224 pixels; activations in bfloat16, without recompute",
+        "encoder (width x depth, patch, MLP) on one RGB image of 224 x 224; bfloat16, no recompute",
         _models,
     ),
-    Kind.machines: ("memory and FLOP/s of one device, links one way", _machines),
+    Kind.machines: (
+        "memory and FLOP/s of one device, links one way; --json names what is still to verify",
+        _machines,
+    ),
     Kind.strategies: ("none, group, world: over which ranks a thing is cut", _strategies),
     Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
     Kind.sensors: ("an empty cell is not stated by the source", _sensors),
