@@ -1,0 +1,56 @@
+# Set-up, demonstration, tests. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Any torch >= 2.7 works; on an AMD machine, say
+#   PIP_INDEX_URL=https://download.pytorch.org/whl/rocm7.1 make TORCH='torch >= 2.7' test
+TORCH ?= torch==2.13.0
+# A folder of your own images for the demonstration.
+DATA ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint golden clean
+help:
+	@echo "make demo [DATA=folder]  from images to the scaling report, in minutes"
+	@echo "make test                all tests (slurm-wlm, munge and openmpi-bin make more of them run)"
+	@echo "make lint                ruff, mypy, job scripts"
+	@echo "make golden              rewrite job scripts and the golden report; read the difference"
+	@echo "make clean               remove $(VENV) and what building leaves"
+
+demo: $(VENV)/report.stamp
+	$(BIN)/hpcgeo demo $(if $(DATA),--data "$(DATA)")
+
+test: $(VENV)/dev.stamp
+	$(BIN)/pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/hpcgeo jobs render --check
+
+golden: $(VENV)/dev.stamp
+	$(BIN)/hpcgeo jobs render
+	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# What is installed changes with these two files only: the tree itself is installed editable.
+$(VENV)/torch.stamp:
+	$(PYTHON) -m venv $(VENV)
+# An old pip cannot install an editable tree without setup.py.
+	$(PIP) install --upgrade pip
+	$(PIP) install "$(TORCH)"
+	touch $@
+
+$(VENV)/report.stamp: $(VENV)/torch.stamp setup.cfg pyproject.toml
+	$(PIP) install -e '.[report]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/torch.stamp setup.cfg pyproject.toml
+	$(PIP) install -e '.[dev]'
+	touch $@
