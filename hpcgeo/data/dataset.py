@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import resource
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import h5py
 import numpy as np
@@ -17,8 +18,8 @@ Pixels = npt.NDArray[np.generic]
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
 
-#: Shard files a process keeps open; a login shell allows 1024.
-_OPEN_FILES = 256
+#: Shard files a process keeps open: half of what it may.
+_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
 class Dataset(Protocol):
@@ -80,9 +81,11 @@ class ShardDataset:
         index = load(folder)
         name, row = _choose(folder, index, layout)
         self._folder, self._shards = folder, row.shards
-        self._ends = np.cumsum([shard.samples for shard in row.shards])
-        self._files: dict[int, int | h5py.File] = {}
-        self._valid: dict[int, Int] = {}
+        samples = np.array([shard.samples for shard in row.shards])
+        self._ends = np.cumsum(samples)
+        self._starts = self._ends - samples
+        self._files: dict[int, Any] = {}  # descriptors; h5py files where pixels are compressed
+        self._valid: dict[int, list[list[int]]] = {}
         self.bands, self.nodata, self.dtype = row.bands, row.nodata, np.dtype(row.dtype)
         self.shape = len(row.bands), index.chip, index.chip
         self.mean = np.array([0.0 if mean is None else mean for mean in row.mean])
@@ -94,58 +97,55 @@ class ShardDataset:
 
     def read(self, indices: Int) -> tuple[Pixels, Int]:
         """Return pixels (B, C, H, W) in their own data type and valid height and width (B, 2)."""
-        pixels = np.empty((len(indices), *self.shape), dtype=self.dtype)
-        valid = np.empty((len(indices), 2), dtype=np.int64)
         shards = np.searchsorted(self._ends, indices, side="right")
-        for i in np.lexsort((indices, shards)):
-            shard = int(shards[i])
-            row = int(indices[i] - self._ends[shard]) + self._shards[shard].samples
-            self._read_pixels(shard, row, pixels[i])
-            valid[i] = self._valid[shard][row]
+        rows = indices - self._starts[shards]
+        if len(self._files) + len(indices) > _OPEN_FILES:
+            self._close()
+        places = list(zip(shards.tolist(), rows.tolist(), strict=True))
+        for shard, _ in places:
+            if shard not in self._files:
+                self._files[shard] = self._open(shard)
+        valid = np.array([self._valid[shard][row] for shard, row in places], dtype=np.int64)
+        pixels = np.empty((len(indices), *self.shape), dtype=self.dtype)
+        size = pixels[:1].nbytes
+        flat = memoryview(pixels.view(np.uint8).reshape(-1).data)
+        for i, (shard, row) in enumerate(places):  # memory is filled front to back, which is faster
+            file, start = self._files[shard], self._shards[shard].start
+            if start is None:
+                file["pixels"].read_direct(pixels, np.s_[row], np.s_[i])
+            elif os.preadv(file, [flat[i * size : (i + 1) * size]], start + row * size) != size:
+                raise InputError(f"{self._path(shard)}: cut short; run `hpcgeo data verify`")
         return pixels, valid
 
-    def _read_pixels(self, shard: int, row: int, out: Pixels) -> None:
-        if shard not in self._files:
-            self._open(shard)
-        file = self._files[shard]
-        if isinstance(file, h5py.File):
-            file["pixels"].read_direct(out, np.s_[row])
-            return
-        offset = (self._shards[shard].start or 0) + row * out.nbytes
-        if os.preadv(file, [out.data], offset) != out.nbytes:
-            path = self._folder / self._shards[shard].name
-            raise InputError(f"{path}: shorter than the index says; run `hpcgeo data verify`")
+    def _path(self, shard: int) -> Path:
+        return self._folder / self._shards[shard].name
 
-    def _open(self, shard: int) -> None:
-        path = self._folder / self._shards[shard].name
-        while len(self._files) >= _OPEN_FILES:
-            _close(self._files.pop(next(iter(self._files))))
+    def _open(self, shard: int) -> Any:
+        path = self._path(shard)
         try:
-            hdf5 = h5py.File(path)
-            self._valid[shard] = hdf5["valid"][:]
-            if self._shards[shard].start is None:
-                self._files[shard] = hdf5
+            if shard not in self._valid:
+                with h5py.File(path) as file:
+                    self._valid[shard] = file["valid"][:].tolist()
+            compressed = self._shards[shard].start is None
+            return h5py.File(path) if compressed else os.open(path, os.O_RDONLY)
+        except (OSError, KeyError) as error:
+            raise InputError(f"{path}: {error}; run `hpcgeo data verify`") from None
+
+    def _close(self) -> None:
+        while self._files:
+            _, file = self._files.popitem()
+            if isinstance(file, h5py.File):
+                file.close()
             else:
-                hdf5.close()
-                self._files[shard] = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(f"{path}: {reason}; run `hpcgeo data verify`") from None
+                os.close(file)
 
     def __getstate__(self) -> dict[str, object]:
         """Open files stay in the process that opened them."""
         return vars(self) | {"_files": {}, "_valid": {}}
 
     def __del__(self) -> None:
-        for file in getattr(self, "_files", {}).values():
-            _close(file)
-
-
-def _close(file: int | h5py.File) -> None:
-    if isinstance(file, h5py.File):
-        file.close()
-    else:
-        os.close(file)
+        if hasattr(self, "_files"):
+            self._close()
 
 
 def _choose(folder: Path, index: Index, layout: str | None) -> tuple[str, Layout]:
