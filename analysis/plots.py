@@ -362,6 +362,8 @@ def _render(
         wrapped = "\n".join(textwrap.wrap(title, 100))
         figure.suptitle(wrapped, x=0.01, ha="left", fontsize=11, fontweight="bold")
         axes.set_title("\n".join(textwrap.wrap(subtitle, 90)), loc="left", fontsize=9, color=MUTED)
+        figure.draw_without_rendering()  # lays out once for both files
+        figure.set_layout_engine("none")
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=144)
         figure.savefig(svg, format="svg", transparent=True)

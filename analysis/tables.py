@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 from hpcgeo_analysis.findings import memory_sources
@@ -44,7 +45,7 @@ class Table:
     rows: list[list[Cell]]
     notes: list[str]
 
-    @property
+    @cached_property
     def numeric(self) -> list[bool]:
         """Whether each column sorts by number and stands to the right."""
         columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.head)
@@ -239,7 +240,9 @@ def points(comparisons: Sequence[Comparison], frame: pd.DataFrame) -> pd.DataFra
     rows: dict[Point, dict[str, object]] = {}
     for comparison in comparisons:
         for scaled in comparison.scaled:
-            row = rows.setdefault(scaled.point, _plain(scaled.point, frame, comparison))
+            if scaled.point not in rows:
+                rows[scaled.point] = _plain(scaled.point, frame, comparison)
+            row = rows[scaled.point]
             row[f"{comparison.mode}_efficiency"] = scaled.efficiency
             row[f"{comparison.mode}_base_devices"] = scaled.base.devices if scaled.base else None
     failed = frame.loc[frame["status"] == "failed", _FAILED].to_dict("records")
