@@ -10,7 +10,7 @@ from typing import Any
 from hpcgeo_analysis import findings, plots, tables
 from hpcgeo_analysis.load import CONTEXT, MISSING, NOISY, frame, load
 from hpcgeo_analysis.plots import Look, Plot
-from hpcgeo_analysis.scaling import Comparison, compare, points
+from hpcgeo_analysis.scaling import Comparison, compare, differing, points, setting
 from hpcgeo_analysis.tables import Table
 from hpcgeo_analysis.words import listed
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,6 +29,7 @@ class Part:
     """What the report shows of one comparison."""
 
     comparison: Comparison
+    facts: str
     throughput: Plot | None
     throughput_table: Table
     efficiency: Plot | None
@@ -68,7 +69,8 @@ def render(records: Sequence[Record], copies: int = 0) -> dict[str, bytes]:
     table = frame(records)
     comparisons = compare(points(table))
     look = Look(comparisons)
-    parts = [_part(comparison, look) for comparison in track(comparisons, "figures")]
+    apart = list(differing(tuple(comparison.context.values()) for comparison in comparisons))
+    parts = [_part(comparison, look, apart) for comparison in track(comparisons, "figures")]
     files = {
         f"figures/{plot.name}.png": plot.png
         for part in parts
@@ -104,11 +106,13 @@ def markdown(text: str) -> str:
     return re.sub(r"([|`*\[\]])", r"\\\1", text)
 
 
-def _part(comparison: Comparison, look: Look) -> Part:
+def _part(comparison: Comparison, look: Look, apart: Sequence[str]) -> Part:
+    facts = [f"{name} {setting(comparison.context, name)}" for name in apart if name != "model"]
     name = f"{comparison.number}-{re.sub(r'[^A-Za-z0-9_.]+', '_', comparison.context['model'])}"
     efficiency = plots.efficiency(comparison, look, name)
     return Part(
         comparison=comparison,
+        facts="; ".join([comparison.fixed, *facts]),
         throughput=plots.throughput(comparison, look, name),
         throughput_table=tables.throughput(comparison),
         efficiency=efficiency,

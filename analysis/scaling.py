@@ -159,7 +159,7 @@ def compare(found: Sequence[Point]) -> list[Comparison]:
         for mode, fixed, chosen in _groups(block, lines):
             comparison = Comparison(
                 number=len(comparisons) + 1,
-                title=_title(named, mode, fixed, apart, chosen),
+                title=_title(named, mode, fixed, _needed(context, blocks, apart), chosen),
                 context=named,
                 mode=mode,
                 fixed=fixed,
@@ -338,11 +338,20 @@ def _against(point: Point, line: str, base: Point) -> Scaled:
     return Scaled(point, line, base, efficiency, low, high)
 
 
+def _needed(
+    context: tuple[str, ...], blocks: Iterable[tuple[str, ...]], apart: Iterable[str]
+) -> list[str]:
+    """Return what a title must say: kind and machine, and what separates runs of this model."""
+    model = CONTEXT.index("model")
+    own = differing(other for other in blocks if other[model] == context[model])
+    return [name for name in apart if name in own or name in ("kind", "machine")]
+
+
 def _title(
     context: dict[str, str],
     mode: Mode,
     fixed: str,
-    apart: dict[str, list[str]],
+    needed: Sequence[str],
     chosen: Sequence[tuple[str, Point]],
 ) -> str:
     counts = sorted({point.devices for _, point in chosen})
@@ -352,7 +361,7 @@ def _title(
     else:
         text = f"{context['model']} on {', '.join(f'{count:,}' for count in counts)} "
         text += f"device{'' if counts == [1] else 's'}, {short}"
-    extra = [_short(name, setting(context, name)) for name in apart if name != "model"]
+    extra = [_short(name, setting(context, name)) for name in needed]
     return f"{text} ({', '.join(extra)})" if extra else text
 
 
