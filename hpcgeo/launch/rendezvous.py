@@ -4,6 +4,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import Environment
@@ -52,16 +53,41 @@ def _port(environment: Environment, environ: Mapping[str, str]) -> int:
         if not (text.isdecimal() and 0 < int(text) < 65_536):
             raise InputError(f"MASTER_PORT={text!r} is no port: set a number from 1 to 65535")
         return int(text)
-    if environment.launcher == "slurm":
-        job = f"{environ.get('SLURM_JOB_ID')}.{environ.get('SLURM_STEP_ID')}"
-    elif environment.launcher == "mpi" and any(variable in environ for variable in MPI_JOB):
-        job = next(environ[variable] for variable in MPI_JOB if variable in environ)
-    else:
+    job = _job(environment, environ)
+    if job is None:
         raise InputError(
             f"{environment.world_size} ranks under {environment.launcher} do not know where to "
             f"meet: set MASTER_PORT to a free port"
         )
     return FIRST_PORT + zlib.crc32(job.encode()) % NUM_PORTS
+
+
+def _job(environment: Environment, environ: Mapping[str, str]) -> str | None:
+    """Return what all ranks of this start, and no others, have in common."""
+    if environment.launcher == "slurm":
+        return f"{environ.get('SLURM_JOB_ID')}.{environ.get('SLURM_STEP_ID')}"
+    if environment.launcher == "mpi":
+        named = [environ[variable] for variable in MPI_JOB if variable in environ]
+        if named:
+            return named[0]
+        if environment.local_size == environment.world_size:
+            return _hydra_proxy()
+    return None
+
+
+def _hydra_proxy() -> str | None:
+    """Return the process of MPICH that started all ranks of this host; its variables name none."""
+    process = os.getpid()
+    while process > 1:
+        try:
+            stat = Path(f"/proc/{process}/stat").read_text("utf-8")
+        except OSError:
+            return None
+        name, rest = stat.partition("(")[2].rsplit(")", 1)
+        if name == "hydra_pmi_proxy":
+            return f"{name} {process}"
+        process = int(rest.split()[1])
+    return None
 
 
 def first_host(nodes: str) -> str:

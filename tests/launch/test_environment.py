@@ -136,10 +136,20 @@ MPIRUN = "mpirun --allow-run-as-root --oversubscribe"
 
 
 @pytest.mark.mpi
-@needs_mpirun
-def test_mpirun(who):
+@pytest.mark.parametrize(
+    "mpirun",
+    [
+        pytest.param(MPIRUN, marks=needs_mpirun, id="Open MPI"),
+        pytest.param(
+            "mpiexec.hydra",
+            marks=pytest.mark.skipif(not shutil.which("mpiexec.hydra"), reason="no MPICH"),
+            id="MPICH",
+        ),
+    ],
+)
+def test_mpirun(who, mpirun):
     def start():
-        words = [*MPIRUN.split(), "-n", "2", sys.executable, who]
+        words = [*mpirun.split(), "-n", "2", sys.executable, who]
         return said(subprocess.check_output(words, env=clean(), text=True))
 
     first, second = start(), start()
