@@ -21,7 +21,8 @@ from hpcgeo.data.moments import Moments
 from hpcgeo.data.settings import Settings
 from hpcgeo.data.shards import Failed, Key, Shard, Span, Task
 from hpcgeo.data.shards import build as build_shard
-from hpcgeo.data.sources import Found, Skipped, Source, find, inspect
+from hpcgeo.data.sources import Found, Source, find, inspect
+from hpcgeo.data.unusable import Skipped
 from hpcgeo.errors import InputError
 from hpcgeo.log import log, track
 from hpcgeo.sensors import sensor

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from hpcgeo.data.geography import place
 from hpcgeo.data.settings import Settings
-from hpcgeo.data.sources import Source, UnusableError, masked, opened
+from hpcgeo.data.sources import Source, masked, opened
+from hpcgeo.data.unusable import UnusableError
 
 Pixels = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
@@ -76,8 +76,8 @@ def cut(
     lon, lat = np.full(len(window), source.lon), np.full(len(window), source.lat)
     gsd_m = np.full(len(window), np.nan)
     if source.crs and source.transform:
-        affine = Affine(*source.transform)
-        lon, lat, gsd_m = place(source.crs, affine, row + height / 2, column + width / 2)
+        centre = row + height / 2, column + width / 2
+        lon, lat, gsd_m = place(source.crs, source.transform, *centre)
     with opened(folder / source.path) as raster:
         read = _Reader(folder / source.path, source, raster, settings)
         for offset, size, *where in zip(

@@ -1,10 +1,13 @@
 """Where a pixel lies and how much ground it covers."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from rasterio.crs import CRS
-from rasterio.transform import Affine
 from rasterio.warp import transform as reproject
+
+from hpcgeo.data.unusable import UnusableError
 
 Float = npt.NDArray[np.float64]
 
@@ -13,7 +16,9 @@ _EQUATOR_M = 6378137.0
 _ECCENTRICITY2 = 0.00669437999014
 
 
-def place(crs: str, affine: Affine, row: Float, column: Float) -> tuple[Float, Float, Float]:
+def place(
+    crs: str, transform: Sequence[float], row: Float, column: Float
+) -> tuple[Float, Float, Float]:
     """Return longitude and latitude in degrees (WGS 84) and ground sampling distance in metres.
 
     The distance is the side of a square with the ground area of the pixel, measured on the
@@ -21,20 +26,26 @@ def place(crs: str, affine: Affine, row: Float, column: Float) -> tuple[Float, F
 
     Args:
         crs: coordinate reference system as WKT.
-        affine: from (column, row) to its coordinates.
+        transform: from (column, row) to its coordinates, the six numbers of an affine map.
         row: pixel coordinates, (n,); the centre of the first pixel is 0.5.
         column: likewise.
 
     Returns:
-        lon, lat, gsd_m, each (n,); not finite where the projection has no inverse.
+        lon, lat, gsd_m, each (n,); NaN where the projection has no inverse.
+
+    Raises:
+        UnusableError: a CRS without longitude and latitude.
     """
     columns = np.concatenate([column, column + 0.5, column - 0.5, column, column])
     rows = np.concatenate([row, row, row, row + 0.5, row - 0.5])
-    x, y = affine * (columns, rows)
-    lon, lat = (
-        np.asarray(angle, dtype=np.float64).reshape(5, -1)
-        for angle in reproject(CRS.from_wkt(crs), CRS.from_epsg(4326), x, y)
-    )  # (5, n): centre, right, left, below, above
+    a, b, c, d, e, f = transform
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    try:
+        angles = reproject(CRS.from_wkt(crs), CRS.from_epsg(4326), x, y)
+    except Exception:  # rasterio lets errors of GDAL through that have no public class
+        raise UnusableError("its CRS has no way to longitude and latitude") from None
+    lon, lat = np.asarray(angles).reshape(2, 5, -1)  # (5, n): centre, right, left, below, above
+    lon[~np.isfinite(lon)] = lat[~np.isfinite(lat)] = np.nan
     centre = np.radians(lat[0])
     curve = 1 - _ECCENTRICITY2 * np.sin(centre) ** 2
     east_m = np.radians(1) * _EQUATOR_M / np.sqrt(curve) * np.cos(centre)  # of a degree

@@ -26,7 +26,8 @@ from hpcgeo.data.chips import Spot, cut, filler
 from hpcgeo.data.files import new_hdf5, sha256
 from hpcgeo.data.moments import Moments
 from hpcgeo.data.settings import Compression, Settings
-from hpcgeo.data.sources import Skipped, Source, UnusableError
+from hpcgeo.data.sources import Source
+from hpcgeo.data.unusable import Skipped, UnusableError
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from hpcgeo.data.acquisition import Exif, exif_of, time_of
 from hpcgeo.data.geography import place
 from hpcgeo.data.settings import Settings
+from hpcgeo.data.unusable import Skipped, UnusableError
 from hpcgeo.errors import InputError
 from hpcgeo.sensors import sensor
 
@@ -30,10 +31,6 @@ GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_ERROR_ON_LIBJPEG_WARNING":
 _COLOURS = frozenset({"red", "green", "blue", "nir"})
 
 
-class UnusableError(Exception):
-    """A source that cannot become samples; the text says why in one line."""
-
-
 @dataclass(frozen=True)
 class Found:
     """A file as the folder lists it; the path is relative to the folder."""
@@ -41,14 +38,6 @@ class Found:
     path: str
     size: int
     mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A source, or a part of it, that did not become samples."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -177,11 +166,7 @@ def _georeference(raster: DatasetReader) -> tuple[str | None, tuple[float, ...] 
         raise UnusableError("scene without geotransform: it has a CRS but no pixel sizes")
     wkt = crs.to_wkt()
     centre = np.array([raster.height / 2]), np.array([raster.width / 2])
-    try:
-        where = place(wkt, affine, *centre)
-    except (RasterioError, ValueError) as error:
-        raise UnusableError(f"its CRS has no longitude and latitude: {_one_line(error)}") from None
-    if not np.isfinite(where).all():
+    if not np.isfinite(place(wkt, affine[:6], *centre)).all():
         raise UnusableError("its CRS gives the centre no longitude and latitude")
     return wkt, tuple(affine)[:6]
 
@@ -201,7 +186,7 @@ def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], 
         if len(wanted) == len(numbers):
             return wanted, numbers
         raise UnusableError(
-            f"{raster.count} bands, but {len(wanted)} are named: {','.join(wanted)}"
+            f"number of bands: it has {raster.count}, {len(wanted)} are named: {','.join(wanted)}"
         )
     if all(described):
         return described, numbers
