@@ -160,10 +160,8 @@ class Checkpoint(Part):
 class Launch(Part):
     """Where the run runs and for how long."""
 
-    machine: str | None = Field(
-        None,
-        description="a row of `hpcgeo list machines`; by default found from the device",
-        json_schema_extra=FREE,
+    machine: str = Field(
+        "local", description="a row of `hpcgeo list machines`", json_schema_extra=FREE
     )
     time_limit: float | None = Field(
         None,

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.log import log, track
-from hpcgeo.machines import machine
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.records import Record, append, read
 from hpcgeo.strategies import strategy
@@ -158,7 +157,7 @@ def _failure(sweep: Sweep, run: RunConfig, point: Point, error: str) -> Record:
         kind="measured",
         status="failed",
         error=error,
-        machine=machine(run.launch.machine or "local").name,
+        machine=run.launch.machine,
         device="not started",
         nodes=sweep.nodes(point.ranks),
         world_size=point.ranks,

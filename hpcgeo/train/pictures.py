@@ -1,51 +1,63 @@
 """Reconstructions one can look at: input, masked, reconstruction, a row per sample, as PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 GAP = 4
+HEADER = 16
 HOLE = 0.5
+SMALLEST = 160  #: chips below this many pixels are enlarged
+
+Picture = NDArray[np.float32]
 
 
-def save(path: Path, rows: Sequence[Tensor], bands: Sequence[str]) -> None:
+def save(path: Path, columns: Mapping[str, Tensor], bands: Sequence[str]) -> None:
     """Write a picture with a column per tensor.
 
     Args:
         path: of the PNG, written aside and renamed.
-        rows: tensors (B, C, h, w) of equal shape; the first one sets the contrast, NaN is grey.
+        columns: title -> tensor (B, C, h, w), all of one shape; the first one sets the contrast of
+            each sample, NaN is grey.
         bands: their names; red, green and blue are shown where they are, else the first band.
     """
     colour = [bands.index(name) for name in ("red", "green", "blue") if name in bands]
-    chosen = colour if len(colour) == 3 else [0]
-    columns = [tensor[:, chosen].float().cpu().numpy() for tensor in rows]
-    low, high = np.percentile(columns[0], [1, 99], axis=(2, 3), keepdims=True)
-    pictures = [_stretch(column, low, high) for column in columns]  # (B, C, h, w) each
-    lines = [np.concatenate([_frame(p[b]) for p in pictures], axis=2) for b in range(len(low))]
-    whole = np.concatenate(lines, axis=1)
-    image = np.repeat(whole, 3, axis=0) if len(chosen) == 1 else whole
-    pixels = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    chosen = colour if len(colour) == 3 else [0, 0, 0]
+    values = [column[:, chosen].float().cpu().numpy() for column in columns.values()]
+    low, high = np.percentile(values[0], [1, 99], axis=(1, 2, 3), keepdims=True)
+    shown = [_stretch(value, low, high) for value in values]  # (B, 3, h, w) each
+    rows = [
+        np.concatenate([_frame(column[b]) for column in shown], axis=1) for b in range(len(low))
+    ]
+    image = Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
+    page = Image.new("RGB", (image.width, image.height + HEADER), "white")
+    page.paste(image, (0, HEADER))
+    for number, title in enumerate(columns):
+        left = number * image.width // len(columns) + GAP
+        ImageDraw.Draw(page).text((left, 2), title, fill="black")
     path.parent.mkdir(exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
-    Image.fromarray(pixels).save(aside, format="PNG")
+    page.save(aside, format="PNG")
     aside.replace(path)
-
-
-def _stretch(
-    values: NDArray[np.float32], low: NDArray[np.float32], high: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    scaled = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
-    return np.where(np.isnan(scaled), HOLE, scaled)
-
-
-def _frame(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.pad(picture, ((0, 0), (GAP // 2,) * 2, (GAP // 2,) * 2), constant_values=1.0)
 
 
 def spread_out(count: int, total: int) -> NDArray[np.int64]:
     """Return `count` sample numbers spread evenly over `total`."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
+
+
+def _stretch(values: Picture, low: Picture, high: Picture) -> Picture:
+    scaled = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
+    return np.where(np.isnan(scaled), HOLE, scaled)
+
+
+def _frame(picture: Picture) -> Picture:
+    """Return a picture (3, h, w) enlarged and with a white edge, (h', w', 3)."""
+    times = max(1, SMALLEST // picture.shape[1])
+    large = picture.repeat(times, axis=1).repeat(times, axis=2).transpose(1, 2, 0)
+    edge = (GAP // 2, GAP // 2)
+    return np.pad(large, (edge, edge, (0, 0)), constant_values=1.0)

@@ -16,6 +16,7 @@ from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.launch.preemption import Stop
 from hpcgeo.launch.rendezvous import master
 from hpcgeo.log import log, set_up
+from hpcgeo.machines import machine
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
 from hpcgeo.parallel.engine import Engine, Inputs
@@ -27,7 +28,7 @@ from hpcgeo.train import pictures
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
-from hpcgeo.train.run_folder import claim, forget_after, write
+from hpcgeo.train.run_folder import begin, claim, write
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.zoo import architecture
 
@@ -63,7 +64,7 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
     folder = on_rank_0(lambda: claim(run))
     checkpoints = Checkpoints(folder / "checkpoints", run.checkpoint.keep)
     first_step = checkpoints.restore(parts.global_batch, parts.engine)
-    on_rank_0(lambda: forget_after(folder / "metrics.jsonl", first_step))
+    on_rank_0(lambda: begin(run, folder, first_step))
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
     )
@@ -92,6 +93,7 @@ def build(run: RunConfig, environment: Environment) -> Parts:
     set_up(environment.rank, environment.host)
     model = architecture(run.model.name)
     model.num_visible(run.data.chip, run.objective.mask_ratio)
+    machine(run.launch.machine)
     chosen = strategy(run.parallel.strategy)
     shard_size = chosen.shard_size(environment.world_size, run.parallel.group_size)
     dataset = open_dataset(run.data)
@@ -218,6 +220,7 @@ def _reconstruct(run: RunConfig, parts: Parts, folder: Path, step: int) -> None:
         "reconstruct", {"images": images, "noise": mask.to(parts.topology.device)}
     )
     if parts.topology.rank == 0:
-        columns = [parts.views.denormalise(tensor) for tensor in (images, holes, whole)]
+        titled = {"input": images, "masked": holes, "reconstruction": whole}
+        columns = {name: parts.views.denormalise(tensor) for name, tensor in titled.items()}
         path = folder / "reconstructions" / f"step-{step:08d}.png"
         pictures.save(path, columns, parts.dataset.bands)

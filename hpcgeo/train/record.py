@@ -7,7 +7,7 @@ from typing import Any
 
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
-from hpcgeo.machines import device_of, machine
+from hpcgeo.machines import device_of
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.records import Record, Spread
 from hpcgeo.train.meter import Meter
@@ -30,7 +30,7 @@ def describe(
     device = device_name(topology.device)
     return Record(
         kind="measured",
-        machine=machine(run.launch.machine or "local").name,
+        machine=run.launch.machine,
         device=device,
         hosts=sorted(set(hosts)),
         nodes=len(set(hosts)),

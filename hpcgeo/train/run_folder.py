@@ -22,8 +22,6 @@ from hpcgeo.errors import InputError
 def claim(run: RunConfig) -> Path:
     """Create the folder of a run, or agree with the run that is there; called by rank 0 alone.
 
-    The configuration is rewritten when only knobs that may change on resume differ.
-
     Raises:
         InputError: the folder holds another run (the message shows the difference), or something
             that is no run, or cannot be written.
@@ -36,7 +34,8 @@ def claim(run: RunConfig) -> Path:
             _agree(run, config)
         elif any(folder.iterdir()):
             raise InputError(f"run.dir {folder} is not empty and holds no run: choose another")
-        write(config, run.to_yaml())
+        else:
+            write(config, run.to_yaml())
     except OSError as error:
         raise InputError(f"run.dir {folder}: {error.strerror}: choose another") from None
     return folder
@@ -52,8 +51,15 @@ def write(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def forget_after(metrics: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl after `step`, and a torn last line: they are done again."""
+def begin(run: RunConfig, folder: Path, step: int) -> None:
+    """Take over the folder from `step` on: its configuration is now this one (knobs that may change
+    on resume may differ), and lines of metrics after that step are dropped, to be written again.
+    """
+    write(folder / "config.yaml", run.to_yaml())
+    _forget_after(folder / "metrics.jsonl", step)
+
+
+def _forget_after(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
     kept = []
@@ -61,7 +67,7 @@ def forget_after(metrics: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except ValueError:
+        except ValueError:  # a last line torn by a kill
             continue
     write(metrics, "".join(kept))
 

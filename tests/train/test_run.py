@@ -1,0 +1,211 @@
+"""`hpcgeo train` as a user starts it: real processes, interrupted, resumed, refused."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from hpcgeo.records import read
+
+STEPS = 40
+SMALL = [
+    "data.chip=32",
+    f"train.steps={STEPS}",
+    "train.log_every=1",
+    "optim.warmup_steps=2",
+    "checkpoint.every=4",
+]
+ALONE = [sys.executable, "-m", "hpcgeo"]
+
+
+def start(folder: Path, ranks: int, *knobs: str) -> list[subprocess.Popen[str]]:
+    """Start the ranks of a run, each a process of its own that torchrun might have started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*ALONE, "train", "mae_vit_tiny", f"run.dir={folder}"]
+    words += [f"train.micro_batch={16 // ranks}", *SMALL, *knobs]
+    processes = []
+    for rank in range(ranks):
+        variables = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank}
+        variables |= {"LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        own = os.environ | {name: str(value) for name, value in variables.items()}
+        processes.append(subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True))
+    return processes
+
+
+def train(folder: Path, ranks: int, *knobs: str) -> tuple[int, str]:
+    """Run to the end; return the worst exit code and what rank 0 said."""
+    processes = start(folder, ranks, *knobs)
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    return max(process.returncode for process in processes), said[0]
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    limit = time.monotonic() + 90
+    while not (rows := metrics(folder)) or rows[-1]["step"] < step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit, "the run did not get there"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    code, said = train(folder, 1)
+    assert code == 0, said
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(whole: Path) -> None:
+    rows = metrics(whole)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    keys = "step epoch loss lr grad_norm step_s images_per_s data_wait_s peak_memory_bytes"
+    assert all(set(row) == set(keys.split()) for row in rows)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert yaml.safe_load((whole / "config.yaml").read_text())["train"]["steps"] == STEPS
+    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == [
+        "step-00000036",
+        "step-00000040",
+    ]
+    assert list((whole / "tensorboard").glob("events*"))
+    with Image.open(whole / "reconstructions" / "step-00000040.png") as picture:
+        assert picture.width > 3 * 32
+    (record,) = read([whole])
+    assert record.step_s is not None and len(record.step_s.values) == STEPS - 5
+    assert record.step_s.values == [row["step_s"] for row in rows[5:]]
+    assert record.images_per_s == pytest.approx(16 / record.step_s.median)
+    assert record.config is not None and record.config["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ranks", "then"), [((2, "FULL_SHARD"), (1, "DDP")), ((1, "DDP"), (4, "HYBRID_SHARD"))]
+)
+def test_killed_and_resumed_on_another_number_of_ranks(
+    whole: Path, tmp_path: Path, ranks: tuple[int, str], then: tuple[int, str]
+) -> None:
+    """kill -9 in the middle, resume with other ranks and strategy: the losses of one process."""
+    folder = tmp_path / "run"
+    first = start(folder, ranks[0], f"parallel.strategy={ranks[1]}")
+    wait_for_step(first[0], folder, 5)
+    for process in first:
+        process.kill()
+    for process in first:
+        process.communicate()
+    group = ["parallel.group_size=2"] if then[1] == "HYBRID_SHARD" else []
+    code, said = train(folder, then[0], f"parallel.strategy={then[1]}", *group)
+    assert code == 0, said
+    resumed = re.search(rf"from step (\d+) of {STEPS}", said)
+    assert resumed and 0 < int(resumed[1]) < STEPS
+    rows, expected = metrics(folder), metrics(whole)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in rows] == pytest.approx([r["loss"] for r in expected], abs=1e-6)
+    assert [row["lr"] for row in rows] == [row["lr"] for row in expected]
+
+
+def test_a_signal_finishes_the_step_saves_and_exits_with_0(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    knobs = ["train.steps=4000", "checkpoint.every=4000"]
+    (process,) = start(folder, 1, *knobs)
+    wait_for_step(process, folder, 3)
+    process.send_signal(signal.SIGUSR2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    last = metrics(folder)[-1]["step"]
+    assert f"received SIGUSR2: stopping after step {last}" in said
+    assert (folder / "checkpoints" / f"step-{last:08d}" / "step.json").exists()
+
+
+def test_a_time_limit_stops_and_the_same_command_goes_on(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for steps in (1, 2):
+        code, said = train(folder, 1, "launch.time_limit=0.001")
+        assert code == 0, said
+        assert f"stopped at step {steps} of {STEPS}; start it again" in said
+    code, said = train(folder, 1)
+    assert code == 0, said
+    assert [row["loss"] for row in metrics(folder)] == pytest.approx(
+        [row["loss"] for row in metrics(whole)], abs=1e-6
+    )
+
+
+def test_another_run_in_the_folder_is_refused_with_the_difference(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    code, said = train(whole, 1, "seed=7", "optim.base_lr=0.5")
+    assert code == 2
+    assert "holds another run" in said
+    assert "seed: 0 -> 7" in said and "optim.base_lr: 0.01 -> 0.5" in said
+    code, said = train(whole, 1, "train.accumulate=2")
+    assert code == 2
+    assert "global batch of 16, this run has 32" in said
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_killed_rank_takes_the_others_down(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ranks = start(folder, 2, "train.steps=4000")
+    wait_for_step(ranks[0], folder, 3)
+    ranks[1].kill()
+    _, said = ranks[0].communicate(timeout=60)
+    ranks[1].communicate()
+    assert ranks[0].returncode == 1
+    assert "hpcgeo: rank 0 of 2 on " in said
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (["model.name=vit_tinny"], "unknown model 'vit_tinny' (did you mean 'vit_tiny'?)"),
+        (["parallel.strategy=FULL"], "unknown strategy 'FULL'"),
+        (["data.chip=30"], "chip 30 x 30 is no multiple of the 8-pixel patch"),
+        (["data.path=/nowhere"], "/nowhere"),
+        (["launch.machine=moon"], "unknown machine 'moon'"),
+        (["parallel.group_size=2"], "has no effect under DDP"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(
+    tmp_path: Path, knobs: list[str], message: str
+) -> None:
+    code, said = train(tmp_path / "run", 1, *knobs)
+    assert code == 2
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photo.txt").write_text("precious")
+    code, said = train(tmp_path, 1)
+    assert code == 2
+    assert "is not empty and holds no run" in said
+
+
+def test_print_and_dry() -> None:
+    show = subprocess.run(
+        [*ALONE, "train", "mae_vit_tiny", "seed=5", "--print"], capture_output=True, text=True
+    )
+    assert yaml.safe_load(show.stdout)["seed"] == 5
+    dry = subprocess.run(
+        [*ALONE, "train", "mae_vit_15b", "data.path=synthetic", "--dry", "--ranks", "64"],
+        capture_output=True,
+        text=True,
+    )
+    assert "vit_15b, 14,665,553,484 parameters" in dry.stdout
+    assert "global batch  2048 = micro-batch 16 x accumulate 2 x 64 ranks" in dry.stdout
