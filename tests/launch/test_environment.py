@@ -119,7 +119,6 @@ def test_a_batch_script_submitted_from_a_step_is_alone(slurm, who):
 
 
 def test_torchrun_inside_srun_is_torchrun(slurm, who):
-    pytest.importorskip("torch")
     run = f"{sys.executable} -m torch.distributed.run --nproc-per-node 2 --master-port 29731 {who}"
     job = slurm.submit(f"#SBATCH -N1 -n1\nsrun -n1 {run}")
     assert slurm.wait(job)[0] == "COMPLETED", slurm.output(job)
