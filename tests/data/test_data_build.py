@@ -1,0 +1,321 @@
+"""Data sets on disk: the same bytes whoever builds them, whole or absent, checked by their sums."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from hpcgeo.data.build import build
+from hpcgeo.data.dataset import ShardDataset
+from hpcgeo.data.executors import run
+from hpcgeo.data.index import load, verify
+from hpcgeo.data.settings import Settings
+from hpcgeo.errors import InputError
+from tests.data.rasters import AFFINE, UTM, noise, write_tiff
+
+HPCGEO = [sys.executable, "-c", "from hpcgeo.cli.main import hpcgeo; hpcgeo()"]
+
+
+def make(folder: Path, out: Path, **options):
+    """Build serially and return the index."""
+    options = Settings(**{"chip": 32, "shard_mib": 1, **options})
+    outcomes = []
+    run(lambda over: outcomes.append(build(folder, out, options, over)) or 0, workers=1)
+    return outcomes[0].index
+
+
+def command(*arguments: object, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*HPCGEO, "data", *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """Return the checksum of every file."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def mixed(photos, tmp_path) -> Path:
+    """Photographs in classes, a scene, and files that must be skipped."""
+    folder = photos(10)
+    write_tiff(
+        folder / "scene_20200102.tif",
+        noise(2, 100, 70, dtype="uint16"),
+        ["B04", "B08"],
+        crs=UTM,
+        transform=AFFINE,
+    )
+    write_tiff(folder / "unknown.tif", noise(6, 40, 40, dtype="uint16"))
+    write_tiff(folder / "nowhere.tif", noise(1, 40, 40), ["x"], transform=AFFINE)
+    Image.fromarray(noise(64, 64, 3)).save(folder / "class1" / "broken.jpg")
+    content = (folder / "class1" / "broken.jpg").read_bytes()
+    (folder / "class1" / "broken.jpg").write_bytes(content[: len(content) // 2])
+    return folder
+
+
+def test_a_sample_keeps_what_the_file_knew(mixed, tmp_path):
+    out = tmp_path / "set"
+    index = make(mixed, out)
+    assert set(index.layouts) == {"rgb-uint8", "b04-b08-uint16"}
+    assert index.classes == {"class0": 5, "class1": 5}
+    assert (index.sources, index.skipped) == (14, 3)
+    with h5py.File(out / index.layouts["b04-b08-uint16"].shards[0].name) as file:
+        assert file["pixels"].chunks == (1, 2, 32, 32) and file["pixels"].dtype == "uint16"
+        assert list(file.attrs["bands"]) == ["B04", "B08"]
+        with rasterio.open(mixed / "scene_20200102.tif") as raster:
+            whole = raster.read()
+            lon, lat = raster.lnglat()
+        for row, (down, right) in enumerate(file["offset"][:]):
+            height, width = file["valid"][row]
+            part = whole[:, down : down + height, right : right + width]
+            assert np.array_equal(file["pixels"][row, :, :height, :width], part)
+            assert not file["pixels"][row, :, height:].any()
+        assert file["lon"][:] == pytest.approx(lon, abs=0.01)
+        assert file["lat"][:] == pytest.approx(lat, abs=0.01)
+        assert file["gsd_m"][:] == pytest.approx(10, rel=1e-3)
+        assert (file["time"][:].astype("datetime64[s]") == np.datetime64("2020-01-02")).all()
+        assert (file["label"][:] == -1).all()
+        assert file["sources"][:].tolist() == [b"scene_20200102.tif"]
+    with h5py.File(out / index.layouts["rgb-uint8"].shards[0].name) as file:
+        names = file["sources"][:]
+        for pixels, label, source in zip(
+            file["pixels"][:], file["label"][:], file["source"][:], strict=True
+        ):
+            path = mixed / names[source].decode()
+            assert np.array_equal(pixels, np.asarray(Image.open(path)).transpose(2, 0, 1))
+            assert path.parent.name == f"class{label}"
+        assert np.isnan(file["lon"][:]).all() and np.isnat(file["time"][:].view("M8[s]")).all()
+
+
+def test_mean_and_deviation_are_those_of_the_valid_pixels(tmp_path):
+    pixels = noise(2, 75, 140, dtype="float32")
+    pixels[0, :, :50] = np.nan
+    write_tiff(tmp_path / "in" / "a.tif", pixels, ["x", "y"], crs=UTM, transform=AFFINE)
+    (layout,) = make(tmp_path / "in", tmp_path / "out", min_valid=0).layouts.values()
+    assert layout.mean == pytest.approx(np.nanmean(pixels, axis=(1, 2), dtype=float))
+    assert layout.std == pytest.approx(np.nanstd(pixels, axis=(1, 2), dtype=float))
+
+
+def test_what_was_skipped_is_listed(mixed, tmp_path):
+    make(mixed, tmp_path / "set")
+    with (tmp_path / "set" / "skipped.csv").open() as file:
+        rows = {row["source"]: row["reason"] for row in csv.DictReader(file)}
+    assert set(rows) == {"unknown.tif", "nowhere.tif", "class1/broken.jpg"}
+    assert rows["class1/broken.jpg"].startswith("broken")
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "lzf"])
+def test_reading_gives_back_every_pixel(photos, tmp_path, compression):
+    folder = photos(9)
+    make(folder, tmp_path / "set", compression=compression)
+    dataset = ShardDataset(tmp_path / "set")
+    order = np.random.default_rng(0).permutation(9)
+    pixels, valid = dataset.read(order)
+    paths = sorted(folder.rglob("*.png"))
+    expected = np.stack([np.asarray(Image.open(paths[i])).transpose(2, 0, 1) for i in order])
+    assert np.array_equal(pixels, expected) and (valid == 32).all()
+
+
+def test_several_shard_files_and_few_open_ones(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("hpcgeo.data.dataset._OPEN_FILES", 3)
+    folder = photos(11, size=300)
+    index = make(folder, tmp_path / "set", chip=300)
+    assert len(index.layouts["rgb-uint8"].shards) == 4
+    dataset = ShardDataset(tmp_path / "set")
+    whole, _ = dataset.read(np.arange(11))
+    for i in (10, 0, 5, 10):
+        assert np.array_equal(dataset.read(np.array([i]))[0][0], whole[i])
+    assert len(dataset._files) <= 3
+
+
+def test_workers_build_the_same_bytes(mixed, tmp_path):
+    make(mixed, tmp_path / "serial")
+    done = command(
+        *("build", mixed, "--out", tmp_path / "two", "--chip", 32, "--shard-mib", 1),
+        *("--workers", 2),
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.count("skipped ") == 3 and "3 of 14 files skipped" in done.stdout
+    assert sums(tmp_path / "two") == sums(tmp_path / "serial")
+
+
+@pytest.mark.mpi
+def test_mpi_builds_the_same_bytes(mixed, tmp_path):
+    pytest.importorskip("mpi4py", exc_type=ImportError)
+    mpirun = shutil.which("mpirun")
+    if mpirun is None:
+        pytest.skip("no mpirun")
+    make(mixed, tmp_path / "serial")
+    launch = [mpirun, "-n", "3", "--oversubscribe", "--allow-run-as-root", *HPCGEO]
+    arguments = ["data", "build", mixed, "--chip", "32", "--shard-mib", "1", "--out"]
+    done = subprocess.run([*launch, *arguments, tmp_path / "mpi"], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.count("samples in") == 1
+    assert sums(tmp_path / "mpi") == sums(tmp_path / "serial")
+    other = [*launch, "data", "build", mixed, "--chip", "33", "--out", tmp_path / "mpi"]
+    refused = subprocess.run(other, capture_output=True, text=True)
+    assert refused.returncode == 2 and "chip was 32, is 33" in refused.stderr
+
+
+def test_launched_wrongly(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(InputError, match="--workers 2: 4 MPI ranks"):
+        run(lambda over: 0, workers=2)
+
+
+def test_killed_in_the_middle_it_goes_on(photos, tmp_path):
+    folder, out = photos(48, size=256), tmp_path / "set"
+    options = ("--shard-mib", "1", "--compression", "gzip")
+    process = subprocess.Popen(
+        [*HPCGEO, "data", "build", folder, "--out", out, *options], stderr=subprocess.DEVNULL
+    )
+    while len(list(out.glob("*.h5"))) < 3:
+        assert process.poll() is None, "it was too fast to be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_ino for path in out.glob("*.h5")}
+    assert 3 <= len(kept) < 10 and not (out / "index.json").exists()
+    with pytest.raises(InputError, match="not finished: run the same command again"):
+        load(out)
+    assert command("build", folder, "--out", out, *options).returncode == 0
+    assert kept == {path: path.stat().st_ino for path in kept}
+    make(folder, tmp_path / "whole", chip=256, compression="gzip")
+    assert sums(out) == sums(tmp_path / "whole")
+
+
+def test_a_full_disk_is_one_line_and_the_rest_goes_on(photos, tmp_path):
+    folder, out = photos(4, size=256), tmp_path / "set"
+    Image.fromarray(noise(256, 256)).save(folder / "grey.png")
+    arguments = ["data", "build", str(folder), "--out", str(out), "--shard-mib", "1"]
+    limited = subprocess.run(
+        ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", *HPCGEO, *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert limited.returncode == 1
+    (line,) = [line for line in limited.stderr.splitlines() if "failed" in line]
+    assert "rgb-uint8-00000.h5: File too large" in line
+    assert "Traceback" not in limited.stderr and "same command goes on" in limited.stderr
+    assert {path.name for path in out.iterdir()} == {
+        "plan.json",
+        "skipped.csv",
+        "grey-uint8-00000.h5",
+    }
+    assert subprocess.run([*HPCGEO, *arguments], capture_output=True).returncode == 0
+    make(folder, tmp_path / "whole", chip=256)
+    assert sums(out) == sums(tmp_path / "whole")
+
+
+def test_a_full_file_system(photos, tmp_path):
+    folder, small = photos(4, size=256), tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        done = command("build", folder, "--out", small / "set")
+        assert done.returncode == 1 and "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list(small.glob("set/*.h5*"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_another_plan_is_refused_with_the_difference(photos, tmp_path):
+    folder, out = photos(4), tmp_path / "set"
+    first = make(folder, out)
+    assert make(folder, out) == first
+    with pytest.raises(InputError, match=r"overlap was 0, is 8; .*--out"):
+        make(folder, out, overlap=8)
+    (folder / "class0" / "000.png").touch()
+    (folder / "class0" / "002.png").unlink()
+    with pytest.raises(InputError, match=r"000.png is changed; class0/002.png is gone"):
+        make(folder, out)
+
+
+def test_a_shard_file_of_another_disk_is_not_half_read(photos, tmp_path):
+    make(photos(6), tmp_path / "set")
+    (shard,) = (tmp_path / "set").glob("*.h5")
+    os.truncate(shard, shard.stat().st_size // 2)
+    with pytest.raises(InputError, match="hpcgeo data verify"):
+        ShardDataset(tmp_path / "set").read(np.arange(6))
+
+
+def test_verify_names_what_is_damaged_or_missing(mixed, tmp_path):
+    out = tmp_path / "set"
+    index = make(mixed, out)
+    assert verify(out, index) == []
+    one, two = sorted(out.glob("*.h5"))
+    content = bytearray(two.read_bytes())
+    content[len(content) // 2] ^= 1
+    two.write_bytes(content)
+    one.unlink()
+    (out / "skipped.csv").write_text("")
+    problems = command("verify", out)
+    assert problems.returncode == 1
+    for name, what in ((one, "No such file"), (two, "damaged"), (out / "skipped.csv", "0 bytes")):
+        assert f"{name}: {what}" in problems.stderr
+    text = (out / "index.json").read_text()
+    (out / "index.json").write_text(text.replace('"samples": 10', '"samples": 11', 1))
+    with pytest.raises(InputError, match="damaged"):
+        load(out)
+
+
+def test_nothing_of_use_is_said_so(tmp_path):
+    write_tiff(tmp_path / "in" / "a.tif", noise(6, 40, 40, dtype="uint16"))
+    with pytest.raises(InputError, match=r"no sample in 1 files; see .*skipped.csv"):
+        make(tmp_path / "in", tmp_path / "out")
+
+
+def test_layouts_must_be_chosen_and_names_are_distinct(tmp_path):
+    for number, bands in enumerate((list("ABCDEFGHIJ"), list("KLMNOPQRST"))):
+        write_tiff(tmp_path / "in" / f"{number}.tif", noise(10, 32, 32), bands)
+    index = make(tmp_path / "in", tmp_path / "out")
+    assert list(index.layouts) == ["10bands-uint8", "10bands-uint8-v2"]
+    with pytest.raises(InputError, match=r"data\.layout: 10bands-uint8, 10bands-uint8-v2"):
+        ShardDataset(tmp_path / "out")
+    assert ShardDataset(tmp_path / "out", "10bands-uint8-v2").bands == tuple("KLMNOPQRST")
+    with pytest.raises(InputError, match="unknown layout"):
+        ShardDataset(tmp_path / "out", "10bands")
+
+
+def test_info(mixed, tmp_path):
+    index = make(mixed, tmp_path / "set")
+    told = json.loads(command("info", tmp_path / "set", "--json").stdout)
+    assert told == json.loads(index.model_dump_json())
+    shown = command("info", tmp_path / "set").stdout
+    for word in (
+        "rgb-uint8",
+        "B08",
+        "class1",
+        "3 skipped",
+        f"{index.layouts['rgb-uint8'].mean[0]:.6g}",
+    ):
+        assert word in shown
+    missing = command("info", tmp_path)
+    assert missing.returncode == 2 and "hpcgeo data build" in missing.stderr
+
+
+def test_synthesized_scenes_build_without_a_word(tmp_path):
+    assert command("synthesize", tmp_path / "in", "--scenes", 2, "--size", 96).returncode == 0
+    done = command("build", tmp_path / "in", "--out", tmp_path / "out", "--chip", 32)
+    assert (done.returncode, done.stderr) == (0, "")
+    (layout,) = load(tmp_path / "out").layouts.values()
+    assert (layout.samples, layout.bands) == (18, ("red", "green", "blue"))
+    with h5py.File(tmp_path / "out" / layout.shards[0].name) as file:
+        assert file["gsd_m"][:] == pytest.approx(1, rel=1e-3)
+        assert not np.isnat(file["time"][:].view("M8[s]")).any()
