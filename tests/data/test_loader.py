@@ -1,0 +1,134 @@
+"""The loader: the order of samples is the same for any number of ranks and workers."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from hpcgeo.config import Data
+from hpcgeo.data.build import build
+from hpcgeo.data.dataset import ShardDataset
+from hpcgeo.data.draws import shuffled
+from hpcgeo.data.executors import run
+from hpcgeo.data.loader import Loader, open_dataset
+from hpcgeo.data.settings import Settings
+from hpcgeo.data.synthetic import SyntheticDataset, scene
+from hpcgeo.errors import InputError
+from tests.data.rasters import noise, write_tiff
+
+
+@pytest.fixture
+def dataset(photos, tmp_path):
+    run(lambda over: build(photos(13), tmp_path / "set", Settings(32), over).num_failed, 1)
+    return ShardDataset(tmp_path / "set")
+
+
+def batches(dataset, count, **options):
+    base = {"seed": 0, "micro_batch": 2, "accumulate": 1, "rank": 0, "world": 1, "workers": 0}
+    return list(islice(Loader(dataset, **{**base, **options}), count))
+
+
+def steps(dataset, num_steps, world, accumulate, micro_batch, first_step=0):
+    """Return positions and indices per step, of all ranks together."""
+    ranks = [
+        batches(
+            dataset,
+            num_steps * accumulate,
+            rank=rank,
+            world=world,
+            accumulate=accumulate,
+            micro_batch=micro_batch,
+            first_step=first_step,
+        )
+        for rank in range(world)
+    ]
+    found = []
+    for step in range(num_steps):
+        portions = [
+            ranks[rank][step * accumulate + a] for a in range(accumulate) for rank in range(world)
+        ]
+        found.append(
+            tuple(
+                np.concatenate([getattr(batch, name) for batch in portions]).tolist()
+                for name in ("position", "index")
+            )
+        )
+    return found
+
+
+def test_a_step_is_the_same_samples_for_any_split(dataset):
+    expected = steps(dataset, 5, world=1, accumulate=1, micro_batch=12)
+    assert [position for position, _ in expected] == [
+        list(range(12 * step, 12 * step + 12)) for step in range(5)
+    ]
+    for world, accumulate, micro_batch in ((2, 3, 2), (4, 1, 3), (3, 4, 1), (1, 2, 6)):
+        assert steps(dataset, 5, world, accumulate, micro_batch) == expected
+    assert steps(dataset, 2, 2, 3, 2, first_step=3) == expected[3:]
+
+
+def test_batches_are_the_samples_their_index_names(dataset):
+    whole, _ = dataset.read(np.arange(len(dataset)))
+    for batch in batches(dataset, 10):
+        assert np.array_equal(batch.index, shuffled(batch.position, 13, 0))
+        assert batch.pixels.dtype == torch.uint8
+        assert np.array_equal(batch.pixels.numpy(), whole[batch.index])
+        assert batch.valid.tolist() == [[32, 32]] * 2
+
+
+def test_every_epoch_holds_every_sample(dataset):
+    index = np.concatenate([batch.index for batch in batches(dataset, 39, micro_batch=1)])
+    for epoch in index.reshape(3, 13):
+        assert sorted(epoch) == list(range(13))
+    assert not np.array_equal(index[:13], index[13:26])
+
+
+def test_workers_change_nothing_and_open_files_themselves(dataset):
+    dataset.read(np.array([0]))  # a file is open here; workers get none of it
+    alone = batches(dataset, 5)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for one, other in zip(alone, batches(dataset, 5, workers=2), strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        for name in ("valid", "position", "index"):
+            assert np.array_equal(getattr(one, name), getattr(other, name))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32", "float32"])
+def test_other_data_types_arrive_as_they_are(tmp_path, dtype):
+    pixels = noise(2, 16, 16, dtype=dtype, high=60_000 if dtype != "int16" else 30_000)
+    write_tiff(tmp_path / "in" / "a.tif", pixels, ["x", "y"])
+    run(lambda over: build(tmp_path / "in", tmp_path / "set", Settings(16), over).num_failed, 1)
+    (batch,) = batches(open_dataset(Data(path=str(tmp_path / "set"))), 1, micro_batch=1)
+    assert str(batch.pixels.dtype) == f"torch.{dtype}"
+    assert np.array_equal(batch.pixels[0].numpy(), pixels)
+
+
+def test_open_dataset(tmp_path):
+    made = open_dataset(Data(chip=(48, 64)))
+    assert (made.kind, made.shape, made.bands) == (
+        "synthetic",
+        (3, 48, 64),
+        ("red", "green", "blue"),
+    )
+    with pytest.raises(InputError, match="hpcgeo data build"):
+        open_dataset(Data(path=str(tmp_path)))
+
+
+def test_synthetic_samples_are_made_from_their_index(tmp_path):
+    dataset = SyntheticDataset((5, 40, 24), num_samples=100)
+    pixels, valid = dataset.read(np.array([3, 99, 3]))
+    assert pixels.shape == (3, 5, 40, 24) and valid.tolist() == [[40, 24]] * 3
+    assert np.array_equal(pixels[0], pixels[2]) and not np.array_equal(pixels[0], pixels[1])
+    again = SyntheticDataset((5, 40, 24), num_samples=100)
+    assert np.array_equal(again.read(np.array([3]))[0][0], pixels[0])
+    assert again.digest == dataset.digest != SyntheticDataset((5, 40, 24)).digest
+    assert (dataset.std > 10).all() and len(dataset.bands) == 5
+
+
+def test_scenes_differ_and_have_structure():
+    one, two = scene(256, 0).astype(float), scene(256, 1).astype(float)
+    assert np.array_equal(one, scene(256, 0)) and not np.array_equal(one, two)
+    neighbours = np.corrcoef(one[0, :, :-1].ravel(), one[0, :, 1:].ravel())[0, 1]
+    assert 0.5 < neighbours < 0.99
