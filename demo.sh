@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Two ranks on this host. Nothing here needs torchrun: mpirun and srun do the same.
-two_ranks() { torchrun --standalone --nproc-per-node 2 --no-python "$@"; }
+two_ranks() { OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 --no-python "$@"; }
 
 images=${1:-demo/scenes}
 if [[ -z ${1:-} && ! -d demo/scenes ]]; then
@@ -28,7 +28,7 @@ say "4. Measure three strategies on 1 and 2 ranks"
 hpcgeo-profile sweep profiles/demo.yaml --records demo/records.jsonl
 
 say "5. Write the report"
-hpcgeo report demo/run demo/records.jsonl --out demo/report
+hpcgeo report demo/records.jsonl --run demo/run --out demo/report
 
 say "Look at"
 echo "  demo/report/report.html                 the scaling report, with the loss curve of the run"

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcgeo_analysis.report import make
-
 from hpcgeo.errors import InputError
+from hpcgeo_analysis.report import make
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,9 +14,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hpcgeo_analysis", description=__doc__)
     parser.add_argument("records", nargs="+", type=Path, help="files or folders of records")
     parser.add_argument("--out", required=True, type=Path, help="folder of the report")
+    parser.add_argument(
+        "--run", action="append", default=[], type=Path, help="folder of a training run to show"
+    )
     chosen = parser.parse_args(arguments)
     try:
-        print(make(chosen.records, chosen.out))
+        print(make(chosen.records, chosen.out, chosen.run))
     except InputError as error:
         print(f"hpcgeo: {error}", file=sys.stderr)
         return 2

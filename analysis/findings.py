@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from hpcgeo.records import Record
 from hpcgeo_analysis.scaling import Comparison, Point, Scaled, differing
 from hpcgeo_analysis.words import counted, devices, gib, listed, percent, rate, seconds, times
-
-from hpcgeo.records import Record
 
 #: Two medians closer than this are called equal where no spread is given.
 EQUAL = 0.005

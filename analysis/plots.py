@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-from hpcgeo_analysis.findings import memory_sources
-from hpcgeo_analysis.scaling import Comparison, Scaled, rank
-from hpcgeo_analysis.words import counted, rate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,6 +17,10 @@ from matplotlib.ticker import (
     NullLocator,
     PercentFormatter,
 )
+
+from hpcgeo_analysis.findings import memory_sources
+from hpcgeo_analysis.scaling import Comparison, Scaled, rank
+from hpcgeo_analysis.words import counted, rate
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#59636e", "#d5dae0", "#fefefe"
 
@@ -350,14 +351,23 @@ def _render(
     title = f"{what}: {comparison.title}"
     subtitle = f"{context['machine']}, {context['device']}, {context['dtype']}; "
     subtitle += f"{counted(sum(len(s.point.rows) for s in shown), 'record')}, {context['kind']}"
+
+    def draw_all(axes: Axes) -> None:
+        draw(axes)
+        if any(scaled.noisy for scaled in shown):
+            label = "not filled: noisy step time"
+            axes.add_line(Line2D([], [], marker="o", mfc=PAPER, mec=INK, ls="none", label=label))
+
+    return render(name, title, subtitle, alt, draw_all)
+
+
+def render(name: str, title: str, subtitle: str, alt: str, draw: Callable[[Axes], None]) -> Plot:
+    """Return a figure with one pair of axes, its legend at the right."""
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=(9.4, 4.8), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         handles, labels = axes.get_legend_handles_labels()
-        if any(scaled.noisy for scaled in shown):
-            handles.append(Line2D([], [], marker="o", mfc=PAPER, mec=INK, linestyle="none"))
-            labels.append("not filled: noisy step time")
         figure.legend(handles, labels, loc="outside right center", fontsize=9)
         wrapped = "\n".join(textwrap.wrap(title, 100))
         figure.suptitle(wrapped, x=0.01, ha="left", fontsize=11, fontweight="bold")

@@ -2,26 +2,28 @@
 
 import re
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcgeo_analysis import findings, plots, tables
-from hpcgeo_analysis.load import CONTEXT, MISSING, NOISY, frame, load
-from hpcgeo_analysis.plots import Look, Plot
-from hpcgeo_analysis.scaling import Comparison, compare, differing, points, setting
-from hpcgeo_analysis.tables import Table
-from hpcgeo_analysis.words import listed
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
 from hpcgeo.records import Record
+from hpcgeo_analysis import findings, plots, tables
+from hpcgeo_analysis.load import CONTEXT, MISSING, NOISY, frame, load
+from hpcgeo_analysis.plots import Look, Plot
+from hpcgeo_analysis.runs import Run, load_run
+from hpcgeo_analysis.scaling import Comparison, compare, differing, points, setting
+from hpcgeo_analysis.tables import Table
+from hpcgeo_analysis.words import listed
 
 #: Figures of an older report that a new one no longer has are removed; nothing else is.
-_OURS = re.compile(r"(throughput|efficiency|memory)-\d+-.*\.png")
+_OURS = re.compile(r"(throughput|efficiency|memory|loss|reconstruction)-\d+-.*\.png")
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,12 @@ class Part:
     lost_time: Table | None
 
 
-def make(paths: Iterable[Path], out: Path) -> Path:
+def make(paths: Iterable[Path], out: Path, folders: Sequence[Path] = ()) -> Path:
     """Write report.html, report.md, table.csv and figures/*.png into `out`.
 
     Args:
         paths: files or folders of records.
+        folders: of training runs, whose loss curve and last reconstructions are shown too.
         out: folder; a report there is replaced only when the new one is complete.
 
     Returns:
@@ -56,7 +59,9 @@ def make(paths: Iterable[Path], out: Path) -> Path:
         PosixPath('report/report.html')
     """
     records, copies = load(paths)
-    files = render(records, copies)
+    files = render(
+        records, copies, [load_run(number, run) for number, run in enumerate(folders, 1)]
+    )
     try:
         _write(files, out)
     except OSError as error:
@@ -64,7 +69,9 @@ def make(paths: Iterable[Path], out: Path) -> Path:
     return out / "report.html"
 
 
-def render(records: Sequence[Record], copies: int = 0) -> dict[str, bytes]:
+def render(
+    records: Sequence[Record], copies: int = 0, runs: Sequence[Run] = ()
+) -> dict[str, bytes]:
     """Return the content of every file of the report by its path below the folder."""
     table = frame(records)
     comparisons = compare(points(table))
@@ -77,8 +84,10 @@ def render(records: Sequence[Record], copies: int = 0) -> dict[str, bytes]:
         for plot in (part.throughput, part.efficiency, *(plot for plot, _ in part.memory))
         if plot
     }
+    files |= {f"figures/{run.curve.name}.png": run.curve.png for run in runs}
+    files |= {f"figures/{run.picture.name}.png": run.picture.png for run in runs if run.picture}
     files["table.csv"] = tables.points(comparisons, table).to_csv(index=False).encode()
-    view = _view(records, copies, parts, look)
+    view = _view(records, copies, parts, look) | {"runs": runs}
     view["environments"], used = tables.environments(table)
     view["provenance"] = tables.provenance(table, used)
     templates = Environment(
@@ -90,6 +99,7 @@ def render(records: Sequence[Record], copies: int = 0) -> dict[str, bytes]:
         keep_trailing_newline=True,
     )
     templates.filters["md"] = markdown
+    templates.filters["base64"] = lambda content: b64encode(content).decode()
     templates.filters["svg"] = lambda plot: Markup(_inline(plot, view["variables"]))
     for name in ("report.md", "report.html"):
         files[name] = templates.get_template(f"{name}.j2").render(view).encode()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
+
 from hpcgeo_analysis.load import CONTEXT, MISSING, NOISY
 
 Mode = Literal["weak", "strong"]

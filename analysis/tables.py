@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
+
+from hpcgeo.records import Record
 from hpcgeo_analysis.findings import memory_sources
 from hpcgeo_analysis.load import MISSING
 from hpcgeo_analysis.scaling import Comparison, Point, Scaled
@@ -20,8 +22,6 @@ from hpcgeo_analysis.words import (
     seconds,
     span,
 )
-
-from hpcgeo.records import Record
 
 #: Hosts named before the rest is counted.
 HOSTS = 4

@@ -163,6 +163,11 @@ class Launch(Part):
     machine: str = Field(
         "local", description="a row of `hpcgeo list machines`", json_schema_extra=FREE
     )
+    threads: PositiveInt | None = Field(
+        None,
+        description="CPU threads of a rank; by default its share of the cores",
+        json_schema_extra=FREE,
+    )
     time_limit: float | None = Field(
         None,
         gt=0,

@@ -25,9 +25,17 @@ def report(
         list[Path], typer.Argument(help="Files of records, or folders that hold some.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the report; an older one is replaced.")],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a training run: show its loss and reconstructions; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Turn records into the scaling report: report.html, report.md, table.csv, figures/*.png.
 
-    Example: hpcgeo report profiles/records/testbed --out report
+    hpcgeo report profiles/records --out report
+
+    hpcgeo report records.jsonl --run runs/mae_vit_tiny --out report
     """
-    typer.echo(make(records, out))
+    typer.echo(make(records, out, run or []))

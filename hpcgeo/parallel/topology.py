@@ -57,6 +57,7 @@ def join(
     local_rank: int,
     local_size: int,
     master: tuple[str, int] | None,
+    threads: int | None = None,
 ) -> torch.device:
     """Join the process group and return the device of this rank.
 
@@ -65,6 +66,7 @@ def join(
 
     Args:
         master: address and port of rank 0; None for a single process.
+        threads: of a CPU rank; None for its share.
 
     Raises:
         InputError: rank 0 cannot be reached.
@@ -74,7 +76,7 @@ def join(
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
-        torch.set_num_threads(threads(local_size))
+        torch.set_num_threads(threads or share_of_cores(local_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
     if master is None:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
@@ -97,8 +99,8 @@ def join(
     return device
 
 
-def threads(local_size: int) -> int:
-    """Return the threads of one of `local_size` ranks on this host.
+def share_of_cores(local_size: int) -> int:
+    """Return how many cores one of `local_size` ranks on this host has for itself, at least 1.
 
     A launcher that binds ranks to cores has already divided them.
     """

@@ -103,6 +103,7 @@ def build(run: RunConfig, environment: Environment) -> Parts:
         environment.local_rank,
         environment.local_size,
         master(environment),
+        run.launch.threads,
     )
     topology = Topology(environment.rank, environment.world_size, device, chosen, shard_size)
     log.info("%s", topology)
@@ -172,6 +173,14 @@ def _conclude(
     """Leave the last picture and the record."""
     if meter.rows:
         _reconstruct(run, parts, folder, step)
+        first, last = meter.rows[0], meter.rows[-1]
+        log.info(
+            "loss %.4f at step %d, %.4f at step %d",
+            first["loss"],
+            first["step"],
+            last["loss"],
+            last["step"],
+        )
     hosts: list[str] = [""] * parts.topology.world_size
     dist.all_gather_object(hosts, environment.host)
     record = describe(

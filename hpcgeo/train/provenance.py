@@ -1,5 +1,6 @@
 """Where a number comes from: device, hosts, versions, commit, command."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -13,12 +14,18 @@ import hpcgeo
 PACKAGES = ("torch", "numpy", "h5py", "pydantic")
 
 
-def device_name(device: torch.device) -> str:
-    """Return what one rank drives, e.g. ``AMD EPYC 7A53, 2 threads``."""
+def device_name(device: torch.device, local_ranks: int) -> str:
+    """Return what one rank drives, e.g. ``AMD EPYC 7A53, 2 threads``.
+
+    Where `local_ranks` on a host have more threads than it has cores, their share is named: such a
+    device is another one.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}"
+    name = f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}"
+    share = (os.cpu_count() or 1) / (threads * local_ranks)
+    return name if share >= 1 else f"{name} with {share:.2g} of a core"
 
 
 def versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ def describe(
     """
     head, dirty = commit()
     model = architecture(run.model.name)
-    device = device_name(topology.device)
+    device = device_name(topology.device, hosts.count(hosts[topology.rank]))
     return Record(
         kind="measured",
         machine=run.launch.machine,

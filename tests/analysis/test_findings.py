@@ -1,6 +1,7 @@
 """Sentences are drawn from the data."""
 
 import pytest
+
 from hpcgeo_analysis import findings
 from hpcgeo_analysis.load import frame
 from hpcgeo_analysis.scaling import compare, points

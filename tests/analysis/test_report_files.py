@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hpcgeo_analysis import report
-from hpcgeo_analysis.__main__ import main
 from typer.testing import CliRunner
 
 from hpcgeo.cli.main import app
 from hpcgeo.errors import InputError
 from hpcgeo.records import append
+from hpcgeo_analysis import report
+from hpcgeo_analysis.__main__ import main
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 

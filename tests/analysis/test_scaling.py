@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
+from hpcgeo.records import Record
 from hpcgeo_analysis import findings
 from hpcgeo_analysis.load import frame, knobs
 from hpcgeo_analysis.report import render
 from hpcgeo_analysis.scaling import Comparison, compare, points
-
-from hpcgeo.records import Record
 
 
 def compared(records: list[Record]) -> list[Comparison]:

@@ -1,0 +1,86 @@
+"""A training run as a report shows it: the loss curve and the last reconstructions."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from hpcgeo.errors import InputError
+from hpcgeo_analysis.plots import COLOURS, Plot, render
+from hpcgeo_analysis.words import rate
+
+#: The smoothed curve is a running median over this fraction of the run.
+WINDOW = 0.05
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG and what it shows in words."""
+
+    name: str
+    alt: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the report shows of one training run."""
+
+    title: str
+    sentence: str
+    curve: Plot
+    picture: Picture | None
+
+
+def load_run(number: int, folder: Path) -> Run:
+    """Read the folder of a run.
+
+    Args:
+        number: of the run in the report; it names the figures.
+        folder: with metrics.jsonl.
+
+    Raises:
+        InputError: no metrics there, or a line that cannot be read.
+    """
+    metrics = _metrics(folder / "metrics.jsonl")
+    loss = metrics["loss"].rolling(max(1, int(WINDOW * len(metrics))), min_periods=1).median()
+    speed = rate(metrics["images_per_s"].median())
+    sentence = (
+        f"{len(metrics):,} steps at {speed} images/s (median); the loss went from "
+        f"{loss.iloc[0]:.4g} to {loss.iloc[-1]:.4g} (running median)."
+    )
+    name = f"{number}-{folder.name}"
+
+    def draw(axes: Axes) -> None:
+        light, dark = COLOURS["DDP"][0], COLOURS["FULL_SHARD"][0]
+        axes.plot(metrics["step"], metrics["loss"], color=light, alpha=0.35, label="each step")
+        axes.plot(metrics["step"], loss, color=dark, linewidth=2, label="running median")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss")
+
+    title = f"Loss: {folder.name}"
+    curve = render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, draw)
+    return Run(folder.name, sentence, curve, _picture(folder, f"reconstruction-{name}"))
+
+
+def _metrics(path: Path) -> pd.DataFrame:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: is this the folder of a run?") from None
+    try:
+        metrics = pd.DataFrame([json.loads(line) for line in lines])
+        return metrics[["step", "loss", "images_per_s"]].astype(float)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: not the metrics of a run: {error}") from None
+
+
+def _picture(folder: Path, name: str) -> Picture | None:
+    pictures = sorted((folder / "reconstructions").glob("step-*.png"))
+    if not pictures:
+        return None
+    step = int(pictures[-1].stem.removeprefix("step-"))
+    alt = f"Input, masked and reconstructed chips after {step} steps."
+    return Picture(name, alt, pictures[-1].read_bytes())
