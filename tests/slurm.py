@@ -48,6 +48,10 @@ MpiDefault=none
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
+SuspendProgram=/bin/true
+ResumeProgram=/bin/true
+SuspendTime=86400
+SuspendExcNodes=node[1-4]
 KillWait=5
 JobRequeue=1
 EnforcePartLimits=ALL
@@ -206,9 +210,10 @@ def _configure(folder: Path) -> None:
         for n in nodes
     ]
     lines += [
-        # No slurmd behind these: the controller is only asked whether a job would fit there.
+        # No slurmd behind these: the controller is only asked whether a job would fit there. As
+        # sleeping cloud nodes they need not answer.
         f"NodeName=frontier[1-8] NodeAddr=127.0.2.[1-8] Port=1 {SIZE.format(n=64, m=512000)} "
-        "Gres=gpu:8 Features=nvme State=IDLE",
+        "Gres=gpu:8 Features=nvme State=CLOUD",
         f"PartitionName=batch Nodes=node[1-{NUM_NODES}] Default=YES MaxTime=02:00:00 State=UP",
         "PartitionName=frontier Nodes=frontier[1-8] MaxTime=02:00:00 State=UP",
     ]
