@@ -1,7 +1,8 @@
 """Samples by their index, from the shard files of one layout."""
 
 import hashlib
-import os
+import math
+import mmap
 import resource
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from hpcgeo.data.index import Index, Layout, load
+from hpcgeo.data.index import Index, Layout, ShardFile, load
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
@@ -62,8 +63,9 @@ class Dataset(Protocol):
 class ShardDataset:
     """One layout of a data set on disk.
 
-    Uncompressed pixels are read by their byte offset straight into the batch, without HDF5. Files
-    are opened when first read, in every process anew.
+    Uncompressed pixels are copied from mapped files straight into the batch, without HDF5; all
+    samples of a batch are announced first, so that the file system fetches them together and
+    whole. Files are opened when first read, in every process anew.
     """
 
     kind: Literal["shards"] = "shards"
@@ -83,9 +85,8 @@ class ShardDataset:
         self._folder, self._shards = folder, row.shards
         samples = np.array([shard.samples for shard in row.shards])
         self._ends = np.cumsum(samples)
-        self._starts = self._ends - samples
-        self._files: dict[int, Any] = {}  # descriptors; h5py files where pixels are compressed
-        self._valid: dict[int, list[list[int]]] = {}
+        self._firsts = self._ends - samples
+        self._open: dict[int, _Shard] = {}
         self.bands, self.nodata, self.dtype = row.bands, row.nodata, np.dtype(row.dtype)
         self.shape = len(row.bands), index.chip, index.chip
         self.mean = np.array([0.0 if mean is None else mean for mean in row.mean])
@@ -98,54 +99,57 @@ class ShardDataset:
     def read(self, indices: Int) -> tuple[Pixels, Int]:
         """Return pixels (B, C, H, W) in their own data type and valid height and width (B, 2)."""
         shards = np.searchsorted(self._ends, indices, side="right")
-        rows = indices - self._starts[shards]
-        if len(self._files) + len(indices) > _OPEN_FILES:
-            self._close()
-        places = list(zip(shards.tolist(), rows.tolist(), strict=True))
-        for shard, _ in places:
-            if shard not in self._files:
-                self._files[shard] = self._open(shard)
-        valid = np.array([self._valid[shard][row] for shard, row in places], dtype=np.int64)
+        rows = (indices - self._firsts[shards]).tolist()
+        needed = set(shards.tolist())
+        if len(self._open | dict.fromkeys(needed)) > _OPEN_FILES:
+            self._open.clear()
+        for shard in needed - self._open.keys():
+            path = self._folder / self._shards[shard].name
+            self._open[shard] = _Shard(path, self._shards[shard], self.shape, self.dtype)
+        places = [
+            (self._open[shard], row) for shard, row in zip(shards.tolist(), rows, strict=True)
+        ]
+        for file, row in places:
+            file.announce(row)
+        valid = np.array([file.valid[row] for file, row in places], dtype=np.int64)
         pixels = np.empty((len(indices), *self.shape), dtype=self.dtype)
-        size = pixels[:1].nbytes
-        flat = memoryview(pixels.view(np.uint8).reshape(-1).data)
-        for i, (shard, row) in enumerate(places):  # memory is filled front to back, which is faster
-            file, start = self._files[shard], self._shards[shard].start
-            if start is None:
-                file["pixels"].read_direct(pixels, np.s_[row], np.s_[i])
-            elif os.preadv(file, [flat[i * size : (i + 1) * size]], start + row * size) != size:
-                raise InputError(f"{self._path(shard)}: cut short; run `hpcgeo data verify`")
+        for i, (file, row) in enumerate(places):
+            pixels[i] = file.pixels[row]
         return pixels, valid
-
-    def _path(self, shard: int) -> Path:
-        return self._folder / self._shards[shard].name
-
-    def _open(self, shard: int) -> Any:
-        path = self._path(shard)
-        try:
-            if shard not in self._valid:
-                with h5py.File(path) as file:
-                    self._valid[shard] = file["valid"][:].tolist()
-            compressed = self._shards[shard].start is None
-            return h5py.File(path) if compressed else os.open(path, os.O_RDONLY)
-        except (OSError, KeyError) as error:
-            raise InputError(f"{path}: {error}; run `hpcgeo data verify`") from None
-
-    def _close(self) -> None:
-        while self._files:
-            _, file = self._files.popitem()
-            if isinstance(file, h5py.File):
-                file.close()
-            else:
-                os.close(file)
 
     def __getstate__(self) -> dict[str, object]:
         """Open files stay in the process that opened them."""
-        return vars(self) | {"_files": {}, "_valid": {}}
+        return vars(self) | {"_open": {}}
 
-    def __del__(self) -> None:
-        if hasattr(self, "_files"):
-            self._close()
+
+class _Shard:
+    """A shard file that is open; `pixels` is mapped memory, or read by HDF5 where compressed."""
+
+    def __init__(
+        self, path: Path, row: ShardFile, shape: tuple[int, int, int], dtype: np.dtype[Any]
+    ) -> None:
+        try:
+            file = h5py.File(path)
+            self.valid = file["valid"][:].tolist()
+            self.pixels = file["pixels"]
+            self._mapped: mmap.mmap | None = None
+            if row.start is not None:
+                file.close()
+                self._start, self._size = row.start, math.prod(shape) * dtype.itemsize
+                with path.open("rb") as stream:
+                    self._mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                count = row.samples * math.prod(shape)
+                flat = np.frombuffer(self._mapped, dtype, count, offset=row.start)
+                self.pixels = flat.reshape(row.samples, *shape)
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"{path}: {error}; run `hpcgeo data verify`") from None
+
+    def announce(self, row: int) -> None:
+        """Have the file system fetch a sample, without waiting for it."""
+        if self._mapped is not None:
+            first = self._start + row * self._size
+            page = first - first % mmap.PAGESIZE
+            self._mapped.madvise(mmap.MADV_WILLNEED, page, first - page + self._size)
 
 
 def _choose(folder: Path, index: Index, layout: str | None) -> tuple[str, Layout]:

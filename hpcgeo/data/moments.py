@@ -24,12 +24,16 @@ class Moments:
     @classmethod
     def of(cls, pixels: npt.NDArray[np.generic], mask: npt.NDArray[np.bool_]) -> "Moments":
         """Return the moments of the valid pixels of a chip (C, h, w)."""
-        values = np.where(mask, pixels, 0).reshape(len(pixels), -1).astype(np.float64)  # (C, N)
-        valid = mask.reshape(len(pixels), -1)
-        count = valid.sum(axis=1, dtype=np.float64)
+        values = pixels.reshape(len(pixels), -1).astype(np.float64)  # (C, N)
+        missing = None if mask.all() else ~mask.reshape(values.shape)
+        if missing is not None:
+            values[missing] = 0
+        count = mask.sum(axis=(1, 2), dtype=np.float64)
         mean = values.sum(axis=1) / np.maximum(count, 1)
-        squares = (np.where(valid, values - mean[:, None], 0) ** 2).sum(axis=1)
-        return cls(count, mean, squares)
+        values -= mean[:, None]
+        if missing is not None:
+            values[missing] = 0
+        return cls(count, mean, np.einsum("cn,cn->c", values, values))
 
     def __add__(self, other: "Moments") -> "Moments":
         """Merge two parts (Chan, Golub and LeVeque 1979, equation 2.1)."""

@@ -11,7 +11,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
@@ -94,6 +94,7 @@ def opened(path: Path) -> Iterator[DatasetReader]:
     """Open a raster; what GDAL cannot read is an UnusableError."""
     with catch_warnings(), rasterio.Env(**GDAL):
         simplefilter("ignore", NotGeoreferencedWarning)
+        simplefilter("ignore", NodataShadowWarning)
         try:
             with rasterio.open(path) as raster:
                 yield raster

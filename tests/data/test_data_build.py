@@ -138,7 +138,7 @@ def test_several_shard_files_and_few_open_ones(photos, tmp_path, monkeypatch):
     whole, _ = dataset.read(np.arange(11))
     for i in (10, 0, 5, 10):
         assert np.array_equal(dataset.read(np.array([i]))[0][0], whole[i])
-    assert len(dataset._files) <= 3
+    assert len(dataset._open) <= 3
 
 
 def test_workers_build_the_same_bytes(mixed, tmp_path):
