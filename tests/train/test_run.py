@@ -208,4 +208,4 @@ def test_print_and_dry() -> None:
         text=True,
     )
     assert "vit_15b, 14,665,553,484 parameters" in dry.stdout
-    assert "global batch  2048 = micro-batch 16 x accumulate 2 x 64 ranks" in dry.stdout
+    assert "global batch  2048 = micro-batch 8 x accumulate 4 x 64 ranks" in dry.stdout
