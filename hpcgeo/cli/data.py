@@ -17,6 +17,7 @@ from hpcgeo.data.settings import Compression, Settings
 from hpcgeo.log import log, set_up
 
 app = typer.Typer(
+    rich_markup_mode="markdown",
     no_args_is_help=True,
     help="Build, inspect and verify data sets.",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 #: Seconds since 1970 of a sample whose time is not known; numpy reads it as NaT.
 NO_TIME = int(np.iinfo(np.int64).min)
@@ -61,14 +61,14 @@ def time_of(tags: Mapping[str, str], path: Path) -> int:
 
 
 def exif_of(path: Path) -> Exif:
-    """Return the EXIF block of an image; of a file that Pillow cannot read, an empty one."""
+    """Return the EXIF block of an image; where there is none that can be read, an empty one."""
     try:
         with Image.open(path) as image:
-            exif = image.getexif()
+            exif = Image.Image.getexif(image)  # that of a PNG would decode the picture
             orientation = exif.get(ExifTags.Base.Orientation, 1)
             camera = exif.get_ifd(ExifTags.IFD.Exif)
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, TypeError, KeyError):
+    except Exception:  # a block that is broken, in whichever way, does not spoil the picture
         return Exif()
     stamp = str(camera.get(ExifTags.Base.DateTimeOriginal, ""))
     zone = str(camera.get(ExifTags.Base.OffsetTimeOriginal, "")).strip()

@@ -11,7 +11,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
@@ -93,8 +93,7 @@ def find(folder: Path) -> list[Found]:
 def opened(path: Path) -> Iterator[DatasetReader]:
     """Open a raster; what GDAL cannot read is an UnusableError."""
     with catch_warnings(), rasterio.Env(**GDAL):
-        simplefilter("ignore", NotGeoreferencedWarning)
-        simplefilter("ignore", NodataShadowWarning)
+        simplefilter("ignore", UserWarning)  # rasterio's and Pillow's: no place, odd tags
         try:
             with rasterio.open(path) as raster:
                 yield raster

@@ -52,6 +52,15 @@ def test_exif(tmp_path):
     assert (found.lon, found.lat) == pytest.approx((-14.25, -45.51))
 
 
+def test_exif_of_a_png_is_read_without_decoding(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = tmp_path / "photo.png"
+    Image.effect_noise((64, 64), 50).save(path, exif=exif)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert exif_of(path).orientation == 3
+
+
 def test_no_exif_is_unknown_not_zero(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")

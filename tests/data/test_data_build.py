@@ -319,3 +319,8 @@ def test_synthesized_scenes_build_without_a_word(tmp_path):
     with h5py.File(tmp_path / "out" / layout.shards[0].name) as file:
         assert file["gsd_m"][:] == pytest.approx(1, rel=1e-3)
         assert not np.isnat(file["time"][:].view("M8[s]")).any()
+
+
+def test_building_needs_no_torch():
+    code = "import sys, hpcgeo.cli.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
