@@ -64,8 +64,8 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    with _aside(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    with _aside(path) as partial, partial.open("wb") as file:
+        file.write(text.encode("utf-8", "backslashreplace"))  # names may be in another encoding
         file.flush()
         os.fsync(file.fileno())
 

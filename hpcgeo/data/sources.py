@@ -77,7 +77,7 @@ def find(folder: Path) -> list[Found]:
         raise InputError(f"{folder}: no such folder of images")
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if _is_below(Path(parent), name)]
         for name in files:
             path = Path(parent, name)
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
@@ -87,6 +87,13 @@ def find(folder: Path) -> list[Found]:
     if not found:
         raise InputError(f"{folder}: no image in it; known: {', '.join(sorted(SUFFIXES))}")
     return sorted(found, key=lambda file: file.path)
+
+
+def _is_below(parent: Path, name: str) -> bool:
+    """Say whether to search a folder: not a hidden one, nor a link back to where it lies."""
+    path = parent / name
+    loops = path.is_symlink() and parent.resolve().is_relative_to(path.resolve())
+    return not name.startswith(".") and not loops
 
 
 @contextmanager

@@ -286,6 +286,10 @@ def test_find_is_sorted_and_leaves_other_files_out(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     assert [file.path for file in find(tmp_path)] == ["a/1.jpeg", "b/2.PNG", "c.tiff"]
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    paths = [file.path for file in find(tmp_path)]
+    assert paths == ["a/1.jpeg", "b/2.PNG", "c.tiff", "linked/1.jpeg"]
     for folder in (tmp_path / "none", tmp_path / ".hidden" / "deeper"):
         with pytest.raises(InputError, match="no such folder"):
             find(folder)
