@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Any torch >= 2.7 works; on an AMD machine, say
-#   PIP_INDEX_URL=https://download.pytorch.org/whl/rocm7.1 make TORCH='torch >= 2.7' test
+# The version the tests run with; any torch >= 2.7 works. For AMD devices point pip at PyTorch's
+# ROCm wheels (PIP_INDEX_URL) and say e.g. TORCH='torch >= 2.7'.
 TORCH ?= torch==2.13.0
 # A folder of your own images for the demonstration.
 DATA ?=
@@ -17,10 +17,10 @@ help:
 	@echo "make test                all tests (slurm-wlm, munge and openmpi-bin make more of them run)"
 	@echo "make lint                ruff, mypy, job scripts"
 	@echo "make golden              rewrite job scripts and the golden report; read the difference"
-	@echo "make clean               remove $(VENV) and what building leaves"
+	@echo "make clean               remove $(VENV), demo/ and what building leaves"
 
 demo: $(VENV)/report.stamp
-	$(BIN)/hpcgeo demo $(if $(DATA),--data "$(DATA)")
+	PATH="$(abspath $(BIN)):$$PATH" ./demo.sh $(if $(DATA),"$(DATA)")
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest
@@ -36,7 +36,7 @@ golden: $(VENV)/dev.stamp
 	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What is installed changes with these two files only: the tree itself is installed editable.

@@ -1,4 +1,4 @@
-"""Training step of our MAE against transformers' ViTMAE: same weights, images and mask, interleaved.
+"""Training step of our MAE against transformers' ViTMAE: same weights, images and mask.
 
     python benchmarks/mae_step.py --dtype bfloat16 --rounds 5
 

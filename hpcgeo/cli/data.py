@@ -125,16 +125,16 @@ def info(
 
 
 def _show(folder: Path, index: Index) -> None:
-    console = Console(markup=False, highlight=False)
-    console.print(
+    console = Console(markup=False)
+    typer.echo(
         f"{folder}: {index.samples} samples of {index.chip} x {index.chip} pixels from "
         f"{index.sources - index.skipped} files ({index.skipped} skipped), {_size(index.bytes)}",
     )
     for name, layout in index.layouts.items():
         nodata = "NaN" if layout.dtype.startswith("float") else layout.nodata
-        console.print(
+        typer.echo(
             f"\n{name}: {layout.samples} samples, {layout.dropped} mostly empty chips "
-            f"dropped, {len(layout.shards)} shard files; sensor {layout.sensor}, nodata {nodata}",
+            f"dropped, {len(layout.shards)} shard file(s); sensor {layout.sensor or 'unknown'}, nodata {nodata}",
         )
         table = Table("band")
         table.add_column("mean", justify="right")

@@ -1,14 +1,12 @@
 """`hpcgeo profile` (and `hpcgeo-profile`): measure a recipe, or a grid of them."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hpcgeo.cli.ranks import ranked
 from hpcgeo.log import set_up
-from hpcgeo.profiling.profiler import profile_run
-from hpcgeo.profiling.sweep import load_sweep, points, run_sweep
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure a recipe, or a grid of them; records are JSON lines."
@@ -34,6 +32,9 @@ def run(
 
         mpirun -n 4 hpcgeo-profile run mae_vit_tiny parallel.strategy=FULL_SHARD
     """
+    # torch is imported from here on: help is instant.
+    ranked = import_module("hpcgeo.cli.ranks").ranked
+    profile_run = import_module("hpcgeo.profiling.profiler").profile_run
     ranked(
         lambda: profile_run(recipe, overrides or [], steps=steps, warmup=warmup, records=records)
     )
@@ -42,6 +43,9 @@ def run(
 @app.command()
 def sweep(
     file: Annotated[Path, typer.Argument(help="The grid, as in profiles/*.yaml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Knobs for all points: key=value, dotted.")
+    ] = None,
     records: Records = Path("records.jsonl"),
     plan: Annotated[bool, typer.Option("--plan", help="List the points and stop.")] = False,
 ) -> None:
@@ -53,12 +57,13 @@ def sweep(
         hpcgeo-profile sweep profiles/local_vit_tiny.yaml --records records.jsonl
     """
     set_up()
-    grid = load_sweep(file)
+    sweeps = import_module("hpcgeo.profiling.sweep")
+    grid = sweeps.load_sweep(file, overrides or [])
     if plan:
-        for point in points(grid):
+        for point in sweeps.points(grid):
             typer.echo(str(point))
         return
-    measured, failed = run_sweep(grid, records)
+    measured, failed = sweeps.run_sweep(grid, records)
     typer.echo(f"{measured} measured, {failed} failed, in {records}")
     if failed:
         raise typer.Exit(3)

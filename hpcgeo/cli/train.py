@@ -1,14 +1,12 @@
 """`hpcgeo train`: one process, mpirun, srun and torchrun alike."""
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from hpcgeo.cli.ranks import ranked
 from hpcgeo.config import load
 from hpcgeo.launch.environment import discover
-from hpcgeo.train.outlook import outlook
-from hpcgeo.train.pretrain import pretrain
 
 app = typer.Typer()
 
@@ -51,7 +49,11 @@ def train(
     run = load(recipe, overrides or [])
     if show:
         typer.echo(run.to_yaml(), nl=False)
-    elif dry:
+        return
+    # torch is imported from here on: help and a refused knob are instant.
+    if dry:
+        outlook = import_module("hpcgeo.train.outlook").outlook
         typer.echo(outlook(run, ranks or discover().world_size))
-    else:
-        ranked(lambda: pretrain(run))
+        return
+    ranked = import_module("hpcgeo.cli.ranks").ranked
+    ranked(lambda: import_module("hpcgeo.train.pretrain").pretrain(run))

@@ -36,6 +36,7 @@ class Sweep(BaseModel):
     set: dict[str, Any] = {}
     ranks: list[PositiveInt]
     grid: dict[str, list[Any]]
+    overrides: tuple[str, ...] = ()
 
     def nodes(self, ranks: int) -> int:
         """Return how many nodes so many ranks fill."""
@@ -53,14 +54,19 @@ class Point:
         return f"{self.ranks} ranks, {', '.join(self.overrides)}"
 
 
-def load_sweep(path: Path) -> Sweep:
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file.
+
+    Args:
+        path: of the YAML file.
+        overrides: ``key=value``, on top of `set`.
 
     Raises:
         InputError: no such file, or a line that breaks a rule.
     """
     try:
-        return Sweep.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        sweep = Sweep.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        return sweep.model_copy(update={"overrides": tuple(overrides)})
     except OSError as error:
         raise InputError(f"sweep {path}: {error.strerror}") from None
     except (ValidationError, yaml.YAMLError) as error:
@@ -72,7 +78,7 @@ def points(sweep: Sweep) -> Iterator[Point]:
     for ranks in sweep.ranks:
         for values in itertools.product(*sweep.grid.values()):
             chosen = sweep.set | dict(zip(sweep.grid, values, strict=True))
-            yield Point(ranks, tuple(_overrides(chosen)))
+            yield Point(ranks, (*_overrides(chosen), *sweep.overrides))
 
 
 def run_sweep(sweep: Sweep, records: Path) -> tuple[int, int]:
