@@ -134,7 +134,8 @@ def _show(folder: Path, index: Index) -> None:
         nodata = "NaN" if layout.dtype.startswith("float") else layout.nodata
         typer.echo(
             f"\n{name}: {layout.samples} samples, {layout.dropped} mostly empty chips "
-            f"dropped, {len(layout.shards)} shard file(s); sensor {layout.sensor or 'unknown'}, nodata {nodata}",
+            f"dropped, {len(layout.shards)} shard file(s); sensor {layout.sensor or 'unknown'}, "
+            f"nodata {nodata}"
         )
         table = Table("band")
         table.add_column("mean", justify="right")
