@@ -1,5 +1,6 @@
 """How a rank's process ends: together when all is well, at once when not."""
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -19,6 +20,7 @@ def ranked(action: Callable[[], object]) -> None:
     in a collective notice; one that succeeds waits for the others. The interpreter is not shut
     down in order: right after a collective that may abort.
     """
+    faulthandler.enable()  # a bus error in a mapped file has no other voice
     environment = discover()
     where = f"rank {environment.rank} of {environment.world_size} on {environment.host}"
     code = 0

@@ -31,7 +31,7 @@ def outlook(run: RunConfig, world_size: int) -> str:
     samples = global_batch * run.train.steps
     flops = 3 * model.mae_forward_flops(bands, run.data.chip, run.objective.mask_ratio)
     memory = predict(run, bands, world_size)
-    causes = ", ".join(f"{name} {value / GIB:.2f}" for name, value in vars(memory).items())
+    causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())
     height, width = run.data.chip
     return "\n".join(
         [
@@ -47,6 +47,6 @@ def outlook(run: RunConfig, world_size: int) -> str:
             f"steps         {run.train.steps:,} = {samples:,} samples = "
             f"{samples / len(dataset):.2f} epochs",
             f"FLOPs         {flops * global_batch:.3g} a step, forward and backward",
-            f"memory        {memory.total / GIB:.2f} GiB a rank predicted ({causes})",
+            f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})",
         ]
     )
