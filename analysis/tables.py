@@ -73,9 +73,14 @@ def throughput(comparison: Comparison) -> Table:
     rows = [_throughput_row(scaled, best[scaled.point.devices]) for scaled in comparison.scaled]
     table = _without_empty(head, rows, {"p10 to p90": "spread", "MFU": "MFU"})
     table = _without_constant(table, ("nodes", "micro-batch", "accumulation", "runs"))
-    peaks = {(s.point.peak_flops_per_s, s.point.peak_source) for s in comparison.scaled}
-    for peak, source in sorted((peak or 0.0, source) for peak, source in peaks if source):
-        table.notes.append(f"MFU against {flops(peak)} a device, {source}.")
+    peaks: dict[str, list[float]] = {}
+    for point in (scaled.point for scaled in comparison.scaled):
+        if point.peak_source and point.peak_flops_per_s:
+            peaks.setdefault(point.peak_source, []).append(point.peak_flops_per_s)
+    for source, values in sorted(peaks.items()):
+        low, high = flops(min(values)), flops(max(values))
+        extent = low if low == high else f"{low} to {high}"
+        table.notes.append(f"MFU against {extent} a device, {source}.")
     return table
 
 

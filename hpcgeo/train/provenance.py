@@ -56,7 +56,8 @@ def commit() -> tuple[str | None, bool | None]:
 
 def command() -> str:
     """Return the command line, with the program's name alone."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return " ".join(["hpcgeo" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def _git(root: Path, *arguments: str) -> str:
