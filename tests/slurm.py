@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -71,7 +72,11 @@ class Slurm:
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("SLURM", "SBATCH", "OMPI", "PMI"))
-        } | {"SLURM_CONF": str(folder / "slurm.conf")}
+        } | {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            # `hpcgeo` is that of the tests, also where its environment is not activated.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
 
     def run(
         self, *command: object, env: Mapping[str, str] | None = None

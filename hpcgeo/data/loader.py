@@ -4,6 +4,7 @@ Step s covers the global positions [s G, (s + 1) G), G = micro_batch x accumulat
 micro-batch a of rank r takes the (a x world + r)-th portion. All there is to resume is the step.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,7 @@ class Loader:
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="forkserver" if workers else None,
+            worker_init_fn=_leave_stopping_to_the_rank,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: the run's random numbers are left alone
         )
@@ -115,3 +117,11 @@ class _Batches(TorchDataset[Batch]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_stopping_to_the_rank(worker: int) -> None:
+    """Ignore what asks a run to stop: launchers signal whole process groups, and the rank still
+    wants batches for the step it finishes.
+    """
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

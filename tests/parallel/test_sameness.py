@@ -88,3 +88,12 @@ def test_every_strategy_trains_as_one_process(alone, name, group_size, ranks, ac
 
 def test_the_loss_falls(alone) -> None:
     assert alone[0][-1] < alone[0][0]
+
+
+@pytest.mark.parametrize("name", ["DDP", "FULL_SHARD"])
+def test_bfloat16_follows_float32(alone, name: str) -> None:
+    """The arithmetic is bfloat16, the weights and the optimizer are not."""
+    for losses, _, parameters in on_ranks(train, 2, name, None, 1, "bfloat16"):
+        assert losses == pytest.approx(alone[0], abs=2e-2)
+        assert losses != pytest.approx(alone[0], abs=1e-6)
+        assert all(value.dtype == np.float32 for value in parameters.values())
