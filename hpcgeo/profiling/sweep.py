@@ -5,20 +5,20 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from hpcgeo.config import RunConfig
+from hpcgeo.config import SYNTHETIC, RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.log import log, track
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.records import Record, append, read
 from hpcgeo.strategies import strategy
-from hpcgeo.train.provenance import commit, versions
+from hpcgeo.train.provenance import commit
+from hpcgeo.train.record import stated
 
 TIMEOUT_S = 3600
 
@@ -158,28 +158,13 @@ def _launcher(sweep: Sweep, ranks: int) -> Sequence[str]:
 
 
 def _failure(sweep: Sweep, run: RunConfig, point: Point, error: str) -> Record:
-    head, dirty = commit()
+    fields = stated(run, point.ranks)
+    del fields["config"]["run"]
     return Record(
-        kind="measured",
         status="failed",
         error=error,
-        machine=run.launch.machine,
         device="not started",
         nodes=sweep.nodes(point.ranks),
-        world_size=point.ranks,
-        model=run.model.name,
-        objective=run.objective.name,
-        chip=run.data.chip,
-        strategy=run.parallel.strategy,
-        group_size=run.parallel.group_size,
-        dtype=run.train.dtype,
-        micro_batch=run.train.micro_batch,
-        accumulate=run.train.accumulate,
-        global_batch=run.train.micro_batch * run.train.accumulate * point.ranks,
-        data="synthetic" if run.data.path == "synthetic" else "shards",
-        versions=versions(),
-        commit=head,
-        dirty=dirty,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        config=run.model_dump(mode="json", exclude={"run"}),
+        data=SYNTHETIC if run.data.path == SYNTHETIC else "shards",
+        **fields,
     )

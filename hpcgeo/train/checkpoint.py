@@ -22,12 +22,18 @@ from hpcgeo.parallel.topology import on_rank_0
 class Checkpoints:
     """The checkpoints of one run; every rank calls every method."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        """Keep the newest `keep` checkpoints below `folder`."""
+    def __init__(self, folder: Path, keep: int, *, global_batch: int, data: str) -> None:
+        """Keep the newest `keep` checkpoints below `folder`.
+
+        Args:
+            global_batch: samples of a step; with another one the order of samples would break.
+            data: digest of the data set, likewise.
+        """
         self.folder = folder
         self.keep = keep
+        self._order = {"global_batch": global_batch, "data": data}
 
-    def save(self, step: int, global_batch: int, engine: Engine) -> None:
+    def save(self, step: int, engine: Engine) -> None:
         """Write the state after `step` steps, unless it is there."""
         final = self.folder / f"step-{step:08d}"
         aside = final.with_suffix(".partial")
@@ -36,15 +42,15 @@ class Checkpoints:
         on_rank_0(lambda: shutil.rmtree(aside, ignore_errors=True))
         save(engine.state(), checkpoint_id=aside)
         dist.barrier()
-        on_rank_0(lambda: self._finish(aside, final, step, global_batch))
+        on_rank_0(lambda: self._finish(aside, final, step))
 
-    def restore(self, global_batch: int, engine: Engine) -> int:
+    def restore(self, engine: Engine) -> int:
         """Load the newest checkpoint and return its step; 0 where there is none.
 
         Raises:
-            InputError: the run had another global batch, so its order of samples would break.
+            InputError: the run had another global batch or another data set.
         """
-        found = on_rank_0(lambda: self._newest(global_batch))
+        found = on_rank_0(self._newest)
         if found is None:
             return 0
         folder, step = found
@@ -59,23 +65,27 @@ class Checkpoints:
             int(path.parent.name[5:]) for path in self.folder.glob("step-*[0-9]/step.json")
         )
 
-    def _newest(self, global_batch: int) -> tuple[Path, int] | None:
+    def _newest(self) -> tuple[Path, int] | None:
         steps = self.steps()
         if not steps:
             return None
         folder = self.folder / f"step-{steps[-1]:08d}"
         saved = json.loads((folder / "step.json").read_text())
-        if saved["global_batch"] != global_batch:
+        if saved["global_batch"] != self._order["global_batch"]:
             raise InputError(
                 f"{folder} was written with a global batch of {saved['global_batch']}, this run "
-                f"has {global_batch}: choose train.micro_batch x train.accumulate x ranks = "
-                f"{saved['global_batch']}"
+                f"has {self._order['global_batch']}: choose train.micro_batch x train.accumulate x "
+                f"ranks = {saved['global_batch']}"
+            )
+        if saved["data"] != self._order["data"]:
+            raise InputError(
+                f"{folder} was written while reading other data: the data set has been built anew "
+                f"since, so its samples have another order; choose another run.dir"
             )
         return folder, saved["step"]
 
-    def _finish(self, aside: Path, final: Path, step: int, global_batch: int) -> None:
-        content = json.dumps({"step": step, "global_batch": global_batch})
-        (aside / "step.json").write_text(content)
+    def _finish(self, aside: Path, final: Path, step: int) -> None:
+        (aside / "step.json").write_text(json.dumps({"step": step, **self._order}))
         aside.rename(final)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder / f"step-{old:08d}")

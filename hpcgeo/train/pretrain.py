@@ -62,8 +62,13 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
     environment = discover()
     parts = build(run, environment)
     folder = on_rank_0(lambda: claim(run))
-    checkpoints = Checkpoints(folder / "checkpoints", run.checkpoint.keep)
-    first_step = checkpoints.restore(parts.global_batch, parts.engine)
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        run.checkpoint.keep,
+        global_batch=parts.global_batch,
+        data=parts.dataset.digest,
+    )
+    first_step = checkpoints.restore(parts.engine)
     on_rank_0(lambda: begin(run, folder, first_step))
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
@@ -159,7 +164,7 @@ def _loop(
         step += 1
         last = stopping or step == run.train.steps
         if every and (last or step % every == 0):
-            checkpoints.save(step, parts.global_batch, engine)
+            checkpoints.save(step, engine)
         if run.train.reconstruct_every and step % run.train.reconstruct_every == 0:
             _reconstruct(run, parts, folder, step)
     if stop.requested():

@@ -25,36 +25,42 @@ def describe(
         data: 'synthetic' or 'shards'.
         hosts: the host of every rank.
     """
-    head, dirty = commit()
-    model = architecture(run.model.name)
     device = device_name(topology.device, hosts.count(hosts[topology.rank]))
     return Record(
-        kind="measured",
-        machine=run.launch.machine,
         device=device,
         hosts=sorted(set(hosts)),
         nodes=len(set(hosts)),
-        world_size=topology.world_size,
-        model=run.model.name,
-        parameters=model.mae_parameters(bands),
-        objective=run.objective.name,
+        parameters=architecture(run.model.name).mae_parameters(bands),
         bands=bands,
-        chip=run.data.chip,
-        strategy=run.parallel.strategy,
-        group_size=run.parallel.group_size,
-        dtype=run.train.dtype,
-        micro_batch=run.train.micro_batch,
-        accumulate=run.train.accumulate,
-        global_batch=meter.global_batch,
         data=data,
-        versions=versions(),
-        commit=head,
-        dirty=dirty,
         command=command(),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        config=run.model_dump(mode="json"),
+        **stated(run, topology.world_size),
         **_measured(run, topology, meter, bands, device),
     )
+
+
+def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
+    """Return the fields of a record that are known before anything runs."""
+    head, dirty = commit()
+    return {
+        "kind": "measured",
+        "machine": run.launch.machine,
+        "world_size": world_size,
+        "model": run.model.name,
+        "objective": run.objective.name,
+        "chip": run.data.chip,
+        "strategy": run.parallel.strategy,
+        "group_size": run.parallel.group_size,
+        "dtype": run.train.dtype,
+        "micro_batch": run.train.micro_batch,
+        "accumulate": run.train.accumulate,
+        "global_batch": run.train.micro_batch * run.train.accumulate * world_size,
+        "versions": versions(),
+        "commit": head,
+        "dirty": dirty,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "config": run.model_dump(mode="json"),
+    }
 
 
 def _measured(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -156,6 +157,16 @@ def test_another_run_in_the_folder_is_refused_with_the_difference(whole: Path) -
     assert code == 2
     assert "global batch of 16, this run has 32" in said
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_data_set_built_anew_is_refused(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for file in folder.glob("checkpoints/*/step.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"data": "another digest"}))
+    code, said = train(folder, 1)
+    assert code == 2
+    assert "has been built anew since" in said
 
 
 def test_a_killed_rank_takes_the_others_down(tmp_path: Path) -> None:
