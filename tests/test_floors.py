@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Below the ground: what every floor may use.
-CELLAR = {"", "errors", "tables", "log"}
+CELLAR = {"", "errors", "files", "tables", "log"}
 FLOORS = {
-    **dict.fromkeys(["", "errors", "facts", "recipes"], -2),
+    **dict.fromkeys(["", "errors", "files", "facts", "recipes"], -2),
     **dict.fromkeys(["tables", "log"], -1),
     **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "config"], 0),
     **dict.fromkeys(["plan", "data", "models"], 1),

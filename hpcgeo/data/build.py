@@ -15,7 +15,7 @@ import numpy as np
 
 from hpcgeo.data.chips import num_windows
 from hpcgeo.data.executors import Map
-from hpcgeo.data.files import sha256, write_csv, write_text
+from hpcgeo.data.files import sha256, write_csv
 from hpcgeo.data.index import NAME, File, Index, Layout, ShardFile, load
 from hpcgeo.data.moments import Moments
 from hpcgeo.data.settings import Settings
@@ -24,6 +24,7 @@ from hpcgeo.data.shards import build as build_shard
 from hpcgeo.data.sources import Found, Source, find, inspect
 from hpcgeo.data.unusable import Skipped
 from hpcgeo.errors import InputError
+from hpcgeo.files import write_text
 from hpcgeo.log import log, track
 from hpcgeo.sensors import sensor
 

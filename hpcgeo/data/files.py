@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, flushed to disk, then renamed."""
+"""The files of a data set: HDF5 that survives a full disk, tables, checksums."""
 
 import csv
 import hashlib
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import h5py
 
-PARTIAL = ".partial"
+from hpcgeo.files import aside, write_text
+
 _PAGE = 4096
 
 
@@ -48,7 +49,7 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     Raises:
         OSError: the file could not be written, with its errno; nothing is left behind.
     """
-    with _aside(path) as partial, _Deaf(partial, "w+") as file:
+    with aside(path) as partial, _Deaf(partial, "w+") as file:
         with h5py.File(
             file,
             "w",
@@ -59,14 +60,6 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
             yield hdf5
         if file.error is not None:
             raise file.error
-        os.fsync(file.fileno())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with _aside(path) as partial, partial.open("wb") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))  # names may be in another encoding
-        file.flush()
         os.fsync(file.fileno())
 
 
@@ -86,19 +79,3 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,6 +1,5 @@
 """Job scripts: one template, filled from the facts of a machine and of a job."""
 
-import os
 import re
 import textwrap
 from functools import cache
@@ -10,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import Field, ValidationError, field_validator
 
 from hpcgeo.errors import InputError
+from hpcgeo.files import write_text
 from hpcgeo.machines import Line, Row, machine
 from hpcgeo.tables import find, read
 
@@ -108,10 +108,8 @@ def write(path: Path, text: str) -> bool:
     if path.exists() and path.read_text("utf-8") == text:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, "utf-8")
-    aside.chmod(0o755)
-    aside.replace(path)
+    write_text(path, text)
+    path.chmod(0o755)
     return True
 
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from hpcgeo.files import aside
+
 GAP = 4
 HEADER = 16
 HOLE = 0.5
@@ -40,9 +42,8 @@ def save(path: Path, columns: Mapping[str, Tensor], bands: Sequence[str]) -> Non
         left = number * image.width // len(columns) + GAP
         ImageDraw.Draw(page).text((left, 2), title, fill="black")
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    page.save(aside, format="PNG")
-    aside.replace(path)
+    with aside(path) as partial:
+        page.save(partial, format="PNG")
 
 
 def spread_out(count: int, total: int) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from hpcgeo.config import RunConfig
 from hpcgeo.data.dataset import Dataset
 from hpcgeo.data.loader import Batch, Loader, open_dataset
 from hpcgeo.data.transforms import Views
+from hpcgeo.files import write_text
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.launch.preemption import Stop
 from hpcgeo.launch.rendezvous import master
@@ -28,7 +29,7 @@ from hpcgeo.train import pictures
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
-from hpcgeo.train.run_folder import begin, claim, write
+from hpcgeo.train.run_folder import begin, claim
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.zoo import architecture
 
@@ -197,7 +198,7 @@ def _conclude(
         hosts=hosts,
     )
     if environment.rank == 0 and meter.measured():
-        write(folder / "record.json", record.model_dump_json() + "\n")
+        write_text(folder / "record.json", record.model_dump_json() + "\n")
     return record
 
 

@@ -9,7 +9,6 @@ reconstructions/   pictures: input, masked, reconstruction
 """
 
 import json
-import os
 from pathlib import Path
 
 import yaml
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from hpcgeo.config import RunConfig, differences
 from hpcgeo.errors import InputError
+from hpcgeo.files import write_text
 
 
 def claim(run: RunConfig) -> Path:
@@ -35,27 +35,17 @@ def claim(run: RunConfig) -> Path:
         elif any(folder.iterdir()):
             raise InputError(f"run.dir {folder} is not empty and holds no run: choose another")
         else:
-            write(config, run.to_yaml())
+            write_text(config, run.to_yaml())
     except OSError as error:
         raise InputError(f"run.dir {folder}: {error.strerror}: choose another") from None
     return folder
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file aside, then rename it: under its name it is always whole."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def begin(run: RunConfig, folder: Path, step: int) -> None:
     """Take over the folder from `step` on: its configuration is now this one (knobs that may change
     on resume may differ), and lines of metrics after that step are dropped, to be written again.
     """
-    write(folder / "config.yaml", run.to_yaml())
+    write_text(folder / "config.yaml", run.to_yaml())
     _forget_after(folder / "metrics.jsonl", step)
 
 
@@ -69,7 +59,7 @@ def _forget_after(metrics: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:  # a last line torn by a kill
             continue
-    write(metrics, "".join(kept))
+    write_text(metrics, "".join(kept))
 
 
 def _agree(run: RunConfig, config: Path) -> None:
