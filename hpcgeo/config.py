@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -23,6 +23,8 @@ from hpcgeo.tables import nearest
 FREE: Any = {"free_on_resume": True}
 
 SYNTHETIC = "synthetic"
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Part(BaseModel):
@@ -118,7 +120,7 @@ class Optim(Part):
     )
     min_lr: float = Field(0.0, ge=0, description="learning rate at the last step")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0, description="on matrices; not on biases and norms")
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
 
@@ -137,10 +139,10 @@ class Train(Part):
     log_every: PositiveInt = Field(
         10, description="steps between lines in a job log", json_schema_extra=FREE
     )
-    reconstruct_every: int = Field(
+    reconstruct_every: int | None = Field(
         0,
         ge=0,
-        description="steps between pictures of reconstructions; 0: only at the end",
+        description="steps between pictures of reconstructions; 0: only at the end; null: none",
         json_schema_extra=FREE,
     )
 
@@ -165,7 +167,7 @@ class Launch(Part):
     )
     threads: PositiveInt | None = Field(
         None,
-        description="CPU threads of a rank; by default its share of the cores",
+        description="threads of a rank that drives no GPU; by default its share of the cores",
         json_schema_extra=FREE,
     )
     time_limit: float | None = Field(
@@ -250,6 +252,8 @@ def _text(recipe: str) -> str:
             return Path(recipe).read_text("utf-8")
         except OSError as error:
             raise InputError(f"recipe {recipe}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"recipe {recipe}: not a text file in UTF-8") from None
     known = recipes()
     if recipe not in known:
         raise InputError(

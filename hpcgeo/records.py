@@ -94,11 +94,13 @@ class Record(BaseModel):
 
 
 def append(path: Path, record: Record) -> None:
-    """Append one line to a file of records; the line is written whole or not at all."""
+    """Append one line to a file of records, in one write; a line torn before it stays alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(record.model_dump_json() + "\n")
-        file.flush()
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        torn = size > 0 and file.read(1) != b"\n"
+        file.write(b"\n" * torn + record.model_dump_json().encode() + b"\n")
         os.fsync(file.fileno())
 
 

@@ -51,6 +51,7 @@ def test_overrides_are_dotted_yaml(tmp_path: Path) -> None:
         ("data.augment.scale=[0.5, 0.2]", "the range needs 0 < low <= high"),
         ("optim.warmup_steps=500", "optim.warmup_steps 500 is longer than train.steps 100"),
         ("run=[", "not YAML"),
+        ("optim.betas=[1.5, 0.9]", r"optim\.betas\.0 = 1\.5: Input should be less than 1"),
     ],
 )
 def test_bad_overrides_name_key_value_and_rule(override: str, message: str) -> None:

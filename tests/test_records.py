@@ -38,6 +38,15 @@ def test_appended_records_come_back(tmp_path: Path) -> None:
     assert RECORD.layout == "HYBRID_SHARD(2)"
 
 
+def test_a_torn_line_does_not_swallow_the_next_one(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"kind": "meas')
+    append(file, RECORD)
+    torn, whole = file.read_text().splitlines()
+    assert torn == '{"kind": "meas'
+    assert Record.model_validate_json(whole) == RECORD
+
+
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30))
 def test_spread(values: list[float]) -> None:
     spread = Spread.of(values)

@@ -51,8 +51,9 @@ def sweep(
 ) -> None:
     """Run a grid here, one point after the other.
 
-    A point recorded with the same configuration and commit is skipped, one that fails is recorded
-    with its cause. Exit code 3 if any failed.
+    A point measured with the same configuration, commit and versions is skipped (never where the
+    tree has uncommitted changes); one that fails is recorded with its cause, and tried again the
+    next time. Exit code 3 if any failed.
 
         hpcgeo-profile sweep profiles/local_vit_tiny.yaml --records records.jsonl
     """

@@ -38,13 +38,17 @@ def train(
 
         hpcgeo train mae_vit_tiny train.steps=50
 
-        torchrun --standalone --nproc-per-node 2 --no-python hpcgeo train mae_vit_tiny
+        torchrun --nproc-per-node 2 --no-python hpcgeo train mae_vit_tiny run.dir=runs/two
 
-        mpirun -n 4 hpcgeo train mae_vit_tiny parallel.strategy=FULL_SHARD
+        mpirun -n 4 hpcgeo train mae_vit_tiny run.dir=runs/four parallel.strategy=FULL_SHARD
 
         srun -N 2 --ntasks-per-node 8 hpcgeo train mae_vit_15b data.path=/path/to/shards
 
-    USR2, TERM or a time limit finish the step, save, and exit with 0.
+    A run means the same on any number of ranks that gives the same global batch: micro_batch x
+    accumulate x ranks.
+
+    USR2 or TERM to the ranks, or a time limit, finish the step, save, and exit with 0. srun and
+    mpirun hand USR2 on to their ranks; torchrun does not.
     """
     run = load(recipe, overrides or [])
     if show:

@@ -21,6 +21,7 @@ from hpcgeo.config import SYNTHETIC, Data
 from hpcgeo.data.dataset import Dataset, ShardDataset
 from hpcgeo.data.draws import shuffled
 from hpcgeo.data.synthetic import SyntheticDataset
+from hpcgeo.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ class Loader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except InputError as error:  # a worker's error comes wrapped in its traceback
+            raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,12 @@ class NativeEngine:
         )
 
     def _reduce_gradients(self, wanted: bool) -> AbstractContextManager[None]:
-        """Reduce gradients over ranks in the last micro-batch of a step alone."""
+        """Average over replicas in the last micro-batch of a step alone.
+
+        Shards are reduced in every micro-batch: until then a rank would hold whole gradients.
+        """
         if isinstance(self.model, FSDPModule):
-            self.model.set_requires_gradient_sync(wanted)
+            self.model.set_requires_all_reduce(wanted)
         elif not wanted:
             assert isinstance(self.model, DistributedDataParallel)
             return self.model.no_sync()

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from hpcgeo.errors import InputError
@@ -72,14 +71,21 @@ def join(
         InputError: rank 0 cannot be reached.
     """
     if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        count = torch.cuda.device_count()
+        if count > 1 and local_rank >= count:
+            raise InputError(
+                f"rank {rank} is number {local_rank} of {local_size} on a host with {count} "
+                f"devices: start one rank a device"
+            )
+        device = torch.device("cuda", local_rank % count)
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
         torch.set_num_threads(threads or share_of_cores(local_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
     if master is None:
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
         return device
     address, port = master
     try:

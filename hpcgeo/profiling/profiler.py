@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
 from hpcgeo.config import RunConfig, load
+from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.records import Record, append
 from hpcgeo.train.meter import Meter
@@ -40,7 +41,8 @@ class Profiler(Meter):
         self._comm_s: list[float] = []
 
     def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
-        if len(self.rows) < self.steps - TRACED_STEPS:
+        traced = len(self.rows) >= self.steps - TRACED_STEPS
+        if not traced or self.topology.device.type != "cpu":
             return super().measure(step)
         with profile(activities=[ProfilerActivity.CPU]) as trace:
             answer, seconds = super().measure(step)
@@ -51,6 +53,11 @@ class Profiler(Meter):
         return self.rows[self.warmup_steps : -TRACED_STEPS]
 
     def extras(self) -> dict[str, Any]:
+        if len(self.rows) < self.steps:
+            raise InputError(
+                f"stopped after {len(self.rows)} of {self.steps} steps: nothing is recorded; give "
+                f"the run more time"
+            )
         if self.topology.device.type != "cpu":
             return {}
         return {
@@ -92,7 +99,7 @@ def configure(
     fixed = [
         f"run.dir={folder}",
         f"train.steps={warmup + steps + TRACED_STEPS}",
-        "train.reconstruct_every=0",
+        "train.reconstruct_every=null",
         "checkpoint.every=0",
         "optim.warmup_steps=0",
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from hpcgeo.config import SYNTHETIC, RunConfig
 from hpcgeo.errors import InputError
@@ -17,10 +17,11 @@ from hpcgeo.log import log, track
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.records import Record, append, read
 from hpcgeo.strategies import strategy
-from hpcgeo.train.provenance import commit
+from hpcgeo.train.provenance import commit, versions
 from hpcgeo.train.record import stated
 
 TIMEOUT_S = 3600
+GRACE_S = 60  # torchrun gives its ranks half of it
 
 
 class Sweep(BaseModel):
@@ -31,7 +32,8 @@ class Sweep(BaseModel):
     recipe: str
     steps: PositiveInt = 20
     warmup: PositiveInt = 5
-    launch: str | None = None  #: command in front, with {ranks} and {nodes}; None: torchrun here
+    #: Command in front, with {ranks} and {nodes}; None: torchrun here.
+    launch: str | None = Field(None, pattern=r"^([^{}]|\{ranks\}|\{nodes\})+$")
     ranks_per_node: PositiveInt | None = None  #: None: all ranks on one node
     set: dict[str, Any] = {}
     ranks: list[PositiveInt]
@@ -69,7 +71,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         return sweep.model_copy(update={"overrides": tuple(overrides)})
     except OSError as error:
         raise InputError(f"sweep {path}: {error.strerror}") from None
-    except (ValidationError, yaml.YAMLError) as error:
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"sweep {path}: {error}") from None
 
 
@@ -89,9 +91,13 @@ def run_sweep(sweep: Sweep, records: Path) -> tuple[int, int]:
     known = read([records]) if records.exists() else []
     todo = []
     for point in points(sweep):
+        run = configure(sweep.recipe, point.overrides, sweep.steps, sweep.warmup, Path("unused"))
+        chosen = strategy(run.parallel.strategy)
         try:
-            run = _checked(sweep, point)
+            chosen.shard_size(point.ranks, run.parallel.group_size)
         except InputError as error:
+            if chosen.parameters != "group" or run.parallel.group_size is None:
+                raise  # no question of how many ranks
             log.info("left out: %s: %s", point, error)
             continue
         if any(_same(record, run, point.ranks) for record in known):
@@ -115,19 +121,21 @@ def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _overrides(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
-
-
-def _checked(sweep: Sweep, point: Point) -> RunConfig:
-    run = configure(sweep.recipe, point.overrides, sweep.steps, sweep.warmup, Path("unused"))
-    strategy(run.parallel.strategy).shard_size(point.ranks, run.parallel.group_size)
-    return run
+            text = yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]
+            yield f"{prefix}{key}={text}"
 
 
 def _same(record: Record, run: RunConfig, ranks: int) -> bool:
+    """Return whether a record is this point, measured by this very code.
+
+    A tree with uncommitted changes may be any code; a failure may have been the machine's.
+    """
+    if record.status != "ok" or record.dirty:
+        return False
     config = run.model_dump(mode="json", exclude={"run"})
-    here = (ranks, config, *commit())
-    return here == (record.world_size, record.config, record.commit, record.dirty)
+    here = (ranks, config, *commit(), versions())
+    known = (record.world_size, record.config, record.commit, record.dirty, record.versions)
+    return here == known
 
 
 def _run(sweep: Sweep, point: Point, records: Path) -> str | None:
@@ -137,14 +145,24 @@ def _run(sweep: Sweep, point: Point, records: Path) -> str | None:
         *("profile", "run", sweep.recipe, *point.overrides),
         *("--steps", str(sweep.steps), "--warmup", str(sweep.warmup), "--records", str(records)),
     ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
+        # The launcher takes its ranks along; killed itself, it would leave them running.
+        process.terminate()
+        try:
+            process.communicate(timeout=GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
         return f"no end within {TIMEOUT_S} s"
-    if not done.returncode:
+    if not process.returncode:
         return None
-    said = [line for line in done.stderr.splitlines() if line.startswith("hpcgeo: ")]
-    return said[0].removeprefix("hpcgeo: ") if said else f"exit code {done.returncode}"
+    said = [line for line in errors.splitlines() if line.startswith("hpcgeo: ")]
+    return said[0].removeprefix("hpcgeo: ") if said else f"exit code {process.returncode}"
 
 
 def _launcher(sweep: Sweep, ranks: int) -> Sequence[str]:

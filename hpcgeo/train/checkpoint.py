@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from hpcgeo.errors import InputError
+from hpcgeo.files import sync_folder, write_text
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import on_rank_0
 
@@ -85,7 +86,10 @@ class Checkpoints:
         return folder, saved["step"]
 
     def _finish(self, aside: Path, final: Path, step: int) -> None:
-        (aside / "step.json").write_text(json.dumps({"step": step, **self._order}))
+        write_text(aside / "step.json", json.dumps({"step": step, **self._order}))
         aside.rename(final)
+        sync_folder(self.folder)
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder / f"step-{old:08d}")
+            folder = self.folder / f"step-{old:08d}"
+            (folder / "step.json").unlink()  # what is half forgotten is no checkpoint
+            shutil.rmtree(folder)

@@ -1,8 +1,10 @@
 """Pretraining: the one place where models, data and parallel meet, and the loop."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -163,6 +165,7 @@ def _loop(
             stop=stop.requested() is not None,
         )
         step += 1
+        _refuse_to_diverge(meter.rows[-1], checkpoints)
         last = stopping or step == run.train.steps
         if every and (last or step % every == 0):
             checkpoints.save(step, engine)
@@ -173,12 +176,26 @@ def _loop(
     return step
 
 
+def _refuse_to_diverge(row: dict[str, Any], checkpoints: Checkpoints) -> None:
+    """End a run whose loss or gradient is not finite before it replaces good checkpoints.
+
+    The numbers are equal on all ranks, so all of them raise.
+    """
+    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+        raise FloatingPointError(
+            f"loss {row['loss']}, gradient norm {row['grad_norm']} at step {row['step']}; "
+            f"checkpoints before it: {checkpoints.steps() or 'none'}; lower optim.base_lr, set "
+            f"optim.clip or lengthen optim.warmup_steps"
+        )
+
+
 def _conclude(
     run: RunConfig, parts: Parts, meter: Meter, environment: Environment, folder: Path, step: int
 ) -> Record:
     """Leave the last picture and the record."""
     if meter.rows:
-        _reconstruct(run, parts, folder, step)
+        if run.train.reconstruct_every is not None:
+            _reconstruct(run, parts, folder, step)
         first, last = meter.rows[0], meter.rows[-1]
         log.info(
             "loss %.4f at step %d, %.4f at step %d",

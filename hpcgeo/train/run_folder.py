@@ -4,12 +4,17 @@ config.yaml        the resolved configuration
 metrics.jsonl      a line per step
 record.json        the profile record
 checkpoints/       training state
+lock               held by the process that writes
 tensorboard/       event file
 reconstructions/   pictures: input, masked, reconstruction
 """
 
+import fcntl
 import json
+import os
+import platform
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 from pydantic import ValidationError
@@ -18,13 +23,16 @@ from hpcgeo.config import RunConfig, differences
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 
+LOCK = "lock"
+_HELD: list[TextIO] = []  #: locks, open for as long as the process lives
+
 
 def claim(run: RunConfig) -> Path:
     """Create the folder of a run, or agree with the run that is there; called by rank 0 alone.
 
     Raises:
         InputError: the folder holds another run (the message shows the difference), or something
-            that is no run, or cannot be written.
+            that is no run, or is in use, or cannot be written.
     """
     folder = run.run.dir
     config = folder / "config.yaml"
@@ -32,9 +40,10 @@ def claim(run: RunConfig) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if config.exists():
             _agree(run, config)
-        elif any(folder.iterdir()):
+        elif any(path.name != LOCK for path in folder.iterdir()):
             raise InputError(f"run.dir {folder} is not empty and holds no run: choose another")
-        else:
+        _lock(folder / LOCK)
+        if not config.exists():
             write_text(config, run.to_yaml())
     except OSError as error:
         raise InputError(f"run.dir {folder}: {error.strerror}: choose another") from None
@@ -44,9 +53,33 @@ def claim(run: RunConfig) -> Path:
 def begin(run: RunConfig, folder: Path, step: int) -> None:
     """Take over the folder from `step` on: its configuration is now this one (knobs that may change
     on resume may differ), and lines of metrics after that step are dropped, to be written again.
+
+    Raises:
+        InputError: the run there has ended and left no checkpoint: it would be done anew.
     """
+    if step == 0 and (folder / "record.json").exists():
+        raise InputError(
+            f"run.dir {folder} holds a run that left no checkpoint: choose another run.dir"
+        )
     write_text(folder / "config.yaml", run.to_yaml())
     _forget_after(folder / "metrics.jsonl", step)
+
+
+def _lock(path: Path) -> None:
+    """Hold the folder until this process ends; the file says who does."""
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "another job"
+        raise InputError(
+            f"run.dir {path.parent} is in use by {owner}: wait for it, or choose another"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    _HELD.append(file)
 
 
 def _forget_after(metrics: Path, step: int) -> None:

@@ -67,6 +67,8 @@ def alone():
         ("DDP", None, 2, 1),
         ("DDP", None, 2, 2),
         ("NO_SHARD", None, 2, 1),
+        ("NO_SHARD", None, 2, 2),
+        ("HYBRID_SHARD", 2, 4, 2),
         ("FULL_SHARD", None, 4, 1),
         ("FULL_SHARD", None, 4, 2),
         ("SHARD_GRAD_OP", None, 4, 1),

@@ -1,8 +1,11 @@
 """The memory form against what real ranks hold, and against published figures."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 
 from hpcgeo.config import Objective, Optim, load
 from hpcgeo.objectives.mae import MAE
@@ -14,6 +17,12 @@ from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
 
 
+def _fsdp_parameters(objective: torch.nn.Module) -> list[Any]:
+    modules = (module for module in objective.modules() if isinstance(module, FSDPModule))
+    groups = (module._get_fsdp_state()._fsdp_param_group for module in modules)
+    return [parameter for group in groups if group for parameter in group.fsdp_params]
+
+
 def held(name: str, group_size: int | None) -> tuple[int, int, int]:
     """Train one step; return the bytes of parameters, gradients and moments of this rank."""
     chosen, world = strategy(name), dist.get_world_size()
@@ -23,10 +32,15 @@ def held(name: str, group_size: int | None) -> tuple[int, int, int]:
     with torch.device("meta"):
         objective = MAE(architecture("vit_small"), 3, Objective())
     engine = NativeEngine(
-        objective, topology, optim=Optim(), dtype=torch.float32, accumulate=1, seed=0
+        objective, topology, optim=Optim(), dtype=torch.float32, accumulate=2, seed=0
     )
     inputs = {"images": torch.randn(1, 3, 32, 32), "noise": torch.rand(1, 16)}
+    # Whole gradients must not pile up between micro-batches: look before the last one.
     engine.forward_backward([inputs])
+    if name != "DDP":
+        parameters = _fsdp_parameters(objective)
+        assert parameters and all(p.unsharded_accumulated_grad is None for p in parameters)
+    engine.forward_backward([inputs, inputs])
 
     def local(tensor: torch.Tensor) -> int:
         own = tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -8,8 +8,12 @@ import pytest
 import yaml
 
 from hpcgeo.errors import InputError
+from hpcgeo.profiling import sweep as sweep_module
+from hpcgeo.profiling.profiler import configure
 from hpcgeo.profiling.sweep import load_sweep, points
 from hpcgeo.records import Record, read
+from hpcgeo.train.provenance import commit
+from hpcgeo.train.record import stated
 from hpcgeo.zoo import architecture
 
 PROFILES = Path(__file__).parents[2] / "profiles"
@@ -75,10 +79,45 @@ def test_a_failure_is_a_record_with_its_cause(swept: tuple[Path, Path, list[Reco
 
 def test_what_is_recorded_is_skipped(swept: tuple[Path, Path, list[Record]]) -> None:
     file, records, before = swept
+    if commit()[1]:
+        pytest.skip("a tree with uncommitted changes is measured anew")
     done = hpcgeo("sweep", file, "--records", records)
-    assert done.returncode == 0, done.stderr
-    assert "0 measured, 0 failed" in done.stdout
-    assert read([records]) == before
+    assert done.returncode == 3, done.stderr
+    assert "0 measured, 2 failed" in done.stdout  # failures are tried again
+    assert read([records])[: len(before)] == before
+
+
+def test_a_typo_is_no_empty_sweep(swept: tuple[Path, Path, list[Record]]) -> None:
+    file, records, _ = swept
+    done = hpcgeo("sweep", file, "train.micro_bach=4", "--records", records)
+    assert done.returncode == 2
+    assert "unknown knob 'train.micro_bach'" in done.stderr
+
+
+def test_a_run_that_is_stopped_early_is_not_recorded(tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    knobs = [f"{key}={value}" for key, value in SMALL.items()]
+    done = hpcgeo("run", "mae_vit_tiny", *knobs, "launch.time_limit=0.001", "--records", records)
+    assert done.returncode == 2
+    assert "stopped after 1 of 28 steps: nothing is recorded" in done.stderr
+    assert not records.exists()
+
+
+def test_only_what_this_very_code_measured_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = configure("mae_vit_tiny", [], 4, 2, Path("unused"))
+    monkeypatch.setattr(sweep_module, "commit", lambda: ("abc", False))
+    config = run.model_dump(mode="json", exclude={"run"})
+    fields = stated(run, 2) | {"commit": "abc", "dirty": False, "config": config}
+    record = Record(device="CPU", nodes=1, data="synthetic", **fields)
+    assert sweep_module._same(record, run, 2)
+    assert not sweep_module._same(record, run, 4)
+    for change in (
+        {"status": "failed"},
+        {"commit": "def"},
+        {"dirty": True},
+        {"versions": {"torch": "2.7"}},
+    ):
+        assert not sweep_module._same(record.model_copy(update=change), run, 2)
 
 
 @pytest.mark.parametrize("path", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)

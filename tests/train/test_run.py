@@ -148,7 +148,8 @@ def test_a_time_limit_stops_and_the_same_command_goes_on(whole: Path, tmp_path: 
 
 
 def test_another_run_in_the_folder_is_refused_with_the_difference(whole: Path) -> None:
-    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    files = [path for path in whole.rglob("*") if path.is_file() and path.name != "lock"]
+    before = {path: path.read_bytes() for path in files}
     code, said = train(whole, 1, "seed=7", "optim.base_lr=0.5")
     assert code == 2
     assert "holds another run" in said
@@ -157,6 +158,37 @@ def test_another_run_in_the_folder_is_refused_with_the_difference(whole: Path) -
     assert code == 2
     assert "global batch of 16, this run has 32" in said
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_finished_run_without_checkpoints_is_not_done_again(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "checkpoints")
+    code, said = train(folder, 1)
+    assert code == 2
+    assert "holds a run that left no checkpoint" in said
+    assert len(metrics(folder)) == STEPS
+
+
+def test_two_jobs_never_share_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (first,) = start(folder, 1, "train.steps=4000")
+    wait_for_step(first, folder, 3)
+    code, said = train(folder, 1, "train.steps=4000")
+    first.kill()
+    first.communicate()
+    assert code == 2
+    assert f"is in use by process {first.pid} on " in said
+
+
+def test_a_diverging_run_ends_before_it_replaces_good_checkpoints(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    knobs = ["optim.base_lr=1e30", "optim.clip=null", "optim.warmup_steps=0", "checkpoint.every=1"]
+    code, said = train(folder, 2, *knobs)
+    assert code == 1
+    last = metrics(folder)[-1]
+    assert f"at step {last['step']}; checkpoints before it: [" in said
+    assert not (folder / "checkpoints" / f"step-{last['step']:08d}").exists()
 
 
 def test_a_data_set_built_anew_is_refused(whole: Path, tmp_path: Path) -> None:
