@@ -35,6 +35,10 @@ class Dataset(Protocol):
         """Names of the bands."""
 
     @property
+    def sensor(self) -> str | None:
+        """Row of the sensors that the bands are of, where known."""
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a sample."""
 
@@ -87,6 +91,7 @@ class ShardDataset:
         self._ends = np.cumsum(samples)
         self._firsts = self._ends - samples
         self._open: dict[int, _Shard] = {}
+        self.sensor = row.sensor
         self.bands, self.nodata, self.dtype = row.bands, row.nodata, np.dtype(row.dtype)
         self.shape = len(row.bands), index.chip, index.chip
         self.mean = np.array([0.0 if mean is None else mean for mean in row.mean])

@@ -111,6 +111,7 @@ class SyntheticDataset:
 
     kind: Literal["synthetic"] = "synthetic"
     nodata = None
+    sensor = None
     dtype = np.dtype(np.uint8)
 
     def __init__(self, shape: tuple[int, int, int], num_samples: int = 65536) -> None:

@@ -1,5 +1,6 @@
 """Reconstructions one can look at: input, masked, reconstruction, a row per sample, as PNG."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,31 +10,33 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from hpcgeo.files import aside
+from hpcgeo.sensors import sensor
 
 GAP = 4
 HEADER = 16
 HOLE = 0.5
+#: Red, green, blue; and what bands are called where no sensor is known.
+VISIBLE_NM = (665.0, 560.0, 490.0)
+WORDS_NM = dict(zip(("red", "green", "blue", "nir"), (*VISIBLE_NM, 842.0), strict=True))
 SMALLEST = 160  #: chips below this many pixels are enlarged
 
 Picture = NDArray[np.float32]
 
 
-def save(path: Path, columns: Mapping[str, Tensor], bands: Sequence[str]) -> None:
+def save(path: Path, columns: Mapping[str, Tensor], shown: Sequence[int]) -> None:
     """Write a picture with a column per tensor.
 
     Args:
         path: of the PNG, written aside and renamed.
         columns: title -> tensor (B, C, h, w), all of one shape; the first one sets the contrast of
             each sample, NaN is grey.
-        bands: their names; red, green and blue are shown where they are, else the first band.
+        shown: the bands to show as red, green and blue; see `visible`.
     """
-    colour = [bands.index(name) for name in ("red", "green", "blue") if name in bands]
-    chosen = colour if len(colour) == 3 else [0, 0, 0]
-    values = [column[:, chosen].float().cpu().numpy() for column in columns.values()]
+    values = [column[:, list(shown)].float().cpu().numpy() for column in columns.values()]
     low, high = np.percentile(values[0], [1, 99], axis=(1, 2, 3), keepdims=True)
-    shown = [_stretch(value, low, high) for value in values]  # (B, 3, h, w) each
+    stretched = [_stretch(value, low, high) for value in values]  # (B, 3, h, w) each
     rows = [
-        np.concatenate([_frame(column[b]) for column in shown], axis=1) for b in range(len(low))
+        np.concatenate([_frame(column[b]) for column in stretched], axis=1) for b in range(len(low))
     ]
     image = Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
     page = Image.new("RGB", (image.width, image.height + HEADER), "white")
@@ -44,6 +47,21 @@ def save(path: Path, columns: Mapping[str, Tensor], bands: Sequence[str]) -> Non
     path.parent.mkdir(exist_ok=True)
     with aside(path) as partial:
         page.save(partial, format="PNG")
+
+
+def visible(bands: Sequence[str], sensor_name: str | None) -> list[int]:
+    """Return which bands to show as red, green and blue; the first one thrice where none is known.
+
+    >>> visible(["B02", "B03", "B04", "B08"], "sentinel2")
+    [2, 1, 0]
+    """
+    wavelengths = WORDS_NM
+    if sensor_name:
+        wavelengths = {b.name: b.wavelength_nm or math.inf for b in sensor(sensor_name).bands}
+    if not set(bands) <= wavelengths.keys():
+        return [0, 0, 0]
+    known = [wavelengths[name] for name in bands]
+    return [known.index(min(known, key=lambda nm: abs(nm - wanted))) for wanted in VISIBLE_NM]
 
 
 def spread_out(count: int, total: int) -> NDArray[np.int64]:

@@ -255,4 +255,4 @@ def _reconstruct(run: RunConfig, parts: Parts, folder: Path, step: int) -> None:
         titled = {"input": images, "masked": holes, "reconstruction": whole}
         columns = {name: parts.views.denormalise(tensor) for name, tensor in titled.items()}
         path = folder / "reconstructions" / f"step-{step:08d}.png"
-        pictures.save(path, columns, parts.dataset.bands)
+        pictures.save(path, columns, pictures.visible(parts.dataset.bands, parts.dataset.sensor))
