@@ -6,7 +6,7 @@ from torch import Tensor
 
 #: On a CPU plain batched products are faster than the fused kernel up to this many tokens
 #: (forward and backward; benchmarks/attention.py measures the crossing). Elsewhere fused always is.
-PLAIN_UP_TO = {torch.float32: 32, torch.bfloat16: 512}
+PLAIN_UP_TO = {torch.bfloat16: 1024}
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
