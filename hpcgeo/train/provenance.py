@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def device_name(device: torch.device, local_ranks: int) -> str:
     return name if share >= 1 else f"{name} with {share:.2g} of a core"
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions that a number depends on."""
     found = {"python": platform.python_version(), "hpcgeo": hpcgeo.__version__}
@@ -38,9 +40,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def commit() -> tuple[str | None, bool | None]:
-    """Return the commit of the checkout this package runs from, and whether it has changes.
+    """Return the commit of the checkout this package runs from, and whether its code has changes.
 
+    Records in profiles/records are no code: a sweep that appends to them leaves the tree clean.
     (None, None) for an installed package.
     """
     root = Path(hpcgeo.__file__).parents[1]
@@ -48,7 +52,8 @@ def commit() -> tuple[str | None, bool | None]:
         return None, None
     try:
         head = _git(root, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+        code = (".", ":(exclude)profiles/records")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *code)
     except (OSError, subprocess.SubprocessError):
         return None, None
     return head, bool(changes)

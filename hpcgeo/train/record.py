@@ -76,7 +76,6 @@ def _measured(
         bands, run.data.chip, run.objective.mask_ratio
     )
     model_flops = 3.0 * forward * meter.global_batch
-    peak = {"peak_flops_per_s": None, "peak_source": None} | _tabled_peak(device, run.train.dtype)
     fields = {
         "warmup_steps": meter.warmup_steps,
         "step_s": step_s,
@@ -85,11 +84,11 @@ def _measured(
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
         "memory_source": "reserved" if topology.device.type == "cuda" else "resident",
         "model_flops": model_flops,
-        **peak,
+        **_tabled_peak(device, run.train.dtype),
         **extras,
     }
-    if fields["peak_flops_per_s"]:
-        available = fields["peak_flops_per_s"] * topology.world_size * step_s.median
+    if peak := fields.get("peak_flops_per_s"):
+        available = peak * topology.world_size * step_s.median
         fields["mfu"] = model_flops / available
     return fields
 

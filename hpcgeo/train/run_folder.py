@@ -4,9 +4,9 @@ config.yaml        the resolved configuration
 metrics.jsonl      a line per step
 record.json        the profile record
 checkpoints/       training state
-lock               held by the process that writes
 tensorboard/       event file
 reconstructions/   pictures: input, masked, reconstruction
+lock               held by the process that writes
 """
 
 import fcntl
