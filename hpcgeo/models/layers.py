@@ -1,6 +1,9 @@
 """Transformer blocks with a plain or a gated MLP.
 
 Letters: B batch, T tokens, W width, M hidden, H heads, d = W / H.
+
+Tensor parallelism cuts a block by the strings of `Block.tensor_plan`. A rank then computes some of
+the heads and of the hidden units, which are what it finds in its product: no width is assumed.
 """
 
 import torch.nn.functional as F
@@ -13,22 +16,21 @@ NORM_EPS = 1e-6
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one product for q, k and v."""
+    """Multi-head self-attention with one product for q, k and v.
+
+    The rows of the product are ordered (H, 3, d): a cut between heads is a cut of its rows.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.head_width = width // heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        B, T, W = x.shape
-        # Three views of one product: their gradients join in one pass.
-        q, k, v = (
-            part.view(B, T, self.heads, W // self.heads).transpose(1, 2)  # (B, H, T, d)
-            for part in self.qkv(x).chunk(3, dim=-1)
-        )
-        return self.out(attention(q, k, v).transpose(1, 2).reshape(B, T, W))
+        product = self.qkv(x).unflatten(-1, (-1, 3, self.head_width))  # (B, T, H, 3, d)
+        q, k, v = product.transpose(1, 2).unbind(3)  # (B, H, T, d)
+        return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class PlainMlp(nn.Module):
@@ -44,16 +46,16 @@ class PlainMlp(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """W -> 2 M, SiLU(first half) x second half, M -> W (SwiGLU, arXiv 2002.05202)."""
+    """SiLU(W -> M) x (W -> M), M -> W (SwiGLU, arXiv 2002.05202)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.into = nn.Linear(width, 2 * hidden)
+        self.gate = nn.Linear(width, hidden)
+        self.into = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.into(x).chunk(2, dim=-1)  # (B, T, M) each
-        return self.out(F.silu(gate) * value)
+        return self.out(F.silu(self.gate(x)) * self.into(x))  # (B, T, M) inside
 
 
 class Block(nn.Module):

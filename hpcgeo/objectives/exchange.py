@@ -1,8 +1,8 @@
 """MAE weights under the names of `transformers`' ViTMAEForPreTraining files, and back.
 
-Besides names two things differ: there q, k and v are three matrices (here one), and the patch
-embedding is a convolution with kernel (W, C, p, p) (here a matrix over (p, p, C)). Positions are
-fixed in both, but stand in their files.
+Besides names two things differ: there q, k and v are three matrices (here one, with rows in the
+order of heads), and the patch embedding is a convolution with kernel (W, C, p, p) (here a matrix
+over (p, p, C)). Positions are fixed in both, but stand in their files.
 """
 
 import re
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hpcgeo.errors import InputError
 from hpcgeo.models.positions import sincos_2d
+from hpcgeo.zoo import Architecture
 
 #: Ours -> theirs outside the blocks.
 OUTSIDE = {
@@ -48,20 +49,23 @@ NEWER = {
 
 
 def to_transformers(
-    weights: Mapping[str, Tensor], patch: int, grid: tuple[int, int]
+    weights: Mapping[str, Tensor], architecture: Architecture, grid: tuple[int, int]
 ) -> dict[str, Tensor]:
     """Return the weights of an MAE with plain MLPs under transformers' names.
 
     Args:
         weights: the state dictionary of an MAE.
-        patch: side of a patch in pixels.
+        architecture: of the MAE.
         grid: patches of a chip (rows, columns), for the position embeddings.
     """
     theirs: dict[str, Tensor] = {}
     for name, value in weights.items():
         targets = _targets(name)
         if name == "encoder.embed.weight":
-            value = value.reshape(len(value), patch, patch, -1).permute(0, 3, 1, 2)
+            value = value.unflatten(1, (architecture.patch, architecture.patch, -1))
+            value = value.permute(0, 3, 1, 2)
+        if ".qkv." in name:
+            value = _by_part(value, _heads(name, architecture))
         if name.endswith("_token"):
             value = value.reshape(1, 1, -1)
         for target, part in zip(targets, value.chunk(len(targets)), strict=True):
@@ -77,12 +81,13 @@ def to_transformers(
 
 
 def from_transformers(
-    theirs: Mapping[str, Tensor], names: Mapping[str, Tensor]
+    theirs: Mapping[str, Tensor], architecture: Architecture, names: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return weights for an MAE from a transformers state dictionary.
 
     Args:
         theirs: of a ViTMAEForPreTraining; position embeddings in it are ignored.
+        architecture: of the MAE.
         names: the state dictionary of the MAE to fill, for its names and shapes.
 
     Raises:
@@ -98,6 +103,8 @@ def from_transformers(
         value = torch.cat([known[target] for target in targets])
         if name == "encoder.embed.weight":
             value = value.permute(0, 2, 3, 1)
+        if ".qkv." in name:
+            value = _by_head(value, _heads(name, architecture))
         if value.numel() != mine.numel():
             raise InputError(
                 f"weight {targets[0]!r} has shape {tuple(known[targets[0]].shape)}, which does not "
@@ -105,6 +112,21 @@ def from_transformers(
             )
         weights[name] = value.reshape(mine.shape).contiguous()
     return weights
+
+
+def _heads(name: str, architecture: Architecture) -> int:
+    stack = architecture.encoder if name.startswith("encoder.") else architecture.decoder
+    return stack.heads
+
+
+def _by_part(rows: Tensor, heads: int) -> Tensor:
+    """Return the rows (H, 3, d) of a product for q, k and v in the order (3, H, d)."""
+    return rows.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+
+def _by_head(rows: Tensor, heads: int) -> Tensor:
+    """Return the rows (3, H, d) of a product for q, k and v in the order (H, 3, d)."""
+    return rows.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def _targets(name: str) -> list[str]:

@@ -59,7 +59,7 @@ def peer(normalise: bool, bands: int = 3) -> ViTMAEForPreTraining:
 def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> None:
     theirs = peer(normalise, bands)
     mae = initialised(SMALL, bands, Objective(normalise_target=normalise))
-    mae.load_state_dict(from_transformers(theirs.state_dict(), mae.state_dict()))
+    mae.load_state_dict(from_transformers(theirs.state_dict(), SMALL, mae.state_dict()))
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, bands, CHIP, CHIP, generator=generator)
     noise = torch.rand(4, 36, generator=generator)
@@ -72,7 +72,7 @@ def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> N
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     gradients = {name: p.grad for name, p in mae.named_parameters()}
     wanted = from_transformers(
-        {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}, gradients
+        {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}, SMALL, gradients
     )
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-5, msg=name)
@@ -80,8 +80,8 @@ def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> N
 
 def test_weights_go_out_and_come_back(tmp_path) -> None:
     mae = initialised(SMALL, 3, Objective())
-    exported = to_transformers(mae.state_dict(), SMALL.patch, (6, 6))
-    back = from_transformers(exported, mae.state_dict())
+    exported = to_transformers(mae.state_dict(), SMALL, (6, 6))
+    back = from_transformers(exported, SMALL, mae.state_dict())
     assert all(torch.equal(back[name], value) for name, value in mae.state_dict().items())
 
 
@@ -90,7 +90,7 @@ def test_transformers_reads_what_is_exported_and_we_read_its_file(tmp_path) -> N
     theirs = peer(normalise=True)
     theirs.config.save_pretrained(tmp_path)
     save_file(
-        to_transformers(mae.state_dict(), SMALL.patch, (6, 6)),
+        to_transformers(mae.state_dict(), SMALL, (6, 6)),
         tmp_path / "model.safetensors",
         {"format": "pt"},
     )
@@ -103,16 +103,17 @@ def test_transformers_reads_what_is_exported_and_we_read_its_file(tmp_path) -> N
         rtol=1e-5,
     )
     loaded.save_pretrained(tmp_path / "again")
-    again = from_transformers(load_file(tmp_path / "again" / "model.safetensors"), mae.state_dict())
+    written = load_file(tmp_path / "again" / "model.safetensors")
+    again = from_transformers(written, SMALL, mae.state_dict())
     assert all(torch.equal(again[name], value) for name, value in mae.state_dict().items())
 
 
 def test_foreign_weights_of_another_size_are_refused() -> None:
     mae = initialised(SMALL, 5, Objective())
     with pytest.raises(InputError, match="does not fit encoder"):
-        from_transformers(peer(True, 3).state_dict(), mae.state_dict())
+        from_transformers(peer(True, 3).state_dict(), SMALL, mae.state_dict())
     with pytest.raises(InputError, match="no weight"):
-        from_transformers({}, mae.state_dict())
+        from_transformers({}, SMALL, mae.state_dict())
 
 
 def test_aspect_and_permutation() -> None:
