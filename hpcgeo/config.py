@@ -100,15 +100,51 @@ class Objective(Part):
 
 
 class Parallel(Part):
-    """How the model is spread over ranks."""
+    """How the model is spread over ranks. Ranks = data-parallel ranks x tensor."""
 
+    backend: Literal["native", "deepspeed"] | None = Field(
+        None,
+        description="native: DDP and FSDP2; deepspeed: ZeRO; by default that of the strategy",
+        json_schema_extra=FREE,
+    )
     strategy: str = Field(
         "DDP", description="a row of `hpcgeo list strategies`", json_schema_extra=FREE
     )
     group_size: PositiveInt | None = Field(
         None,
-        description="ranks that together hold one copy; HYBRID_SHARD only",
+        description="ranks that together hold one copy; hybrid strategies only",
         json_schema_extra=FREE,
+    )
+    tensor: PositiveInt = Field(
+        1,
+        description="ranks over which the products of a block are cut (tensor parallelism)",
+        json_schema_extra=FREE,
+    )
+    recompute: Literal["none", "full", "selective"] | PositiveInt = Field(
+        "none",
+        description="activations computed again in backward: none; full: of every block; k: of "
+        "every k-th block; selective: all but matrix products",
+        json_schema_extra=FREE,
+    )
+    compile: bool = Field(False, description="torch.compile for each block", json_schema_extra=FREE)
+    offload: bool = Field(
+        False,
+        description="keep parameters, gradients and optimizer in the host's memory",
+        json_schema_extra=FREE,
+    )
+    reduce_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of gradients while they are summed over ranks; bfloat16 halves the bytes and "
+        "is unstable on some hundred ranks",
+        json_schema_extra=FREE,
+    )
+    forward_prefetch: PositiveInt | None = Field(
+        None,
+        description="blocks gathered ahead in forward; by default one, once the host gets there",
+        json_schema_extra=FREE,
+    )
+    backward_prefetch: PositiveInt | None = Field(
+        None, description="blocks gathered ahead in backward; by default 1", json_schema_extra=FREE
     )
 
 

@@ -132,6 +132,7 @@ class Device(Row):
     flops: dict[str, float] = Field(description="dense matrix products, TFLOP/s by dtype")
     memory: float = Field(description="GiB")
     bandwidth: float = Field(description="TB/s")
+    per_package: int = Field(1, description="devices of a package, linked best among themselves")
     pattern: str = Field(description="regular expression for torch's name of the device")
     source: str
     verify: list[str] = []

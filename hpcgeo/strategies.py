@@ -1,13 +1,15 @@
 """Strategies as data: what each one shards, over which ranks, and what it pays per step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find, read
 
 Over = Literal["none", "group", "world"]
+Backend = Literal["native", "deepspeed"]
 
 
 class Collective(NamedTuple):
@@ -32,52 +34,109 @@ class Collective(NamedTuple):
         return rounds * size * (ranks - 1) / ranks
 
 
+class Layout(NamedTuple):
+    """World size = dp_replicate x dp_shard x tp: copies, ranks a copy is cut over, ranks a matrix
+    product is cut over."""
+
+    dp_replicate: int
+    dp_shard: int
+    tp: int
+
+    @property
+    def data_parallel(self) -> int:
+        """How many ranks read samples of their own."""
+        return self.dp_replicate * self.dp_shard
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A row of facts/strategies.yaml.
 
     Between steps, `parameters`, `gradients` and `optimizer` are whole on every rank ("none") or cut
     over a group or the world. With `reshard_after_forward` a unit is gathered again for backward.
+    `takes` names the knobs of `parallel` for which not every strategy has a use.
     """
 
     name: str
     sentence: str
     source: str
+    backend: Backend
+    takes: tuple[str, ...]
     parameters: Over
     gradients: Over
     optimizer: Over
     reshard_after_forward: bool
     collectives: tuple[Collective, ...]
 
-    def shard_size(self, world_size: int, group_size: int | None = None) -> int:
-        """Return how many ranks together hold one copy of the model.
+    def layout(self, world_size: int, knobs: Mapping[str, Any]) -> Layout:
+        """Return how so many ranks are divided.
 
         Args:
             world_size: all ranks.
-            group_size: ranks that together hold one copy, for HYBRID_SHARD.
+            knobs: of `parallel`, by name.
 
         Raises:
-            InputError: `group_size` is missing, has no effect, or does not divide `world_size`.
+            InputError: the ranks cannot be divided so, or a knob has no effect under this strategy.
         """
-        divisors = [size for size in range(1, world_size + 1) if world_size % size == 0]
-        choices = ", ".join(map(str, divisors))
-        if self.parameters != "group":
-            if group_size is not None:
+        if knobs["backend"] not in (None, self.backend):
+            names = [row.name for row in strategies().values() if row.backend == knobs["backend"]]
+            raise InputError(
+                f"{self.name} is a strategy of parallel.backend={self.backend}: drop "
+                f"parallel.backend={knobs['backend']}, or choose one of {', '.join(names)}"
+            )
+        self._refuse_idle(knobs)
+        tp = knobs["tensor"]
+        if world_size % tp:
+            raise InputError(
+                f"parallel.tensor {tp} does not divide the world of {world_size} ranks: choose one "
+                f"of {_listed(_divisors(world_size))}"
+            )
+        k = self.shard_size(world_size // tp, knobs["group_size"])
+        return Layout(world_size // tp // k, k, tp)
+
+    def shard_size(self, data_parallel: int, group_size: int | None = None) -> int:
+        """Return how many ranks together hold one copy of the optimizer's state.
+
+        Args:
+            data_parallel: ranks that read samples of their own.
+            group_size: ranks that together hold one copy, for strategies that take it.
+
+        Raises:
+            InputError: `group_size` is missing, has no effect, or does not divide the ranks.
+        """
+        self._refuse_idle({"group_size": group_size})
+        if "group_size" in self.takes:
+            divisors = _divisors(data_parallel)
+            if group_size is None:
                 raise InputError(
-                    f"parallel.group_size {group_size} has no effect under {self.name}: drop it, "
-                    f"or set parallel.strategy=HYBRID_SHARD"
+                    f"{self.name} needs parallel.group_size: on {data_parallel} ranks one of "
+                    f"{_listed(divisors)}"
                 )
-            return world_size if self.parameters == "world" else 1
-        if group_size is None:
-            raise InputError(
-                f"{self.name} needs parallel.group_size: on {world_size} ranks one of {choices}"
-            )
-        if group_size not in divisors:
-            raise InputError(
-                f"parallel.group_size {group_size} does not divide the world of {world_size} "
-                f"ranks: choose one of {choices}"
-            )
-        return group_size
+            if group_size not in divisors:
+                raise InputError(
+                    f"parallel.group_size {group_size} does not divide {data_parallel} data-"
+                    f"parallel ranks: choose one of {_listed(divisors)}"
+                )
+        return {"none": 1, "group": group_size or 1, "world": data_parallel}[self.optimizer]
+
+    def _refuse_idle(self, knobs: Mapping[str, Any]) -> None:
+        """Refuse a knob that is set and that this strategy has no use for."""
+        known = {knob for row in strategies().values() for knob in row.takes}
+        for knob in sorted(known - set(self.takes)):
+            if (value := knobs.get(knob)) not in (None, False, 1):
+                users = [row.name for row in strategies().values() if knob in row.takes]
+                raise InputError(
+                    f"parallel.{knob} {value} has no effect under {self.name}: drop it, or choose "
+                    f"parallel.strategy from {', '.join(users)}"
+                )
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 @cache
@@ -88,6 +147,8 @@ def strategies() -> dict[str, Strategy]:
             name=name,
             sentence=row["sentence"],
             source=row["source"],
+            backend=row["backend"],
+            takes=tuple(row["takes"]),
             **row["shard"],
             reshard_after_forward=row["reshard"],
             collectives=tuple(Collective(*cells) for cells in row["pays"]),

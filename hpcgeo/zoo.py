@@ -6,6 +6,7 @@ A multiply-add counts 2 FLOPs; only matrix products count. Every form is held ag
 module by a test.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +95,21 @@ class Architecture:
                 f"lower it or enlarge data.chip"
             )
         return visible
+
+    def refuse_cut(self, tensor: int) -> None:
+        """Refuse tensor parallelism over ranks that do not divide heads and hidden widths.
+
+        Raises:
+            InputError: the message lists what does.
+        """
+        stacks = (self.encoder, self.decoder)
+        common = math.gcd(*(size for stack in stacks for size in (stack.heads, stack.hidden)))
+        if common % tensor:
+            fits = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+            raise InputError(
+                f"parallel.tensor {tensor} does not divide the heads and hidden widths of "
+                f"{self.name} and its decoder: choose one of {fits}"
+            )
 
     def parameters(self, bands: int, classes: int = 0) -> int:
         """Return the encoder's parameters: patch embedding, class token, blocks, last norm, head.

@@ -12,9 +12,12 @@ def volume(name, world_size, group_size=None):
     return sum(collective.volume(world_size, shard_size) for collective in row.collectives)
 
 
-def test_the_five_and_their_sources():
-    names = ["DDP", "NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD", "HYBRID_SHARD"]
-    assert list(strategies()) == names
+def test_the_rows_and_their_sources():
+    native = ["DDP", "NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD", "HYBRID_SHARD"]
+    native += ["HYBRID_SHARD_ZERO2"]
+    zero = ["ZERO0", "ZERO1", "ZERO2", "ZERO3", "ZERO3_HPZ"]
+    assert list(strategies()) == native + zero
+    assert all(row.backend == "native" for row in strategies().values() if row.name in native)
     assert all(row.sentence and row.source for row in strategies().values())
 
 

@@ -6,6 +6,8 @@ Tensor parallelism cuts a block by the strings of `Block.tensor_plan`. A rank th
 the heads and of the hidden units, which are what it finds in its product: no width is assumed.
 """
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ class Attention(nn.Module):
 
     The rows of the product are ordered (H, 3, d): a cut between heads is a cut of its rows.
     """
+
+    tensor_plan: ClassVar = {"qkv": "columns", "out": "rows"}
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -36,6 +40,8 @@ class Attention(nn.Module):
 class PlainMlp(nn.Module):
     """W -> M, GELU, M -> W."""
 
+    tensor_plan: ClassVar = {"into": "columns", "out": "rows"}
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.into = nn.Linear(width, hidden)
@@ -47,6 +53,8 @@ class PlainMlp(nn.Module):
 
 class GatedMlp(nn.Module):
     """SiLU(W -> M) x (W -> M), M -> W (SwiGLU, arXiv 2002.05202)."""
+
+    tensor_plan: ClassVar = {"gate": "columns", "into": "columns", "out": "rows"}
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -66,12 +74,24 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(stack.width, eps=NORM_EPS)
         self.attention = Attention(stack.width, stack.heads)
         self.mlp_norm = nn.LayerNorm(stack.width, eps=NORM_EPS)
-        mlp = {"plain": PlainMlp, "gated": GatedMlp}[stack.mlp]
-        self.mlp = mlp(stack.width, stack.hidden)
+        mlp = GatedMlp if stack.mlp == "gated" else PlainMlp
+        self.mlp: GatedMlp | PlainMlp = mlp(stack.width, stack.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
         return x + self.mlp(self.mlp_norm(x))
+
+    def tensor_plan(self) -> dict[str, str]:
+        """Return how tensor parallelism cuts this block: a word for each of its modules.
+
+        Words: `sequence`, computed on some of the tokens; `gather`, its input is all tokens;
+        `columns`, some of the outputs; `rows`, some of the inputs, the sums scattered over tokens.
+        """
+        plan = {"attention_norm": "sequence", "mlp_norm": "sequence"}
+        for name, module in (("attention", self.attention), ("mlp", self.mlp)):
+            plan[name] = "gather"
+            plan |= {f"{name}.{part}": word for part, word in module.tensor_plan.items()}
+        return plan
 
 
 def blocks(stack: Stack) -> nn.ModuleList:

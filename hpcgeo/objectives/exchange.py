@@ -62,7 +62,7 @@ def to_transformers(
     for name, value in weights.items():
         targets = _targets(name)
         if name == "encoder.embed.weight":
-            value = value.unflatten(1, (architecture.patch, architecture.patch, -1))
+            value = value.reshape(len(value), architecture.patch, architecture.patch, -1)
             value = value.permute(0, 3, 1, 2)
         if ".qkv." in name:
             value = _by_part(value, _heads(name, architecture))
@@ -121,12 +121,12 @@ def _heads(name: str, architecture: Architecture) -> int:
 
 def _by_part(rows: Tensor, heads: int) -> Tensor:
     """Return the rows (H, 3, d) of a product for q, k and v in the order (3, H, d)."""
-    return rows.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+    return rows.reshape(heads, 3, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
 def _by_head(rows: Tensor, heads: int) -> Tensor:
     """Return the rows (3, H, d) of a product for q, k and v in the order (H, 3, d)."""
-    return rows.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
+    return rows.reshape(3, heads, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
 def _targets(name: str) -> list[str]:

@@ -33,9 +33,9 @@ class MAE(nn.Module):
         self.decoder_norm = nn.LayerNorm(narrow, eps=NORM_EPS)
         self.predict = nn.Linear(narrow, architecture.patch**2 * bands)
 
-    def units(self) -> list[nn.Module]:
-        """Return the modules to shard one by one, in the order of their use."""
-        return [*self.encoder.blocks, *self.decoder_blocks]
+    def stacks(self) -> list[list[nn.Module]]:
+        """Return the blocks, in the order of their use; each is one unit to shard."""
+        return [list(self.encoder.blocks), list(self.decoder_blocks)]
 
     def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return the loss.

@@ -1,37 +1,35 @@
 """The engine of PyTorch's own strategies: DDP, and FSDP2 for everything that shards or replicates.
 
-DDP keeps float32 weights and computes under autocast; FSDP2 gathers weights in the dtype of the
-arithmetic. Both reduce gradients and step in float32.
+DDP keeps float32 weights and computes under autocast; FSDP2 keeps float32 weights in shards and
+gathers them in the dtype of the arithmetic. Both sum gradients in `reduce_dtype` and step in
+float32.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.fsdp import (
-    FSDPModule,
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcgeo.config import Optim
-from hpcgeo.models.initialise import draw
+from hpcgeo.config import Optim, Parallel
 from hpcgeo.parallel.engine import Inputs
+from hpcgeo.parallel.spread import local, spread
 from hpcgeo.parallel.topology import Topology
 
-
-class Objective(Protocol):
-    """What is trained: a module whose forward returns named scalars, one of them `loss`."""
-
-    def units(self) -> list[nn.Module]:
-        """Return the modules to shard one by one."""
+#: Optimizer state by parameter, not by group: groups differ between strategies.
+BY_PARAMETER = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 class NativeEngine:
@@ -42,6 +40,7 @@ class NativeEngine:
         objective: nn.Module,
         topology: Topology,
         *,
+        parallel: Parallel,
         optim: Optim,
         dtype: torch.dtype,
         accumulate: int,
@@ -52,16 +51,10 @@ class NativeEngine:
         self.dtype = dtype
         self.accumulate = accumulate
         self.clip = optim.clip
-        self.objective, self.model = spread(objective, topology, dtype, seed)
-        matrices = [p for p in objective.parameters() if p.ndim > 1]
-        vectors = [p for p in objective.parameters() if p.ndim <= 1]
+        self.objective = objective
+        self.model = spread(objective, topology, parallel, dtype, seed)
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": optim.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            betas=optim.betas,
-            fused=True,
+            _groups(objective, optim.weight_decay), betas=optim.betas, fused=True
         )
 
     def forward_backward(self, micro_batches: Iterable[Inputs]) -> dict[str, Tensor]:
@@ -77,20 +70,25 @@ class NativeEngine:
         return totals
 
     def step(self, lr: float) -> Tensor:
-        bound = self.clip if self.clip is not None else torch.inf
-        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), bound)
+        norm = self._norm()
+        if self.clip is not None:
+            # As torch's clip_grad_norm_, epsilon included.
+            shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+            for parameter in self.objective.parameters():
+                gradient = local(parameter.grad)
+                gradient.mul_(shrink.to(gradient.device))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return norm
 
     def evaluate(self, method: str, inputs: Inputs) -> Any:
         with torch.no_grad(), self._autocast():
             return getattr(self.objective, method)(**inputs)
 
     def state(self) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.objective, self.optimizer)
+        model, optimizer = get_state_dict(self.objective, self.optimizer, options=BY_PARAMETER)
         return {"model": model, "optimizer": optimizer}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -99,7 +97,23 @@ class NativeEngine:
             self.optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
+            options=BY_PARAMETER,
         )
+
+    def _norm(self) -> Tensor:
+        """Return the norm of the whole gradient: one sum over all ranks, whatever the strategy.
+
+        Every rank adds the squares of its shards, divided by the ranks that hold the same shard.
+        """
+        squares: dict[int, list[Tensor]] = defaultdict(list)
+        for parameter in self.objective.parameters():
+            squares[_holders(parameter, self.topology.world_size)].append(local(parameter.grad))
+        total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
+        for holders, gradients in squares.items():
+            norms = torch.stack(torch._foreach_norm(gradients))
+            total += (norms.to(total) ** 2).sum() / holders
+        dist.all_reduce(total)
+        return total.sqrt().float()
 
     def _reduce_gradients(self, wanted: bool) -> AbstractContextManager[None]:
         """Average over replicas in the last micro-batch of a step alone.
@@ -118,64 +132,23 @@ class NativeEngine:
         return torch.autocast(self.topology.device.type, self.dtype, enabled=low)
 
 
-def spread(
-    objective: nn.Module, topology: Topology, dtype: torch.dtype, seed: int
-) -> tuple[nn.Module, nn.Module]:
-    """Spread an objective over ranks, in this order.
+def _groups(objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's groups: matrices decay, vectors do not; a fused kernel wants one mesh."""
+    groups: dict[Any, list[nn.Parameter]] = defaultdict(list)
+    for parameter in objective.parameters():
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        groups[parameter.ndim > 1, mesh].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if matrices else 0.0}
+        for (matrices, _), parameters in groups.items()
+    ]
 
-    1. shard (FSDP2): each unit, then the rest, on the meta device;
-    2. materialise this rank's shards, filled with NaN;
-    3. initialise them from (seed, name, row), the same bits for every strategy;
-    4. check that no NaN is left;
-    5. wrap (DDP).
 
-    Returns:
-        the objective, whose parameters are trained, and the module to call.
-
-    Raises:
-        RuntimeError: a parameter was not initialised.
-    """
-    sharded = topology.strategy.name != "DDP"
-    if sharded:
-        _shard(objective, topology, dtype)
-    objective.to_empty(device=topology.device)
-    with torch.no_grad():
-        for name, parameter in objective.named_parameters():
-            parameter.fill_(torch.nan)
-            _initialise(name, parameter, seed)
-            if _local(parameter).isnan().any():
-                raise RuntimeError(f"parameter {name} was not initialised")
-    if sharded:
-        return objective, objective
-    devices = [topology.device] if topology.device.type == "cuda" else None
-    return objective, DistributedDataParallel(
-        objective, device_ids=devices, gradient_as_bucket_view=True, init_sync=False
+def _holders(parameter: Tensor, world_size: int) -> int:
+    """Return how many ranks hold the same shard of a parameter."""
+    if not isinstance(parameter, DTensor):
+        return world_size
+    sizes = zip(parameter.device_mesh.shape, parameter.placements, strict=True)
+    return world_size // math.prod(
+        size for size, placement in sizes if not placement.is_replicate()
     )
-
-
-def _shard(objective: Any, topology: Topology, dtype: torch.dtype) -> None:
-    # Inputs are not cast: the target of the loss stays in float32, the model casts what it embeds.
-    precision = MixedPrecisionPolicy(
-        param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
-    )
-    mesh = topology.mesh()
-    reshard = topology.strategy.reshard_after_forward
-    for unit in objective.units():
-        fully_shard(unit, mesh=mesh, mp_policy=precision, reshard_after_forward=reshard)
-    fully_shard(objective, mesh=mesh, mp_policy=precision, reshard_after_forward=False)
-    register_fsdp_forward_method(objective, "reconstruct")
-
-
-def _initialise(name: str, parameter: Tensor, seed: int) -> None:
-    rows = slice(None)
-    if isinstance(parameter, DTensor):
-        (size, *_), (first, *_) = compute_local_shape_and_global_offset(
-            parameter.shape, parameter.device_mesh, parameter.placements
-        )
-        rows = slice(first, first + size)
-    local = _local(parameter)
-    local.copy_(draw(name, parameter.shape, rows, seed))
-
-
-def _local(parameter: Tensor) -> Tensor:
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

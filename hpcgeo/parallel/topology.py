@@ -1,17 +1,19 @@
 """Who talks to whom: the process group, the device of this rank, and the mesh of a strategy."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from hpcgeo.errors import InputError
-from hpcgeo.strategies import Strategy
+from hpcgeo.machines import device_of
+from hpcgeo.strategies import Layout, Strategy
 
 Answer = TypeVar("Answer")
 
@@ -19,35 +21,109 @@ Answer = TypeVar("Answer")
 TIMEOUT = timedelta(minutes=10)
 
 
+#: Axes of the mesh, the last one over the nearest ranks: it talks the most.
+AXES = ("dp_replicate", "dp_shard", "tp")
+
+
+#: Groups shown of an axis.
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank runs."""
+
+    host: str
+    local_rank: int
+    package: int  #: number of the package of its device on that host
+
+
 @dataclass(frozen=True)
 class Topology:
-    """The place of this rank, and how many ranks hold one copy of the model."""
+    """The place of this rank, and how the ranks are divided.
+
+    Attributes:
+        order: the ranks by host and device, so that neighbours in it are near each other, whatever
+            order the launcher dealt them in: a group fills a package, then a node, then more.
+        places: of every rank.
+    """
 
     rank: int
-    world_size: int
     device: torch.device
     strategy: Strategy
-    shard_size: int
+    layout: Layout
+    order: tuple[int, ...]
+    places: tuple[Place, ...]
+
+    @property
+    def world_size(self) -> int:
+        """All ranks."""
+        return len(self.order)
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this rank among those that read samples of their own."""
+        return self.order.index(self.rank) // self.layout.tp
+
+    @cached_property
+    def mesh(self) -> DeviceMesh:
+        """The mesh (dp_replicate, dp_shard, tp); the last axis only with tensor parallelism."""
+        sizes = self.layout if self.layout.tp > 1 else self.layout[:2]
+        return DeviceMesh(
+            self.device.type,
+            torch.tensor(self.order).reshape(sizes),
+            mesh_dim_names=AXES[: len(sizes)],
+        )
 
     def __str__(self) -> str:
-        copies = self.world_size // self.shard_size
-        return (
-            f"{self.strategy.name}: {self.world_size} {self.device.type} ranks = {copies} "
-            f"{'copy' if copies == 1 else 'copies'} x {self.shard_size} "
-            f"{'rank' if self.shard_size == 1 else 'ranks'} a copy"
-        )
+        """The division, and which ranks share what: a line an axis."""
+        sizes = " x ".join(f"{size} {axis}" for size, axis in zip(self.layout, AXES, strict=True))
+        lines = [f"{self.strategy.name}: {self.world_size} {self.device.type} ranks = {sizes}"]
+        for axis, size in zip(AXES, self.layout, strict=True):
+            if size > 1:
+                groups = self._groups(axis)
+                shown = " | ".join(_ranges(group) for group in groups[:SHOWN])
+                more = f" | ... {len(groups)} groups" if len(groups) > SHOWN else ""
+                spans = " or ".join(sorted({self._span(group) for group in groups}))
+                lines.append(f"{axis:<13} {spans}: {shown}{more}")
+        return "\n  ".join(lines)
 
-    def mesh(self) -> DeviceMesh:
-        """Return the mesh to shard over: (dp_shard) for one copy, else (dp_replicate, dp_shard)."""
-        if self.shard_size == self.world_size:
-            return init_device_mesh(
-                self.device.type, (self.world_size,), mesh_dim_names=("dp_shard",)
-            )
-        return init_device_mesh(
-            self.device.type,
-            (self.world_size // self.shard_size, self.shard_size),
-            mesh_dim_names=("dp_replicate", "dp_shard"),
-        )
+    def _groups(self, axis: str) -> list[list[int]]:
+        ranks = torch.tensor(self.order).reshape(self.layout)
+        lines = ranks.movedim(AXES.index(axis), -1).reshape(-1, ranks.shape[AXES.index(axis)])
+        return [[int(rank) for rank in line] for line in lines]
+
+    def _span(self, group: Sequence[int]) -> str:
+        hosts = {self.places[rank].host for rank in group}
+        if len(hosts) > 1:
+            return f"over {len(hosts)} nodes"
+        packages = {self.places[rank].package for rank in group}
+        return "in a package" if len(packages) == 1 else "in a node"
+
+
+def lay_out(
+    rank: int,
+    local_rank: int,
+    host: str,
+    device: torch.device,
+    strategy: Strategy,
+    layout: Layout,
+) -> Topology:
+    """Return the topology; every rank calls it, after `join`, with its own place."""
+    per_package = 1
+    if device.type == "cuda":
+        per_package = device_of(torch.cuda.get_device_name(device)).per_package
+    mine = Place(host, local_rank, local_rank // per_package)
+    places: list[Place] = [mine] * dist.get_world_size()
+    dist.all_gather_object(places, mine)
+    first: dict[str, int] = {}
+    for number, place in enumerate(places):
+        first.setdefault(place.host, number)
+    order = sorted(
+        range(len(places)),
+        key=lambda number: (first[places[number].host], places[number].local_rank),
+    )
+    return Topology(rank, device, strategy, layout, tuple(order), tuple(places))
 
 
 def join(
@@ -131,3 +207,12 @@ def on_rank_0(action: Callable[[], Answer]) -> Answer:
     if isinstance(answer[0], InputError):
         raise answer[0]
     return answer[0]  # type: ignore[return-value]
+
+
+def _ranges(ranks: Sequence[int]) -> str:
+    """Return ranks in short: ``0-3``, ``0,2,4,6``, ``0,2,4,... (64 ranks)``."""
+    if len(ranks) > 2 and list(ranks) == list(range(ranks[0], ranks[0] + len(ranks))):
+        return f"{ranks[0]}-{ranks[-1]}"
+    if len(ranks) > 8:
+        return f"{','.join(map(str, ranks[:3]))},... ({len(ranks)} ranks)"
+    return ",".join(map(str, ranks))

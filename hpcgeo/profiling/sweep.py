@@ -94,9 +94,9 @@ def run_sweep(sweep: Sweep, records: Path) -> tuple[int, int]:
         run = configure(sweep.recipe, point.overrides, sweep.steps, sweep.warmup, Path("unused"))
         chosen = strategy(run.parallel.strategy)
         try:
-            chosen.shard_size(point.ranks, run.parallel.group_size)
+            chosen.layout(point.ranks, dict(run.parallel))
         except InputError as error:
-            if chosen.parameters != "group" or run.parallel.group_size is None:
+            if run.parallel.group_size is None and run.parallel.tensor == 1:
                 raise  # no question of how many ranks
             log.info("left out: %s: %s", point, error)
             continue

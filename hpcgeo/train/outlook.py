@@ -22,12 +22,13 @@ def outlook(run: RunConfig, world_size: int) -> str:
     model = architecture(run.model.name)
     patches = model.num_patches(run.data.chip)
     visible = model.num_visible(run.data.chip, run.objective.mask_ratio)
-    k = strategy(run.parallel.strategy).shard_size(world_size, run.parallel.group_size)
+    layout = strategy(run.parallel.strategy).layout(world_size, dict(run.parallel))
+    model.refuse_cut(layout.tp)
     bands = len(dataset.bands)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in MAE(model, bands, run.objective).parameters())
     micro, accumulate = run.train.micro_batch, run.train.accumulate
-    global_batch = micro * accumulate * world_size
+    global_batch = micro * accumulate * layout.data_parallel
     samples = global_batch * run.train.steps
     flops = 3 * model.mae_forward_flops(bands, run.data.chip, run.objective.mask_ratio)
     memory = predict(run, bands, world_size)
@@ -40,10 +41,10 @@ def outlook(run: RunConfig, world_size: int) -> str:
             f"data          {run.data.path}: {len(dataset):,} samples, {bands} bands",
             f"chip          {height} x {width} pixels = {patches} patches of {model.patch} x "
             f"{model.patch}, {visible} visible",
-            f"strategy      {run.parallel.strategy}: {world_size} ranks = {world_size // k} x {k} "
-            f"(copies x ranks a copy)",
+            f"strategy      {run.parallel.strategy}: {world_size} ranks = "
+            + " x ".join(f"{size} {axis}" for axis, size in layout._asdict().items()),
             f"global batch  {global_batch} = micro-batch {micro} x accumulate {accumulate} x "
-            f"{world_size} ranks",
+            f"{layout.data_parallel} data-parallel ranks",
             f"steps         {run.train.steps:,} = {samples:,} samples = "
             f"{samples / len(dataset):.2f} epochs",
             f"FLOPs         {flops * global_batch:.3g} a step, forward and backward",

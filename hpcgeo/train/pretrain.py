@@ -24,7 +24,7 @@ from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
 from hpcgeo.parallel.engine import Engine, Inputs
 from hpcgeo.parallel.native import NativeEngine
-from hpcgeo.parallel.topology import Topology, join, on_rank_0
+from hpcgeo.parallel.topology import Topology, join, lay_out, on_rank_0
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
 from hpcgeo.train import pictures
@@ -103,7 +103,8 @@ def build(run: RunConfig, environment: Environment) -> Parts:
     model.num_visible(run.data.chip, run.objective.mask_ratio)
     machine(run.launch.machine)
     chosen = strategy(run.parallel.strategy)
-    shard_size = chosen.shard_size(environment.world_size, run.parallel.group_size)
+    layout = chosen.layout(environment.world_size, dict(run.parallel))
+    model.refuse_cut(layout.tp)
     dataset = open_dataset(run.data)
     device = join(
         environment.rank,
@@ -113,13 +114,16 @@ def build(run: RunConfig, environment: Environment) -> Parts:
         master(environment),
         run.launch.threads,
     )
-    topology = Topology(environment.rank, environment.world_size, device, chosen, shard_size)
+    topology = lay_out(
+        environment.rank, environment.local_rank, environment.host, device, chosen, layout
+    )
     log.info("%s", topology)
     with torch.device("meta"):
         objective = MAE(model, len(dataset.bands), run.objective)
     engine = NativeEngine(
         objective,
         topology,
+        parallel=run.parallel,
         optim=run.optim,
         dtype=getattr(torch, run.train.dtype),
         accumulate=run.train.accumulate,
@@ -130,7 +134,7 @@ def build(run: RunConfig, environment: Environment) -> Parts:
         topology,
         engine,
         Views(dataset, run.data.chip, run.data.augment, run.seed),
-        run.train.micro_batch * run.train.accumulate * environment.world_size,
+        run.train.micro_batch * run.train.accumulate * layout.data_parallel,
     )
 
 
@@ -225,8 +229,8 @@ def _loader(run: RunConfig, parts: Parts, first_step: int) -> Loader:
         seed=run.seed,
         micro_batch=run.train.micro_batch,
         accumulate=run.train.accumulate,
-        rank=parts.topology.rank,
-        world=parts.topology.world_size,
+        rank=parts.topology.data_rank,
+        world=parts.topology.layout.data_parallel,
         workers=run.data.workers,
         first_step=first_step,
     )

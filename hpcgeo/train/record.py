@@ -10,6 +10,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.machines import device_of
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.records import Record, Spread
+from hpcgeo.strategies import strategy
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.provenance import command, commit, device_name, versions
 from hpcgeo.zoo import architecture
@@ -42,6 +43,7 @@ def describe(
 def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
     """Return the fields of a record that are known before anything runs."""
     head, dirty = commit()
+    layout = strategy(run.parallel.strategy).layout(world_size, dict(run.parallel))
     return {
         "kind": "measured",
         "machine": run.launch.machine,
@@ -54,7 +56,7 @@ def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
         "dtype": run.train.dtype,
         "micro_batch": run.train.micro_batch,
         "accumulate": run.train.accumulate,
-        "global_batch": run.train.micro_batch * run.train.accumulate * world_size,
+        "global_batch": run.train.micro_batch * run.train.accumulate * layout.data_parallel,
         "versions": versions(),
         "commit": head,
         "dirty": dirty,

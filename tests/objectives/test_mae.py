@@ -23,7 +23,7 @@ SMALL = Architecture(
 def initialised(architecture: Architecture, bands: int, objective: Objective) -> MAE:
     mae = MAE(architecture, bands, objective)
     for name, parameter in mae.named_parameters():
-        parameter.data = draw(name, parameter.shape, slice(None), seed=0)
+        parameter.data = draw(name, parameter.shape, [slice(None)] * parameter.ndim, seed=0)
     return mae
 
 

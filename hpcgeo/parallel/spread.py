@@ -1,0 +1,157 @@
+"""Spread an objective over ranks: the one place that knows in which order that is done."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.nn.parallel import DistributedDataParallel
+
+from hpcgeo.config import Parallel
+from hpcgeo.log import log
+from hpcgeo.models.initialise import draw
+from hpcgeo.parallel.recompute import recompute
+from hpcgeo.parallel.tensor import cut
+from hpcgeo.parallel.topology import Topology
+
+#: Sums of bfloat16 gradients were unstable on 384 ranks and fine on 96 (pytorch issue 106395).
+MANY_RANKS = 256
+
+
+class Objective(Protocol):
+    """What is trained: a module whose forward returns named scalars, one of them `loss`."""
+
+    def stacks(self) -> list[list[nn.Module]]:
+        """Return the blocks, in the order of their use; each is one unit to shard."""
+
+
+def spread(
+    objective: Any, topology: Topology, parallel: Parallel, dtype: torch.dtype, seed: int
+) -> nn.Module:
+    """Spread an objective, built on the meta device, in this order.
+
+    1. cut the products of its units (tensor parallelism);
+    2. recompute;
+    3. compile each unit;
+    4. shard (FSDP2): each unit, then the rest;
+    5. materialise this rank's shards, filled with NaN;
+    6. initialise them from (seed, name, row), the same bits for every strategy;
+    7. check that no NaN is left;
+    8. wrap (DDP).
+
+    Nothing is ever whole on a rank before 8, which has no shards.
+
+    Returns:
+        the module to call; the parameters are those of the objective.
+
+    Raises:
+        RuntimeError: a parameter was not initialised.
+    """
+    _warn(topology, parallel)
+    stacks = objective.stacks()
+    units = [unit for stack in stacks for unit in stack]
+    if topology.layout.tp > 1:
+        cut(stacks, topology.mesh["tp"])
+    recompute(units, parallel.recompute)
+    if parallel.compile:
+        for unit in units:
+            unit.forward = torch.compile(unit.forward)
+    sharded = topology.strategy.name != "DDP"
+    if sharded:
+        _shard(objective, units, topology, parallel, dtype)
+    objective.to_empty(device="cpu" if parallel.offload else topology.device)
+    initialise(objective, seed)
+    if sharded:
+        return objective
+    devices = [topology.device] if topology.device.type == "cuda" else None
+    model = DistributedDataParallel(
+        objective, device_ids=devices, gradient_as_bucket_view=True, init_sync=False
+    )
+    if parallel.reduce_dtype == "bfloat16":
+        model.register_comm_hook(None, bf16_compress_hook)
+    return model
+
+
+def initialise(objective: nn.Module, seed: int) -> None:
+    """Fill this rank's part of every parameter, and make sure that none is forgotten.
+
+    Raises:
+        RuntimeError: a parameter was not initialised.
+    """
+    with torch.no_grad():
+        for name, parameter in objective.named_parameters():
+            own = local(parameter)
+            own.fill_(torch.nan)
+            own.copy_(draw(name, parameter.shape, _box(parameter), seed))
+            if own.isnan().any():
+                raise RuntimeError(f"parameter {name} was not initialised")
+
+
+def local(tensor: Any) -> Any:
+    """Return this rank's part of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _shard(
+    objective: Any, units: list[Any], topology: Topology, parallel: Parallel, dtype: torch.dtype
+) -> None:
+    axes = ["dp_replicate", "dp_shard"] if topology.layout.dp_replicate > 1 else ["dp_shard"]
+    pinned = topology.device.type == "cuda"
+    options: dict[str, Any] = {
+        "mesh": topology.mesh[tuple(axes)],
+        # Inputs are not cast: the loss has its target in float32, the model casts what it embeds.
+        "mp_policy": MixedPrecisionPolicy(
+            param_dtype=dtype,
+            reduce_dtype=getattr(torch, parallel.reduce_dtype),
+            cast_forward_inputs=False,
+        ),
+        "offload_policy": CPUOffloadPolicy(pinned) if parallel.offload else OffloadPolicy(),
+    }
+    reshard = topology.strategy.reshard_after_forward
+    for unit in units:
+        fully_shard(unit, reshard_after_forward=reshard, **options)
+    fully_shard(objective, reshard_after_forward=False, **options)
+    register_fsdp_forward_method(objective, "reconstruct")
+    _prefetch(units, parallel.forward_prefetch, FSDPModule.set_modules_to_forward_prefetch)
+    _prefetch(units[::-1], parallel.backward_prefetch, FSDPModule.set_modules_to_backward_prefetch)
+
+
+def _prefetch(units: list[Any], ahead: int | None, register: Any) -> None:
+    """Have each unit gather the next ones in the order of their use."""
+    if ahead is not None:
+        for number, unit in enumerate(units):
+            register(unit, units[number + 1 : number + 1 + ahead])
+
+
+def _box(parameter: Tensor) -> tuple[slice, ...]:
+    """Return which part of a parameter this rank holds, a slice for each dimension."""
+    if not isinstance(parameter, DTensor):
+        return tuple(slice(0, size) for size in parameter.shape)
+    sizes, firsts = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return tuple(slice(first, first + size) for first, size in zip(firsts, sizes, strict=True))
+
+
+def _warn(topology: Topology, parallel: Parallel) -> None:
+    """Say what was asked for and may be regretted, once."""
+    if topology.rank:
+        return
+    if parallel.reduce_dtype == "bfloat16" and topology.world_size > MANY_RANKS:
+        log.warning(
+            "parallel.reduce_dtype=bfloat16 on %d ranks: sums of gradients were seen to become "
+            "unstable between 96 and 384 ranks; float32 is safe",
+            topology.world_size,
+        )
+    if parallel.offload and topology.device.type == "cpu":
+        log.warning("parallel.offload: this device is the host, there is nothing to move")

@@ -1,0 +1,68 @@
+"""Tensor parallelism: the products of a block cut over the axis `tp`, by the model's own plan.
+
+Between blocks, and in the norms, activations are cut along the tokens (sequence parallel,
+Korthikanti et al. 2022, arXiv 2205.05198, section 4.2): attention and MLP gather them before their
+first product and scatter the sums of their last. They are DTensors there, which know their whole
+length: it need not be a multiple of the ranks.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+TOKENS = Shard(1)
+
+#: What the words of a plan mean.
+STYLES: dict[str, ParallelStyle] = {
+    "sequence": SequenceParallel(),
+    "gather": PrepareModuleInput(
+        input_layouts=TOKENS, desired_input_layouts=Replicate(), use_local_output=False
+    ),
+    "columns": ColwiseParallel(),
+    "rows": RowwiseParallel(output_layouts=TOKENS, use_local_output=False),
+}
+#: At the begin of a stack.
+ENTER = PrepareModuleInput(
+    input_layouts=Replicate(), desired_input_layouts=TOKENS, use_local_output=False
+)
+
+
+class Block(Protocol):
+    """A unit that can be cut."""
+
+    def tensor_plan(self) -> dict[str, str]:
+        """Return a word of `STYLES` for each module that is cut, by its name in this one."""
+
+
+def cut(stacks: Iterable[Sequence[Any]], mesh: DeviceMesh) -> None:
+    """Cut every block of every stack over a mesh of one axis; parameters become DTensors.
+
+    Outside the stacks every rank of the axis computes the same.
+
+    Args:
+        stacks: blocks in the order of their use; each takes and returns (B, T, W).
+        mesh: of the axis `tp`; `Architecture.refuse_cut` says which sizes fit.
+    """
+    for stack in stacks:
+        for block in stack:
+            plan = {name: STYLES[word] for name, word in block.tensor_plan().items()}
+            parallelize_module(block, mesh, plan, src_data_rank=None)
+        parallelize_module(stack[0], mesh, ENTER)
+        stack[-1].register_forward_hook(_leave)
+
+
+def _leave(block: Any, inputs: Any, output: Any) -> Tensor:
+    """Gather all tokens at the end of a stack; a copy, since FSDP2 wants no view from a unit."""
+    whole: Tensor = output.full_tensor().clone()
+    return whole

@@ -1,0 +1,100 @@
+"""A tiny MAE trained on random images by any engine: what the tests of sameness compare."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from hpcgeo.config import Objective, Optim, Parallel
+from hpcgeo.objectives.mae import MAE
+from hpcgeo.parallel.engine import Engine
+from hpcgeo.parallel.native import NativeEngine
+from hpcgeo.parallel.topology import Topology, lay_out
+from hpcgeo.strategies import strategy
+from hpcgeo.zoo import architecture
+
+GLOBAL_BATCH = 16
+BANDS, CHIP, PATCHES = 3, 32, 16
+MODEL = "vit_tiny"
+LR = 1e-3
+
+
+class Answer(NamedTuple):
+    """What a training gives: a loss and a gradient norm per step, and the final parameters."""
+
+    losses: list[float]
+    norms: list[float]
+    parameters: dict[str, Any]
+
+
+def build(
+    knobs: dict[str, Any], *, accumulate: int = 1, dtype: str = "float32", model: str = MODEL
+) -> tuple[Engine, Topology]:
+    """Return the engine of this rank.
+
+    Args:
+        knobs: of `parallel`.
+    """
+    parallel = Parallel(**knobs)
+    chosen = strategy(parallel.strategy)
+    layout = chosen.layout(dist.get_world_size(), dict(parallel))
+    rank = dist.get_rank()
+    topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
+    with torch.device("meta"):
+        objective = MAE(architecture(model), BANDS, Objective())
+    engine = NativeEngine(
+        objective,
+        topology,
+        parallel=parallel,
+        optim=Optim(clip=1.0),
+        dtype=getattr(torch, dtype),
+        accumulate=accumulate,
+        seed=0,
+    )
+    return engine, topology
+
+
+def run(
+    engine: Engine, topology: Topology, steps: Sequence[int], accumulate: int = 1
+) -> tuple[list[float], list[float]]:
+    """Do the steps of these numbers; return losses over all ranks and gradient norms."""
+    rank, world = topology.data_rank, topology.layout.data_parallel
+    micro = GLOBAL_BATCH // world // accumulate
+    losses, norms = [], []
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        images = torch.randn(GLOBAL_BATCH, BANDS, CHIP, CHIP, generator=generator)
+        noise = torch.rand(GLOBAL_BATCH, PATCHES, generator=generator)
+        parts = [
+            slice((a * world + rank) * micro, (a * world + rank + 1) * micro)
+            for a in range(accumulate)
+        ]
+        scalars = engine.forward_backward({"images": images[p], "noise": noise[p]} for p in parts)
+        loss = scalars["loss"].double()
+        dist.all_reduce(loss)
+        losses.append(loss.item() / topology.world_size)
+        norms.append(engine.step(LR).item())
+    return losses, norms
+
+
+def whole(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of an engine's state as whole arrays."""
+    parameters = {}
+    for name, value in state["model"].items():
+        full = value.full_tensor() if hasattr(value, "full_tensor") else value
+        parameters[name] = full.detach().numpy().copy()
+    return parameters
+
+
+def train(
+    knobs: dict[str, Any],
+    steps: int,
+    accumulate: int = 1,
+    dtype: str = "float32",
+    model: str = MODEL,
+) -> Answer:
+    """Train from the start; every rank calls it."""
+    engine, topology = build(knobs, accumulate=accumulate, dtype=dtype, model=model)
+    losses, norms = run(engine, topology, range(steps), accumulate)
+    return Answer(losses, norms, whole(engine.state()))
