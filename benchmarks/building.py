@@ -12,6 +12,7 @@ import os
 import resource
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +32,7 @@ GIB = 2**30
 
 def resident() -> int:
     """Return the bytes that this process holds now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def build(rank: int, options: argparse.Namespace, store: str, answers: Any) -> None:

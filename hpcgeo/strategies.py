@@ -12,6 +12,16 @@ Over = Literal["none", "group", "world"]
 Backend = Literal["native", "deepspeed"]
 
 
+#: Knobs that not every strategy has a use for, and the value that asks for nothing.
+IDLE = {
+    "group_size": None,
+    "tensor": 1,
+    "offload": False,
+    "forward_prefetch": None,
+    "backward_prefetch": None,
+}
+
+
 class Collective(NamedTuple):
     """One collective of a step; a whole model passes it, over replicas one shard of it."""
 
@@ -121,9 +131,8 @@ class Strategy:
 
     def _refuse_idle(self, knobs: Mapping[str, Any]) -> None:
         """Refuse a knob that is set and that this strategy has no use for."""
-        known = {knob for row in strategies().values() for knob in row.takes}
-        for knob in sorted(known - set(self.takes)):
-            if (value := knobs.get(knob)) not in (None, False, 1):
+        for knob, value in knobs.items():
+            if knob in IDLE and knob not in self.takes and value != IDLE[knob]:
                 users = [row.name for row in strategies().values() if knob in row.takes]
                 raise InputError(
                     f"parallel.{knob} {value} has no effect under {self.name}: drop it, or choose "

@@ -63,7 +63,11 @@ def test_shard_size(name, group_size, size):
     ("name", "group_size", "message"),
     [
         ("HYBRID_SHARD", None, "needs parallel.group_size: on 12 ranks one of 1, 2, 3, 4, 6, 12"),
-        ("HYBRID_SHARD", 5, "group_size 5 does not divide the world of 12 .* 1, 2, 3, 4, 6, 12"),
+        (
+            "HYBRID_SHARD",
+            5,
+            "group_size 5 does not divide 12 data-parallel ranks: .* 1, 2, 3, 4, 6, 12",
+        ),
         ("HYBRID_SHARD", 24, "group_size 24 does not divide"),
         ("HYBRID_SHARD", 0, "group_size 0 does not divide"),
         ("FULL_SHARD", 4, "group_size 4 has no effect under FULL_SHARD: .*HYBRID_SHARD"),
@@ -73,6 +77,43 @@ def test_shard_size(name, group_size, size):
 def test_bad_groups(name, group_size, message):
     with pytest.raises(InputError, match=message):
         strategy(name).shard_size(12, group_size)
+
+
+KNOBS = {"backend": None, "group_size": None, "tensor": 1, "offload": False}
+PREFETCH = {"forward_prefetch": None, "backward_prefetch": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "layout"),
+    [
+        ("DDP", {}, (12, 1, 1)),
+        ("FULL_SHARD", {"tensor": 2, "backend": "native", "backward_prefetch": 2}, (1, 6, 2)),
+        ("HYBRID_SHARD", {"tensor": 2, "group_size": 3}, (2, 3, 2)),
+        ("HYBRID_SHARD_ZERO2", {"group_size": 12}, (1, 12, 1)),
+        ("NO_SHARD", {"tensor": 4, "offload": True}, (3, 1, 4)),
+        ("ZERO1", {}, (1, 12, 1)),
+        ("ZERO3_HPZ", {"group_size": 4, "backend": "deepspeed"}, (1, 12, 1)),
+    ],
+)
+def test_layout(name, knobs, layout):
+    assert strategy(name).layout(12, KNOBS | PREFETCH | knobs) == layout
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "message"),
+    [
+        ("DDP", {"tensor": 2}, "parallel.tensor 2 has no effect under DDP: .* NO_SHARD"),
+        ("DDP", {"offload": True}, "parallel.offload True has no effect under DDP"),
+        ("SHARD_GRAD_OP", {"backward_prefetch": 1}, "backward_prefetch 1 has no effect .* FULL"),
+        ("FULL_SHARD", {"tensor": 5}, "parallel.tensor 5 does not divide .* 1, 2, 3, 4, 6, 12"),
+        ("HYBRID_SHARD", {"tensor": 2, "group_size": 4}, "group_size 4 does not divide 6 data"),
+        ("ZERO2", {"backend": "native"}, "ZERO2 is a strategy of parallel.backend=deepspeed"),
+        ("DDP", {"backend": "deepspeed"}, "of parallel.backend=native.* choose one of ZERO0"),
+    ],
+)
+def test_ranks_that_cannot_be_divided_so(name, knobs, message):
+    with pytest.raises(InputError, match=message):
+        strategy(name).layout(12, KNOBS | PREFETCH | knobs)
 
 
 def test_an_unknown_strategy():

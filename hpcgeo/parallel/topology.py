@@ -116,14 +116,16 @@ def lay_out(
     mine = Place(host, local_rank, local_rank // per_package)
     places: list[Place] = [mine] * dist.get_world_size()
     dist.all_gather_object(places, mine)
+    return Topology(rank, device, strategy, layout, near_first(places), tuple(places))
+
+
+def near_first(places: Sequence[Place]) -> tuple[int, ...]:
+    """Return the ranks host by host, on each in the order of their devices."""
     first: dict[str, int] = {}
-    for number, place in enumerate(places):
-        first.setdefault(place.host, number)
-    order = sorted(
-        range(len(places)),
-        key=lambda number: (first[places[number].host], places[number].local_rank),
-    )
-    return Topology(rank, device, strategy, layout, tuple(order), tuple(places))
+    for rank, place in enumerate(places):
+        first.setdefault(place.host, rank)
+    by_place = [(first[place.host], place.local_rank, rank) for rank, place in enumerate(places)]
+    return tuple(rank for *_, rank in sorted(by_place))
 
 
 def join(
