@@ -17,6 +17,9 @@ from hpcgeo.tables import find, read
 
 Mlp = Literal["plain", "gated"]
 
+#: Which blocks compute their activations again in backward; a number k: every k-th.
+Recompute = Literal["none", "full", "selective"] | int
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -43,17 +46,44 @@ class Stack:
         products = 4 * W * W + W * into + M * W
         return self.depth * (2 * T * products + 4 * T * T * W)
 
-    def activation_bytes(self, tokens: int, dtype_bytes: int) -> int:
-        """Bytes one sequence keeps for the backward without recompute, with fused attention.
+    def cut_parameters(self, tensor: int) -> float:
+        """Return the parameters that one of `tensor` ranks computes with: all norms, the biases of
+        what leaves attention and MLP, and its part of the rest."""
+        shared = self.depth * 6 * self.width
+        return shared + (self.parameters - shared) / tensor
 
-        Each block keeps the input of both norms (the residual) and their outputs, q, k, v, the
-        output of attention with its row sums, and in the MLP the input and output of the
-        activation (gated: both halves, the SiLU and their product).
+    def block_bytes(self, tokens: int, dtype_bytes: int, tensor: int = 1) -> float:
+        """Bytes one block keeps of one sequence for its backward, with fused attention.
+
+        The input of both norms (the residual) and their outputs, q, k, v, the output of attention
+        with its row sums, and in the MLP the input and output of the activation (gated: both
+        halves, the SiLU and their product). The ranks of tensor parallelism share all but what
+        enters a product: the outputs of the norms, gathered over all tokens.
         """
-        W, M, T = self.width, self.hidden, tokens
-        values = 2 * W + 2 * W + 3 * W + W + (4 * M if self.mlp == "gated" else 2 * M)
+        W, M = self.width, self.hidden
+        shared = 6 * W + (4 * M if self.mlp == "gated" else 2 * M)
         statistics = 4 * (2 * 2 + self.heads)  # mean and deviation of two norms; row sums; fp32
-        return self.depth * T * (values * dtype_bytes + statistics)
+        return tokens * ((shared / tensor + 2 * W) * dtype_bytes + statistics / tensor)
+
+    def activation_bytes(
+        self, tokens: int, dtype_bytes: int, *, recompute: Recompute = "none", tensor: int = 1
+    ) -> float:
+        """Bytes all blocks keep of one sequence between forward and backward.
+
+        A recomputed block keeps its input alone; `selective` also the results of its products.
+        """
+        W, M, T, L = self.width, self.hidden, tokens, self.depth
+        whole = self.block_bytes(T, dtype_bytes, tensor)
+        entry = T * W * dtype_bytes / tensor
+        if recompute == "none":
+            return L * whole
+        if recompute == "selective":
+            shared = 4 * W + (2 * M if self.mlp == "gated" else M)
+            sums = 2 * W  # over part of the inputs, of all tokens
+            products = T * ((shared / tensor + sums) * dtype_bytes + 4 * self.heads / tensor)
+            return L * (entry + products)
+        thin = L if recompute == "full" else L // recompute
+        return thin * entry + (L - thin) * whole
 
 
 @dataclass(frozen=True)
@@ -142,17 +172,32 @@ class Architecture:
         edges = 2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P
         return edges + self.encoder.flops(V + 1) + self.decoder.flops(N + 1)
 
-    def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> int:
+    def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> float:
         """Return the bytes the encoder's blocks keep for the backward of one whole image."""
         return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
 
     def mae_activation_bytes(
-        self, chip: tuple[int, int], mask_ratio: float, dtype_bytes: int
-    ) -> int:
-        """Return the bytes the blocks of MAE keep for the backward of one image."""
+        self,
+        chip: tuple[int, int],
+        mask_ratio: float,
+        dtype_bytes: int,
+        *,
+        recompute: Recompute = "none",
+        tensor: int = 1,
+    ) -> float:
+        """Return the bytes the blocks of MAE hold in the backward of one image, the most.
+
+        With recompute that is what all of them keep, and one block that is whole again.
+        """
         N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
-        encoder = self.encoder.activation_bytes(V + 1, dtype_bytes)
-        return encoder + self.decoder.activation_bytes(N + 1, dtype_bytes)
+        stacks = ((self.encoder, V + 1), (self.decoder, N + 1))
+        kept = sum(
+            stack.activation_bytes(tokens, dtype_bytes, recompute=recompute, tensor=tensor)
+            for stack, tokens in stacks
+        )
+        if recompute == "none":
+            return kept
+        return kept + max(stack.block_bytes(T, dtype_bytes, tensor) for stack, T in stacks)
 
 
 @cache

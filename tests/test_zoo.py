@@ -1,6 +1,8 @@
 """Closed forms against the real modules, and the zoo against the published counts."""
 
+import gc
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hpcgeo.models import attention
 from hpcgeo.models.layers import Block
 from hpcgeo.models.vit import ViT
 from hpcgeo.objectives.mae import MAE
+from hpcgeo.parallel.recompute import recompute
 from hpcgeo.zoo import Stack, architecture, models
 
 TEST_SIZE = ["vit_tiny", "vit_small", "vit_tiny_gated"]
@@ -87,27 +90,56 @@ def test_flops_equal_what_the_counter_counts(
     assert encoder.get_total_flops() == 2 * model.forward_flops(5, chip)
 
 
+def tensors() -> list[torch.Tensor]:
+    """Return the tensors that Python holds."""
+    return [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+
+
 @pytest.mark.parametrize("mlp", ["plain", "gated"])
-def test_activation_bytes_equal_what_autograd_saves(mlp, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["none", "full", "selective", 2])
+def test_activation_bytes_equal_what_is_kept(
+    mlp: Any, how: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attention, "PLAIN_UP_TO", {})  # the fused kernel, as on a GPU
     stack = Stack(width=64, depth=3, heads=4, hidden=96, mlp=mlp)
     blocks = nn.Sequential(*(Block(stack) for _ in range(stack.depth)))
     for parameter in blocks.parameters():
         nn.init.normal_(parameter)
-    weights = {p.untyped_storage().data_ptr() for p in blocks.parameters()}
+    recompute(blocks, how)
+    gc.collect()
+    known = {tensor.untyped_storage().data_ptr() for tensor in tensors()}
     saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights and tensor.numel() > 1:
+        if storage.data_ptr() not in known and tensor.numel() > 1:
             saved[storage.data_ptr()] = storage
         return tensor
 
+    x = torch.randn(2, 17, 64, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = blocks(torch.randn(2, 17, 64, requires_grad=True))
-    assert y.requires_grad
+        y = blocks(x)
+    loss = y.sum()
+    keep(x)
+    del y
+    if how != "none":  # what recompute holds are tensors of Python, what autograd holds are not
+        for tensor in tensors():
+            keep(tensor)
+    assert loss.requires_grad
     measured = sum(storage.nbytes() for storage in saved.values())
-    assert measured == 2 * stack.activation_bytes(tokens=17, dtype_bytes=4)
+    assert measured == 2 * stack.activation_bytes(tokens=17, dtype_bytes=4, recompute=how)
+
+
+def test_what_tensor_parallelism_shares() -> None:
+    stack = Stack(width=64, depth=3, heads=4, hidden=96, mlp="plain")
+    for how in ("none", "full", "selective"):
+        whole = stack.activation_bytes(16, 2, recompute=how)
+        assert stack.activation_bytes(16, 2, recompute=how, tensor=1) == whole
+        half = stack.activation_bytes(16, 2, recompute=how, tensor=2)
+        assert whole / 2 <= half < whole
+    with pytest.raises(InputError, match=r"parallel.tensor 3 .* vit_tiny .* one of 1, 2, 4"):
+        architecture("vit_tiny").refuse_cut(3)
+    architecture("vit_15b").refuse_cut(16)
 
 
 def test_bad_input_names_value_rule_and_way_out() -> None:

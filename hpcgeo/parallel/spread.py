@@ -105,7 +105,7 @@ def local(tensor: Any) -> Any:
 def _shard(
     objective: Any, units: list[Any], topology: Topology, parallel: Parallel, dtype: torch.dtype
 ) -> None:
-    axes = ["dp_replicate", "dp_shard"] if topology.layout.dp_replicate > 1 else ["dp_shard"]
+    axes = [axis for axis in topology.mesh.mesh_dim_names or () if axis != "tp"]
     pinned = topology.device.type == "cuda"
     options: dict[str, Any] = {
         "mesh": topology.mesh[tuple(axes)],

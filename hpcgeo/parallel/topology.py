@@ -67,13 +67,17 @@ class Topology:
 
     @cached_property
     def mesh(self) -> DeviceMesh:
-        """The mesh (dp_replicate, dp_shard, tp); the last axis only with tensor parallelism."""
-        sizes = self.layout if self.layout.tp > 1 else self.layout[:2]
+        """The mesh of the axes over more than one rank, and dp_shard, which FSDP2 wants always."""
+        axes = [axis for axis in AXES if axis == "dp_shard" or self.size(axis) > 1]
         return DeviceMesh(
             self.device.type,
-            torch.tensor(self.order).reshape(sizes),
-            mesh_dim_names=AXES[: len(sizes)],
+            torch.tensor(self.order).reshape([self.size(axis) for axis in axes]),
+            mesh_dim_names=tuple(axes),
         )
+
+    def size(self, axis: str) -> int:
+        """Return the ranks along an axis."""
+        return self.layout[AXES.index(axis)]
 
     def __str__(self) -> str:
         """The division, and which ranks share what: a line an axis."""

@@ -1,8 +1,8 @@
 """What a rank will hold, in closed form: parameters, gradients, optimizer, gathered units, more.
 
-Letters: P parameters, k ranks that hold one copy. The form follows the engine: float32 weights,
-gradients and AdamW moments in shards of P / k; under bfloat16 a gathered (FSDP2) or cast (DDP)
-copy in bfloat16 beside them.
+Letters: P parameters (with tensor parallelism those a rank computes with), k ranks that hold one
+copy. The form follows the engine: float32 weights, gradients and AdamW moments in shards of P / k;
+gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic beside them.
 """
 
 from dataclasses import dataclass
@@ -38,28 +38,27 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     """
     model = architecture(run.model.name)
     chosen = strategy(run.parallel.strategy)
-    k = chosen.shard_size(world_size, run.parallel.group_size)
-    P = model.mae_parameters(bands)
-    low = DTYPE_BYTES[run.train.dtype]
-    activations = model.mae_activation_bytes(run.data.chip, run.objective.mask_ratio, low)
-    return Memory(
-        parameters=4 * P / k,
-        gradients=4 * P / k,
-        optimizer=8 * P / k,
-        gathered=_gathered(run, bands, low),
-        activations=run.train.micro_batch * activations,
-    )
-
-
-def _gathered(run: RunConfig, bands: int, low: int) -> float:
-    """Return the bytes of whole units: two of them if resharded after forward, else all."""
-    model = architecture(run.model.name)
-    P = model.mae_parameters(bands)
-    if run.parallel.strategy == "DDP":
-        return 0.0 if low == 4 else low * P
-    if not strategy(run.parallel.strategy).reshard_after_forward:
-        return low * P
+    layout = chosen.layout(world_size, dict(run.parallel))
+    model.refuse_cut(layout.tp)
     stacks = (model.encoder, model.decoder)
-    unit = max(stack.parameters / stack.depth for stack in stacks)
-    root = P - sum(stack.parameters for stack in stacks)
-    return low * (2 * unit + root)
+    root = model.mae_parameters(bands) - sum(stack.parameters for stack in stacks)
+    P = root + sum(stack.cut_parameters(layout.tp) for stack in stacks)
+    low = DTYPE_BYTES[run.train.dtype]
+    activations = run.train.micro_batch * model.mae_activation_bytes(
+        run.data.chip,
+        run.objective.mask_ratio,
+        low,
+        recompute=run.parallel.recompute,
+        tensor=layout.tp,
+    )
+    units = [stack.cut_parameters(layout.tp) / stack.depth for stack in stacks]
+    if chosen.name == "DDP":
+        gathered = 0.0 if low == 4 else low * P
+    elif chosen.reshard_after_forward:
+        gathered = low * (2 * max(units) + root)
+    else:
+        gathered = low * P
+    if run.parallel.offload:
+        return Memory(0, 0, 0, gathered, activations)
+    k = layout.dp_shard
+    return Memory(4 * P / k, 4 * P / k, 8 * P / k, gathered, activations)

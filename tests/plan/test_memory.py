@@ -4,17 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
-from hpcgeo.config import Objective, Optim, load
-from hpcgeo.objectives.mae import MAE
+from hpcgeo.config import load
 from hpcgeo.parallel.native import NativeEngine
-from hpcgeo.parallel.topology import Topology
+from hpcgeo.parallel.spread import local
 from hpcgeo.plan.memory import predict
-from hpcgeo.strategies import strategy
-from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
+from tests.parallel.training import build
 
 
 def _fsdp_parameters(objective: torch.nn.Module) -> list[Any]:
@@ -23,49 +20,49 @@ def _fsdp_parameters(objective: torch.nn.Module) -> list[Any]:
     return [parameter for group in groups if group for parameter in group.fsdp_params]
 
 
-def held(name: str, group_size: int | None) -> tuple[int, int, int]:
+def held(knobs: dict[str, Any]) -> tuple[int, int, int]:
     """Train one step; return the bytes of parameters, gradients and moments of this rank."""
-    chosen, world = strategy(name), dist.get_world_size()
-    topology = Topology(
-        dist.get_rank(), world, torch.device("cpu"), chosen, chosen.shard_size(world, group_size)
-    )
-    with torch.device("meta"):
-        objective = MAE(architecture("vit_small"), 3, Objective())
-    engine = NativeEngine(
-        objective, topology, optim=Optim(), dtype=torch.float32, accumulate=2, seed=0
-    )
+    engine, topology = build(knobs, accumulate=2, model="vit_small")
+    assert isinstance(engine, NativeEngine)
     inputs = {"images": torch.randn(1, 3, 32, 32), "noise": torch.rand(1, 16)}
     # Whole gradients must not pile up between micro-batches: look before the last one.
     engine.forward_backward([inputs])
-    if name != "DDP":
-        parameters = _fsdp_parameters(objective)
+    if topology.strategy.name != "DDP":
+        parameters = _fsdp_parameters(engine.objective)
         assert parameters and all(p.unsharded_accumulated_grad is None for p in parameters)
     engine.forward_backward([inputs, inputs])
 
-    def local(tensor: torch.Tensor) -> int:
-        own = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-        return own.numel() * own.element_size()
+    def size(tensor: torch.Tensor) -> int:
+        return int(local(tensor).numel() * tensor.element_size())
 
-    gradients = sum(local(p.grad) for p in objective.parameters() if p.grad is not None)
+    gradients = sum(size(p.grad) for p in engine.objective.parameters() if p.grad is not None)
     engine.step(1e-3)
     moments = sum(
-        local(value)
+        size(value)
         for state in engine.optimizer.state.values()
         for key, value in state.items()
         if key != "step"
     )
-    return sum(local(p) for p in objective.parameters()), gradients, moments
+    return sum(size(p) for p in engine.objective.parameters()), gradients, moments
 
 
 @pytest.mark.parametrize(
-    ("name", "group_size"),
-    [("DDP", None), ("NO_SHARD", None), ("FULL_SHARD", None), ("HYBRID_SHARD", 2)],
+    "knobs",
+    [
+        {"strategy": "DDP"},
+        {"strategy": "NO_SHARD"},
+        {"strategy": "FULL_SHARD"},
+        {"strategy": "HYBRID_SHARD", "group_size": 2},
+        {"strategy": "FULL_SHARD", "tensor": 2},
+        {"strategy": "NO_SHARD", "tensor": 4},
+    ],
+    ids=str,
 )
-def test_what_ranks_hold_between_steps(name: str, group_size: int | None) -> None:
-    overrides = ["model.name=vit_small", f"parallel.strategy={name}"]
-    run = load("mae_vit_tiny", [*overrides, f"parallel.group_size={group_size or 'null'}"])
+def test_what_ranks_hold_between_steps(knobs: dict[str, Any]) -> None:
+    overrides = [f"parallel.{key}={value}" for key, value in knobs.items()]
+    run = load("mae_vit_tiny", ["model.name=vit_small", *overrides])
     predicted = predict(run, bands=3, world_size=4)
-    answers = on_ranks(held, 4, name, group_size)
+    answers = on_ranks(held, 4, knobs)
     parameters, gradients, moments = (sum(column) / 4 for column in zip(*answers, strict=True))
     assert parameters == pytest.approx(predicted.parameters, rel=1e-3)
     assert gradients == pytest.approx(predicted.gradients, rel=1e-3)
