@@ -124,14 +124,15 @@ def _strategies() -> list[Row]:
     return [
         {
             "strategy": strategy.name,
+            "backend": strategy.backend,
             "parameters": strategy.parameters,
             "gradients": strategy.gradients,
             "optimizer": strategy.optimizer,
             "gathered_again": strategy.reshard_after_forward,
             "pays_per_step": ", ".join(
-                f"{paid.when}: {paid.name} of {paid.of} over {paid.over}"
-                for paid in strategy.collectives
+                f"{paid.name} {paid.of} {paid.over}" for paid in strategy.collectives
             ),
+            "takes": ", ".join(strategy.takes),
             "sentence": strategy.sentence,
         }
         for strategy in strategies().values()
@@ -171,7 +172,11 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
         "memory and FLOP/s of one device, links one way; --json names what is still to verify",
         _machines,
     ),
-    Kind.strategies: ("none, group, world: over which ranks a thing is cut", _strategies),
+    Kind.strategies: (
+        "none, group, world: over which ranks a thing is cut; takes: knobs of `parallel` that not "
+        "every strategy has a use for",
+        _strategies,
+    ),
     Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
     Kind.sensors: ("an empty cell is not stated by the source", _sensors),
 }
