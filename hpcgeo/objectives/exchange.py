@@ -131,7 +131,7 @@ def convert(
     """Return one of our weights under their names, in their shapes.
 
     Args:
-        name: of the weight in an MAE.
+        name: of a weight of an MAE that has a place there.
         value: the weight, whole; it may be on the meta device.
         architecture: of the MAE.
         names: theirs.
@@ -140,8 +140,6 @@ def convert(
         InputError: they have no such weight.
     """
     targets = names.of(name)
-    if not targets:
-        return {}
     if name == "encoder.embed.weight":
         value = value.reshape(len(value), architecture.patch, architecture.patch, -1)
         value = value.permute(0, 3, 1, 2)  # (W, C, p, p)

@@ -94,6 +94,7 @@ def export(
     config = form.config(run, model, bands) if form.config else None
     grid = run.data.chip[0] // model.patch, run.data.chip[1] // model.patch
     fixed = positions(model, grid, form.names) if form.names else {}
+    sources = [name for name in weights.shapes if not form.names or form.names.of(name)]
 
     def named(name: str, value: Tensor) -> dict[str, Tensor]:
         return convert(name, value, model, form.names) if form.names else {name: value}
@@ -103,13 +104,10 @@ def export(
         for name in track(sources, "exporting", len(sources)):
             yield from named(name, weights.read(name)).items()
 
-    places = {
-        name: named(name, torch.empty(s, device="meta")) for name, s in weights.shapes.items()
-    }
-    sources = [name for name, targets in places.items() if targets]
     shapes = {name: value.shape for name, value in fixed.items()}
     for name in sources:
-        shapes |= {target: value.shape for target, value in places[name].items()}
+        empty = torch.empty(weights.shapes[name], device="meta")
+        shapes |= {target: value.shape for target, value in named(name, empty).items()}
     words, missing = _words(run, checkpoint, step)
     aside = out.with_name(out.name + ".partial")
     try:
@@ -121,7 +119,8 @@ def export(
         aside.rename(out)
         sync_folder(out.parent)
     except OSError as error:
-        raise InputError(f"{out}: {error.strerror}: choose another folder with --out") from None
+        where = error.filename or out
+        raise InputError(f"{where}: {error.strerror}; nothing was exported") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     count = sum(math.prod(shape) for shape in shapes.values())
@@ -166,7 +165,7 @@ def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str],
         data = open_dataset(run.data)
     except InputError as error:
         return words, f"; without the bands and their moments: {error}"
-    if data.digest != json.loads((checkpoint / "step.json").read_text())["data"]:
+    if data.digest != json.loads((checkpoint / "step.json").read_text()).get("data"):
         return words, f"; without the bands and their moments: {run.data.path} was built anew"
     words |= {
         "bands": json.dumps(data.bands),
