@@ -57,6 +57,8 @@ def export(
 
         hpcgeo export runs/mae_vit_base --to timm --dtype bfloat16 --step 4000
 
+    `hpcgeo train RECIPE model.weights=FILE` starts from what safetensors and transformers are given.
+
     Models with gated MLPs are known to neither transformers nor timm: choose safetensors for them.
     """
     # torch is imported from here on: help is instant.

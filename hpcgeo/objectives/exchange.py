@@ -10,8 +10,9 @@ shapes of a file are known before a weight is read.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -177,25 +178,76 @@ def from_transformers(
     Raises:
         InputError: a weight is missing or has another shape; the message names it.
     """
-    known = {_published(name): value for name, value in theirs.items()}
+    known = {published(name): value for name, value in theirs.items()}
+    shapes = {name: value.shape for name, value in known.items()}
     weights = {}
     for name, mine in names.items():
-        targets = TRANSFORMERS.of(name)
-        missing = [target for target in targets if target not in known]
-        if missing:
-            raise InputError(f"no weight {missing[0]!r} in the file (for {name})")
-        value = torch.cat([known[target] for target in targets])
-        if name == "encoder.embed.weight":
-            value = value.permute(0, 2, 3, 1)
-        if ".qkv." in name:
-            value = _by_head(value, _stack(name, architecture).heads)
-        if value.numel() != mine.numel():
-            raise InputError(
-                f"weight {targets[0]!r} has shape {tuple(known[targets[0]].shape)}, which does not "
-                f"fit {name} {tuple(mine.shape)}: choose the model of the same size and bands"
-            )
-        weights[name] = value.reshape(mine.shape).contiguous()
+        check(shapes, name, mine.shape, architecture)
+        weights[name] = take(known, name, mine.shape, slice(None), architecture)
     return weights
+
+
+def check(
+    theirs: Mapping[str, Sequence[int]],
+    name: str,
+    shape: Sequence[int],
+    architecture: Architecture,
+    names: Names | None = TRANSFORMERS,
+) -> None:
+    """Refuse weights that do not make one of ours.
+
+    Args:
+        theirs: shapes by their published names.
+        name: of our weight.
+        shape: of our weight.
+        architecture: of the MAE.
+        names: theirs; None: they are ours.
+
+    Raises:
+        InputError: a weight is missing or has another shape; the message names it.
+    """
+    mine = torch.empty(tuple(shape), device="meta")
+    wanted = convert(name, mine, architecture, names) if names else {name: mine}
+    for target, value in wanted.items():
+        if target not in theirs:
+            raise InputError(f"no weight {target!r} in the file (for {name})")
+        if tuple(theirs[target]) != tuple(value.shape):
+            raise InputError(
+                f"weight {target!r} has shape {tuple(theirs[target])}, which does not fit {name} "
+                f"{tuple(shape)}: choose the model of the same size and bands"
+            )
+
+
+def take(
+    theirs: Mapping[str, Any],
+    name: str,
+    shape: Sequence[int],
+    rows: slice,
+    architecture: Architecture,
+) -> Tensor:
+    """Return rows of one of our weights out of transformers', reading those rows alone.
+
+    Args:
+        theirs: tensors by their published names, or what gives a tensor when it is sliced.
+        name: of our weight.
+        shape: of our weight.
+        rows: which of the first dimension.
+        architecture: of the MAE.
+    """
+    first, last, _ = rows.indices(shape[0])
+    targets = [theirs[target] for target in TRANSFORMERS.of(name)]
+    if name.endswith("_token"):
+        return targets[0][:].reshape(-1)[first:last].contiguous()
+    if ".qkv." in name:
+        heads = _stack(name, architecture).heads
+        head = shape[0] // heads  # rows of q, k and v of a head
+        low, high = first // head, -(-last // head)
+        parts = torch.cat([part[low * head // 3 : high * head // 3] for part in targets])
+        return _by_head(parts, head // 3)[first - low * head : last - low * head].contiguous()
+    value = targets[0][first:last]
+    if name == "encoder.embed.weight":
+        value = value.permute(0, 2, 3, 1).flatten(1)  # (rows, p p C)
+    return value.contiguous()
 
 
 def _stack(name: str, architecture: Architecture) -> Stack:
@@ -207,12 +259,14 @@ def _by_part(rows: Tensor, heads: int) -> Tensor:
     return rows.reshape(heads, 3, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
-def _by_head(rows: Tensor, heads: int) -> Tensor:
+def _by_head(rows: Tensor, width: int) -> Tensor:
     """Return the rows (3, H, d) of a product for q, k and v in the order (H, 3, d)."""
-    return rows.reshape(3, heads, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
+    heads = len(rows) // (3 * width)
+    return rows.reshape(3, heads, width, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
-def _published(name: str) -> str:
+def published(name: str) -> str:
+    """Return the published name of a weight of any release of transformers."""
     for newer, published in NEWER.items():
         name = re.sub(newer, published, name)
     return name

@@ -22,8 +22,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgeo.config import Optim
-from hpcgeo.models.initialise import draw
-from hpcgeo.parallel.engine import Inputs
+from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 
 
@@ -45,14 +44,14 @@ class NativeEngine:
         optim: Optim,
         dtype: torch.dtype,
         accumulate: int,
-        seed: int,
+        initial: Initial,
     ) -> None:
         """Spread an objective that was built on the meta device; see `spread`."""
         self.topology = topology
         self.dtype = dtype
         self.accumulate = accumulate
         self.clip = optim.clip
-        self.objective, self.model = spread(objective, topology, dtype, seed)
+        self.objective, self.model = spread(objective, topology, dtype, initial)
         matrices = [p for p in objective.parameters() if p.ndim > 1]
         vectors = [p for p in objective.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -119,13 +118,13 @@ class NativeEngine:
 
 
 def spread(
-    objective: nn.Module, topology: Topology, dtype: torch.dtype, seed: int
+    objective: nn.Module, topology: Topology, dtype: torch.dtype, initial: Initial
 ) -> tuple[nn.Module, nn.Module]:
     """Spread an objective over ranks, in this order.
 
     1. shard (FSDP2): each unit, then the rest, on the meta device;
     2. materialise this rank's shards, filled with NaN;
-    3. initialise them from (seed, name, row), the same bits for every strategy;
+    3. initialise them by name and row, the same bits for every strategy;
     4. check that no NaN is left;
     5. wrap (DDP).
 
@@ -142,7 +141,7 @@ def spread(
     with torch.no_grad():
         for name, parameter in objective.named_parameters():
             parameter.fill_(torch.nan)
-            _initialise(name, parameter, seed)
+            _initialise(name, parameter, initial)
             if _local(parameter).isnan().any():
                 raise RuntimeError(f"parameter {name} was not initialised")
     if sharded:
@@ -166,7 +165,7 @@ def _shard(objective: Any, topology: Topology, dtype: torch.dtype) -> None:
     register_fsdp_forward_method(objective, "reconstruct")
 
 
-def _initialise(name: str, parameter: Tensor, seed: int) -> None:
+def _initialise(name: str, parameter: Tensor, initial: Initial) -> None:
     rows = slice(None)
     if isinstance(parameter, DTensor):
         (size, *_), (first, *_) = compute_local_shape_and_global_offset(
@@ -174,7 +173,7 @@ def _initialise(name: str, parameter: Tensor, seed: int) -> None:
         )
         rows = slice(first, first + size)
     local = _local(parameter)
-    local.copy_(draw(name, parameter.shape, rows, seed))
+    local.copy_(initial(name, parameter.shape, rows))
 
 
 def _local(parameter: Tensor) -> Tensor:
