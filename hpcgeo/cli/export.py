@@ -57,7 +57,7 @@ def export(
 
         hpcgeo export runs/mae_vit_base --to timm --dtype bfloat16 --step 4000
 
-    `hpcgeo train RECIPE model.weights=FILE` starts from what safetensors and transformers are given.
+    `hpcgeo train RECIPE model.weights=FILE` starts from an export for safetensors or transformers.
 
     Models with gated MLPs are known to neither transformers nor timm: choose safetensors for them.
     """
