@@ -12,6 +12,7 @@ import os
 import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich import print
 from rich.table import Table
 
 from hpcgeo.config import Objective, Parallel
+from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.spread import local, spread
 from hpcgeo.parallel.topology import lay_out
@@ -47,7 +49,7 @@ def build(rank: int, options: argparse.Namespace, store: str, answers: Any) -> N
     with torch.device("meta"):
         objective = MAE(architecture(options.model), 3, Objective())
     objective.to(getattr(torch, options.dtype))
-    spread(objective, topology, parallel, torch.bfloat16, seed=0)
+    spread(objective, topology, parallel, torch.bfloat16, partial(draw, seed=0))
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     held = sum(local(p).numel() * p.element_size() for p in objective.parameters())

@@ -43,6 +43,11 @@ class Model(Part):
     """What is trained."""
 
     name: str = Field(description="a row of `hpcgeo list models`")
+    weights: Path | None = Field(
+        None,
+        description="start from this safetensors file: an export under our names, or a ViTMAE of "
+        "transformers; by default from random numbers",
+    )
 
 
 class Augment(Part):

@@ -15,6 +15,7 @@ from hpcgeo.errors import InputError
 COMMANDS = {
     "data": "Build, inspect and verify data sets.",
     "train": "Train a recipe; resume where it stopped.",
+    "export": "Write the weights of a run for other libraries.",
     "profile": "Measure a recipe, or a grid of them.",
     "report": "Turn records into the scaling report.",
     "list": "Show the facts: models, machines, strategies, recipes, sensors.",

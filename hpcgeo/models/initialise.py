@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 
-def draw(name: str, shape: Sequence[int], box: Sequence[slice], seed: int) -> Tensor:
-    """Return a part of the initial value of a parameter, float32 on the CPU.
+def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
+    """Return rows of the initial value of a parameter, float32 on the CPU.
 
     Args:
         name: the qualified name; its last word is `bias`, `weight` or `..._token`.
         shape: of the whole parameter; a weight of two dimensions is a matrix (out, in), of one a
             norm.
-        box: which part, a slice for each dimension; rows are drawn whole.
+        rows: which rows of the first dimension.
         seed: of the run.
 
     Raises:
@@ -28,19 +28,16 @@ def draw(name: str, shape: Sequence[int], box: Sequence[slice], seed: int) -> Te
     """
     kind = name.rpartition(".")[2]
     if kind == "bias":
-        return torch.zeros(shape)[tuple(box)]
+        return torch.zeros(shape)[rows]
     if kind == "weight" and len(shape) == 1:
-        return torch.ones(shape)[tuple(box)]
+        return torch.ones(shape)[rows]
     if kind.endswith("_token"):
-        return torch.empty(shape).normal_(0, 0.02, generator=_generator(seed, name, 0))[tuple(box)]
+        return torch.empty(shape).normal_(0, 0.02, generator=_generator(seed, name, 0))[rows]
     if kind == "weight" and len(shape) == 2:
         bound = math.sqrt(6 / sum(shape))
-        rows, columns = (range(*part.indices(size)) for part, size in zip(box, shape, strict=True))
-        values = torch.empty(len(rows), len(columns))
-        whole = torch.empty(shape[1])
-        for row, value in zip(rows, values, strict=True):
-            whole.uniform_(-bound, bound, generator=_generator(seed, name, row))
-            value.copy_(whole[box[1]])
+        values = torch.empty(len(range(*rows.indices(shape[0]))), shape[1])
+        for row, value in zip(range(*rows.indices(shape[0])), values, strict=True):
+            value.uniform_(-bound, bound, generator=_generator(seed, name, row))
         return values
     raise ValueError(f"no law to initialise parameter {name} of shape {tuple(shape)}")
 

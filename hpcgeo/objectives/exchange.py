@@ -1,41 +1,119 @@
-"""MAE weights under the names of `transformers`' ViTMAEForPreTraining files, and back.
+"""MAE weights under the names of other libraries, and back from transformers'.
 
-Besides names two things differ: there q, k and v are three matrices (here one, with rows in the
-order of heads), and the patch embedding is a convolution with kernel (W, C, p, p) (here a matrix
-over (p, p, C)). Positions are fixed in both, but stand in their files.
+Besides names, three things differ there: rows of the product for q, k and v stand part by part
+(3, H, d), in transformers as three matrices (here head by head, (H, 3, d)); the patch embedding is
+a convolution with kernel (W, C, p, p) (here a matrix over (p, p, C)); positions, fixed in ours,
+stand in their files.
+
+Every conversion is of one weight and moves values only, so it also runs on meta tensors: the
+shapes of a file are known before a weight is read.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpcgeo.errors import InputError
 from hpcgeo.models.positions import sincos_2d
-from hpcgeo.zoo import Architecture
+from hpcgeo.zoo import Architecture, Stack
 
-#: Ours -> theirs outside the blocks.
-OUTSIDE = {
-    "mask_token": "decoder.mask_token",
-    "encoder.class_token": "vit.embeddings.cls_token",
-    "encoder.embed": "vit.embeddings.patch_embeddings.projection",
-    "encoder.norm": "vit.layernorm",
-    "decoder_embed": "decoder.decoder_embed",
-    "decoder_norm": "decoder.decoder_norm",
-    "predict": "decoder.decoder_pred",
-}
-#: Ours -> theirs: the blocks, and the modules within one.
-STACKS = {"encoder.blocks": "vit.encoder.layer", "decoder_blocks": "decoder.decoder_layers"}
-INSIDE = {
-    "attention_norm": ["layernorm_before"],
-    "attention.qkv": [f"attention.attention.{part}" for part in ("query", "key", "value")],
-    "attention.out": ["attention.output.dense"],
-    "mlp_norm": ["layernorm_after"],
-    "mlp.into": ["intermediate.dense"],
-    "mlp.out": ["output.dense"],
-}
-#: Newer releases write other names: theirs, newer -> as published.
+
+@dataclass(frozen=True)
+class Names:
+    """Ours -> theirs: what stands outside the blocks, the piles of blocks, and within a block.
+
+    A weight that becomes several has several names. `positions` names those of encoder and
+    decoder. What begins like a word of `lacks` has no place there.
+    """
+
+    title: str
+    outside: Mapping[str, str]
+    stacks: Mapping[str, str]
+    inside: Mapping[str, tuple[str, ...]]
+    positions: Mapping[str, str]
+    lacks: tuple[str, ...] = ()
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """Return their names of one of our weights; none where it has no place there.
+
+        Raises:
+            InputError: the weight is of a part that they do not have.
+        """
+        if name.startswith(self.lacks):
+            return ()
+        if name in self.outside:
+            return (self.outside[name],)
+        module, _, kind = name.rpartition(".")
+        if module in self.outside:
+            return (f"{self.outside[module]}.{kind}",)
+        for ours, theirs in self.stacks.items():
+            if module.startswith(f"{ours}."):
+                number, _, inside = module.removeprefix(f"{ours}.").partition(".")
+                parts = self.inside.get(inside, ())
+                if parts:
+                    return tuple(f"{theirs}.{number}.{part}.{kind}" for part in parts)
+        raise InputError(
+            f"{self.title} has no {name}: it knows no gated MLP; `hpcgeo export --to safetensors` "
+            f"keeps our names"
+        )
+
+
+#: ViTMAEForPreTraining, as published; newer releases read these names too.
+TRANSFORMERS = Names(
+    title="transformers' ViTMAE",
+    outside={
+        "mask_token": "decoder.mask_token",
+        "encoder.class_token": "vit.embeddings.cls_token",
+        "encoder.embed": "vit.embeddings.patch_embeddings.projection",
+        "encoder.norm": "vit.layernorm",
+        "decoder_embed": "decoder.decoder_embed",
+        "decoder_norm": "decoder.decoder_norm",
+        "predict": "decoder.decoder_pred",
+    },
+    stacks={"encoder.blocks": "vit.encoder.layer", "decoder_blocks": "decoder.decoder_layers"},
+    inside={
+        "attention_norm": ("layernorm_before",),
+        "attention.qkv": (
+            "attention.attention.query",
+            "attention.attention.key",
+            "attention.attention.value",
+        ),
+        "attention.out": ("attention.output.dense",),
+        "mlp_norm": ("layernorm_after",),
+        "mlp.into": ("intermediate.dense",),
+        "mlp.out": ("output.dense",),
+    },
+    positions={
+        "encoder": "vit.embeddings.position_embeddings",
+        "decoder": "decoder.decoder_pos_embed",
+    },
+)
+#: VisionTransformer, which is the encoder alone. Its constructor takes another MLP as a class, so
+#: a configuration in JSON cannot ask for the gated one.
+TIMM = Names(
+    title="timm's VisionTransformer",
+    outside={
+        "encoder.class_token": "cls_token",
+        "encoder.embed": "patch_embed.proj",
+        "encoder.norm": "norm",
+    },
+    stacks={"encoder.blocks": "blocks"},
+    inside={
+        "attention_norm": ("norm1",),
+        "attention.qkv": ("attn.qkv",),
+        "attention.out": ("attn.proj",),
+        "mlp_norm": ("norm2",),
+        "mlp.into": ("mlp.fc1",),
+        "mlp.out": ("mlp.fc2",),
+    },
+    positions={"encoder": "pos_embed"},
+    lacks=("decoder_", "mask_token", "predict."),
+)
+#: Newer releases of transformers write other names: theirs, newer -> as published.
 NEWER = {
     r"^vit\.layers\.": "vit.encoder.layer.",
     r"^decoder\.decoder_encoder\.layer\.": "decoder.decoder_layers.",
@@ -48,35 +126,42 @@ NEWER = {
 }
 
 
-def to_transformers(
-    weights: Mapping[str, Tensor], architecture: Architecture, grid: tuple[int, int]
+def convert(
+    name: str, value: Tensor, architecture: Architecture, names: Names
 ) -> dict[str, Tensor]:
-    """Return the weights of an MAE with plain MLPs under transformers' names.
+    """Return one of our weights under their names, in their shapes.
 
     Args:
-        weights: the state dictionary of an MAE.
+        name: of a weight of an MAE that has a place there.
+        value: the weight, whole; it may be on the meta device.
         architecture: of the MAE.
-        grid: patches of a chip (rows, columns), for the position embeddings.
+        names: theirs.
+
+    Raises:
+        InputError: they have no such weight.
     """
-    theirs: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        targets = _targets(name)
-        if name == "encoder.embed.weight":
-            value = value.reshape(len(value), architecture.patch, architecture.patch, -1)
-            value = value.permute(0, 3, 1, 2)
-        if ".qkv." in name:
-            value = _by_part(value, _heads(name, architecture))
-        if name.endswith("_token"):
-            value = value.reshape(1, 1, -1)
-        for target, part in zip(targets, value.chunk(len(targets)), strict=True):
-            theirs[target] = part.contiguous()
-    for token, target in (
-        ("encoder.class_token", "vit.embeddings.position_embeddings"),
-        ("mask_token", "decoder.decoder_pos_embed"),
-    ):
-        width = len(weights[token])
-        positions = sincos_2d(width, grid, weights[token].device)
-        theirs[target] = torch.cat([positions.new_zeros(1, width), positions])[None]
+    targets = names.of(name)
+    if name == "encoder.embed.weight":
+        value = value.reshape(len(value), architecture.patch, architecture.patch, -1)
+        value = value.permute(0, 3, 1, 2)  # (W, C, p, p)
+    if ".qkv." in name:
+        value = _by_part(value, _stack(name, architecture).heads)
+    if name.endswith("_token"):
+        value = value.reshape(1, 1, -1)
+    return dict(zip(targets, value.chunk(len(targets)), strict=True))
+
+
+def positions(architecture: Architecture, grid: tuple[int, int], names: Names) -> dict[str, Tensor]:
+    """Return the positions under their names, (1, 1 + N, W) each; the class token has none.
+
+    Args:
+        grid: patches of a chip (rows, columns).
+    """
+    theirs = {}
+    for stack, target in names.positions.items():
+        width = getattr(architecture, stack).width
+        patches = sincos_2d(width, grid, torch.device("cpu"))
+        theirs[target] = torch.cat([patches.new_zeros(1, width), patches])[None]
     return theirs
 
 
@@ -93,30 +178,80 @@ def from_transformers(
     Raises:
         InputError: a weight is missing or has another shape; the message names it.
     """
-    known = {_published(name): value for name, value in theirs.items()}
+    known = {published(name): value for name, value in theirs.items()}
+    shapes = {name: value.shape for name, value in known.items()}
     weights = {}
     for name, mine in names.items():
-        targets = _targets(name)
-        missing = [target for target in targets if target not in known]
-        if missing:
-            raise InputError(f"no weight {missing[0]!r} in the file (for {name})")
-        value = torch.cat([known[target] for target in targets])
-        if name == "encoder.embed.weight":
-            value = value.permute(0, 2, 3, 1)
-        if ".qkv." in name:
-            value = _by_head(value, _heads(name, architecture))
-        if value.numel() != mine.numel():
-            raise InputError(
-                f"weight {targets[0]!r} has shape {tuple(known[targets[0]].shape)}, which does not "
-                f"fit {name} {tuple(mine.shape)}: choose the model of the same size and bands"
-            )
-        weights[name] = value.reshape(mine.shape).contiguous()
+        check(shapes, name, mine.shape, architecture)
+        weights[name] = take(known, name, mine.shape, slice(None), architecture)
     return weights
 
 
-def _heads(name: str, architecture: Architecture) -> int:
-    stack = architecture.encoder if name.startswith("encoder.") else architecture.decoder
-    return stack.heads
+def check(
+    theirs: Mapping[str, Sequence[int]],
+    name: str,
+    shape: Sequence[int],
+    architecture: Architecture,
+    names: Names | None = TRANSFORMERS,
+) -> None:
+    """Refuse weights that do not make one of ours.
+
+    Args:
+        theirs: shapes by their published names.
+        name: of our weight.
+        shape: of our weight.
+        architecture: of the MAE.
+        names: theirs; None: they are ours.
+
+    Raises:
+        InputError: a weight is missing or has another shape; the message names it.
+    """
+    mine = torch.empty(tuple(shape), device="meta")
+    wanted = convert(name, mine, architecture, names) if names else {name: mine}
+    for target, value in wanted.items():
+        if target not in theirs:
+            raise InputError(f"no weight {target!r} in the file (for {name})")
+        if tuple(theirs[target]) != tuple(value.shape):
+            raise InputError(
+                f"weight {target!r} has shape {tuple(theirs[target])}, which does not fit {name} "
+                f"{tuple(shape)}: choose the model of the same size and bands"
+            )
+
+
+def take(
+    theirs: Mapping[str, Any],
+    name: str,
+    shape: Sequence[int],
+    rows: slice,
+    architecture: Architecture,
+) -> Tensor:
+    """Return rows of one of our weights out of transformers', reading those rows alone.
+
+    Args:
+        theirs: tensors by their published names, or what gives a tensor when it is sliced.
+        name: of our weight.
+        shape: of our weight.
+        rows: which of the first dimension.
+        architecture: of the MAE.
+    """
+    first, last, _ = rows.indices(shape[0])
+    targets = [theirs[target] for target in TRANSFORMERS.of(name)]
+    if name.endswith("_token"):
+        return targets[0][:].reshape(-1)[first:last].contiguous()
+    if ".qkv." in name:
+        heads = _stack(name, architecture).heads
+        head = shape[0] // heads  # rows of q, k and v of a head
+        low, high = first // head, -(-last // head)
+        parts = torch.cat([part[low * head // 3 : high * head // 3] for part in targets])
+        return _by_head(parts, head // 3)[first - low * head : last - low * head].contiguous()
+    value = targets[0][first:last]
+    if name == "encoder.embed.weight":
+        value = value.permute(0, 2, 3, 1).flatten(1)  # (rows, p p C)
+    return value.contiguous()
+
+
+def _stack(name: str, architecture: Architecture) -> Stack:
+    return architecture.encoder if name.startswith("encoder.") else architecture.decoder
 
 
 def _by_part(rows: Tensor, heads: int) -> Tensor:
@@ -124,26 +259,14 @@ def _by_part(rows: Tensor, heads: int) -> Tensor:
     return rows.reshape(heads, 3, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
-def _by_head(rows: Tensor, heads: int) -> Tensor:
+def _by_head(rows: Tensor, width: int) -> Tensor:
     """Return the rows (3, H, d) of a product for q, k and v in the order (H, 3, d)."""
-    return rows.reshape(3, heads, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
+    heads = len(rows) // (3 * width)
+    return rows.reshape(3, heads, width, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
-def _targets(name: str) -> list[str]:
-    """Return the published names of one of our parameters."""
-    if name in OUTSIDE:
-        return [OUTSIDE[name]]
-    module, _, kind = name.rpartition(".")
-    if module in OUTSIDE:
-        return [f"{OUTSIDE[module]}.{kind}"]
-    for ours, theirs in STACKS.items():
-        if module.startswith(f"{ours}."):
-            number, _, inside = module.removeprefix(f"{ours}.").partition(".")
-            return [f"{theirs}.{number}.{part}.{kind}" for part in INSIDE[inside]]
-    raise ValueError(f"no published name for {name}")
-
-
-def _published(name: str) -> str:
+def published(name: str) -> str:
+    """Return the published name of a weight of any release of transformers."""
     for newer, published in NEWER.items():
         name = re.sub(newer, published, name)
     return name

@@ -1,12 +1,14 @@
 """What the training loop asks of a model, however it is spread."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
 #: What one forward takes, by name.
 Inputs = Mapping[str, Tensor]
+#: Gives rows of the initial value of a parameter, from its name and whole shape.
+Initial = Callable[[str, Sequence[int], slice], Tensor]
 
 
 class Engine(Protocol):

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgeo.config import Optim, Parallel
-from hpcgeo.parallel.engine import Inputs
+from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.spread import local, spread
 from hpcgeo.parallel.topology import Topology
 
@@ -44,7 +44,7 @@ class NativeEngine:
         optim: Optim,
         dtype: torch.dtype,
         accumulate: int,
-        seed: int,
+        initial: Initial,
     ) -> None:
         """Spread an objective that was built on the meta device; see `spread`."""
         self.topology = topology
@@ -52,7 +52,7 @@ class NativeEngine:
         self.accumulate = accumulate
         self.clip = optim.clip
         self.objective = objective
-        self.model = spread(objective, topology, parallel, dtype, seed)
+        self.model = spread(objective, topology, parallel, dtype, initial)
         self.optimizer = torch.optim.AdamW(
             _groups(objective, optim.weight_decay), betas=optim.betas, fused=True
         )

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpcgeo.config import Parallel
 from hpcgeo.log import log
-from hpcgeo.models.initialise import draw
+from hpcgeo.parallel.engine import Initial
 from hpcgeo.parallel.recompute import recompute
 from hpcgeo.parallel.tensor import cut
 from hpcgeo.parallel.topology import Topology
@@ -36,7 +36,11 @@ class Objective(Protocol):
 
 
 def spread(
-    objective: Any, topology: Topology, parallel: Parallel, dtype: torch.dtype, seed: int
+    objective: Any,
+    topology: Topology,
+    parallel: Parallel,
+    dtype: torch.dtype,
+    initial: Initial,
 ) -> nn.Module:
     """Spread an objective, built on the meta device, in this order.
 
@@ -45,7 +49,7 @@ def spread(
     3. compile each unit;
     4. shard (FSDP2): each unit, then the rest;
     5. materialise this rank's shards, filled with NaN;
-    6. initialise them from (seed, name, row), the same bits for every strategy;
+    6. initialise them by name and row, the same bits for every strategy;
     7. check that no NaN is left;
     8. wrap (DDP).
 
@@ -70,7 +74,7 @@ def spread(
     if sharded:
         _shard(objective, units, topology, parallel, dtype)
     objective.to_empty(device="cpu" if parallel.offload else topology.device)
-    initialise(objective, seed)
+    initialise(objective, initial)
     if sharded:
         return objective
     devices = [topology.device] if topology.device.type == "cuda" else None
@@ -82,7 +86,7 @@ def spread(
     return model
 
 
-def initialise(objective: nn.Module, seed: int) -> None:
+def initialise(objective: nn.Module, initial: Initial) -> None:
     """Fill this rank's part of every parameter, and make sure that none is forgotten.
 
     Raises:
@@ -92,7 +96,9 @@ def initialise(objective: nn.Module, seed: int) -> None:
         for name, parameter in objective.named_parameters():
             own = local(parameter)
             own.fill_(torch.nan)
-            own.copy_(draw(name, parameter.shape, _box(parameter), seed))
+            rows, *rest = _box(parameter)
+            part = (slice(None), *rest)
+            own.copy_(initial(name, parameter.shape, rows)[part])
             if own.isnan().any():
                 raise RuntimeError(f"parameter {name} was not initialised")
 

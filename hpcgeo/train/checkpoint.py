@@ -93,3 +93,9 @@ class Checkpoints:
             folder = self.folder / f"step-{old:08d}"
             (folder / "step.json").unlink()  # what is half forgotten is no checkpoint
             shutil.rmtree(folder)
+
+
+def saved(folder: Path) -> dict[int, Path]:
+    """Return the folders of all whole checkpoints below a folder by their step, ascending."""
+    whole = (path.parent for path in folder.glob("step-*[0-9]/step.json"))
+    return dict(sorted((int(path.name[5:]), path) for path in whole))

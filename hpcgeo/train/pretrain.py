@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from hpcgeo.launch.preemption import Stop
 from hpcgeo.launch.rendezvous import master
 from hpcgeo.log import log, set_up
 from hpcgeo.machines import machine
+from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
-from hpcgeo.parallel.engine import Engine, Inputs
+from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.topology import Topology, join, lay_out, on_rank_0
 from hpcgeo.records import Record
@@ -33,6 +35,7 @@ from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
 from hpcgeo.train.run_folder import begin, claim
 from hpcgeo.train.schedule import learning_rate
+from hpcgeo.train.start import Start
 from hpcgeo.zoo import architecture
 
 NUM_PICTURES = 6
@@ -127,7 +130,7 @@ def build(run: RunConfig, environment: Environment) -> Parts:
         optim=run.optim,
         dtype=getattr(torch, run.train.dtype),
         accumulate=run.train.accumulate,
-        seed=run.seed,
+        initial=_initial(run, objective),
     )
     return Parts(
         dataset,
@@ -136,6 +139,14 @@ def build(run: RunConfig, environment: Environment) -> Parts:
         Views(dataset, run.data.chip, run.data.augment, run.seed),
         run.train.micro_batch * run.train.accumulate * layout.data_parallel,
     )
+
+
+def _initial(run: RunConfig, objective: MAE) -> Initial:
+    """Return where the initial weights come from."""
+    if run.model.weights is None:
+        return partial(draw, seed=run.seed)
+    shapes = {name: parameter.shape for name, parameter in objective.named_parameters()}
+    return Start(run.model.weights, objective.architecture, shapes).rows
 
 
 def _loop(

@@ -6,6 +6,7 @@ record.json        the profile record
 checkpoints/       training state
 tensorboard/       event file
 reconstructions/   pictures: input, masked, reconstruction
+export/            weights for other libraries
 lock               held by the process that writes
 """
 

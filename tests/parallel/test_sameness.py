@@ -156,9 +156,7 @@ def initial(settings: list[dict[str, Any]]) -> list[bool]:
         parameters = whole(build(knobs)[0].state())
         same.append(
             all(
-                np.array_equal(
-                    value, draw(name, value.shape, [slice(None)] * value.ndim, 0).numpy()
-                )
+                np.array_equal(value, draw(name, value.shape, slice(None), 0).numpy())
                 for name, value in parameters.items()
             )
         )

@@ -1,12 +1,14 @@
 """A tiny MAE trained on random images by any engine: what the tests of sameness compare."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from hpcgeo.config import Objective, Optim, Parallel
+from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.native import NativeEngine
@@ -50,7 +52,7 @@ def build(
         optim=Optim(clip=1.0),
         dtype=getattr(torch, dtype),
         accumulate=accumulate,
-        seed=0,
+        initial=partial(draw, seed=0),
     )
     return engine, topology
 
