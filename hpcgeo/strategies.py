@@ -59,8 +59,6 @@ class Strategy:
         Raises:
             InputError: `group_size` is missing, has no effect, or does not divide `world_size`.
         """
-        divisors = [size for size in range(1, world_size + 1) if world_size % size == 0]
-        choices = ", ".join(map(str, divisors))
         if self.parameters != "group":
             if group_size is not None:
                 raise InputError(
@@ -68,16 +66,17 @@ class Strategy:
                     f"or set parallel.strategy=HYBRID_SHARD"
                 )
             return world_size if self.parameters == "world" else 1
+        if group_size and group_size > 0 and world_size % group_size == 0:
+            return group_size
+        choices = ", ".join(str(k) for k in range(1, world_size + 1) if world_size % k == 0)
         if group_size is None:
             raise InputError(
                 f"{self.name} needs parallel.group_size: on {world_size} ranks one of {choices}"
             )
-        if group_size not in divisors:
-            raise InputError(
-                f"parallel.group_size {group_size} does not divide the world of {world_size} "
-                f"ranks: choose one of {choices}"
-            )
-        return group_size
+        raise InputError(
+            f"parallel.group_size {group_size} does not divide the world of {world_size} "
+            f"ranks: choose one of {choices}"
+        )
 
 
 @cache
