@@ -33,7 +33,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Part(BaseModel):
     """A strict, immutable piece of the configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class Place(Part):

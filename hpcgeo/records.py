@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpcgeo.errors import InputError
 
-
 #: What counts something: no file makes it larger than an integer of the machine.
 Count = Annotated[int, Field(lt=2**63)]
 

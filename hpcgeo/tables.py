@@ -25,7 +25,8 @@ class _Plain(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise self._refusal("an alias (*name): write the value out", self.peek_event())
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            raise self._refusal("an alias (*name): write the value out", alias)
         return super().compose_node(parent, index)
 
     def construct_yaml_int(self, node: Any) -> int:
@@ -36,7 +37,7 @@ class _Plain(yaml.SafeLoader):
 
     def construct_yaml_str(self, node: Any) -> str:
         value: str = super().construct_yaml_str(node)
-        if "\0" in value or not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
             raise self._refusal("a character that no name can hold", node)
         return value
 

@@ -149,10 +149,11 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Fou
     sources = {file.path: [file.size, file.mtime_ns] for file in found}
     try:
         old = json.loads(path.read_text("utf-8"))
+        old["settings"].keys() | old["sources"].keys()
     except FileNotFoundError:
         text = json.dumps({"settings": values, "sources": sources}, separators=(",", ":"))
         return write_text(path, text + "\n")
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: damaged; remove {path.parent} and build again") from None
     changes = [
         f"{key} was {old['settings'].get(key)}, is {value}"

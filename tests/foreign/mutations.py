@@ -5,13 +5,12 @@ import math
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 #: The same thousand examples every time; HPCGEO_EXAMPLES=100000 looks for new ones.
 EXAMPLES = int(os.environ.get("HPCGEO_EXAMPLES", "1000"))
 many = settings(
-    phases=[Phase.generate],
     max_examples=EXAMPLES,
     derandomize="HPCGEO_EXAMPLES" not in os.environ,
     deadline=None,
@@ -21,7 +20,16 @@ many = settings(
 
 #: Pieces of YAML and JSON that have troubled readers before.
 SNIPPETS = (
-    *("2024-99-99", "0b_", "0x_", "!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary é"),
+    *(
+        "2024-99-99",
+        "0b_",
+        "0x_",
+        "!!int x",
+        "!!float x",
+        "!!bool x",
+        "!!timestamp x",
+        "!!binary é",
+    ),
     *("!!python/object/apply:os.system [ls]", "!!set {a}", "? [a]", "<<: 1", "&a [*a]", "*a", "- "),
     *("[" * 3000, "{a: " * 500, '[{"a": ' * 500, "9" * 5000, "1e999", "-.inf", ".nan", "NaN"),
     *("\x00", '"\\0"', '"\\ud800"', "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")),

@@ -1,4 +1,4 @@
-"""Recipes, overrides, the configuration of a run and sweeps from anyone: work, or one clear error."""
+"""Recipes, overrides, configurations of runs and sweeps from anyone: work, or one clear error."""
 
 from itertools import islice
 from pathlib import Path
