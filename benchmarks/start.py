@@ -43,9 +43,11 @@ class Reached(BaseException):
 def rank(folder: Path, born: float, words: list[str]) -> None:
     """Run the command to its first step; write when each phase ended, and what was counted."""
     ended = {"interpreter": time.time() - born}
+    worked = {"interpreter": time.process_time()}
 
     def mark(phase: str) -> None:
         ended[phase] = time.time() - born
+        worked[phase] = time.process_time()
 
     config = importlib.import_module("hpcgeo.config")
     importlib.import_module("hpcgeo.launch.environment")
@@ -92,7 +94,7 @@ def rank(folder: Path, born: float, words: list[str]) -> None:
         pretrain.pretrain(config.load(words[0], words[1:]), Meter)
     except Reached:
         modules = len(sys.modules)
-        told = {"ended": ended, "modules": modules, **before}
+        told = {"ended": ended, "worked": worked, "modules": modules, **before}
         (folder / f"{dist.get_rank()}.json").write_text(json.dumps(told))
     sys.stdout.flush()
     os._exit(0)  # what ends a rank is not measured here
@@ -130,6 +132,11 @@ def seconds_of(told: list[dict[str, Any]]) -> dict[str, float]:
     longest = [max(column) for column in zip(*spans, strict=True)]
     whole = max(each["ended"]["first step"] for each in told)
     return dict(zip(PHASES, longest, strict=True)) | {"all of it": whole}
+
+
+def spent(told: list[dict[str, Any]], begin: str | None, end: str) -> float:
+    """Return the processor seconds between the ends of two phases, on the rank with most."""
+    return max(each["worked"][end] - (each["worked"][begin] if begin else 0) for each in told)
 
 
 def files_of(words: list[str]) -> dict[str, int]:
@@ -197,6 +204,14 @@ def main() -> None:
         "collectives": "on the wire before the first step",
         "modules": "Python modules loaded",
     }
+    table.add_row(
+        *("imports, core", "processor time of a rank: what a busy host does not change"),
+        *(f"{spent(told, 'configuration', 'imports'):.2f} s" for _, told in columns),
+    )
+    table.add_row(
+        *("all, core", "likewise, start to first step"),
+        *(f"{spent(told, None, 'first step'):.2f} s" for _, told in columns),
+    )
     for key, what in counted.items():
         table.add_row(key, what, *(f"{max(each[key] for each in told):,}" for _, told in columns))
     Console().print(table)

@@ -15,7 +15,6 @@ from hpcgeo.strategies import Strategy, strategies
 from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
 
-
 Cost = tuple[int, int]  # process groups of a rank, its collectives on all of them
 
 
