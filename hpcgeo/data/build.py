@@ -208,7 +208,7 @@ def _index(
 
 def _layout(key: Key, shards: Sequence[Shard]) -> Layout:
     moments = sum((shard.moments for shard in shards), Moments.none(len(key.bands)))
-    known = moments.count > 0
+    known = (moments.count > 0) & np.isfinite(moments.std)  # squares of 1e200 are not
     return Layout(
         bands=key.bands,
         dtype=key.dtype,
