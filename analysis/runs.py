@@ -1,11 +1,11 @@
 """A training run as a report shows it: the loss curve and the last reconstructions."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
+from pydantic import BaseModel, Field, ValidationError
 
 from hpcgeo.errors import InputError
 from hpcgeo_analysis.plots import COLOURS, Plot, render
@@ -13,6 +13,18 @@ from hpcgeo_analysis.words import rate
 
 #: The smoothed curve is a running median over this fraction of the run.
 WINDOW = 0.05
+
+
+#: How a PNG begins.
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class _Step(BaseModel):
+    """What is shown of a line of metrics; a loss may be NaN, that is how a run diverges."""
+
+    step: float = Field(ge=0, lt=2**63)
+    loss: float
+    images_per_s: float = Field(gt=0, lt=2**63)
 
 
 @dataclass(frozen=True)
@@ -67,20 +79,28 @@ def load_run(number: int, folder: Path) -> Run:
 
 def _metrics(path: Path) -> pd.DataFrame:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        with path.open("rb") as file:
+            steps = [_Step.model_validate_json(line) for line in file]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: is this the folder of a run?") from None
-    try:
-        metrics = pd.DataFrame([json.loads(line) for line in lines])
-        return metrics[["step", "loss", "images_per_s"]].astype(float)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: not the metrics of a run: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(step) for step in first["loc"])
+        raise InputError(f"{path}: not the metrics of a run: {key} {first['msg']}") from None
+    if not steps:
+        raise InputError(f"{path}: not the metrics of a run: no step")
+    return pd.DataFrame([vars(step) for step in steps])
 
 
 def _picture(folder: Path, name: str) -> Picture | None:
     pictures = sorted((folder / "reconstructions").glob("step-*.png"))
     if not pictures:
         return None
-    step = int(pictures[-1].stem.removeprefix("step-"))
-    alt = f"Input, masked and reconstructed chips after {step} steps."
-    return Picture(name, alt, pictures[-1].read_bytes())
+    step = pictures[-1].stem.removeprefix("step-")
+    try:
+        png = pictures[-1].read_bytes()
+    except OSError as error:
+        raise InputError(f"{pictures[-1]}: {error.strerror}") from None
+    if not step.isdecimal() or not png.startswith(PNG):
+        raise InputError(f"{pictures[-1]}: not a picture of a run: remove it")
+    return Picture(name, f"Input, masked and reconstructed chips after {int(step)} steps.", png)

@@ -17,12 +17,15 @@ from pydantic import (
 )
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import nearest
+from hpcgeo.tables import nearest, parse
 
 #: Marks a knob that may differ when a run is resumed: it changes how fast, not what, is computed.
 FREE: Any = {"free_on_resume": True}
 
 SYNTHETIC = "synthetic"
+
+#: Characters of a value that a message repeats.
+LONGEST = 200
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -30,7 +33,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Part(BaseModel):
     """A strict, immutable piece of the configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class Place(Part):
@@ -83,6 +88,7 @@ class Data(Part):
     workers: int = Field(
         0,
         ge=0,
+        le=1024,
         description="reader processes per rank; 0 reads in the rank",
         json_schema_extra=FREE,
     )
@@ -208,6 +214,7 @@ class Launch(Part):
     )
     threads: PositiveInt | None = Field(
         None,
+        le=4096,
         description="threads of a rank that drives no GPU; by default its share of the cores",
         json_schema_extra=FREE,
     )
@@ -305,12 +312,9 @@ def _text(recipe: str) -> str:
 
 
 def _parse(text: str, recipe: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {recipe}: not YAML: {error}") from None
+    values = parse(text, f"recipe {recipe}")
     if not isinstance(values, dict):
-        raise InputError(f"recipe {recipe}: expected a mapping of knobs, found {values!r}")
+        raise InputError(f"recipe {recipe}: expected a mapping of knobs, found {_brief(values)}")
     return values
 
 
@@ -318,10 +322,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"override {override!r}: write it as key=value, e.g. train.steps=20")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"override {override!r}: the value is not YAML") from None
+    value = parse(text, f"override {_brief(override)}")
     *parents, last = key.split(".")
     place = values
     for parent in parents:
@@ -347,9 +348,15 @@ def _explain(error: ValidationError, recipe: str) -> list[str]:
             lines.append(f"{recipe}: {key} is missing; set it in the recipe or as {key}=VALUE")
         else:
             rule = detail["msg"].removeprefix("Value error, ")
-            value = f" = {detail['input']!r}" if key else ""
+            value = f" = {_brief(detail['input'])}" if key else ""
             lines.append(f"{recipe}: {key}{value}: {rule}")
     return lines
+
+
+def _brief(value: Any) -> str:
+    """Return a value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _keys(parents: Sequence[str]) -> list[str]:

@@ -4,16 +4,18 @@ A file of records is JSON lines; records are appended, never changed. Two kinds 
 ``measured`` (this code, from a clock) and ``published`` (read from a paper).
 """
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpcgeo.errors import InputError
+
+#: What counts something: no file makes it larger than an integer of the machine.
+Count = Annotated[int, Field(lt=2**63)]
 
 
 class Spread(BaseModel):
@@ -51,28 +53,28 @@ class Record(BaseModel):
     machine: str
     device: str = Field(description="what one rank drives, e.g. 'AMD EPYC, 1 thread'")
     hosts: list[str] = []
-    nodes: int
-    world_size: int = Field(description="ranks = devices")
+    nodes: Count
+    world_size: Count = Field(description="ranks = devices")
 
     model: str
-    parameters: int | None = Field(None, description="trained parameters, encoder and decoder")
+    parameters: Count | None = Field(None, description="trained parameters, encoder and decoder")
     objective: str
-    bands: int | None = None
-    chip: tuple[int, int] = Field(description="height, width in pixels")
+    bands: Count | None = None
+    chip: tuple[Count, Count] = Field(description="height, width in pixels")
     strategy: str
-    group_size: int | None = None
+    group_size: Count | None = None
     dtype: str
-    micro_batch: int
-    accumulate: int
-    global_batch: int
+    micro_batch: Count
+    accumulate: Count
+    global_batch: Count
     data: str = Field(description="'synthetic' or 'shards'")
 
-    warmup_steps: int | None = Field(None, description="steps discarded before measuring")
+    warmup_steps: Count | None = Field(None, description="steps discarded before measuring")
     images_per_s: float | None = Field(None, description="all ranks; global_batch / median step")
     step_s: Spread | None = Field(None, description="seconds per step, slowest rank")
     data_wait_s: float | None = Field(None, description="median wait for data per step")
     comm_s: float | None = Field(None, description="seconds per step in which a collective runs")
-    peak_memory_bytes: int | None = Field(None, description="worst rank")
+    peak_memory_bytes: Count | None = Field(None, description="worst rank")
     memory_source: str | None = Field(None, description="'reserved' (device) or 'resident' (host)")
     model_flops: float | None = Field(None, description="forward + backward per step, all ranks")
     peak_flops_per_s: float | None = Field(None, description="of one device, at this dtype")
@@ -127,16 +129,22 @@ def read(paths: Iterable[Path]) -> list[Record]:
 
 def _read_file(path: Path) -> list[Record]:
     records = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                records.append(Record.model_validate(json.loads(line)))
-            except ValidationError as error:
-                first = error.errors()[0]
-                key = ".".join(str(step) for step in first["loc"])
-                raise InputError(f"{path}:{number}: not a record: {key}: {first['msg']}") from None
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: not JSON: {error}") from None
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    records.append(_record(line, f"{path}:{number}"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
     return records
+
+
+def _record(line: bytes, place: str) -> Record:
+    try:
+        return Record.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise InputError(f"{place}: not JSON: {first['msg']}") from None
+        key = ".".join(str(step) for step in first["loc"])
+        raise InputError(f"{place}: not a record: {key}: {first['msg']}") from None

@@ -99,7 +99,7 @@ class Strategy:
         if world_size % tp:
             raise InputError(
                 f"parallel.tensor {tp} does not divide the world of {world_size} ranks: choose one "
-                f"of {_listed(_divisors(world_size))}"
+                f"of {_divisors(world_size)}"
             )
         k = self.shard_size(world_size // tp, knobs["group_size"])
         return Layout(world_size // tp // k, k, tp)
@@ -115,18 +115,16 @@ class Strategy:
             InputError: `group_size` is missing, has no effect, or does not divide the ranks.
         """
         self._refuse_idle({"group_size": group_size})
-        if "group_size" in self.takes:
-            divisors = _divisors(data_parallel)
-            if group_size is None:
-                raise InputError(
-                    f"{self.name} needs parallel.group_size: on {data_parallel} ranks one of "
-                    f"{_listed(divisors)}"
-                )
-            if group_size not in divisors:
-                raise InputError(
-                    f"parallel.group_size {group_size} does not divide {data_parallel} data-"
-                    f"parallel ranks: choose one of {_listed(divisors)}"
-                )
+        if "group_size" in self.takes and group_size is None:
+            raise InputError(
+                f"{self.name} needs parallel.group_size: on {data_parallel} ranks one of "
+                f"{_divisors(data_parallel)}"
+            )
+        if group_size is not None and (group_size < 1 or data_parallel % group_size):
+            raise InputError(
+                f"parallel.group_size {group_size} does not divide {data_parallel} data-parallel "
+                f"ranks: choose one of {_divisors(data_parallel)}"
+            )
         return {"none": 1, "group": group_size or 1, "world": data_parallel}[self.optimizer]
 
     def _refuse_idle(self, knobs: Mapping[str, Any]) -> None:
@@ -140,12 +138,8 @@ class Strategy:
                 )
 
 
-def _divisors(number: int) -> list[int]:
-    return [size for size in range(1, number + 1) if number % size == 0]
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _divisors(number: int) -> str:
+    return ", ".join(str(size) for size in range(1, number + 1) if number % size == 0)
 
 
 @cache

@@ -1,4 +1,7 @@
-"""Facts are tables in YAML: read one, find a row, say which rows there are when it is missing."""
+"""Facts are tables in YAML: read one, find a row, say which rows there are when it is missing.
+
+YAML that is not ours is read by `parse`.
+"""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -15,6 +18,61 @@ Row = TypeVar("Row")
 def read(name: str) -> Any:
     """Return the parsed YAML of ``hpcgeo/facts/<name>.yaml``; `name` may hold a folder."""
     return yaml.safe_load(files("hpcgeo.facts").joinpath(f"{name}.yaml").read_text("utf-8"))
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML of plain values. Without aliases: ten lines of them stand for a billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            raise self._refusal("an alias (*name): write the value out", alias)
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        if not -(2**63) <= value < 2**63:
+            raise self._refusal("an integer beyond 64 bits", node)
+        return value
+
+    def construct_yaml_str(self, node: Any) -> str:
+        value: str = super().construct_yaml_str(node)
+        if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
+            raise self._refusal("a character that no name can hold", node)
+        return value
+
+    def _refusal(self, what: str, where: Any) -> yaml.YAMLError:
+        return yaml.MarkedYAMLError(problem=f"found {what}", problem_mark=where.start_mark)
+
+
+_Plain.add_constructor("tag:yaml.org,2002:int", _Plain.construct_yaml_int)
+_Plain.add_constructor("tag:yaml.org,2002:str", _Plain.construct_yaml_str)
+
+
+def parse(text: str, name: str) -> Any:
+    """Return the values of a YAML text that anyone may have written.
+
+    Args:
+        text: the YAML.
+        name: of its file, for the message.
+
+    Raises:
+        InputError: it is no YAML, or not of plain values.
+    """
+    loader = None
+    try:
+        loader = _Plain(text)
+        return loader.get_single_data()
+    except RecursionError:
+        raise InputError(f"{name}: not YAML that can be read: nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{name}: not YAML: {error}") from None
+    except (ValueError, KeyError, AttributeError) as error:
+        # PyYAML: the 99th month, `!!bool maybe`, `!!timestamp today`
+        raise InputError(f"{name}: not YAML: a value is not of its type: {error}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

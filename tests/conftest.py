@@ -1,10 +1,15 @@
 """Fixtures for every folder of tests."""
 
 import pytest
+from hypothesis import settings
 
 from tests.slurm import slurm
 
 __all__ = ["slurm"]
+
+# No test asserts a time.
+settings.register_profile("hpcgeo", deadline=None)
+settings.load_profile("hpcgeo")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

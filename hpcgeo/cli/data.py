@@ -8,11 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hpcgeo.data import executors, synthetic
+from hpcgeo.data import executors
 from hpcgeo.data.build import SKIPPED, Outcome
 from hpcgeo.data.build import build as build_set
 from hpcgeo.data.index import Index, load
 from hpcgeo.data.index import verify as verify_set
+from hpcgeo.data.scenes import write_scenes
 from hpcgeo.data.settings import Compression, Settings
 from hpcgeo.log import log, set_up
 
@@ -182,7 +183,7 @@ def synthesize(
 
         hpcgeo data synthesize scenes/ --scenes 4 && hpcgeo data build scenes/ --out sets/made
     """
-    paths = synthetic.write_scenes(out, scenes, size, seed)
+    paths = write_scenes(out, scenes, size, seed)
     typer.echo(f"{len(paths)} scenes of {size} x {size} pixels in {out}")
 
 

@@ -149,10 +149,11 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Fou
     sources = {file.path: [file.size, file.mtime_ns] for file in found}
     try:
         old = json.loads(path.read_text("utf-8"))
+        old["settings"].keys() | old["sources"].keys()
     except FileNotFoundError:
         text = json.dumps({"settings": values, "sources": sources}, separators=(",", ":"))
         return write_text(path, text + "\n")
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: damaged; remove {path.parent} and build again") from None
     changes = [
         f"{key} was {old['settings'].get(key)}, is {value}"
@@ -207,7 +208,7 @@ def _index(
 
 def _layout(key: Key, shards: Sequence[Shard]) -> Layout:
     moments = sum((shard.moments for shard in shards), Moments.none(len(key.bands)))
-    known = moments.count > 0
+    known = (moments.count > 0) & np.isfinite(moments.std)  # squares of 1e200 are not
     return Layout(
         bands=key.bands,
         dtype=key.dtype,

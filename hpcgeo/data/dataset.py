@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from hpcgeo.data.files import valid_sizes
 from hpcgeo.data.index import Index, Layout, ShardFile, load
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
@@ -119,7 +120,7 @@ class ShardDataset:
         valid = np.array([file.valid[row] for file, row in places], dtype=np.int64)
         pixels = np.empty((len(indices), *self.shape), dtype=self.dtype)
         for i, (file, row) in enumerate(places):
-            pixels[i] = file.pixels[row]
+            pixels[i] = file.sample(row)
         return pixels, valid
 
     def __getstate__(self) -> dict[str, object]:
@@ -133,9 +134,12 @@ class _Shard:
     def __init__(
         self, path: Path, row: ShardFile, shape: tuple[int, int, int], dtype: np.dtype[Any]
     ) -> None:
+        self._path = path
         try:
+            if (size := path.stat().st_size) != row.bytes:
+                raise ValueError(f"{size} bytes, {row.bytes} expected")
             file = h5py.File(path)
-            self.valid = file["valid"][:].tolist()
+            self.valid = valid_sizes(file, row.samples, shape, dtype)
             self.pixels = file["pixels"]
             self._mapped: mmap.mmap | None = None
             if row.start is not None:
@@ -146,8 +150,17 @@ class _Shard:
                 count = row.samples * math.prod(shape)
                 flat = np.frombuffer(self._mapped, dtype, count, offset=row.start)
                 self.pixels = flat.reshape(row.samples, *shape)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # h5py's all
             raise InputError(f"{path}: {error}; run `hpcgeo data verify`") from None
+
+    def sample(self, row: int) -> Pixels:
+        """Return the pixels (C, H, W) of a sample."""
+        try:
+            return self.pixels[row]
+        except (OSError, ValueError) as error:  # a compressed chunk that is damaged
+            raise InputError(
+                f"{self._path}: sample {row} cannot be read: {error}; run `hpcgeo data verify`"
+            ) from None
 
     def announce(self, row: int) -> None:
         """Have the file system fetch a sample, without waiting for it."""

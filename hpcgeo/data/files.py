@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 from hpcgeo.files import aside, write_text
 
@@ -61,6 +63,35 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
         if file.error is not None:
             raise file.error
         os.fsync(file.fileno())
+
+
+def valid_sizes(
+    file: h5py.File, samples: int, shape: tuple[int, int, int], dtype: np.dtype[Any]
+) -> list[list[int]]:
+    """Return the valid height and width of every sample of an open shard file.
+
+    What the file says of its arrays is held against the index before anything is read: HDF5 takes
+    whatever room it is told to, and reads other files where it is sent there.
+
+    Raises:
+        ValueError: they differ, or the numbers are no sizes.
+    """
+    arrays = {
+        "pixels": ((samples, *shape), dtype, (1, *shape)),
+        "valid": ((samples, 2), np.dtype(np.int32), None),
+    }
+    for name, expected in arrays.items():
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is missing, or in another file")
+        array = file[name]
+        if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual:
+            raise ValueError(f"{name} is no array of this file")
+        if (array.shape, array.dtype, array.chunks) != expected:
+            raise ValueError(f"{name} differs from the index in its size or data type")
+    valid = file["valid"][:]
+    if (valid < 1).any() or (valid > shape[1:]).any():
+        raise ValueError("valid holds sizes that no chip has")
+    return valid.tolist()
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

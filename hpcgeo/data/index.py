@@ -1,16 +1,48 @@
-"""The index of a data set: what its shard files hold, with a checksum of every file."""
+"""The index of a data set: what its shard files hold, with a checksum of every file.
+
+Anyone can write an index whose digest fits, so what it says of sizes and names is held together.
+"""
 
 import hashlib
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from hpcgeo.data.files import sha256
 from hpcgeo.errors import InputError
 
 NAME = "index.json"
+
+#: Bytes that one byte of deflate can stand for, at most (RFC 1951: 258 for two bits).
+DENSEST = 1032
+
+
+def _number(dtype: str) -> str:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{dtype!r} is no data type") from None
+    if found.kind not in "iuf" or found.name != dtype:
+        raise ValueError(f"{dtype!r} is no data type of pixels")
+    return dtype
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, StringConstraints(min_length=1, pattern=r"\A[^/\x00-\x1f]+\z")]
+DType = Annotated[str, AfterValidator(_number)]
 
 
 class _Strict(BaseModel):
@@ -18,46 +50,69 @@ class _Strict(BaseModel):
 
 
 class File(_Strict):
-    """A file and its checksum."""
+    """A file in the folder of the set, and its checksum."""
 
-    name: str
-    bytes: int
+    name: Name
+    bytes: Count
     sha256: str
 
 
 class ShardFile(File):
     """A shard file; `start` is the byte of its first pixel, None where pixels are compressed."""
 
-    samples: int
-    start: int | None
+    samples: Count
+    start: Count | None
 
 
 class Layout(_Strict):
     """Samples alike in bands, data type, sensor and nodata; a band all missing has mean None."""
 
-    bands: tuple[str, ...]
-    dtype: str
+    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    dtype: DType
     sensor: str | None
-    nodata: float | None
-    samples: int
-    dropped: int
-    mean: tuple[float | None, ...]
-    std: tuple[float | None, ...]
+    nodata: FiniteFloat | None
+    samples: Count
+    dropped: Count
+    mean: tuple[FiniteFloat | None, ...]
+    std: tuple[Annotated[FiniteFloat, Field(ge=0)] | None, ...]
     shards: tuple[ShardFile, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "Layout":
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise ValueError("bands, mean and std are not equally many")
+        if self.samples != sum(shard.samples for shard in self.shards):
+            raise ValueError("samples are not those of the shard files together")
+        return self
 
 
 class Index(_Strict):
     """What a data set holds; `digest` is the checksum of everything else in it."""
 
     schema_version: Literal[1] = 1
-    chip: int
+    chip: Annotated[Count, Field(ge=1)]
     compression: str
-    sources: int
-    skipped: int
-    classes: dict[str, int]
+    sources: Count
+    skipped: Count
+    classes: dict[str, Count]
     layouts: dict[str, Layout]
     files: tuple[File, ...]
     digest: str = ""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "Index":
+        """A reader takes room for samples: they have to be in the files."""
+        if not any(layout.samples for layout in self.layouts.values()):
+            raise ValueError("no sample")
+        for layout in self.layouts.values():
+            shape = len(layout.bands), self.chip, self.chip
+            sample = math.prod(shape) * np.dtype(layout.dtype).itemsize
+            for shard in layout.shards:
+                start = shard.start
+                room = shard.bytes * DENSEST if start is None else shard.bytes - start
+                if shard.samples * sample > room:
+                    raise ValueError(f"{shard.name} is too small for its samples")
+        return self
 
     def signed(self) -> "Index":
         """Return the index with its digest."""

@@ -1,18 +1,14 @@
 """Generated scenes: fields, a river, roads and blocks of buildings, so that there is something to
-learn; as GeoTIFF files, or as samples in memory.
+learn; as samples in memory. `hpcgeo.data.scenes` writes them to files.
 """
 
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.crs import CRS
-from rasterio.transform import Affine
 
 from hpcgeo.data.draws import uniform
 
@@ -86,24 +82,6 @@ def _buildings(land: Float, draw: np.random.Generator) -> None:
             land[:, row + 2 : row + height + 2, column + 2 : column + width + 2] *= 0.5
             roof = np.array(_ROOFS[draw.integers(len(_ROOFS))], dtype=np.float32)
             land[:, row : row + height, column : column + width] = roof[:, None, None]
-
-
-def write_scenes(folder: Path, num_scenes: int, size: int, seed: int) -> list[Path]:
-    """Write georeferenced scenes (RGB, uint8, 1 m, UTM 33 north, dated) and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in range(num_scenes):
-        path = folder / f"scene_{number:04d}.tif"
-        corner = Affine(1, 0, 500_000 + number * size, 0, -1, 5_000_000)
-        profile = {"driver": "GTiff", "width": size, "height": size, "count": 3, "dtype": "uint8"}
-        profile |= {"crs": CRS.from_epsg(32633), "transform": corner, "photometric": "RGB"}
-        with rasterio.open(path, "w", **profile) as raster:
-            raster.write(scene(size, seed + number))
-            for band, name in enumerate(("red", "green", "blue"), 1):
-                raster.set_band_description(band, name)
-            raster.update_tags(TIFFTAG_DATETIME=f"2024:06:{number % 30 + 1:02d} 10:00:00")
-        paths.append(path)
-    return paths
 
 
 class SyntheticDataset:

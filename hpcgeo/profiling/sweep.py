@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
@@ -17,6 +17,7 @@ from hpcgeo.log import log, track
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.records import Record, append, read
 from hpcgeo.strategies import strategy
+from hpcgeo.tables import parse
 from hpcgeo.train.provenance import commit, versions
 from hpcgeo.train.record import stated
 
@@ -36,7 +37,7 @@ class Sweep(BaseModel):
     launch: str | None = Field(None, pattern=r"^([^{}]|\{ranks\}|\{nodes\})+$")
     ranks_per_node: PositiveInt | None = None  #: None: all ranks on one node
     set: dict[str, Any] = {}
-    ranks: list[PositiveInt]
+    ranks: list[Annotated[PositiveInt, Field(le=2**20)]]
     grid: dict[str, list[Any]]
     overrides: tuple[str, ...] = ()
 
@@ -67,11 +68,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         InputError: no such file, or a line that breaks a rule.
     """
     try:
-        sweep = Sweep.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        sweep = Sweep.model_validate(parse(path.read_text("utf-8"), f"sweep {path}"))
         return sweep.model_copy(update={"overrides": tuple(overrides)})
     except OSError as error:
         raise InputError(f"sweep {path}: {error.strerror}") from None
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (ValidationError, UnicodeDecodeError) as error:
         raise InputError(f"sweep {path}: {error}") from None
 
 

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,7 +19,6 @@ import torch
 import torch.distributed as dist
 from rich.progress import Progress
 from torch import Tensor
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from hpcgeo.log import bar, log
 from hpcgeo.parallel.topology import Topology
@@ -56,7 +56,11 @@ class Meter:
         self._step = first_step
         if self._writes:
             self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+            # Imported where it writes: it brings 150 modules that every rank would ask files for
+            board = import_module("torch.utils.tensorboard.writer")
+            self._board = board.SummaryWriter(
+                str(folder / "tensorboard"), purge_step=self._step + 1
+            )
         self._bar = bar("training", steps, shown=self._writes)
 
     def __enter__(self) -> "Meter":

@@ -17,12 +17,13 @@ import platform
 from pathlib import Path
 from typing import TextIO
 
-import yaml
 from pydantic import ValidationError
 
 from hpcgeo.config import RunConfig, differences
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
+from hpcgeo.log import log
+from hpcgeo.tables import parse
 
 LOCK = "lock"
 _HELD: list[TextIO] = []  #: locks, open for as long as the process lives
@@ -86,20 +87,22 @@ def _lock(path: Path) -> None:
 def _forget_after(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
-    kept = []
-    for line in metrics.read_text("utf-8").splitlines(keepends=True):
+    kept, torn = [], 0
+    for line in metrics.read_text("utf-8", "replace").split("\n"):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:  # a last line torn by a kill
-            continue
+                kept.append(f"{line}\n")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            torn += bool(line.strip())
+    if torn:
+        log.warning("%s: %d lines are no step of a run and are dropped", metrics, torn)
     write_text(metrics, "".join(kept))
 
 
 def _agree(run: RunConfig, config: Path) -> None:
     try:
-        there = RunConfig.model_validate(yaml.safe_load(config.read_text("utf-8")))
-    except (ValidationError, yaml.YAMLError):
+        there = RunConfig.model_validate(parse(config.read_text("utf-8"), str(config)))
+    except (ValidationError, UnicodeDecodeError):
         raise InputError(
             f"{config} is no configuration of this version: choose another run.dir"
         ) from None

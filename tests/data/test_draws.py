@@ -10,14 +10,14 @@ from hpcgeo.data.draws import shuffled, uniform
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(1, 3000), epoch=st.integers(0, 10**6), seed=seeds)
 def test_every_epoch_is_a_permutation(size, epoch, seed):
     order = shuffled(np.arange(epoch * size, (epoch + 1) * size), size, seed)
     assert np.array_equal(np.sort(order), np.arange(size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.integers(1, 10**12),
     positions=st.lists(st.integers(0, 2**50), min_size=1, max_size=20),

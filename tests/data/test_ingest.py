@@ -51,7 +51,7 @@ def test_pixels_keep_their_data_type(tmp_path, dtype):
     assert np.array_equal(whole, pixels)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 300),
     width=st.integers(1, 300),
