@@ -96,7 +96,7 @@ class Stop:
             if self._bin_s is not None and self._bin_s > self._length_s:
                 longer = f"ask for a longer job ({self._bin}), "
             log.warning(
-                "start-up %.3g s and a save %.3g s eat %.0f %% of a job of %.3g s: %sput the "
+                "start-up %.3g s and a save %.3g s eat %.0f %% of a job of %.0f s: %sput the "
                 "software on node-local disks, write checkpoints to faster storage or train on "
                 "fewer nodes",
                 *(self.startup_s, save_s, 100 * part, self._length_s, longer),
