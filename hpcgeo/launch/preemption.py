@@ -46,7 +46,8 @@ class Stop:
         Args:
             environment: this process; rank 0 also watches the clock.
             launch: its time limit counts from now, in seconds; the Slurm job may end earlier. Its
-                machine knows the longest job.
+                machine knows the longest job. Where the job may be requeued it is the run's alone,
+                and start-up counts from its begin; elsewhere from that of the process.
         """
         self.reason: str | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -62,7 +63,7 @@ class Stop:
             self._what = f"launch.time_limit {launch.time_limit:g} s"
         self._end = end
         self._unmeasured_s = min(UNMEASURED_S, 0.1 * (end - now)) if end else 0.0
-        begin = begin or _IMPORTED_S
+        begin = begin if begin and launch.requeue else _IMPORTED_S
         self.startup_s = now - begin  #: from the start of the job to the first step
         self._bin, self._bin_s = _bin(environment, launch)
         self._length_s = end - begin if end else self._bin_s
@@ -104,7 +105,7 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        self._held = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS).intersection(SIGNALS)
         return self
 
     def __exit__(
@@ -113,6 +114,7 @@ class Stop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._held)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -127,9 +129,10 @@ class Stop:
 
 
 def hold() -> None:
-    """Keep USR2 waiting until a `Stop` listens: while modules are imported it would kill.
+    """Keep USR2 waiting unless a `Stop` listens.
 
-    TERM is not held: a start that hangs must end.
+    While modules are imported, or the record of a stopped run is written, it would kill. TERM is
+    not held: a start that hangs must end.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
 

@@ -70,12 +70,10 @@ def test_three_jobs_by_signal_and_requeue_then_a_lost_node(
     second = trained(2, 25)
     assert slurm.show(job)["Restarts"] == "2"
     slurm.run("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=lost")
-    try:
-        third = trained(3, 1)
-    finally:
-        slurm.run("scontrol", "update", "NodeName=node2", "State=RESUME")
+    third = trained(3, 1)
+    assert slurm.wait(job, PATIENCE_S) == ("COMPLETED", 0), slurm.output(job)
     said = slurm.output(job)
-    assert slurm.wait(job, PATIENCE_S) == ("COMPLETED", 0), said
+    print(said)
     assert slurm.show(job)["Restarts"] == "3"
     assert 10 <= first < second < third < STEPS
     assert third % 20 == 0 or third == second, "the last checkpoint before the node was lost"

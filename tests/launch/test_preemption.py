@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_a_signal_sets_the_flag_and_the_handler_goes_again(number):
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_while_modules_are_imported_waits_for_the_loop():
+def test_a_signal_before_the_loop_waits_for_it_and_one_after_it_does_not_kill():
     program = """
 import os, signal
 from hpcgeo.config import Launch
@@ -62,9 +63,11 @@ hold()
 os.kill(os.getpid(), signal.SIGUSR2)
 with Stop(Environment(0, 1, 0, 1, "host", "single"), Launch()) as stop:
     print(stop.requested(0, 0))
+os.kill(os.getpid(), signal.SIGUSR2)
+print("written")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "received SIGUSR2\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "received SIGUSR2\nwritten\n"), done.stderr
 
 
 def test_handlers_go_when_the_loop_fails():
@@ -114,7 +117,7 @@ def test_only_rank_0_watches_the_clock(clock):
 
 def test_an_overhead_of_more_than_a_tenth_is_said_once(clock, heard):
     """Start-up counts from the begin of the job; the machine's bin tells of a longer one."""
-    frontier = Launch(machine="frontier")
+    frontier = Launch(machine="frontier", requeue=Path("request"))
     stop = Stop(in_job(clock.start - 100, clock.start + 1900, ranks=64), frontier)
     stop.saved(0)
     stop.saved(100)
@@ -129,7 +132,10 @@ def test_an_overhead_of_more_than_a_tenth_is_said_once(clock, heard):
 
 def test_where_no_end_is_known_the_bin_of_the_machine_is(clock, heard):
     stop = Stop(ALONE, Launch(machine="frontier"))
-    stop.saved(721)
+    stop.saved(719 - stop.startup_s)
+    assert not heard.text
+    stop = Stop(ALONE, Launch(machine="frontier"))
+    stop.saved(721 - stop.startup_s)
     assert "of a job of 7200 s: put the" in heard.text
     heard.clear()
     Stop(ALONE, LOCAL).saved(1e9)
