@@ -75,6 +75,8 @@ class Stop:
             save_s: the longest save so far in seconds; 0 before the first.
             step_s: the last step in seconds.
         """
+        if self.reason is None and signal.SIGUSR2 in signal.sigpending():
+            self._receive(signal.SIGUSR2, None)
         if self.reason is None and self._end is not None:
             left = self._end - time.time()
             if left <= self._needs(save_s, step_s):
@@ -105,7 +107,6 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        self._held = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS).intersection(SIGNALS)
         return self
 
     def __exit__(
@@ -114,7 +115,6 @@ class Stop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._held)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -129,10 +129,10 @@ class Stop:
 
 
 def hold() -> None:
-    """Keep USR2 waiting unless a `Stop` listens.
+    """Keep USR2 pending in this process and all it starts; `Stop` sees it there.
 
-    While modules are imported, or the record of a stopped run is written, it would kill. TERM is
-    not held: a start that hangs must end.
+    Elsewhere it would kill: while modules are imported, while the record of a stopped run is
+    written, and the readers, which it reaches too. TERM is not held: a start that hangs must end.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
 

@@ -76,10 +76,11 @@ def test_three_jobs_by_signal_and_requeue_then_a_lost_node(
     print(said)
     assert slurm.show(job)["Restarts"] == "3"
     assert 10 <= first < second < third < STEPS
-    assert third % 20 == 0 or third == second, "the last checkpoint before the node was lost"
+    # Slurm ends the other ranks with TERM; if that comes through, they have saved what they could.
+    assert third % 20 == 0 or f"received SIGTERM: stopping after step {third}" in said
     assert f"stopped after step {first}: received SIGUSR2" in said
     assert f"stopped after step {second}: received SIGTERM" in said
-    assert "FAILED" not in said and "Exited with exit code" not in said.split("from step")[2]
+    assert "Traceback" not in said, "also the readers take the signals well"
     print(first, second, third, max(abs(losses(run)[s] - whole[s]) for s in whole))
     assert losses(run) == pytest.approx(whole, abs=1e-6)
 
