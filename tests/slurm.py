@@ -7,6 +7,7 @@ Frontier's to the controller and run nothing: they are what `sbatch --test-only`
 
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ MISSING = [name for name in ("munged", "slurmctld", "slurmd") if not shutil.whic
 
 CONF = """\
 ClusterName=lab
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 SlurmUser={user}
@@ -241,7 +243,12 @@ def _configure(folder: Path) -> None:
         "PartitionName=frontier Nodes=frontier[1-8] MaxTime=02:00:00 State=UP",
     ]
     conf = CONF.format(
-        host=socket.gethostname(), port=ports[0], user=getpass.getuser(), folder=folder
+        host=socket.gethostname(),
+        port=ports[0],
+        user=getpass.getuser(),
+        folder=folder,
+        # Ranks meet on a port that follows from the job: not on that of another cluster here.
+        first_job=random.randint(1, 1_000_000),
     )
     (folder / "slurm.conf").write_text(conf + "\n".join(lines) + "\n")
     (folder / "gres.conf").write_text("AutoDetect=off\nNodeName=frontier[1-8] Name=gpu Count=8\n")
