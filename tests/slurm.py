@@ -6,6 +6,7 @@ Frontier's to the controller and run nothing: they are what `sbatch --test-only`
 """
 
 import getpass
+import math
 import os
 import random
 import shutil
@@ -127,7 +128,12 @@ class Slurm:
         """Return the same of every job of an array, in their order."""
         lines = self.run("scontrol", "-o", "show", "job", job).stdout.splitlines()
         shown = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
-        return sorted(shown, key=lambda facts: int(facts.get("ArrayTaskId", 0)))
+
+        def task(facts: dict[str, str]) -> float:
+            number = facts.get("ArrayTaskId", "0")
+            return int(number) if number.isdecimal() else math.inf  # 3-5%1: those that wait
+
+        return sorted(shown, key=task)
 
     def wait(self, job: int, timeout_s: float = 120) -> tuple[str, int]:
         """Wait for a job to end; return its state and exit code."""

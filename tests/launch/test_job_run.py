@@ -73,7 +73,6 @@ def test_three_jobs_by_signal_and_requeue_then_a_lost_node(
     third = trained(3, 1)
     assert slurm.wait(job, PATIENCE_S) == ("COMPLETED", 0), slurm.output(job)
     said = slurm.output(job)
-    print(said)
     assert slurm.show(job)["Restarts"] == "3"
     assert 3 <= first < second <= third < STEPS
     # Slurm ends the other ranks with TERM; if that comes through, they have saved what they could.
@@ -82,7 +81,6 @@ def test_three_jobs_by_signal_and_requeue_then_a_lost_node(
     assert f"stopped after step {first}: received SIGUSR2" in said
     assert f"stopped after step {second}: received SIGTERM" in said
     assert "Traceback" not in said, "also the readers take the signals well"
-    print(first, second, third, max(abs(losses(run)[s] - whole[s]) for s in whole))
     assert losses(run) == pytest.approx(whole, abs=1e-6)
 
 
