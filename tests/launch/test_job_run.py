@@ -4,6 +4,7 @@ losses as in one go."""
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,9 @@ def test_a_chain_where_requeue_is_forbidden(
     job = slurm.submit(script, *WORDS, env={"RUN": str(run)}, options=["--array=1-4%1"])
     until(lambda: len(losses(run)) >= 3, lambda: slurm.output(job))
     running = next(link for link in slurm.links(job) if link["JobState"] == "RUNNING")
-    slurm.run("scancel", "--batch", "--signal=USR2", running["JobId"])
+    with suppress(RuntimeError):  # signals the link, tries again until it has ended, complains
+        slurm.run("scancel", "--batch", "--signal=USR2", running["JobId"])
     shown = slurm.chain(job, PATIENCE_S)
+    assert "received SIGUSR2" in slurm.output(int(running["JobId"]))
     assert [link["JobState"] for link in shown] == ["COMPLETED", "COMPLETED", "CANCELLED"]
     assert losses(run) == pytest.approx(whole, abs=1e-6)
