@@ -221,7 +221,13 @@ class Launch(Part):
     time_limit: float | None = Field(
         None,
         gt=0,
-        description="seconds after which the run saves and stops; by default the job's own end",
+        description="seconds within which the run saves and stops; by default the job's own end",
+        json_schema_extra=FREE,
+    )
+    requeue: Path | None = Field(
+        None,
+        description="file that rank 0 leaves when a stopped run can go on; the job script, which "
+        "names it, then asks Slurm to requeue the job",
         json_schema_extra=FREE,
     )
 

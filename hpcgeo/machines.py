@@ -67,6 +67,14 @@ class Bin(Row):
     verify: bool = False
 
 
+class Rule(Row):
+    """Whether something is allowed."""
+
+    allowed: bool
+    source: str
+    verify: bool = False
+
+
 class NodeLocal(Row):
     """A disk of the node's own; lines of the job call its path $NODE_LOCAL."""
 
@@ -88,6 +96,7 @@ class Machine(Row):
     links: Links = Links()
     scheduler: Literal["slurm", "pbs"]
     bins: tuple[Bin, ...] = ()
+    requeue: Rule | None = Field(None, description="of jobs by their users; None: not known")
     debug: Line | None = Field(
         None, description="words for sbatch that make a first try start soon"
     )
@@ -98,12 +107,12 @@ class Machine(Row):
     command: Line | None = Field(None, description="words before the training command")
     environment: tuple[Variable, ...] = ()
 
-    def facts(self) -> list[tuple[str, Fact | Bin]]:
+    def facts(self) -> list[tuple[str, Fact | Bin | Rule]]:
         """Return every figure with its name."""
         links = [(f"links.{name}", getattr(self.links, name)) for name in Links.model_fields]
         plain = [
             (name, getattr(self, name))
-            for name in ("nodes", "devices_per_node", "cores_per_device")
+            for name in ("nodes", "devices_per_node", "cores_per_device", "requeue")
         ]
         bins = [(f"bins.{bin_.nodes}", bin_) for bin_ in self.bins]
         return [(name, fact) for name, fact in [*plain, *links, *bins] if fact is not None]

@@ -6,7 +6,9 @@ Frontier's to the controller and run nothing: they are what `sbatch --test-only`
 """
 
 import getpass
+import math
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ MISSING = [name for name in ("munged", "slurmctld", "slurmd") if not shutil.whic
 
 CONF = """\
 ClusterName=lab
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 SlurmUser={user}
@@ -95,7 +98,11 @@ class Slurm:
         return done
 
     def submit(
-        self, script: str | Path, *args: object, env: Mapping[str, str] | None = None
+        self,
+        script: str | Path,
+        *args: object,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
     ) -> int:
         """Submit a script, given as its path or its text, with words after it; return the job."""
         if isinstance(script, str):
@@ -104,7 +111,7 @@ class Slurm:
         output = self.folder / "job-%j.out"
         return int(
             self.run(
-                "sbatch", "--parsable", f"--output={output}", script, *args, env=env
+                "sbatch", "--parsable", f"--output={output}", *options, script, *args, env=env
             ).stdout.split(";")[0]
         )
 
@@ -115,8 +122,18 @@ class Slurm:
 
     def show(self, job: int) -> dict[str, str]:
         """Return what `scontrol show job` says."""
-        words = self.run("scontrol", "-o", "show", "job", job).stdout.split()
-        return dict(word.split("=", 1) for word in words if "=" in word)
+        return self.links(job)[0]
+
+    def links(self, job: int) -> list[dict[str, str]]:
+        """Return the same of every job of an array, in their order."""
+        lines = self.run("scontrol", "-o", "show", "job", job).stdout.splitlines()
+        shown = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+
+        def task(facts: dict[str, str]) -> float:
+            number = facts.get("ArrayTaskId", "0")
+            return int(number) if number.isdecimal() else math.inf  # 3-5%1: those that wait
+
+        return sorted(shown, key=task)
 
     def wait(self, job: int, timeout_s: float = 120) -> tuple[str, int]:
         """Wait for a job to end; return its state and exit code."""
@@ -128,6 +145,15 @@ class Slurm:
             time.sleep(0.1)
         self.run("scancel", job)
         raise TimeoutError(f"job {job} runs after {timeout_s} s:\n{self.output(job)}")
+
+    def chain(self, job: int, timeout_s: float = 120) -> list[dict[str, str]]:
+        """Wait until no job of an array waits or runs; return what Slurm shows of each."""
+        end = time.monotonic() + timeout_s
+        while self.run("squeue", "-h", "-j", job).stdout:
+            if time.monotonic() > end:
+                raise TimeoutError(f"chain {job} runs after {timeout_s} s: {self.links(job)}")
+            time.sleep(0.1)
+        return self.links(job)
 
     def wait_for(self, job: int, text: str, timeout_s: float = 60) -> None:
         """Wait until a job has said `text`."""
@@ -223,7 +249,12 @@ def _configure(folder: Path) -> None:
         "PartitionName=frontier Nodes=frontier[1-8] MaxTime=02:00:00 State=UP",
     ]
     conf = CONF.format(
-        host=socket.gethostname(), port=ports[0], user=getpass.getuser(), folder=folder
+        host=socket.gethostname(),
+        port=ports[0],
+        user=getpass.getuser(),
+        folder=folder,
+        # Ranks meet on a port that follows from the job: not on that of another cluster here.
+        first_job=random.randint(1, 1_000_000),
     )
     (folder / "slurm.conf").write_text(conf + "\n".join(lines) + "\n")
     (folder / "gres.conf").write_text("AutoDetect=off\nNodeName=frontier[1-8] Name=gpu Count=8\n")

@@ -7,6 +7,7 @@ import typer
 
 from hpcgeo.config import load
 from hpcgeo.launch.environment import discover
+from hpcgeo.launch.preemption import hold
 
 app = typer.Typer()
 
@@ -47,8 +48,10 @@ def train(
     A run means the same on any number of ranks that gives the same global batch: micro_batch x
     accumulate x ranks.
 
-    USR2 or TERM to the ranks, or a time limit, finish the step, save, and exit with 0. srun and
-    mpirun hand USR2 on to their ranks; torchrun does not.
+    USR2 or TERM to the ranks, or the end of the time (of the Slurm job, or launch.time_limit) less
+    what a save takes, finish the step, save, and exit with 0. srun and mpirun hand USR2 on to their
+    ranks; torchrun does not. The job scripts of `hpcgeo jobs` then requeue their job until the run
+    is done (launch.requeue).
     """
     run = load(recipe, overrides or [])
     if show:
@@ -59,5 +62,6 @@ def train(
         outlook = import_module("hpcgeo.train.outlook").outlook
         typer.echo(outlook(run, ranks or discover().world_size))
         return
+    hold()
     ranked = import_module("hpcgeo.cli.ranks").ranked
     ranked(lambda: import_module("hpcgeo.train.pretrain").pretrain(run))

@@ -49,7 +49,7 @@ class Environment:
         host: name of this host; under Slurm the name of the node.
         launcher: who started the processes.
         job_id: the Slurm job, where there is one.
-        job_end_s: its end in seconds of the epoch, where Slurm says it.
+        job_begin_s, job_end_s: its begin and end in seconds of the epoch, where Slurm says them.
     """
 
     rank: int
@@ -59,6 +59,7 @@ class Environment:
     host: str
     launcher: Launcher
     job_id: str | None = None
+    job_begin_s: float | None = None
     job_end_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -98,12 +99,13 @@ def discover(environ: Mapping[str, str] = os.environ) -> Environment:
 
 
 def _environment(environ: Mapping[str, str], launcher: Launcher, counts: Counts) -> Environment:
-    end = environ.get("SLURM_JOB_END_TIME")
+    begin, end = environ.get("SLURM_JOB_START_TIME"), environ.get("SLURM_JOB_END_TIME")
     return Environment(
         *counts,
         host=environ.get("SLURMD_NODENAME") or platform.node(),
         launcher=launcher,
         job_id=environ.get("SLURM_JOB_ID"),
+        job_begin_s=float(begin) if begin else None,
         job_end_s=float(end) if end else None,
     )
 

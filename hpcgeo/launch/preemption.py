@@ -1,5 +1,6 @@
 """When to stop: a signal or the clock sets a flag, the training loop asks and saves."""
 
+import math
 import signal
 import subprocess
 import time
@@ -7,14 +8,26 @@ from datetime import datetime
 from types import FrameType, TracebackType
 from typing import Any
 
+from hpcgeo.config import Launch
+from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import Environment
 from hpcgeo.log import log
+from hpcgeo.machines import machine
 
 #: USR2 because NCCL may use USR1; TERM is what scancel and a preempting scheduler send.
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 
-#: Time left for the last step and the checkpoint before a job ends; a tenth of a short job.
-MARGIN_S = 300.0
+#: Seconds kept for the end of a job before the time of a save is known; a tenth of a short job.
+UNMEASURED_S = 300.0
+
+#: A save on a shared file system may take twice the longest so far; one more regular save may
+#: be due, and one more step.
+MARGIN = 2.0
+
+#: Part of a job that start-up and a save may eat.
+OVERHEAD = 0.1
+
+_IMPORTED_S = time.time()  #: close to the start of the process: torch comes later
 
 
 class Stop:
@@ -22,34 +35,75 @@ class Stop:
 
     The clock is read by rank 0 alone and signals reach ranks one by one, so ranks differ for a
     moment: the loop has to agree before it acts.
+
+    Attributes:
+        reason: why the run has to stop; None as long as it has not.
     """
 
-    def __init__(self, environment: Environment, time_limit: float | None = None) -> None:
+    def __init__(self, environment: Environment, launch: Launch) -> None:
         """Set the clock.
 
         Args:
             environment: this process; rank 0 also watches the clock.
-            time_limit: seconds from now; None means the end of the Slurm job, less a margin.
+            launch: its time limit counts from now, in seconds; the Slurm job may end earlier. Its
+                machine knows the longest job. Where the job may be requeued it is the run's alone,
+                and start-up counts from its begin; elsewhere from that of the process.
         """
-        self._reason: str | None = None
+        self.reason: str | None = None
         self._before: dict[signal.Signals, Any] = {}
-        self._deadline: float | None = None
-        self._late = ""
-        now = time.time()
+        self._end: float | None = None
+        self._warned = environment.rank > 0
         if environment.rank:
             return
-        if time_limit is not None:
-            self._deadline = now + time_limit
-            self._late = f"time limit of {time_limit:g} s reached"
-        elif (end := job_end(environment)) is not None:
-            self._deadline = end - min(MARGIN_S, 0.1 * (end - now))
-            self._late = f"job {environment.job_id} ends soon"
+        now = time.time()
+        begin, end = job_times(environment)
+        self._what = f"job {environment.job_id}"
+        if launch.time_limit is not None and (end is None or now + launch.time_limit < end):
+            end = now + launch.time_limit
+            self._what = f"launch.time_limit {launch.time_limit:g} s"
+        self._end = end
+        self._unmeasured_s = min(UNMEASURED_S, 0.1 * (end - now)) if end else 0.0
+        begin = begin if begin and launch.requeue else _IMPORTED_S
+        self.startup_s = now - begin  #: from the start of the job to the first step
+        self._bin, self._bin_s = _bin(environment, launch)
+        self._length_s = end - begin if end else self._bin_s
 
-    def requested(self) -> str | None:
-        """Return why the run has to stop, or None."""
-        if not self._reason and self._deadline is not None and time.time() >= self._deadline:
-            self._reason = self._late
-        return self._reason
+    def requested(self, save_s: float, step_s: float) -> str | None:
+        """Return why the run has to stop, or None.
+
+        Args:
+            save_s: the longest save so far in seconds; 0 before the first.
+            step_s: the last step in seconds.
+        """
+        if self.reason is None and signal.SIGUSR2 in signal.sigpending():
+            self._receive(signal.SIGUSR2, None)
+        if self.reason is None and self._end is not None:
+            left = self._end - time.time()
+            if left <= self._needs(save_s, step_s):
+                save = f"takes {save_s:.3g} s" if save_s else "was not measured yet"
+                self.reason = f"{left:.0f} s left of {self._what}, a save {save}"
+        return self.reason
+
+    def saved(self, save_s: float) -> None:
+        """Warn once if start-up and a save eat much of the job.
+
+        Args:
+            save_s: the longest save so far in seconds; 0 before the first.
+        """
+        if self._warned or not save_s or self._length_s is None:
+            return
+        self._warned = True
+        part = (self.startup_s + save_s) / self._length_s
+        if part > OVERHEAD:
+            longer = ""
+            if self._bin_s is not None and self._bin_s > self._length_s:
+                longer = f"ask for a longer job ({self._bin}), "
+            log.warning(
+                "start-up %.3g s and a save %.3g s eat %.0f %% of a job of %.0f s: %sput the "
+                "software on node-local disks, write checkpoints to faster storage or train on "
+                "fewer nodes",
+                *(self.startup_s, save_s, 100 * part, self._length_s, longer),
+            )
 
     def __enter__(self) -> "Stop":
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
@@ -65,20 +119,49 @@ class Stop:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._reason = f"received {signal.Signals(number).name}"
+        self.reason = f"received {signal.Signals(number).name}"
+
+    def _needs(self, save_s: float, step_s: float) -> float:
+        """Return the seconds from now to a whole checkpoint, record and picture, with margin."""
+        if not save_s:
+            return self._unmeasured_s
+        return MARGIN * (save_s + step_s) + 0.1 * self._unmeasured_s
 
 
-def job_end(environment: Environment) -> float | None:
-    """Return the end of this Slurm job in seconds of the epoch; None without job or limit."""
+def hold() -> None:
+    """Keep USR2 pending in this process and all it starts; `Stop` sees it there.
+
+    Elsewhere it would kill: while modules are imported, while the record of a stopped run is
+    written, and the readers, which it reaches too. TERM is not held: a start that hangs must end.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+
+
+def job_times(environment: Environment) -> tuple[float | None, float | None]:
+    """Return begin and end of this Slurm job in seconds of the epoch; None for what is unknown."""
     if environment.job_id is None or environment.job_end_s is not None:
-        return environment.job_end_s
-    command = ["squeue", "-h", "-j", environment.job_id, "-o", "%e"]
+        return environment.job_begin_s, environment.job_end_s
+    command = ["squeue", "-h", "-j", environment.job_id, "-o", "%S %e"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return datetime.fromisoformat(answer.stdout.strip()).timestamp()
+        begin, end = map(datetime.fromisoformat, answer.stdout.split())
+        return begin.timestamp(), end.timestamp()
     except (OSError, subprocess.SubprocessError, ValueError):
         log.warning(
             "the end of job %s is unknown: only a signal or launch.time_limit stops it in time",
             environment.job_id,
         )
-        return None
+        return None, None
+
+
+def _bin(environment: Environment, launch: Launch) -> tuple[str, float | None]:
+    """Return the longest job of so many nodes on this machine, in words and in seconds."""
+    nodes = math.ceil(environment.world_size / environment.local_size)
+    where = machine(launch.machine)
+    try:
+        hours = where.hours(nodes)
+    except InputError:  # more nodes than the facts know; the run is there all the same
+        return "", None
+    if hours is None:
+        return "", None
+    return f"{where.name}: {hours:g} h on {nodes} nodes", hours * 3600

@@ -39,6 +39,14 @@ class Job(Row):
         hours, minutes, seconds = map(int, self.time.split(":"))
         return hours + minutes / 60 + seconds / 3600
 
+    @property
+    def signal_s(self) -> int:
+        """Seconds before its end at which Slurm signals the job: a minute, less for a short one.
+
+        Only a net: the ranks watch the clock, and know how long a save takes.
+        """
+        return int(min(60, 0.1 * 3600 * self.hours))
+
 
 @cache
 def jobs() -> dict[str, Job]:
@@ -99,6 +107,7 @@ def render(job: Job) -> str:
         machine=where,
         per_node=int(where.devices_per_node.value),
         cores=int(cores.value) if cores else None,
+        requeue=where.requeue is None or where.requeue.allowed,
         account="" if where.name == "local" else "-A PROJECT ",
     )
 

@@ -8,6 +8,7 @@ checkpoints/
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import torch.distributed as dist
@@ -32,6 +33,7 @@ class Checkpoints:
         """
         self.folder = folder
         self.keep = keep
+        self.save_s = 0.0  #: the longest whole save so far in seconds
         self._order = {"global_batch": global_batch, "data": data}
 
     def save(self, step: int, engine: Engine) -> None:
@@ -40,10 +42,12 @@ class Checkpoints:
         aside = final.with_suffix(".partial")
         if on_rank_0(lambda: step in self.steps()):
             return
+        begin = time.perf_counter()
         on_rank_0(lambda: shutil.rmtree(aside, ignore_errors=True))
         save(engine.state(), checkpoint_id=aside)
         dist.barrier()
         on_rank_0(lambda: self._finish(aside, final, step))
+        self.save_s = max(self.save_s, time.perf_counter() - begin)
 
     def restore(self, engine: Engine) -> int:
         """Load the newest checkpoint and return its step; 0 where there is none.

@@ -1,9 +1,12 @@
 """What a run would do, said before it does: sizes, arithmetic of the global batch, memory."""
 
+import math
+
 import torch
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.loader import open_dataset
+from hpcgeo.machines import machine
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.plan.memory import predict
 from hpcgeo.strategies import strategy
@@ -49,5 +52,19 @@ def outlook(run: RunConfig, world_size: int) -> str:
             f"{samples / len(dataset):.2f} epochs",
             f"FLOPs         {flops * global_batch:.3g} a step, forward and backward",
             f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})",
+            *_queue(run.launch.machine, world_size),
         ]
     )
+
+
+def _queue(name: str, world_size: int) -> list[str]:
+    """Say how long a job of so many ranks may last, where the machine's facts know it."""
+    where = machine(name)
+    nodes = math.ceil(world_size / where.devices_per_node.value)
+    hours = where.hours(nodes)
+    if hours is None:
+        return []
+    return [
+        f"queue         {name}: a job of {nodes} nodes may last {hours:g} h; start-up and a save "
+        f"should stay below {6 * hours:g} minutes"
+    ]

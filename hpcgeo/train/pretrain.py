@@ -19,6 +19,7 @@ from hpcgeo.files import write_text
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.launch.preemption import Stop
 from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.requeue import request
 from hpcgeo.log import log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.models.initialise import draw
@@ -87,11 +88,19 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
         global_batch=parts.global_batch,
         log_every=run.train.log_every,
     )
-    with meter, Stop(environment, run.launch.time_limit) as stop:
+    with meter, Stop(environment, run.launch) as stop:
         step = _loop(run, parts, checkpoints, meter, stop, first_step, folder)
     record = _conclude(run, parts, meter, environment, folder, step)
     if step < run.train.steps:
         log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
+        if run.launch.requeue and environment.rank == 0:
+            request(
+                run.launch.requeue,
+                reason=stop.reason or "a rank was asked to stop",
+                began=first_step,
+                step=step,
+                saved=checkpoints.steps(),
+            )
     return record
 
 
@@ -177,17 +186,18 @@ def _loop(
             epoch=step * parts.global_batch // len(parts.dataset),
             lr=lr,
             grad_norm=grad_norm,
-            stop=stop.requested() is not None,
+            stop=stop.requested(checkpoints.save_s, seconds) is not None,
         )
         step += 1
         _refuse_to_diverge(meter.rows[-1], checkpoints)
         last = stopping or step == run.train.steps
         if every and (last or step % every == 0):
             checkpoints.save(step, engine)
+            stop.saved(checkpoints.save_s)
         if run.train.reconstruct_every and step % run.train.reconstruct_every == 0:
             _reconstruct(run, parts, folder, step)
-    if stop.requested():
-        log.warning("%s: stopping after step %d", stop.requested(), step)
+    if stop.reason:
+        log.warning("%s: stopping after step %d", stop.reason, step)
     return step
 
 

@@ -72,7 +72,9 @@ def test_frontier_says_what_a_first_job_there_needs():
         "#SBATCH --core-spec=8",
         "#SBATCH --constraint=nvme",
         "#SBATCH --network=disable_rdzv_get",
-        "#SBATCH --signal=B:USR2@300",
+        "#SBATCH --signal=B:USR2@60",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
         "module load rccl-net-plugin || exit 1",
         'sbcast --preserve --force "$ARCHIVE" "$NODE_LOCAL/env.tar.gz" || {',
         "--cpus-per-task=7",
@@ -122,7 +124,7 @@ def test_words_after_the_script_reach_every_rank(slurm, stand_in):
     assert slurm.wait(job) == ("COMPLETED", 0)
     words = (
         "at node1: train mae_vit_tiny run.dir=my runs/1 data.path=synthetic launch.machine=local "
-        "train.steps=20 data.path=a folder"
+        f"launch.requeue={slurm.folder}/.requeue-{job} train.steps=20 data.path=a folder"
     )
     assert sorted(slurm.output(job).splitlines()) == [f"0 of 2 {words}", f"1 of 2 {words}"]
 
@@ -189,4 +191,6 @@ def test_an_hour_has_sixty_minutes():
         sbatch.one_off("local", "mae_vit_tiny", 1, "00:60:00")
     with pytest.raises(InputError, match="nodes 0"):
         sbatch.one_off("local", "mae_vit_tiny", 0, "00:30:00")
-    assert sbatch.one_off("local", "mae_vit_tiny", 1, "01:30:36").hours == pytest.approx(1.51)
+    job = sbatch.one_off("local", "mae_vit_tiny", 1, "01:30:36")
+    assert (job.hours, job.signal_s) == (pytest.approx(1.51), 60)
+    assert sbatch.one_off("local", "mae_vit_tiny", 1, "0:02:00").signal_s == 12

@@ -246,9 +246,10 @@ def test_print_and_dry() -> None:
     )
     assert yaml.safe_load(show.stdout)["seed"] == 5
     dry = subprocess.run(
-        [*ALONE, "train", "mae_vit_15b", "data.path=synthetic", "--dry", "--ranks", "64"],
+        [*ALONE, "train", "mae_vit_15b", "launch.machine=frontier", "--dry", "--ranks", "64"],
         capture_output=True,
         text=True,
     )
     assert "vit_15b, 14,665,553,484 parameters" in dry.stdout
     assert "global batch  2048 = micro-batch 8 x accumulate 4 x 64 ranks" in dry.stdout
+    assert "queue         frontier: a job of 8 nodes may last 2 h" in dry.stdout
