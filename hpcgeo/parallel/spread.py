@@ -3,8 +3,8 @@
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -82,7 +82,7 @@ def spread(
         objective, device_ids=devices, gradient_as_bucket_view=True, init_sync=False
     )
     if parallel.reduce_dtype == "bfloat16":
-        model.register_comm_hook(None, bf16_compress_hook)
+        model.register_comm_hook(None, _average_in_bfloat16)
     return model
 
 
@@ -106,6 +106,17 @@ def initialise(objective: nn.Module, initial: Initial) -> None:
 def local(tensor: Any) -> Any:
     """Return this rank's part of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _average_in_bfloat16(
+    state: None,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """Average a bucket of DDP's gradients; as torch's own hook, which refuses gloo."""
+    low = bucket.buffer().to(torch.bfloat16).div_(dist.get_world_size())
+    work = dist.all_reduce(low, async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: bucket.buffer().copy_(done.value()[0]))
 
 
 def _shard(
