@@ -119,7 +119,7 @@ class ShardDataset:
         valid = np.array([file.valid[row] for file, row in places], dtype=np.int64)
         pixels = np.empty((len(indices), *self.shape), dtype=self.dtype)
         for i, (file, row) in enumerate(places):
-            pixels[i] = file.pixels[row]
+            pixels[i] = file.sample(row)
         return pixels, valid
 
     def __getstate__(self) -> dict[str, object]:
@@ -133,6 +133,7 @@ class _Shard:
     def __init__(
         self, path: Path, row: ShardFile, shape: tuple[int, int, int], dtype: np.dtype[Any]
     ) -> None:
+        self._path = path
         try:
             file = h5py.File(path)
             self.valid = file["valid"][:].tolist()
@@ -148,6 +149,15 @@ class _Shard:
                 self.pixels = flat.reshape(row.samples, *shape)
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{path}: {error}; run `hpcgeo data verify`") from None
+
+    def sample(self, row: int) -> Pixels:
+        """Return the pixels (C, H, W) of a sample."""
+        try:
+            return self.pixels[row]
+        except (OSError, ValueError) as error:  # a compressed chunk that is damaged
+            raise InputError(
+                f"{self._path}: sample {row} cannot be read: {error}; run `hpcgeo data verify`"
+            ) from None
 
     def announce(self, row: int) -> None:
         """Have the file system fetch a sample, without waiting for it."""

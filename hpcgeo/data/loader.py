@@ -42,6 +42,12 @@ class Batch:
         return replace(self, pixels=self.pixels.pin_memory())
 
 
+def positions(number: int, micro_batch: int, rank: int, world: int) -> npt.NDArray[np.int64]:
+    """Return the global positions (B,) of micro-batch `number` of a rank since the run began."""
+    first = (number * world + rank) * micro_batch
+    return np.arange(first, first + micro_batch)
+
+
 def open_dataset(config: Data) -> Dataset:
     """Return the data set that a configuration names.
 
@@ -112,8 +118,7 @@ class _Batches(TorchDataset[Batch]):
     world: int
 
     def __getitem__(self, number: int) -> Batch:
-        first = (number * self.world + self.rank) * self.micro_batch
-        position = np.arange(first, first + self.micro_batch)
+        position = positions(number, self.micro_batch, self.rank, self.world)
         index = shuffled(position, len(self.dataset), self.seed)
         pixels, valid = self.dataset.read(index)
         return Batch(torch.from_numpy(pixels), valid, position, index)

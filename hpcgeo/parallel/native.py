@@ -79,11 +79,13 @@ class NativeEngine:
     def step(self, lr: float) -> Tensor:
         bound = self.clip if self.clip is not None else torch.inf
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), bound)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if norm.isfinite():
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return norm
 
     def evaluate(self, method: str, inputs: Inputs) -> Any:
         with torch.no_grad(), self._autocast():

@@ -6,6 +6,7 @@ record.json        the profile record
 checkpoints/       training state
 tensorboard/       event file
 reconstructions/   pictures: input, masked, reconstruction
+skipped/           of steps that were not finite: ranks and samples
 lock               held by the process that writes
 """
 
