@@ -25,6 +25,7 @@ import torch.distributed as dist
 
 from hpcgeo.launch.environment import Environment
 from hpcgeo.parallel.topology import own_store
+from hpcgeo.train.run_folder import TOUCH_S
 
 Item = TypeVar("Item")
 Phase = Literal[
@@ -70,7 +71,9 @@ class Beat:
         return cls(int(moves), int(step), float(age_s), process, host, phase)
 
     def __str__(self) -> str:
-        return f"{self.host} (process {self.process}, last seen {self.phase} after step {self.step})"
+        return (
+            f"{self.host} (process {self.process}, last seen {self.phase} after step {self.step})"
+        )
 
 
 class Watchdog:
@@ -199,7 +202,7 @@ class Watchdog:
 
     def _hold(self) -> None:
         """Show, to who cannot see the lock itself, that the run is held."""
-        while not self._leaving.wait(self.period_s):
+        while not self._leaving.wait(TOUCH_S):
             if self.lock is not None:
                 with suppress(OSError):  # the next one may succeed
                     os.utime(self.lock)
