@@ -58,14 +58,14 @@ def _is_rank_1(process: str) -> bool:
 
 UNREACHABLE = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks-per-node=1
-MASTER_ADDR=127.0.1.4 srun --kill-on-bad-exit=1 hpcgeo train mae_vit_tiny run.dir={run} \\
+MASTER_ADDR=192.0.2.1 srun --kill-on-bad-exit=1 hpcgeo train mae_vit_tiny run.dir={run} \\
   launch.meet_s=5
 """
 
 
 @pytest.mark.slow
 def test_an_unreachable_master(slurm: Slurm, tmp_path: Path) -> None:
-    # Rank 0 is on another node; nobody listens at that address of the loopback device alone.
+    # An address for documentation (RFC 5737): no host has it.
     job = slurm.submit(UNREACHABLE.format(run=tmp_path / "run"))
     began = time.monotonic()
     state = slurm.wait(job, timeout_s=60)
