@@ -93,8 +93,8 @@ def agree(run: RunConfig, dataset: Dataset, host: str, device: torch.device) -> 
             if ours != other:
                 lines.append(f"{listed(ranks)} on {there}: {key}: {other}, rank 0: {ours}")
     error = InputError(
-        "ranks differ; start all with the same command, code, environment and data:\n  "
-        + "\n  ".join(lines)
+        f"ranks differ: {'; '.join(lines)}; start all with the same command, code, environment "
+        f"and data"
     )
     error.shared = True
     raise error

@@ -37,7 +37,15 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ) as file:
         file.write(pixels)
     for compression in ("none", "gzip"):
-        words = [folder / "scenes", "--out", folder / compression, "--chip", str(CHIP)]
+        words = [
+            folder / "scenes",
+            "--out",
+            folder / compression,
+            "--chip",
+            str(CHIP),
+            "--bands",
+            "a,b,c",
+        ]
         build = [*ALONE, "data", "build", *words, "--compression", compression]
         subprocess.run(build, check=True, capture_output=True)
     return folder
