@@ -94,7 +94,7 @@ class Watchdog:
         self._phase: str = "starting"
         self._moves = 0
         self._since = time.monotonic()
-        self._longest_s = 0.0
+        self._computed, self._longest_s = False, 0.0
         self._leaving = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -128,8 +128,10 @@ class Watchdog:
     def at(self, phase: Phase) -> None:
         """Say what the loop of this rank does from now on; all ranks say the same in turn."""
         now = time.monotonic()
-        if self._phase == "computing" and self.step:  # the first step builds caches
-            self._longest_s = max(self._longest_s, now - self._since)
+        if self._phase == "computing":
+            if self._computed:  # the first one builds caches
+                self._longest_s = max(self._longest_s, now - self._since)
+            self._computed = True
         self._phase, self._since = phase, now
         self._moves += 1
 
@@ -234,7 +236,7 @@ class Watchdog:
         behind = {rank: beat for rank, beat in beats.items() if beat.moves == last}
         beat = max(behind.values(), key=lambda beat: beat.age_s)
         limit_s = SLOW_S
-        if beat.phase == "computing" and self.step > 1:
+        if beat.phase == "computing" and self._longest_s:
             limit_s = max(self.patience_s, FACTOR * self._longest_s)
         if beat.age_s <= limit_s:
             return
