@@ -22,9 +22,11 @@ def processes(run: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
-def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, signal: str) -> None:
+def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, free_port: int, signal: str) -> None:
     run = tmp_path / "run"
-    job = slurm.submit(JOB, *KNOBS, env={"RUN": str(run)})
+    # Jobs of another cluster on this host, another test's, have the same numbers and so ports.
+    env = {"RUN": str(run), "MASTER_PORT": str(free_port)}
+    job = slurm.submit(JOB, *KNOBS, env=env)
     slurm.wait_for(job, "step 6/", 120)
     ranks = [number for number in processes(run) if _is_rank_1(number)]
     subprocess.run(["kill", f"-{signal}", *ranks], check=True)
@@ -42,7 +44,7 @@ def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, signal: str) -> None:
         time.sleep(0.1)
     assert not processes(run)
     last = len((run / "metrics.jsonl").read_text().splitlines())
-    job = slurm.submit(JOB, *KNOBS, "launch.time_limit=0.001", env={"RUN": str(run)})
+    job = slurm.submit(JOB, *KNOBS, "launch.time_limit=0.001", env=env)
     assert slurm.wait(job) == ("COMPLETED", 0), slurm.output(job)
     resumed = re.search(r"from step (\d+) of", slurm.output(job))
     assert resumed and last - int(resumed[1]) < 5
@@ -64,9 +66,11 @@ MASTER_ADDR=192.0.2.1 srun --kill-on-bad-exit=1 hpcgeo train mae_vit_tiny run.di
 
 
 @pytest.mark.slow
-def test_an_unreachable_master(slurm: Slurm, tmp_path: Path) -> None:
+def test_an_unreachable_master(slurm: Slurm, tmp_path: Path, free_port: int) -> None:
     # An address for documentation (RFC 5737): no host has it.
-    job = slurm.submit(UNREACHABLE.format(run=tmp_path / "run"))
+    job = slurm.submit(
+        UNREACHABLE.format(run=tmp_path / "run"), env={"MASTER_PORT": str(free_port)}
+    )
     began = time.monotonic()
     state = slurm.wait(job, timeout_s=60)
     lines = [line for line in slurm.output(job).splitlines() if "hpcgeo: rank" in line]
