@@ -4,7 +4,10 @@ Step s covers the global positions [s G, (s + 1) G), G = micro_batch x accumulat
 micro-batch a of rank r takes the (a x world + r)-th portion. All there is to resume is the step.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,7 +98,7 @@ class Loader:
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="forkserver" if workers else None,
-            worker_init_fn=_leave_stopping_to_the_rank,
+            worker_init_fn=_belong_to_the_rank,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: the run's random numbers are left alone
         )
@@ -128,9 +131,18 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_stopping_to_the_rank(worker: int) -> None:
+def _belong_to_the_rank(worker: int) -> None:
     """Ignore what asks a run to stop: launchers signal whole process groups, and the rank still
-    wants batches for the step it finishes.
+    wants batches for the step it finishes. End when the rank does, also when it was killed: torch
+    looks at the parent, which is the fork server, and that lives as long as its children.
     """
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_rank, daemon=True).start()
+
+
+def _end_with_the_rank() -> None:
+    rank = multiprocessing.parent_process()
+    assert rank is not None
+    rank.join()
+    os._exit(1)
