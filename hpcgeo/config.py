@@ -151,7 +151,7 @@ class Train(Part):
         json_schema_extra=FREE,
     )
     patience_s: float = Field(
-        20.0,
+        15.0,
         ge=1,
         description="seconds without a sign of life of a rank, or without progress in a step, "
         "after which the job ends; a step may always take 10 times the longest before it",

@@ -14,9 +14,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NoReturn, TypeVar
@@ -151,7 +151,8 @@ class Watchdog:
         """Leave beats and read those of others until this rank leaves."""
         others = range(self.world_size) if self.rank == 0 else (0,)
         keys = [f"beat/{rank}" for rank in others]
-        seen: dict[int, tuple[bytes, float]] = {}
+        last: list[bytes | None] = [None] * len(keys)
+        stuck: dict[int, float] = {}  # since when; few, so that thousands of ranks cost little
         number, complete = 0, False
         try:
             if self.rank == 0:
@@ -163,21 +164,25 @@ class Watchdog:
                 if leaving:
                     return
                 complete = complete or self._store.check(keys)
-                there = [key for key in keys if complete or self._store.check([key])]
+                there = keys if complete else [key for key in keys if self._store.check([key])]
                 verdict, *beats = self._store.multi_get(["verdict", *there])
-                now = time.monotonic()
-                if now - self._answered > self.patience_s / 2:
-                    seen = {}  # this process was stopped itself: look anew
+                if not complete:
+                    found = dict(zip(there, beats, strict=True))
+                    beats = [found.get(key, b"") for key in keys]
+                before, now = self._answered, time.monotonic()
                 self._answered = now
-                left = dict(zip(there, beats, strict=True))
-                for rank, key in zip(others, keys, strict=True):
-                    if rank not in seen or seen[rank][0] != left.get(key, b""):
-                        seen[rank] = left.get(key, b""), now
+                if now - before > self.patience_s / 2:
+                    stuck = {}  # this process was stopped itself: look anew
+                    before = now
+                pairs = zip(others, last, beats, strict=True)
+                same = [rank for rank, old, new in pairs if old == new]
+                stuck = {rank: stuck.get(rank, before) for rank in same}
+                last = [*beats]
                 if verdict:
                     named, _, text = verdict.decode().partition(" ")
                     self._end(text, stacks=str(self.rank) in named.split(","))
-                self._root = Beat.parse(seen[0][0])
-                self._judge(seen, now)
+                self._root = Beat.parse(beats[0])
+                self._judge(beats, stuck, now)
                 self._leaving.wait(self.period_s)
         except dist.DistError:
             if not self._leaving.wait(2 * self.period_s):  # collectives on GPUs notice nothing
@@ -209,28 +214,28 @@ class Watchdog:
                 with suppress(OSError):  # the next one may succeed
                     os.utime(self.lock)
 
-    def _judge(self, seen: Mapping[int, tuple[bytes, float]], now: float) -> None:
+    def _judge(self, beats: Sequence[bytes], stuck: Mapping[int, float], now: float) -> None:
         """End the job when a rank has failed, is silent, or holds the others up."""
-        failed = [rank for rank, (beat, _) in seen.items() if beat.endswith(FAILED.encode())]
+        failed = [rank for rank in stuck if beats[rank].endswith(FAILED.encode())]
         if failed:
-            self._condemn(failed, seen, "failed and said why; all ranks end")
+            self._condemn(failed, beats, "failed and said why; all ranks end")
         silent = [
             rank
-            for rank, (beat, since) in seen.items()
-            if now - since > self.patience_s and not beat.endswith(DONE.encode())
+            for rank, since in stuck.items()
+            if now - since > self.patience_s and not beats[rank].endswith(DONE.encode())
         ]
         if silent:
-            age_s = max(now - seen[rank][1] for rank in silent)
-            self._condemn(silent, seen, f"gave no sign of life for {age_s:.0f} s; {_SILENT}")
+            age_s = max(now - stuck[rank] for rank in silent)
+            self._condemn(silent, beats, f"gave no sign of life for {age_s:.0f} s; {_SILENT}")
         # All ranks move together: as long as this one does, all do.
         if self.rank == 0 and now - self._since > self.patience_s:
-            self._judge_progress(seen, now)
+            self._judge_progress(beats)
 
-    def _judge_progress(self, seen: Mapping[int, tuple[bytes, float]], now: float) -> None:
+    def _judge_progress(self, lines: Sequence[bytes]) -> None:
         beats = {
-            rank: replace(beat, age_s=beat.age_s + now - since)
-            for rank, (text, since) in seen.items()
-            if (beat := Beat.parse(text)).phase != DONE
+            rank: beat
+            for rank, line in enumerate(lines)
+            if (beat := Beat.parse(line)).phase != DONE
         }
         last = min(beat.moves for beat in beats.values())
         behind = {rank: beat for rank, beat in beats.items() if beat.moves == last}
@@ -246,15 +251,13 @@ class Watchdog:
             ahead = max(beats.values(), key=lambda beat: beat.moves)
             say = f"{len(beats) - len(behind)} others wait, {ahead.phase} after step {ahead.step}"
         say = f"made no progress for {beat.age_s:.0f} s; {say}; the stacks above show where"
-        self._condemn(list(behind), seen, f"{say}. {_AGAIN}")
+        self._condemn(list(behind), lines, f"{say}. {_AGAIN}")
 
-    def _condemn(
-        self, ranks: list[int], seen: Mapping[int, tuple[bytes, float]], what: str
-    ) -> NoReturn:
+    def _condemn(self, ranks: list[int], beats: Sequence[bytes], what: str) -> NoReturn:
         """Name ranks to all others and end."""
         first = []
         for rank in ranks[:8]:
-            beat = Beat.parse(seen[rank][0])
+            beat = Beat.parse(beats[rank])
             first.append(f"rank {rank} on {beat}")
         more = f" and {len(ranks) - 8} more" if len(ranks) > 8 else ""
         text = f"{'; '.join(first)}{more} {what}"
