@@ -192,6 +192,18 @@ class Train(Part):
         description="steps between pictures of reconstructions; 0: only at the end; null: none",
         json_schema_extra=FREE,
     )
+    max_skips: PositiveInt = Field(
+        5,
+        description="steps in a row that may be skipped because loss or gradient is not finite",
+        json_schema_extra=FREE,
+    )
+    patience_s: float = Field(
+        15.0,
+        ge=1,
+        description="seconds without a sign of life of a rank, or without progress in a step, "
+        "after which the job ends; a step may always take 10 times the longest before it",
+        json_schema_extra=FREE,
+    )
 
 
 class Checkpoint(Part):
@@ -216,6 +228,12 @@ class Launch(Part):
         None,
         le=4096,
         description="threads of a rank that drives no GPU; by default its share of the cores",
+        json_schema_extra=FREE,
+    )
+    meet_s: float = Field(
+        50.0,
+        gt=0,
+        description="seconds that ranks wait for each other at the start",
         json_schema_extra=FREE,
     )
     time_limit: float | None = Field(

@@ -1,4 +1,4 @@
-"""The one error a user can mend: it names the value, the rule and the way out."""
+"""The errors that are told in one line: what a user can mend, and what ended a run."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,11 @@ class InputError(ValueError):
 
     The text names the value, the rule it breaks and the way out, in one line where possible.
     """
+
+    shared = False  #: raised on every rank alike: rank 0 alone says it
+
+
+class FaultError(RuntimeError):
+    """What ended a run and is no bug; the text names the cause and what to do, in one line."""
+
+    shared = False  #: raised on every rank alike: rank 0 alone says it

@@ -1,5 +1,6 @@
 """The commands `hpcgeo` and `hpcgeo-profile`; a subcommand's module loads when it is called."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -76,6 +77,8 @@ def root(
 
 def hpcgeo() -> None:
     """Run the command line; an InputError becomes one line and exit code 2."""
+    # When a rank fails, torch's C++ adds a trace on every other one, and buries the cause.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         app()
     except InputError as error:

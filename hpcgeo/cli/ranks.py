@@ -3,13 +3,14 @@
 import faulthandler
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
 import torch.distributed as dist
 import typer
 
-from hpcgeo.errors import InputError
+from hpcgeo.errors import FaultError, InputError
 from hpcgeo.launch.environment import discover
 
 
@@ -28,9 +29,12 @@ def ranked(action: Callable[[], object]) -> None:
         action()
         dist.barrier()
         dist.destroy_process_group()
-    except InputError as error:
-        code = 2
-        typer.echo(f"hpcgeo: {where}: {error}", err=True)
+    except (InputError, FaultError) as error:
+        code = 2 if isinstance(error, InputError) else 1
+        if error.shared and environment.rank:
+            time.sleep(1)  # rank 0 speaks for all, before the launcher takes it down
+        else:
+            typer.echo(f"hpcgeo: {where}: {error}", err=True)
     except BaseException as error:
         code = 1
         traceback.print_exc()

@@ -4,7 +4,10 @@ Step s covers the global positions [s G, (s + 1) G), G = micro_batch x accumulat
 micro-batch a of rank r takes the (a x world + r)-th portion. All there is to resume is the step.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +43,12 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Return the batch in memory that a device copies from without waiting."""
         return replace(self, pixels=self.pixels.pin_memory())
+
+
+def positions(number: int, micro_batch: int, rank: int, world: int) -> npt.NDArray[np.int64]:
+    """Return the global positions (B,) of micro-batch `number` of a rank since the run began."""
+    first = (number * world + rank) * micro_batch
+    return np.arange(first, first + micro_batch)
 
 
 def open_dataset(config: Data) -> Dataset:
@@ -89,7 +98,7 @@ class Loader:
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="forkserver" if workers else None,
-            worker_init_fn=_leave_stopping_to_the_rank,
+            worker_init_fn=_belong_to_the_rank,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: the run's random numbers are left alone
         )
@@ -112,8 +121,7 @@ class _Batches(TorchDataset[Batch]):
     world: int
 
     def __getitem__(self, number: int) -> Batch:
-        first = (number * self.world + self.rank) * self.micro_batch
-        position = np.arange(first, first + self.micro_batch)
+        position = positions(number, self.micro_batch, self.rank, self.world)
         index = shuffled(position, len(self.dataset), self.seed)
         pixels, valid = self.dataset.read(index)
         return Batch(torch.from_numpy(pixels), valid, position, index)
@@ -123,9 +131,18 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_stopping_to_the_rank(worker: int) -> None:
+def _belong_to_the_rank(worker: int) -> None:
     """Ignore what asks a run to stop: launchers signal whole process groups, and the rank still
-    wants batches for the step it finishes.
+    wants batches for the step it finishes. End when the rank does, also when it was killed: torch
+    looks at the parent, which is the fork server, and that lives as long as its children.
     """
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_rank, daemon=True).start()
+
+
+def _end_with_the_rank() -> None:
+    rank = multiprocessing.parent_process()
+    assert rank is not None
+    rank.join()
+    os._exit(1)

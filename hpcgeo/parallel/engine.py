@@ -18,7 +18,10 @@ class Engine(Protocol):
         """Run all micro-batches of one step of this rank; return the mean of each named scalar."""
 
     def step(self, lr: float) -> Tensor:
-        """Update the parameters; return the norm of the whole gradient before clipping."""
+        """Update the parameters; return the norm of the whole gradient before clipping.
+
+        Where the norm, which all ranks share, is not finite, nothing is updated.
+        """
 
     def evaluate(self, method: str, inputs: Inputs) -> Any:
         """Call a method of the objective without gradients; every rank calls it together."""

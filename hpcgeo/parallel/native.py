@@ -71,15 +71,16 @@ class NativeEngine:
 
     def step(self, lr: float) -> Tensor:
         norm = self._norm()
-        if self.clip is not None:
-            # As torch's clip_grad_norm_, epsilon included.
-            shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
-            for parameter in self.objective.parameters():
-                gradient = local(parameter.grad)
-                gradient.mul_(shrink.to(gradient.device))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        if norm.isfinite():
+            if self.clip is not None:
+                # As torch's clip_grad_norm_, epsilon included.
+                shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+                for parameter in self.objective.parameters():
+                    gradient = local(parameter.grad)
+                    gradient.mul_(shrink.to(gradient.device))
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
 

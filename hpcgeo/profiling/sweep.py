@@ -163,6 +163,7 @@ def _run(sweep: Sweep, point: Point, records: Path) -> str | None:
     if not process.returncode:
         return None
     said = [line for line in errors.splitlines() if line.startswith("hpcgeo: ")]
+    said.sort(key=lambda line: "lost the other ranks" in line)  # the cause before what followed
     return said[0].removeprefix("hpcgeo: ") if said else f"exit code {process.returncode}"
 
 

@@ -50,6 +50,7 @@ class Meter:
         self.global_batch = global_batch
         self.log_every = log_every
         self.rows: list[dict[str, Any]] = []
+        self.skips = 0  #: steps in a row, up to the last one, whose numbers were not finite
         self._waited = 0.0
         self._writes = topology.rank == 0
         self._quiet = not self._writes or not sys.stderr.isatty()
@@ -125,12 +126,15 @@ class Meter:
         step_s, waited_s, memory, stop_any = worst.tolist()
         self._waited = 0.0
         self._step += 1
+        finite = bool(means.isfinite().all() and grad_norm.isfinite())
+        self.skips = 0 if finite else self.skips + 1
         row = {
             "step": self._step,
             "epoch": epoch,
             **dict(zip(names, means.tolist(), strict=True)),
             "lr": lr,
             "grad_norm": grad_norm.item(),
+            "skipped": self.skips,
             "step_s": step_s,
             "images_per_s": self.global_batch / step_s,
             "data_wait_s": waited_s,

@@ -1,11 +1,9 @@
 """Pretraining: the one place where models, data and parallel meet, and the loop."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,13 +28,15 @@ from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.topology import Topology, join, lay_out, on_rank_0
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
-from hpcgeo.train import pictures
+from hpcgeo.train import divergence, pictures
 from hpcgeo.train.checkpoint import Checkpoints
+from hpcgeo.train.faults import agree, explained
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
-from hpcgeo.train.run_folder import begin, claim
+from hpcgeo.train.run_folder import LOCK, begin, claim
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.train.start import Start
+from hpcgeo.train.watchdog import Watchdog
 from hpcgeo.zoo import architecture
 
 NUM_PICTURES = 6
@@ -67,8 +67,16 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
         InputError: configuration, data set and run folder do not fit together.
     """
     environment = discover()
-    parts = build(run, environment)
+    with Watchdog(environment, run.train.patience_s) as watchdog, explained(watchdog.place):
+        return _pretrain(run, meter_of, environment, watchdog)
+
+
+def _pretrain(
+    run: RunConfig, meter_of: Callable[..., Meter], environment: Environment, watchdog: Watchdog
+) -> Record:
+    parts = build(run, environment, watchdog)
     folder = on_rank_0(lambda: claim(run))
+    watchdog.lock = folder / LOCK
     checkpoints = Checkpoints(
         folder / "checkpoints",
         run.checkpoint.keep,
@@ -89,7 +97,8 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
         log_every=run.train.log_every,
     )
     with meter, Stop(environment, run.launch) as stop:
-        step = _loop(run, parts, checkpoints, meter, stop, first_step, folder)
+        step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
+    watchdog.at("ending")
     record = _conclude(run, parts, meter, environment, folder, step)
     if step < run.train.steps:
         log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
@@ -104,7 +113,7 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
     return record
 
 
-def build(run: RunConfig, environment: Environment) -> Parts:
+def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts:
     """Join the other ranks and build the parts of a run.
 
     Raises:
@@ -125,7 +134,11 @@ def build(run: RunConfig, environment: Environment) -> Parts:
         environment.local_size,
         master(environment),
         run.launch.threads,
+        host=environment.host,
+        meet_s=run.launch.meet_s,
     )
+    watchdog.begin()
+    agree(run, dataset, environment.host, device)
     topology = lay_out(
         environment.rank, environment.local_rank, environment.host, device, chosen, layout
     )
@@ -164,13 +177,15 @@ def _loop(
     checkpoints: Checkpoints,
     meter: Meter,
     stop: Stop,
+    watchdog: Watchdog,
     step: int,
     folder: Path,
 ) -> int:
     """Train from `step` on; return the step reached."""
     engine, every = parts.engine, run.checkpoint.every
     stopping = False
-    batches = iter(_loader(run, parts, step))
+    watchdog.step = step
+    batches = watchdog.reading(iter(_loader(run, parts, step)))
     while step < run.train.steps and not stopping:
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
 
@@ -180,6 +195,7 @@ def _loop(
             return losses, engine.step(lr)
 
         (losses, grad_norm), seconds = meter.measure(one_step)
+        watchdog.at("writing metrics")
         stopping = meter.record(
             losses,
             seconds=seconds,
@@ -189,29 +205,24 @@ def _loop(
             stop=stop.requested(checkpoints.save_s, seconds) is not None,
         )
         step += 1
-        _refuse_to_diverge(meter.rows[-1], checkpoints)
+        watchdog.step = step
+        if meter.skips:
+            divergence.keep(
+                meter.rows[-1], losses["loss"], run, parts.topology, parts.dataset, folder
+            )
+            divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
-        if every and (last or step % every == 0):
+        # After a skipped step the parameters are in doubt: they replace no checkpoint.
+        if every and (last or (step % every == 0 and not meter.skips)):
+            watchdog.at("saving a checkpoint")
             checkpoints.save(step, engine)
             stop.saved(checkpoints.save_s)
         if run.train.reconstruct_every and step % run.train.reconstruct_every == 0:
+            watchdog.at("drawing a picture")
             _reconstruct(run, parts, folder, step)
     if stop.reason:
         log.warning("%s: stopping after step %d", stop.reason, step)
     return step
-
-
-def _refuse_to_diverge(row: dict[str, Any], checkpoints: Checkpoints) -> None:
-    """End a run whose loss or gradient is not finite before it replaces good checkpoints.
-
-    The numbers are equal on all ranks, so all of them raise.
-    """
-    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-        raise FloatingPointError(
-            f"loss {row['loss']}, gradient norm {row['grad_norm']} at step {row['step']}; "
-            f"checkpoints before it: {checkpoints.steps() or 'none'}; lower optim.base_lr, set "
-            f"optim.clip or lengthen optim.warmup_steps"
-        )
 
 
 def _conclude(

@@ -7,6 +7,7 @@ checkpoints/       training state
 tensorboard/       event file
 reconstructions/   pictures: input, masked, reconstruction
 export/            weights for other libraries
+skipped/           of steps that were not finite: ranks and samples
 lock               held by the process that writes
 """
 
@@ -14,6 +15,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +28,9 @@ from hpcgeo.log import log
 from hpcgeo.tables import parse
 
 LOCK = "lock"
+#: Seconds between touches of the lock by its holder: where a file system keeps locks to one host,
+#: that is what another host sees.
+TOUCH_S = 3.0
 _HELD: list[TextIO] = []  #: locks, open for as long as the process lives
 
 
@@ -78,10 +83,31 @@ def _lock(path: Path) -> None:
         raise InputError(
             f"run.dir {path.parent} is in use by {owner}: wait for it, or choose another"
         ) from None
+    file.seek(0)
+    owner = file.read().strip()
+    if owner and not owner.endswith(f" on {platform.node()}") and _touched(path):
+        raise InputError(
+            f"run.dir {path.parent} is in use by {owner}, which still touches its lock (this file "
+            f"system keeps locks to one host): wait for it, or choose another"
+        )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}\n")
     file.flush()
     _HELD.append(file)
+
+
+def _touched(path: Path) -> bool:
+    """Return whether another host touches the lock; a file not touched for an hour is left over."""
+    before = path.stat().st_mtime
+    if abs(time.time() - before) > 3600:
+        return False
+    end = time.monotonic() + 3 * TOUCH_S
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        with path.open() as file:  # opened anew: NFS then asks the server
+            if os.fstat(file.fileno()).st_mtime != before:
+                return True
+    return False
 
 
 def _forget_after(metrics: Path, step: int) -> None:

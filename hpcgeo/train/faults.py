@@ -1,0 +1,121 @@
+"""What ended a run, in one line: cause, place, and what to do; and the ranks that differ."""
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import hpcgeo
+from hpcgeo.config import RunConfig
+from hpcgeo.data.dataset import Dataset
+from hpcgeo.errors import FaultError, InputError
+from hpcgeo.parallel.topology import listed
+from hpcgeo.train.provenance import versions
+
+#: What torch's allocator on a host says, by version.
+NO_MEMORY = ("not enough memory", "can't allocate memory")
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def explained(place: Callable[[], str]) -> Iterator[None]:
+    """Turn the errors of a run that are no bugs into one line.
+
+    Args:
+        place: says where in the run this rank is.
+
+    Raises:
+        FaultError: out of memory, out of disk, the other ranks lost, a reader process lost.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = explain(error)
+        if text is None:
+            raise
+        raise FaultError(f"{place()}: {text}") from error
+
+
+def explain(error: Exception) -> str | None:
+    """Return cause and way out of an error that is no bug, or None."""
+    said = str(error).strip().splitlines()[:1]
+    detail = f" ({said[0]})" if said else ""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    ):
+        return (
+            f"out of memory{detail}; choose a smaller train.micro_batch with a larger "
+            f"train.accumulate, parallel.recompute, or a strategy that shards more"
+        )
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f" of {error.filename}" if error.filename else ""
+        return (
+            f"the disk{where} is full ({error.strerror}); make room and start it again, it resumes"
+        )
+    if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+        return "lost the other ranks; probably one of them failed first: look for its line"
+    if "DataLoader worker" in str(error):
+        return (
+            f"a reader process ended{detail}: killed, out of memory (fewer data.workers), or a "
+            f"file was cut while mapped (`hpcgeo data verify`)"
+        )
+    return None
+
+
+def agree(run: RunConfig, dataset: Dataset, host: str, device: torch.device) -> None:
+    """Compare the ranks before anything is written; every rank calls it.
+
+    Raises:
+        InputError: ranks differ in configuration, versions, code or data set.
+    """
+    mine = _facts(run, dataset)
+    digest = hashlib.sha256(repr(sorted(mine.items())).encode()).digest()
+    own = torch.tensor([(byte, -byte) for byte in digest], dtype=torch.int32, device=device)
+    least = own.clone()
+    dist.all_reduce(least, dist.ReduceOp.MIN)  # of a byte and its negative: equal or all see it
+    if torch.equal(least, own):
+        return
+    facts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(facts, (host, mine))
+    groups: dict[str, list[int]] = {}
+    for rank, (_, theirs) in enumerate(facts):
+        groups.setdefault(repr(theirs), []).append(rank)
+    lines = []
+    for ranks in list(groups.values())[1:]:
+        there, theirs = facts[ranks[0]]
+        for key in sorted(facts[0][1] | theirs):
+            ours, other = (row.get(key, "nothing") for row in (facts[0][1], theirs))
+            if ours != other:
+                lines.append(f"{listed(ranks)} on {there}: {key}: {other}, rank 0: {ours}")
+    error = InputError(
+        f"ranks differ: {'; '.join(lines)}; start all with the same command, code, environment "
+        f"and data"
+    )
+    error.shared = True
+    raise error
+
+
+def _facts(run: RunConfig, dataset: Dataset) -> dict[str, str]:
+    """Return by name all that ranks must have in common."""
+    found = {f"version of {name}": number for name, number in versions().items()}
+    found |= dict(_knobs(run.model_dump(mode="json")))
+    code = hashlib.sha256()
+    root = Path(hpcgeo.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        code.update(path.read_bytes())
+    found["code of hpcgeo"] = code.hexdigest()[:12]
+    found["data index"] = dataset.digest[:12]
+    return found
+
+
+def _knobs(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _knobs(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, str(value)

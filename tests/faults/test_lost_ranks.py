@@ -1,0 +1,154 @@
+"""A rank that is killed, stopped, or does not arrive takes the job down; the next start resumes."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import STEPS, end, metrics, start, tell, train, wait_for_step
+
+#: Far from the end, so that no rank gets there first.
+LONG = ["train.steps=4000", "optim.warmup_steps=0"]
+
+
+def lost(folder: Path) -> int:
+    """Start the run again; return how many steps are done anew."""
+    done = metrics(folder)[-1]["step"]
+    code, said = train(folder, 2, *LONG, "launch.time_limit=0.001")
+    assert code == 0, said
+    resumed = re.search(r"from step (\d+) of", said)
+    assert resumed and metrics(folder)[-1]["step"] == int(resumed[1]) + 1
+    print("steps done anew:", int(done) - int(resumed[1]))
+    return int(done) - int(resumed[1])
+
+
+def test_a_killed_rank(tmp_path: Path) -> None:
+    ranks = start(tmp_path / "run", 2, *LONG)
+    wait_for_step(ranks[0], tmp_path / "run", 6)
+    began = time.monotonic()
+    ranks[1].kill()
+    said, _ = end(ranks)
+    assert ranks[0].returncode == 1
+    assert re.search(r"rank 0 of 2 on \S+: \w.* after step \d+: lost the other ranks", said)
+    assert "Traceback" not in said
+    tell("kill -9", said, began, ranks[0].returncode)
+    assert lost(tmp_path / "run") < 4  # checkpoint.every
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_stopped_rank_is_named_with_stacks(tmp_path: Path, which: int) -> None:
+    ranks = start(tmp_path / "run", 2, *LONG, "train.patience_s=4")
+    wait_for_step(ranks[0], tmp_path / "run", 6)
+    began = time.monotonic()
+    ranks[which].send_signal(signal.SIGSTOP)
+    other = ranks[1 - which]
+    (said,) = end([other])
+    tell(f"SIGSTOP of rank {which}, patience 4 s", said, began, other.returncode)
+    assert other.returncode == 1
+    line = said.splitlines()[-1]
+    assert re.search(rf"rank {1 - which} of 2 on \S+: rank {which} on \S+ \(process", line), said
+    assert f"process {ranks[which].pid}, last seen " in line and "no sign of life" in line
+    assert "most recent call first" in said
+    # Continued after all, it ends as well.
+    ranks[which].send_signal(signal.SIGCONT)
+    end([ranks[which]])
+    assert ranks[which].returncode == 1
+    assert lost(tmp_path / "run") < 4
+
+
+def test_ranks_that_are_suspended_together_go_on(tmp_path: Path) -> None:
+    """For longer than the patience, as a scheduler does; one alone for less than it."""
+    ranks = start(tmp_path / "run", 2, *LONG, "train.patience_s=4")
+    wait_for_step(ranks[0], tmp_path / "run", 6)
+    for paused, seconds in ((ranks, 6.0), (ranks[1:], 2.0)):
+        for rank in paused:
+            rank.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        for rank in paused:
+            rank.send_signal(signal.SIGCONT)
+        wait_for_step(ranks[0], tmp_path / "run", int(metrics(tmp_path / "run")[-1]["step"]) + 5)
+    for rank in ranks:
+        rank.send_signal(signal.SIGUSR2)
+    said = end(ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+
+
+HANG = """
+import sys, time
+import torch.distributed as dist
+from hpcgeo.launch.environment import discover
+from hpcgeo.parallel.topology import join
+from hpcgeo.train.watchdog import Watchdog
+
+def forgotten():
+    time.sleep(600)
+
+rank = int(sys.argv[1])
+environment = discover()
+join(rank, 2, rank, 2, ("127.0.0.1", int(sys.argv[2])), host=environment.host, meet_s=30)
+with Watchdog(environment, 2.0) as watchdog:
+    watchdog.begin()
+    for step in range(3):
+        watchdog.at("computing")
+        dist.barrier()
+        watchdog.at("writing metrics")
+        watchdog.step = step + 1
+    watchdog.at("computing")
+    if rank == 1:
+        forgotten()
+    watchdog.at("writing metrics")
+    dist.barrier()
+"""
+
+
+def test_a_rank_that_lives_but_does_not_arrive_is_named(free_port: int) -> None:
+    ranks = []
+    for rank in range(2):
+        variables = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
+        words = [f"{name}={value}" for name, value in variables.items()]
+        words += [sys.executable, "-c", HANG, str(rank), str(free_port)]
+        ranks.append(subprocess.Popen(["env", *words], stderr=subprocess.PIPE, text=True))
+    said = end(ranks)
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    named = r"rank 1 on \S+ \(process \d+, last seen computing after step 3\) made no progress"
+    assert re.search(named, said[0]), said[0]
+    assert "1 others wait, writing metrics after step 3" in said[0]
+    assert "in forgotten" in said[1]
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]
+MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [TORCHRUN, MPIRUN], ids=["torchrun", "mpirun"])
+def test_a_launcher_takes_a_stopped_rank_down(tmp_path: Path, launcher: list[str]) -> None:
+    """With the patience that everybody has, within 60 seconds."""
+    folder = tmp_path / "run"
+    words = [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", f"run.dir={folder}"]
+    words += ["data.chip=32", "train.micro_batch=8", "checkpoint.every=4", *LONG]
+    job = subprocess.Popen([*launcher, *words], stderr=subprocess.PIPE, text=True)
+    wait_for_step(job, folder, 6)
+    ours = subprocess.run(
+        ["pgrep", "-f", f"^{sys.executable} .*run.dir={folder} "], capture_output=True, text=True
+    ).stdout.split()
+    processes = [int(number) for number in ours if int(number) != job.pid]
+    began = time.monotonic()
+    subprocess.run(["kill", "-STOP", str(max(processes))], check=True)
+    _, said = job.communicate(timeout=60)
+    tell(f"SIGSTOP under {launcher[0]}", said, began, job.returncode)
+    assert job.returncode != 0
+    assert "no sign of life" in said
+    left = subprocess.run(["pgrep", "-f", f"run.dir={folder} "], capture_output=True, text=True)
+    assert not left.stdout
+
+
+def test_ranks_pass_through(tmp_path: Path) -> None:
+    """The watchdog is silent in a run that is well."""
+    code, said = train(tmp_path / "run", 2, "train.patience_s=1")
+    assert code == 0, said
+    assert metrics(tmp_path / "run")[-1]["step"] == STEPS

@@ -1,0 +1,72 @@
+"""Ranks that cannot meet, or differ, end before anything is written."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import hpcgeo
+from tests.ranks import ALONE, Own, end, start, tell
+
+ROOT = Path(hpcgeo.__file__).parent
+
+
+def test_an_unreachable_master(tmp_path: Path) -> None:
+    began = time.monotonic()
+    ranks = start(tmp_path / "run", 2, "launch.meet_s=3", only={1: Own()})
+    (said,) = end(ranks)
+    tell("master unreachable, meet 3 s", said, began, ranks[0].returncode)
+    assert ranks[0].returncode == 2
+    assert "rank 1 of 2 on " in said and "cannot meet the other ranks at 127.0.0.1:" in said
+    assert "Connection refused" in said and "launch.meet_s" in said
+    assert "Traceback" not in said and "frame #" not in said
+
+
+def test_ranks_that_do_not_come_are_named(tmp_path: Path) -> None:
+    began = time.monotonic()
+    ranks = start(tmp_path / "run", 4, "launch.meet_s=5", only={0: Own(), 2: Own()})
+    said = end(ranks)
+    tell("some ranks come, meet 5 s", said[0], began, ranks[0].returncode)
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    assert "2 of 4 ranks (ranks 1, 3) did not come to 127.0.0.1:" in said[0]
+    assert not (tmp_path / "run").exists()
+
+
+def _sets(folder: Path) -> None:
+    for number in (0, 1):
+        own = folder / str(number)
+        make = [*ALONE, "data", "synthesize", own / "scenes", "--scenes", "1", "--size", "128"]
+        make += ["--seed", str(number)]
+        build = [*ALONE, "data", "build", own / "scenes", "--out", own / "set", "--chip", "32"]
+        for command in (make, build):
+            subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("what", ["knob", "code", "data"])
+def test_ranks_that_differ_say_in_what(tmp_path: Path, what: str) -> None:
+    run = tmp_path / "run"
+    began = time.monotonic()
+    if what == "knob":
+        message = "seed: 7, rank 0: 0"
+        ranks = start(run, 2, only={0: Own(), 1: Own(knobs=("seed=7",))})
+    elif what == "code":
+        message = "code of hpcgeo: "
+        shutil.copytree(ROOT, tmp_path / "other" / "hpcgeo")
+        with (tmp_path / "other" / "hpcgeo" / "zoo.py").open("a") as file:
+            file.write("# another version\n")
+        other = Own(variables={"PYTHONPATH": str(tmp_path / "other")}, cwd=tmp_path)
+        ranks = start(run, 2, only={0: Own(), 1: other})
+    else:
+        message = "data index: "
+        _sets(tmp_path)
+        here = {"PYTHONPATH": str(ROOT.parent)}
+        both = {rank: Own(variables=here, cwd=tmp_path / str(rank)) for rank in (0, 1)}
+        ranks = start(run, 2, "data.path=set", only=both)
+    said = end(ranks)
+    tell(f"another {what}", said[0] + said[1], began, ranks[0].returncode)
+    assert [rank.returncode for rank in ranks] == [2, 2], said
+    assert "ranks differ: rank 1 on " in said[0] and message in said[0]
+    assert said[1] == "" and "Traceback" not in said[0]
+    assert not run.exists()

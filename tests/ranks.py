@@ -1,0 +1,93 @@
+"""Real ranks of `hpcgeo train`, each a process of its own, and what they leave."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STEPS = 40
+SMALL = [
+    "data.chip=32",
+    f"train.steps={STEPS}",
+    "train.log_every=1",
+    "optim.warmup_steps=2",
+    "checkpoint.every=4",
+]
+#: All ranks that were started, for a test that ends before they do.
+STARTED: list[subprocess.Popen[str]] = []
+ALONE = [sys.executable, "-m", "hpcgeo"]
+
+
+@dataclass(frozen=True)
+class Own:
+    """What one rank gets for itself."""
+
+    knobs: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+
+def start(
+    folder: Path, ranks: int, *knobs: str, only: Mapping[int, Own] | None = None
+) -> list[subprocess.Popen[str]]:
+    """Start the ranks of a run, each a process of its own that torchrun might have started.
+
+    `only` starts these ranks alone, each with knobs, variables and a folder to run in of its own.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*ALONE, "train", "mae_vit_tiny", f"run.dir={folder}"]
+    words += [f"train.micro_batch={16 // ranks}", *SMALL, *knobs]
+    processes = []
+    for rank, mine in (only or dict.fromkeys(range(ranks), Own())).items():
+        variables = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank}
+        variables |= {"LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        variables |= mine.variables
+        own = os.environ | {name: str(value) for name, value in variables.items()}
+        processes.append(
+            subprocess.Popen(
+                [*words, *mine.knobs], env=own, cwd=mine.cwd, stderr=subprocess.PIPE, text=True
+            )
+        )
+    STARTED.extend(processes)
+    return processes
+
+
+def train(folder: Path, ranks: int, *knobs: str) -> tuple[int, str]:
+    """Run to the end; return the worst exit code and what rank 0 said."""
+    processes = start(folder, ranks, *knobs)
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    return max(process.returncode for process in processes), said[0]
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    limit = time.monotonic() + 90
+    while not (rows := metrics(folder)) or rows[-1]["step"] < step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit, "the run did not get there"
+        time.sleep(0.02)
+
+
+def end(ranks: list[subprocess.Popen[str]]) -> list[str]:
+    """Wait for ranks to end, for a minute at most; return what each said."""
+    return [rank.communicate(timeout=60)[1] for rank in ranks]
+
+
+def tell(fault: str, said: str, began: float, code: int) -> None:
+    """Print a line of the table of faults; seen with ``pytest -s``."""
+    (line, *_) = [line for line in said.splitlines() if "hpcgeo: " in line]
+    print(f"\n{fault} | {line} | {time.monotonic() - began:.1f} s | {code}")
