@@ -10,7 +10,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -25,6 +29,9 @@ from hpcgeo.config import Optim
 from hpcgeo.models.initialise import draw
 from hpcgeo.parallel.engine import Inputs
 from hpcgeo.parallel.topology import Topology
+
+#: The optimizer's state by the names of parameters, whatever groups a strategy makes of them.
+BY_PARAMETER = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 class Objective(Protocol):
@@ -90,7 +97,7 @@ class NativeEngine:
             return getattr(self.objective, method)(**inputs)
 
     def state(self) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.objective, self.optimizer)
+        model, optimizer = get_state_dict(self.objective, self.optimizer, options=BY_PARAMETER)
         return {"model": model, "optimizer": optimizer}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -99,6 +106,7 @@ class NativeEngine:
             self.optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
+            options=BY_PARAMETER,
         )
 
     def _reduce_gradients(self, wanted: bool) -> AbstractContextManager[None]:

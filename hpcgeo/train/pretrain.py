@@ -1,8 +1,9 @@
 """Pretraining: the one place where models, data and parallel meet, and the loop."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
     folder = on_rank_0(lambda: claim(run))
     checkpoints = Checkpoints(
         folder / "checkpoints",
-        run.checkpoint.keep,
+        run.checkpoint,
         global_batch=parts.global_batch,
         data=parts.dataset.digest,
     )
@@ -115,22 +116,26 @@ def build(run: RunConfig, environment: Environment) -> Parts:
     )
     topology = Topology(environment.rank, environment.world_size, device, chosen, shard_size)
     log.info("%s", topology)
+    return Parts(
+        dataset,
+        topology,
+        new_engine(run, dataset, topology),
+        Views(dataset, run.data.chip, run.data.augment, run.seed),
+        run.train.micro_batch * run.train.accumulate * environment.world_size,
+    )
+
+
+def new_engine(run: RunConfig, dataset: Dataset, topology: Topology) -> Engine:
+    """Return a model with its initial weights, spread over the ranks."""
     with torch.device("meta"):
-        objective = MAE(model, len(dataset.bands), run.objective)
-    engine = NativeEngine(
+        objective = MAE(architecture(run.model.name), len(dataset.bands), run.objective)
+    return NativeEngine(
         objective,
         topology,
         optim=run.optim,
         dtype=getattr(torch, run.train.dtype),
         accumulate=run.train.accumulate,
         seed=run.seed,
-    )
-    return Parts(
-        dataset,
-        topology,
-        engine,
-        Views(dataset, run.data.chip, run.data.augment, run.seed),
-        run.train.micro_batch * run.train.accumulate * environment.world_size,
     )
 
 
@@ -146,16 +151,12 @@ def _loop(
     """Train from `step` on; return the step reached."""
     engine, every = parts.engine, run.checkpoint.every
     stopping = False
-    batches = iter(_loader(run, parts, step))
+    batches = iter(loader(run, parts, step))
     while step < run.train.steps and not stopping:
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
 
-        def one_step(lr: float = lr) -> tuple[dict[str, Tensor], Tensor]:
-            waited = meter.waiting(batches, run.train.accumulate)
-            losses = engine.forward_backward(_inputs(run, parts, batch) for batch in waited)
-            return losses, engine.step(lr)
-
-        (losses, grad_norm), seconds = meter.measure(one_step)
+        waited = meter.waiting(batches, run.train.accumulate)
+        (losses, grad_norm), seconds = meter.measure(partial(one_step, run, parts, waited, lr))
         stopping = meter.record(
             losses,
             seconds=seconds,
@@ -168,12 +169,21 @@ def _loop(
         _refuse_to_diverge(meter.rows[-1], checkpoints)
         last = stopping or step == run.train.steps
         if every and (last or step % every == 0):
-            checkpoints.save(step, engine)
+            meter.standing_still(partial(checkpoints.save, step, engine))
         if run.train.reconstruct_every and step % run.train.reconstruct_every == 0:
             _reconstruct(run, parts, folder, step)
+    checkpoints.wait()
     if stop.requested():
         log.warning("%s: stopping after step %d", stop.requested(), step)
     return step
+
+
+def one_step(
+    run: RunConfig, parts: Parts, batches: Iterable[Batch], lr: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Train on the micro-batches of one step; return this rank's losses and the gradient's norm."""
+    losses = parts.engine.forward_backward(_inputs(run, parts, batch) for batch in batches)
+    return losses, parts.engine.step(lr)
 
 
 def _refuse_to_diverge(row: dict[str, Any], checkpoints: Checkpoints) -> None:
@@ -182,6 +192,7 @@ def _refuse_to_diverge(row: dict[str, Any], checkpoints: Checkpoints) -> None:
     The numbers are equal on all ranks, so all of them raise.
     """
     if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+        checkpoints.wait()
         raise FloatingPointError(
             f"loss {row['loss']}, gradient norm {row['grad_norm']} at step {row['step']}; "
             f"checkpoints before it: {checkpoints.steps() or 'none'}; lower optim.base_lr, set "
@@ -219,7 +230,8 @@ def _conclude(
     return record
 
 
-def _loader(run: RunConfig, parts: Parts, first_step: int) -> Loader:
+def loader(run: RunConfig, parts: Parts, first_step: int) -> Loader:
+    """Return what reads this rank's batches from a step on."""
     return Loader(
         parts.dataset,
         seed=run.seed,
