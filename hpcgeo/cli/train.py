@@ -25,6 +25,14 @@ def train(
     dry: Annotated[
         bool, typer.Option("--dry", help="Build everything, say what would happen, and stop.")
     ] = False,
+    check_resume: Annotated[
+        int | None,
+        typer.Option(
+            help="Train nothing: show that N steps, save, load, N steps equal 2 N steps.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
     ranks: Annotated[
         int | None, typer.Option(help="With --dry: plan for this many ranks.", min=1)
     ] = None,
@@ -49,6 +57,9 @@ def train(
 
     USR2 or TERM to the ranks, or a time limit, finish the step, save, and exit with 0. srun and
     mpirun hand USR2 on to their ranks; torchrun does not.
+
+    --check-resume N exits with 0 where an interrupted run is bit by bit the uninterrupted one, else
+    with 1.
     """
     run = load(recipe, overrides or [])
     if show:
@@ -60,4 +71,8 @@ def train(
         typer.echo(outlook(run, ranks or discover().world_size))
         return
     ranked = import_module("hpcgeo.cli.ranks").ranked
+    if check_resume is not None:
+        check = import_module("hpcgeo.train.check_resume").check_resume
+        ranked(lambda: check(run, check_resume))
+        return
     ranked(lambda: import_module("hpcgeo.train.pretrain").pretrain(run))
