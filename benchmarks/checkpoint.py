@@ -16,6 +16,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,29 +78,25 @@ def measure(rank: int, ranks: int, folder: Path, model: str, rounds: int) -> Non
         dist.all_reduce(seconds, dist.ReduceOp.MAX)
         return seconds.item()
 
-    saves = {
-        kind: Checkpoints(
-            folder / kind,
-            Checkpoint(asynchronous=kind == "asynchronous", keep=1),
-            global_batch=1,
-            data="",
+    later, at_once = (
+        Checkpoints(
+            folder / name, Checkpoint(asynchronous=name == "later", keep=1), global_batch=1, data=""
         )
-        for kind in ("synchronous", "asynchronous")
-    }
+        for name in ("later", "at_once")
+    )
     times: dict[str, list[float]] = {}
     alone, beside = [], []
     for number in range(1, rounds + 2):  # the first round fills caches and buffers
         os.sync()
-        row = {"synchronous": slowest(lambda n=number: saves["synchronous"].save(n, engine))}
-        path = folder / f"synchronous/step-{number:08d}/rank-{rank:05d}.bin"
+        row = {"synchronous": slowest(partial(at_once.save, number, engine))}
+        path = folder / f"at_once/step-{number:08d}/rank-{rank:05d}.bin"
         content = np.fromfile(path, np.uint8)
         os.sync()
-        row["plain"] = slowest(lambda: plain(folder / f"plain-{rank}", content))
-        row["digest"] = slowest(lambda: hashlib.sha256(content).digest())
+        row["plain"] = slowest(partial(plain, folder / f"plain-{rank}", content))
+        row["digest"] = slowest(partial(hashlib.sha256, content))
         alone.append(slowest(step))
         os.sync()
-        later = saves["asynchronous"]
-        row["blocked"] = slowest(lambda n=number: later.save(n, engine))
+        row["blocked"] = slowest(partial(later.save, number, engine))
         begin = time.perf_counter()
         running = 1.0
         while running:

@@ -35,7 +35,6 @@ from pydantic import (
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from hpcgeo.config import Checkpoint
 from hpcgeo.errors import InputError
@@ -51,7 +50,6 @@ from hpcgeo.train.state_files import (
     Layout,
     Loading,
     Reader,
-    Saving,
     damage,
     entry_of,
     file_name,
@@ -96,6 +94,8 @@ class Checkpoints:
         self._area = torch.empty(0, dtype=torch.uint8)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
+        self._layout: Layout
+        self._planned_for: Engine | None = None
 
     def save(self, step: int, engine: Engine) -> None:
         """Write the state after `step` steps; an asynchronous save returns once it is copied.
@@ -105,20 +105,17 @@ class Checkpoints:
         """
         self.wait()
         begin = time.perf_counter()
-        layout = Layout()
-        save(
-            flatten(engine.state()),
-            storage_writer=layout,
-            planner=Saving(),
-            process_group=self._group,
-        )
-        on_rank_0(lambda: self._find_room(step, layout))
+        flat = flatten(engine.state())
+        if engine is not self._planned_for:
+            self._layout, self._planned_for = Layout(flat, self._group), engine
+        on_rank_0(lambda: self._find_room(step))
+        pieces = self._layout.pieces(flat)
+        index = self._layout.index(flat)
         if self.knobs.asynchronous:
-            copied = list(fill(self._room(layout.size), layout.pieces))
-            layout.pieces.clear()
-            self._under_way = self._thread.submit(self._write, step, layout, copied, begin)
+            copied = list(fill(self._room(self._layout.size), pieces))
+            self._under_way = self._thread.submit(self._write, step, index, copied, begin)
         else:
-            self._write(step, layout, fill(self._room(PORTION), layout.pieces), begin)
+            self._write(step, index, fill(self._room(PORTION), pieces), begin)
 
     def wait(self) -> None:
         """Wait for the save that is under way.
@@ -177,19 +174,24 @@ class Checkpoints:
             self._area = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
         return self._area
 
-    def _find_room(self, step: int, layout: Layout) -> None:
+    def _find_room(self, step: int) -> None:
         """Refuse a save that the disk cannot hold, before any byte of it is written."""
+        needed = self._layout.total_bytes
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
             raise self._failed(step, f"{self.folder}: {error.strerror}") from None
-        if free < layout.total_bytes:
+        if free < needed:
             raise self._failed(
-                step, f"{self.folder} has {free:,} bytes free, {layout.total_bytes:,} are needed"
+                step,
+                f"rank 0 on {platform.node()}: {self.folder}: {needed:,} bytes are needed, "
+                f"{free:,} are free",
             )
 
-    def _write(self, step: int, layout: Layout, parts: Iterable[Tensor], begin: float) -> None:
+    def _write(
+        self, step: int, index: dict[str, Any], parts: Iterable[Tensor], begin: float
+    ) -> None:
         """Write this rank's file; rank 0 completes the checkpoint, or removes it from the disk."""
         rank, world = dist.get_rank(), dist.get_world_size()
         aside = self.folder / f"step-{step:08d}.partial"
@@ -201,20 +203,20 @@ class Checkpoints:
         except Exception as error:
             mine = (
                 f"rank {rank} on {platform.node()}: {path}: {_cause(error)} (its file needs "
-                f"{layout.size:,} bytes, {shutil.disk_usage(self.folder).free:,} are free)"
+                f"{self._layout.size:,} bytes, {shutil.disk_usage(self.folder).free:,} are free)"
             )
         of_ranks: list[Any] | None = [None] * world if rank == 0 else None
         dist.gather_object(mine, of_ranks, group=self._group)
         outcome: list[float | str] = [""]
         if of_ranks is not None:
-            outcome[0] = self._complete(step, aside, layout, of_ranks, begin)
+            outcome[0] = self._complete(step, aside, index, of_ranks, begin)
         dist.broadcast_object_list(outcome, src=0, group=self._group)
         if isinstance(outcome[0], str):
             raise self._failed(step, outcome[0])
         self.save_s = outcome[0]
 
     def _complete(
-        self, step: int, aside: Path, layout: Layout, of_ranks: list[Any], begin: float
+        self, step: int, aside: Path, index: dict[str, Any], of_ranks: list[Any], begin: float
     ) -> float | str:
         """Return the seconds of the longest save so far, or why this one failed."""
         failures = [answer for answer in of_ranks if isinstance(answer, str)]
@@ -222,14 +224,14 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             return "; ".join(failures[:3]) + ("; ..." if len(failures) > 3 else "")
         try:
-            index = json.dumps(layout.index, separators=(",", ":"))
-            write_text(aside / INDEX, index)
+            text = json.dumps(index, separators=(",", ":"))
+            write_text(aside / INDEX, text)
             entries = {file_name(rank): entry for rank, entry in enumerate(of_ranks)}
             manifest = {
                 "step": step,
                 **self._order,
                 "save_s": max(self.save_s, time.perf_counter() - begin),
-                "files": {**entries, INDEX: entry_of(index)},
+                "files": {**entries, INDEX: entry_of(text)},
             }
             write_text(aside / MANIFEST, sealed(manifest))
             aside.rename(aside.with_suffix(""))
@@ -240,7 +242,10 @@ class Checkpoints:
             return f"rank 0 on {platform.node()}: {aside}: {_cause(error)}"
         seconds = time.perf_counter() - begin
         log.info(
-            "checkpoint of step %d: %.3g GB in %.1f s", step, layout.total_bytes / 1e9, seconds
+            "checkpoint of step %d: %.3g GB in %.1f s",
+            step,
+            self._layout.total_bytes / 1e9,
+            seconds,
         )
         return max(self.save_s, seconds)
 

@@ -2,16 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
-
-from hpcgeo.config import Objective, Optim
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.parallel.native import NativeEngine
-from hpcgeo.parallel.topology import Topology
-from hpcgeo.strategies import strategy
-from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
+from tests.parallel.training import engine_of, one_step
 
 GLOBAL_BATCH = 8
 STEPS = 20
@@ -19,39 +11,12 @@ STEPS = 20
 
 def train(name: str, group_size: int | None, accumulate: int, dtype: str = "float32"):
     """Train a tiny MAE on random images; return losses, norms, and the whole final parameters."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    chosen = strategy(name)
-    topology = Topology(
-        rank, world, torch.device("cpu"), chosen, chosen.shard_size(world, group_size)
-    )
-    with torch.device("meta"):
-        objective = MAE(architecture("vit_tiny"), 3, Objective())
-    engine = NativeEngine(
-        objective,
-        topology,
-        optim=Optim(clip=1.0),
-        dtype=getattr(torch, dtype),
-        accumulate=accumulate,
-        seed=0,
-    )
-    micro = GLOBAL_BATCH // world // accumulate
-    losses, norms = [], []
-    for step in range(STEPS):
-        generator = torch.Generator().manual_seed(step)
-        images = torch.randn(GLOBAL_BATCH, 3, 32, 32, generator=generator)
-        noise = torch.rand(GLOBAL_BATCH, 16, generator=generator)
-        parts = [
-            slice((a * world + rank) * micro, (a * world + rank + 1) * micro)
-            for a in range(accumulate)
-        ]
-        scalars = engine.forward_backward({"images": images[p], "noise": noise[p]} for p in parts)
-        loss = scalars["loss"].double()
-        dist.all_reduce(loss)
-        losses.append(loss.item() / world)
-        norms.append(engine.step(1e-3).item())
+    engine = engine_of(name, group_size, accumulate, dtype)
+    rows = [one_step(engine, step, GLOBAL_BATCH, accumulate) for step in range(STEPS)]
+    losses, norms = (list(column) for column in zip(*rows, strict=True))
     whole = {
         name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach()
-        for name, p in objective.named_parameters()
+        for name, p in engine.objective.named_parameters()
     }
     return losses, norms, {name: value.numpy().copy() for name, value in whole.items()}
 
