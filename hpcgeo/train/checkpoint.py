@@ -203,7 +203,7 @@ class Checkpoints:
         except Exception as error:
             mine = (
                 f"rank {rank} on {platform.node()}: {path}: {_cause(error)} (its file needs "
-                f"{self._layout.size:,} bytes, {shutil.disk_usage(self.folder).free:,} are free)"
+                f"{self._layout.size:,} bytes, {_free(self.folder)})"
             )
         of_ranks: list[Any] | None = [None] * world if rank == 0 else None
         dist.gather_object(mine, of_ranks, group=self._group)
@@ -371,6 +371,13 @@ def _cause(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "no manifest"
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free:,} are free"
+    except OSError:
+        return "nobody knows how many are free"
 
 
 def _listed(steps: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tests.distributed import on_ranks
 from tests.parallel.training import engine_of, one_step
 
