@@ -19,7 +19,7 @@ from hpcgeo.parallel.topology import on_rank_0
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.pretrain import Parts, build, loader, new_engine, one_step
 from hpcgeo.train.schedule import learning_rate
-from hpcgeo.train.state_files import local_pieces
+from hpcgeo.train.state_plan import local_pieces
 
 #: The largest difference that passes, by type of device. A GPU adds up gradients in an order that
 #: changes from run to run (atomic additions), so not even two uninterrupted runs are the same bits.

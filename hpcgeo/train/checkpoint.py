@@ -47,17 +47,13 @@ from hpcgeo.train.state_files import (
     INDEX,
     PORTION,
     Entry,
-    Layout,
-    Loading,
-    Reader,
     damage,
     entry_of,
     file_name,
     fill,
-    flatten,
-    put_back,
     write,
 )
+from hpcgeo.train.state_plan import Layout, Loading, Reader, flatten, put_back
 
 MANIFEST = "step.json"
 
@@ -263,7 +259,7 @@ class Checkpoints:
                 folder = self.folder / f"step-{old:08d}"
                 going = folder.with_suffix(".partial")  # what is half forgotten is no checkpoint
                 folder.rename(going)
-                shutil.rmtree(going)
+                shutil.rmtree(going, ignore_errors=True)
 
     def _tidy(self) -> None:
         """Remove what an interrupted save or an interrupted forgetting left."""
