@@ -192,7 +192,7 @@ def _refuse_to_diverge(row: dict[str, Any], checkpoints: Checkpoints) -> None:
     The numbers are equal on all ranks, so all of them raise.
     """
     if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-        checkpoints.wait()
+        checkpoints.wait()  # one of good weights may be under way
         raise FloatingPointError(
             f"loss {row['loss']}, gradient norm {row['grad_norm']} at step {row['step']}; "
             f"checkpoints before it: {checkpoints.steps() or 'none'}; lower optim.base_lr, set "
