@@ -248,8 +248,8 @@ class Checkpoints:
     def _failed(self, step: int, cause: str) -> InputError:
         return InputError(
             f"the checkpoint of step {step} could not be written: {cause}. What was written of it "
-            f"is removed, older checkpoints ({_listed(self.steps())}) are untouched: make room where "
-            f"the disk is full, then start the run again"
+            f"is removed, older checkpoints ({_listed(self.steps())}) are untouched: make room "
+            f"where the disk is full, then start the run again"
         )
 
     def _forget(self) -> None:
