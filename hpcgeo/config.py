@@ -216,6 +216,26 @@ class Checkpoint(Part):
         json_schema_extra=FREE,
     )
     keep: PositiveInt = Field(2, description="newest checkpoints kept", json_schema_extra=FREE)
+    keep_every: PositiveInt | None = Field(
+        None,
+        description="checkpoints of every n-th step are kept for ever; a multiple of `every`",
+        json_schema_extra=FREE,
+    )
+    asynchronous: bool = Field(
+        True,
+        description="train on while a copy of the state on the host is written; false: wait, and "
+        "need no copy",
+        json_schema_extra=FREE,
+    )
+
+    @model_validator(mode="after")
+    def _some_are_kept(self) -> "Checkpoint":
+        if self.keep_every and (not self.every or self.keep_every % self.every):
+            raise ValueError(
+                f"keep_every {self.keep_every} is no multiple of every {self.every}: no checkpoint "
+                f"falls on these steps"
+            )
+        return self
 
 
 class Launch(Part):

@@ -15,7 +15,8 @@ from hpcgeo.launch.environment import discover
 
 
 def ranked(action: Callable[[], object]) -> None:
-    """Run one rank's work and end its process.
+    """Run one rank's work and end its process; work that answers False found what it looked for
+    wrong, and exits with 1.
 
     A rank that fails says which it is, on which host and why, and ends at once, so that its peers
     in a collective notice; one that succeeds waits for the others. The interpreter is not shut
@@ -26,7 +27,7 @@ def ranked(action: Callable[[], object]) -> None:
     where = f"rank {environment.rank} of {environment.world_size} on {environment.host}"
     code = 0
     try:
-        action()
+        code = int(action() is False)
         dist.barrier()
         dist.destroy_process_group()
     except (InputError, FaultError) as error:

@@ -26,6 +26,14 @@ def train(
     dry: Annotated[
         bool, typer.Option("--dry", help="Build everything, say what would happen, and stop.")
     ] = False,
+    check_resume: Annotated[
+        int | None,
+        typer.Option(
+            help="Train nothing: show that N steps, save, load, N steps equal 2 N steps.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
     ranks: Annotated[
         int | None, typer.Option(help="With --dry: plan for this many ranks.", min=1)
     ] = None,
@@ -52,6 +60,9 @@ def train(
     what a save takes, finish the step, save, and exit with 0. srun and mpirun hand USR2 on to their
     ranks; torchrun does not. The job scripts of `hpcgeo jobs` then requeue their job until the run
     is done (launch.requeue).
+
+    --check-resume N exits with 0 where an interrupted run is bit by bit the uninterrupted one, else
+    with 1.
     """
     run = load(recipe, overrides or [])
     if show:
@@ -64,4 +75,8 @@ def train(
         return
     hold()
     ranked = import_module("hpcgeo.cli.ranks").ranked
+    if check_resume is not None:
+        check = import_module("hpcgeo.train.check_resume").check_resume
+        ranked(lambda: check(run, check_resume))
+        return
     ranked(lambda: import_module("hpcgeo.train.pretrain").pretrain(run))

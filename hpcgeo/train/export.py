@@ -10,9 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from hpcgeo import __version__
 from hpcgeo.config import RunConfig, load
@@ -22,7 +19,7 @@ from hpcgeo.files import sync_folder, write_text
 from hpcgeo.log import track
 from hpcgeo.models.layers import NORM_EPS
 from hpcgeo.objectives.exchange import TIMM, TRANSFORMERS, Names, convert, positions
-from hpcgeo.train.checkpoint import saved
+from hpcgeo.train.checkpoint import reader_of, saved
 from hpcgeo.train.safetensors import write
 from hpcgeo.zoo import Architecture, architecture
 
@@ -34,21 +31,22 @@ class Weights:
     """The weights in the folder of a checkpoint, read one by one, whatever ranks wrote them."""
 
     def __init__(self, checkpoint: Path) -> None:
-        self._reader = FileSystemReader(checkpoint)
-        self._metadata = self._reader.read_metadata()
-        self._reader.set_up_storage_reader(self._metadata, is_coordinator=True)
-        self.shapes: dict[str, torch.Size] = {
-            key.removeprefix(PREFIX): entry.size
-            for key, entry in self._metadata.state_dict_metadata.items()
-            if key.startswith(PREFIX) and isinstance(entry, TensorStorageMetadata)
+        """Open a checkpoint.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        self._reader = reader_of(checkpoint)
+        self.shapes = {
+            key.removeprefix(PREFIX): shape
+            for key, shape in self._reader.shapes().items()
+            if key.startswith(PREFIX)
         }
 
     def read(self, name: str) -> Tensor:
         """Return a weight, whole."""
         value = torch.empty(self.shapes[name])
-        planner = DefaultLoadPlanner(flatten_state_dict=False)
-        planner.set_up_planner({PREFIX + name: value}, self._metadata, is_coordinator=True)
-        self._reader.read_data(planner.create_local_plan(), planner).wait()
+        self._reader.fill({PREFIX + name: value})
         return value
 
 

@@ -52,6 +52,7 @@ class Meter:
         self.rows: list[dict[str, Any]] = []
         self.skips = 0  #: steps in a row, up to the last one, whose numbers were not finite
         self._waited = 0.0
+        self._stood_still = 0.0
         self._writes = topology.rank == 0
         self._quiet = not self._writes or not sys.stderr.isatty()
         self._step = first_step
@@ -88,6 +89,16 @@ class Meter:
             self._waited += time.perf_counter() - begin
             yield batch
 
+    def standing_still(self, checkpoint: Callable[[], None]) -> None:
+        """Save between two steps, and count the time in the line of the step after.
+
+        The line of the step before is on disk by then: were it written after the checkpoint, a run
+        killed in between would resume without it.
+        """
+        begin = time.perf_counter()
+        checkpoint()
+        self._stood_still += time.perf_counter() - begin
+
     def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
         """Run one step; return its answer and its seconds on this rank."""
         begin = time.perf_counter()
@@ -118,13 +129,19 @@ class Meter:
         dist.all_reduce(means)
         means = means.cpu() / self.topology.world_size
         worst = torch.tensor(
-            [seconds, self._waited, peak_memory_bytes(self.topology.device), float(stop)],
+            [
+                seconds,
+                self._waited,
+                self._stood_still,
+                peak_memory_bytes(self.topology.device),
+                float(stop),
+            ],
             dtype=torch.float64,
             device=self.topology.device,
         )
         dist.all_reduce(worst, dist.ReduceOp.MAX)
-        step_s, waited_s, memory, stop_any = worst.tolist()
-        self._waited = 0.0
+        step_s, waited_s, checkpoint_s, memory, stop_any = worst.tolist()
+        self._waited = self._stood_still = 0.0
         self._step += 1
         finite = bool(means.isfinite().all() and grad_norm.isfinite())
         self.skips = 0 if finite else self.skips + 1
@@ -138,6 +155,7 @@ class Meter:
             "step_s": step_s,
             "images_per_s": self.global_batch / step_s,
             "data_wait_s": waited_s,
+            "checkpoint_s": checkpoint_s,
             "peak_memory_bytes": int(memory),
         }
         self.rows.append(row)

@@ -1,6 +1,6 @@
 """Pretraining: the one place where models, data and parallel meet, and the loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,7 +79,7 @@ def _pretrain(
     watchdog.lock = folder / LOCK
     checkpoints = Checkpoints(
         folder / "checkpoints",
-        run.checkpoint.keep,
+        run.checkpoint,
         global_batch=parts.global_batch,
         data=parts.dataset.digest,
     )
@@ -143,9 +143,20 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
         environment.rank, environment.local_rank, environment.host, device, chosen, layout
     )
     log.info("%s", topology)
+    return Parts(
+        dataset,
+        topology,
+        new_engine(run, dataset, topology),
+        Views(dataset, run.data.chip, run.data.augment, run.seed),
+        run.train.micro_batch * run.train.accumulate * layout.data_parallel,
+    )
+
+
+def new_engine(run: RunConfig, dataset: Dataset, topology: Topology) -> Engine:
+    """Return a model with its initial weights, spread over the ranks."""
     with torch.device("meta"):
-        objective = MAE(model, len(dataset.bands), run.objective)
-    engine = NativeEngine(
+        objective = MAE(architecture(run.model.name), len(dataset.bands), run.objective)
+    return NativeEngine(
         objective,
         topology,
         parallel=run.parallel,
@@ -153,13 +164,6 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
         dtype=getattr(torch, run.train.dtype),
         accumulate=run.train.accumulate,
         initial=_initial(run, objective),
-    )
-    return Parts(
-        dataset,
-        topology,
-        engine,
-        Views(dataset, run.data.chip, run.data.augment, run.seed),
-        run.train.micro_batch * run.train.accumulate * layout.data_parallel,
     )
 
 
@@ -182,19 +186,13 @@ def _loop(
     folder: Path,
 ) -> int:
     """Train from `step` on; return the step reached."""
-    engine, every = parts.engine, run.checkpoint.every
-    stopping = False
+    every, stopping = run.checkpoint.every, False
     watchdog.step = step
-    batches = watchdog.reading(iter(_loader(run, parts, step)))
+    batches = watchdog.reading(iter(loader(run, parts, step)))
     while step < run.train.steps and not stopping:
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
-
-        def one_step(lr: float = lr) -> tuple[dict[str, Tensor], Tensor]:
-            waited = meter.waiting(batches, run.train.accumulate)
-            losses = engine.forward_backward(_inputs(run, parts, batch) for batch in waited)
-            return losses, engine.step(lr)
-
-        (losses, grad_norm), seconds = meter.measure(one_step)
+        waited = meter.waiting(batches, run.train.accumulate)
+        (losses, grad_norm), seconds = meter.measure(partial(one_step, run, parts, waited, lr))
         watchdog.at("writing metrics")
         stopping = meter.record(
             losses,
@@ -210,19 +208,30 @@ def _loop(
             divergence.keep(
                 meter.rows[-1], losses["loss"], run, parts.topology, parts.dataset, folder
             )
+            checkpoints.wait()  # one of good weights may be under way
             divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
         if every and (last or (step % every == 0 and not meter.skips)):
             watchdog.at("saving a checkpoint")
-            checkpoints.save(step, engine)
+            meter.standing_still(partial(checkpoints.save, step, parts.engine))
             stop.saved(checkpoints.save_s)
         if run.train.reconstruct_every and step % run.train.reconstruct_every == 0:
             watchdog.at("drawing a picture")
             _reconstruct(run, parts, folder, step)
+    watchdog.at("saving a checkpoint")
+    checkpoints.wait()
     if stop.reason:
         log.warning("%s: stopping after step %d", stop.reason, step)
     return step
+
+
+def one_step(
+    run: RunConfig, parts: Parts, batches: Iterable[Batch], lr: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Train on the micro-batches of one step; return this rank's losses and the gradient's norm."""
+    losses = parts.engine.forward_backward(_inputs(run, parts, batch) for batch in batches)
+    return losses, parts.engine.step(lr)
 
 
 def _conclude(
@@ -255,7 +264,8 @@ def _conclude(
     return record
 
 
-def _loader(run: RunConfig, parts: Parts, first_step: int) -> Loader:
+def loader(run: RunConfig, parts: Parts, first_step: int) -> Loader:
+    """Return what reads this rank's batches from a step on."""
     return Loader(
         parts.dataset,
         seed=run.seed,

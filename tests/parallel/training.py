@@ -58,16 +58,20 @@ def build(
 
 
 def run(
-    engine: Engine, topology: Topology, steps: Sequence[int], accumulate: int = 1
+    engine: Engine,
+    topology: Topology,
+    steps: Sequence[int],
+    accumulate: int = 1,
+    global_batch: int = GLOBAL_BATCH,
 ) -> tuple[list[float], list[float]]:
     """Do the steps of these numbers; return losses over all ranks and gradient norms."""
     rank, world = topology.data_rank, topology.layout.data_parallel
-    micro = GLOBAL_BATCH // world // accumulate
+    micro = global_batch // world // accumulate
     losses, norms = [], []
     for step in steps:
         generator = torch.Generator().manual_seed(step)
-        images = torch.randn(GLOBAL_BATCH, BANDS, CHIP, CHIP, generator=generator)
-        noise = torch.rand(GLOBAL_BATCH, PATCHES, generator=generator)
+        images = torch.randn(global_batch, BANDS, CHIP, CHIP, generator=generator)
+        noise = torch.rand(global_batch, PATCHES, generator=generator)
         parts = [
             slice((a * world + rank) * micro, (a * world + rank + 1) * micro)
             for a in range(accumulate)

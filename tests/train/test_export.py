@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,21 +12,21 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.distributed.checkpoint import load as load_checkpoint
-from torch.distributed.checkpoint import save as save_checkpoint
 from transformers import ViTMAEForPreTraining
 from transformers import logging as transformers_logging
 
 from hpcgeo import __version__
-from hpcgeo.config import load
+from hpcgeo.config import Checkpoint, RunConfig, load
 from hpcgeo.data.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
 from hpcgeo.objectives.mae import MAE
+from hpcgeo.train.checkpoint import Checkpoints, reader_of, sealed
 from hpcgeo.train.export import FORMATS, export
 from hpcgeo.zoo import architecture, models
-from tests.train.test_run import train
+from tests.distributed import on_ranks
+from tests.ranks import train
 
 transformers_logging.disable_progress_bar()
 CHIP, STEP = 32, 4
@@ -43,32 +43,43 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(run: Path, step: int = STEP) -> MAE:
-    """The model of a checkpoint, read whole by torch's own loader."""
+    """The model of a checkpoint, read whole."""
     config = load(str(run / "config.yaml"))
     mae = MAE(architecture(config.model.name), 3, config.objective)
-    state = {"model": mae.state_dict()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        load_checkpoint(state, checkpoint_id=run / "checkpoints" / f"step-{step:08d}")
-    mae.load_state_dict(state["model"])
+    weights = {f"model.{name}": value for name, value in mae.state_dict().items()}
+    reader_of(run / "checkpoints" / f"step-{step:08d}").fill(weights)  # in place
     return mae
 
 
 def untrained(folder: Path, *knobs: str, scale: float = 1.0) -> Path:
     """A run of which there is but one checkpoint of made up weights."""
     config = load("mae_vit_tiny", [f"run.dir={folder}", *knobs])
-    checkpoint = folder / "checkpoints" / "step-00000007"
-    with torch.device("meta"):
-        state = MAE(architecture(config.model.name), 3, config.objective).state_dict()
-    generator = torch.Generator().manual_seed(0)
-    filled = {n: scale * torch.randn(v.shape, generator=generator) for n, v in state.items()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        save_checkpoint({"model": filled}, checkpoint_id=checkpoint)
-    digest = SyntheticDataset((3, *config.data.chip)).digest
-    (checkpoint / "step.json").write_text(json.dumps({"step": 7, "data": digest}))
+    on_ranks(save_made_up, 1, folder, config, scale)
     (folder / "config.yaml").write_text(config.to_yaml())
     return folder
+
+
+class MadeUp:
+    """The part of an engine that a checkpoint sees."""
+
+    def __init__(self, config: RunConfig, scale: float) -> None:
+        with torch.device("meta"):
+            empty = MAE(architecture(config.model.name), 3, config.objective).state_dict()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = {
+            name: scale * torch.randn(value.shape, generator=generator)
+            for name, value in empty.items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {"model": self.weights}
+
+
+def save_made_up(folder: Path, config: RunConfig, scale: float) -> None:
+    engine: Any = MadeUp(config, scale)
+    digest = SyntheticDataset((3, *config.data.chip)).digest
+    knobs = Checkpoint(asynchronous=False)
+    Checkpoints(folder / "checkpoints", knobs, global_batch=1, data=digest).save(7, engine)
 
 
 def samples(chip: tuple[int, int] = (CHIP, CHIP)) -> tuple[Tensor, Tensor]:
@@ -269,9 +280,9 @@ def test_nothing_is_left_of_an_export_that_failed(tmp_path: Path) -> None:
 
 def test_a_checkpoint_with_a_hole_is_no_export(tmp_path: Path) -> None:
     folder = untrained(tmp_path / "run")
-    (values,) = folder.glob("checkpoints/*/*.distcp")
+    (values,) = folder.glob("checkpoints/*/rank-*.bin")
     values.unlink()
-    with pytest.raises(InputError, match=rf"{values.name}: No such file .*; nothing was exported"):
+    with pytest.raises(InputError, match=rf"is damaged: {values.name} is missing"):
         export(folder, "safetensors")
     assert not list(folder.glob("export/*"))
 
@@ -279,7 +290,7 @@ def test_a_checkpoint_with_a_hole_is_no_export(tmp_path: Path) -> None:
 def test_data_built_anew_says_nothing_of_the_weights(tmp_path: Path) -> None:
     folder = untrained(tmp_path / "run")
     saved = folder / "checkpoints" / "step-00000007" / "step.json"
-    saved.write_text(json.dumps({"step": 7, "data": "another digest"}))
+    saved.write_text(sealed(json.loads(saved.read_text()) | {"data": "another digest"}))
     said = export(folder, "safetensors", tmp_path / "out")
     assert "without the bands and their moments: synthetic was built anew" in said
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from hpcgeo.records import read
+from hpcgeo.train.checkpoint import sealed
 from tests.ranks import ALONE, STEPS, metrics, start, train, wait_for_step
 
 
@@ -27,7 +28,9 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
     rows = metrics(whole)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     keys = "step epoch loss lr grad_norm skipped step_s images_per_s data_wait_s peak_memory_bytes"
-    assert all(set(row) == set(keys.split()) for row in rows)
+    assert all(set(row) == {*keys.split(), "checkpoint_s"} for row in rows)
+    after = {row["step"]: row["checkpoint_s"] for row in rows}  # saved after every fourth step
+    assert all((seconds > 0) == (step > 4 and step % 4 == 1) for step, seconds in after.items())
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert yaml.safe_load((whole / "config.yaml").read_text())["train"]["steps"] == STEPS
     assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == [
@@ -133,7 +136,7 @@ def test_a_data_set_built_anew_is_refused(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     for file in folder.glob("checkpoints/*/step.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"data": "another digest"}))
+        file.write_text(sealed(json.loads(file.read_text()) | {"data": "another digest"}))
     code, said = train(folder, 1)
     assert code == 2
     assert "has been built anew since" in said

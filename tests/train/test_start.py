@@ -10,8 +10,8 @@ from hpcgeo.errors import InputError
 from hpcgeo.train.export import export
 from hpcgeo.train.start import Start
 from hpcgeo.zoo import architecture
+from tests.ranks import train
 from tests.train.test_export import trained, untrained
-from tests.train.test_run import train
 
 TINY = architecture("vit_tiny")
 
