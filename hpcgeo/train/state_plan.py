@@ -217,7 +217,6 @@ class Reader(StorageReader):
         """
         self._folder = folder
         self._sizes = sizes
-        self._files: dict[int, Tensor] = {}
         try:
             self._index = INDEX_ENTRIES.validate_json((folder / INDEX).read_bytes())
         except (ValidationError, OSError) as error:
@@ -305,15 +304,17 @@ class Reader(StorageReader):
         return _done(None)
 
     def _piece(self, index: MetadataIndex) -> Tensor:
-        """Return a piece where it lies: only the pages that are copied from are read."""
+        """Return a piece where it lies: only the pages that are copied from are read.
+
+        The file is mapped for this piece alone, so that what was read takes no memory any more.
+        """
         dtype, sizes, rank, begin = self._places[index]
         name = file_name(rank)
-        if rank not in self._files:
-            self._files[rank] = torch.from_file(
-                str(self._folder / name), shared=False, size=self._sizes[name], dtype=torch.uint8
-            )
+        mapped = torch.from_file(
+            str(self._folder / name), shared=False, size=self._sizes[name], dtype=torch.uint8
+        )
         end = begin + math.prod(sizes) * dtype.itemsize
-        return self._files[rank][begin:end].view(dtype).reshape(sizes)
+        return mapped[begin:end].view(dtype).reshape(sizes)
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:

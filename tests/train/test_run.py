@@ -181,5 +181,7 @@ def test_print_and_dry() -> None:
         text=True,
     )
     assert "vit_15b, 14,665,553,484 parameters" in dry.stdout
-    assert "global batch  2048 = micro-batch 8 x accumulate 4 x 64 ranks" in dry.stdout
+    assert (
+        "global batch  2048 = micro-batch 8 x accumulate 4 x 64 data-parallel ranks" in dry.stdout
+    )
     assert "queue         frontier: a job of 8 nodes may last 2 h" in dry.stdout
