@@ -22,8 +22,8 @@ from hpcgeo.log import log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
+from hpcgeo.parallel.choice import engine_of
 from hpcgeo.parallel.engine import Engine, Inputs
-from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.topology import Topology, join, lay_out, on_rank_0
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
@@ -105,6 +105,7 @@ def build(run: RunConfig, environment: Environment) -> Parts:
     chosen = strategy(run.parallel.strategy)
     layout = chosen.layout(environment.world_size, dict(run.parallel))
     model.refuse_cut(layout.tp)
+    new_engine = engine_of(chosen)
     dataset = open_dataset(run.data)
     device = join(
         environment.rank,
@@ -120,7 +121,7 @@ def build(run: RunConfig, environment: Environment) -> Parts:
     log.info("%s", topology)
     with torch.device("meta"):
         objective = MAE(model, len(dataset.bands), run.objective)
-    engine = NativeEngine(
+    engine = new_engine(
         objective,
         topology,
         parallel=run.parallel,
