@@ -8,7 +8,8 @@ on float32 weights in flat shards. Gradients are summed in `reduce_dtype`, accum
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any, NamedTuple
 
 import torch
@@ -51,13 +52,13 @@ class Piece(NamedTuple):
 
     Attributes:
         start: place of the first one in the flattened parameter.
-        count: how many; there may be none.
+        size: how many; there may be none.
         owner: what AdamW updates: the float32 weights of many parameters, flat. (ZeRO 0: one.)
         first: place of the first one in the flattened owner.
     """
 
     start: int
-    count: int
+    size: int
     owner: Tensor
     first: int
 
@@ -86,6 +87,7 @@ class DeepSpeedEngine:
         self.dtype = dtype
         self.accumulate = accumulate
         self.clip = optim.clip
+        self.recompute = parallel.recompute
         self.objective = objective
         self.stage = int(topology.strategy.name.removesuffix("_HPZ")[-1])
         self.shapes = {name: value.shape for name, value in objective.named_parameters()}
@@ -103,9 +105,10 @@ class DeepSpeedEngine:
             self.adam = torch.optim.AdamW(
                 self._groups(optim.weight_decay), betas=optim.betas, fused=True
             )
-            self.engine, *_ = deepspeed.initialize(
-                model=objective, optimizer=self.adam, config=settings
-            )
+            with redirect_stdout(StringIO()):  # ZeRO 1 in bfloat16 prints the memory it takes
+                self.engine, *_ = deepspeed.initialize(
+                    model=objective, optimizer=self.adam, config=settings
+                )
         self.pieces = {name: self._piece(value) for name, value in objective.named_parameters()}
         self._initialise(seed)
 
@@ -200,7 +203,7 @@ class DeepSpeedEngine:
         }
 
     def _materialise(self, units: Iterable[nn.Module], settings: Mapping[str, Any]) -> None:
-        """Give parameters memory, filled with NaN; ZeRO 3 keeps a shard of each, module by module."""
+        """Give parameters memory, filled with NaN; ZeRO 3 cuts each module at once."""
         if self.stage:
             self.objective.to(self.dtype)
         device = self.topology.device
@@ -246,9 +249,9 @@ class DeepSpeedEngine:
         return Piece(inside.start, inside.numel, owner, outside.start)
 
     def _segment(self, name: str, values: Tensor) -> Segment:
-        """Return what this rank holds of a parameter in `values`, which are as long as its owner."""
+        """Return what `values`, as long as its owner, hold of a parameter."""
         piece = self.pieces[name]
-        flat = values.detach().view(-1)[piece.first : piece.first + piece.count]
+        flat = values.detach().view(-1)[piece.first : piece.first + piece.size]
         return Segment(self.shapes[name], piece.start, flat)
 
     def _initialise(self, seed: int) -> None:
@@ -287,13 +290,14 @@ class DeepSpeedEngine:
         """Patch, for a while, what DeepSpeed would have patched for good.
 
         It reads the number of the device from the variable of the launchers it knows. And ZeRO 3
-        needs a linear function that keeps no gathered weight for backward.
+        needs a linear function that keeps no gathered weight for backward. Selective recompute
+        drops them anyway, and would keep products to which that function still adds the bias.
         """
         names = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")  # it wants them to agree
         usual = {name: os.environ.pop(name) for name in names if name in os.environ}
         linear = F.linear
         os.environ["LOCAL_RANK"] = str(self.topology.device.index or 0)
-        if self.stage == 3:
+        if self.stage == 3 and self.recompute != "selective":
             F.linear = zero3_linear_wrap
         try:
             yield

@@ -1,4 +1,4 @@
-"""A run of consecutive elements of a parameter, as torch.distributed.checkpoint reads and writes it.
+"""A run of elements of a parameter, as torch.distributed.checkpoint reads and writes it.
 
 ZeRO flattens parameters and cuts the flat vector anywhere. In the parameter's own shape such a run
 is a part of a row, whole rows, and a part of a row again: at most 2 n - 1 boxes in n dimensions,
@@ -44,13 +44,13 @@ class Segment(torch.Tensor):
     @staticmethod
     def __new__(cls, shape: Sequence[int], start: int, flat: Tensor) -> "Segment":
         """Return the segment of a parameter of that shape which begins at `start`."""
-        segment: Segment = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        segment: Segment = torch.Tensor._make_wrapper_subclass(
             cls, Size(shape), dtype=flat.dtype, device=flat.device
         )
         segment.start, segment.flat = start, flat
         return segment
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Segment({tuple(self.shape)}, start={self.start}, {self.flat!r})"
 
     @classmethod

@@ -94,9 +94,7 @@ def initialise(objective: nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def fill(
-    own: Tensor, name: str, shape: Sequence[int], box: Sequence[slice], seed: int
-) -> None:
+def fill(own: Tensor, name: str, shape: Sequence[int], box: Sequence[slice], seed: int) -> None:
     """Fill a part of a parameter with its initial value.
 
     Raises:

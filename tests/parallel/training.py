@@ -84,15 +84,11 @@ def whole(state: dict[str, Any]) -> dict[str, Any]:
     parameters = {}
     for name, value in state["model"].items():
         if isinstance(value, Segment):
-            full = torch.zeros(value.shape)
-            held = torch.zeros(value.shape)
+            full = torch.full(value.shape, -torch.inf)
             for box, part in value.parts():
-                place = [slice(a, a + n) for a, n in zip(box.offsets, box.sizes, strict=True)]
-                full[place] = part
-                held[place] += 1
-            dist.all_reduce(full)
-            dist.all_reduce(held)
-            full /= held  # ZeRO 0 holds everything everywhere
+                place = (slice(a, a + n) for a, n in zip(box.offsets, box.sizes, strict=True))
+                full[tuple(place)] = part
+            dist.all_reduce(full, dist.ReduceOp.MAX)
         else:
             full = value.full_tensor() if hasattr(value, "full_tensor") else value
         parameters[name] = full.detach().numpy().copy()
