@@ -3,6 +3,7 @@
 `HPCGEO_ALL=1 pytest -s tests/parallel/test_deepspeed.py` prints the whole table of differences.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -246,16 +247,19 @@ def test_ranks_hold_what_is_predicted() -> None:
 @needs_deepspeed
 def test_one_process_needs_no_launcher_and_goes_on_as_native(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if "RANK" not in name}
-    for name, steps in (("ZERO3", 2), ("FULL_SHARD", 3), ("ZERO1", 4)):
-        words = ["hpcgeo", "train", "mae_vit_tiny", f"run.dir={tmp_path / 'run'}", "data.chip=32"]
-        words += [f"train.steps={steps}", "train.micro_batch=4", f"parallel.strategy={name}"]
+    knobs = [f"run.dir={tmp_path / 'run'}", "data.chip=32", "train.steps=3", "optim.warmup_steps=1"]
+    for name, limit in (("ZERO3", 0.01), ("FULL_SHARD", 0.01), ("ZERO1", None)):
+        end = [f"parallel.strategy={name}", *([f"launch.time_limit={limit}"] if limit else [])]
         process = subprocess.run(
-            [sys.executable, "-m", *words], env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", *knobs, *end],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert process.returncode == 0, process.stderr
         assert not any(word in process.stdout + process.stderr for word in ("eepSpeed", "arning"))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == 4
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
