@@ -97,7 +97,7 @@ class DeepSpeedEngine:
         if parallel.compile:
             for unit in units:
                 unit.forward = torch.compile(unit.forward)
-        settings = self._settings(parallel)
+        settings = self._settings(parallel, units)
         groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None  # else of an engine built before
         with self._patches():
             deepspeed.init_distributed(dist.get_backend(), auto_mpi_discovery=False)
@@ -173,8 +173,10 @@ class DeepSpeedEngine:
         """Take over what was read into the memory of `state()`; hyperparameters stay our own."""
         self._refresh()
 
-    def _settings(self, parallel: Parallel) -> dict[str, Any]:
+    def _settings(self, parallel: Parallel, units: Iterable[nn.Module]) -> dict[str, Any]:
         """Return the configuration of DeepSpeed."""
+        sizes = [_elements(unit) for unit in units]
+        unit, root = max(sizes), _elements(self.objective) - sum(sizes)
         low = self.stage > 0 and self.dtype == torch.bfloat16
         short = {"float32": "fp32", "bfloat16": "bf16"}
         zero: dict[str, Any] = {
@@ -182,6 +184,11 @@ class DeepSpeedEngine:
             "reduce_bucket_size": BUCKET,
             # A unit is gathered at once, its small parameters with it: none need stay.
             "stage3_param_persistence_threshold": 0,
+            # Of the units, only this one and the next are gathered, as in FSDP2. By default it
+            # gathers 5e7 elements ahead at each module and keeps 1e9: small models stay whole.
+            "stage3_prefetch_bucket_size": unit,
+            "stage3_max_live_parameters": 2 * unit + root,
+            "stage3_max_reuse_distance": 0,
             "memory_efficient_linear": False,  # it would stay for good: see _patches
         }
         if self.topology.strategy.name == "ZERO3_HPZ":
@@ -305,3 +312,7 @@ class DeepSpeedEngine:
             F.linear = linear
             del os.environ["LOCAL_RANK"]
             os.environ.update(usual)
+
+
+def _elements(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
