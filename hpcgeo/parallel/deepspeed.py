@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hpcgeo.config import Optim, Parallel
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
 from hpcgeo.parallel.engine import Inputs
 from hpcgeo.parallel.recompute import recompute
 from hpcgeo.parallel.segment import Segment
@@ -193,6 +194,11 @@ class DeepSpeedEngine:
         }
         if self.topology.strategy.name == "ZERO3_HPZ":
             zero["zero_hpz_partition_size"] = parallel.group_size
+            if self.topology.rank == 0 and list(self.topology.order) != sorted(self.topology.order):
+                log.warning(
+                    "ZERO3_HPZ groups ranks by their numbers, and neighbours in number are no "
+                    "neighbours here: have the launcher deal ranks host by host (block)"
+                )
         if parallel.offload:
             place = {"device": "cpu", "pin_memory": self.topology.device.type == "cuda"}
             zero["offload_optimizer"] = place

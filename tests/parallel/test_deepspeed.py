@@ -135,7 +135,7 @@ def test_state_crosses_between_stages_backends_and_world_sizes(
     chain: list[tuple[int, list[dict[str, Any]]]] = [
         (2, [three, sharded, one, native]),
         (4, [two]),
-        (2, [sharded, zero, HPZ, three, sharded]),
+        (2, [sharded, zero, HPZ, three | {"offload": True}, sharded]),
     ]
     losses: list[float] = []
     for ranks, strategies in chain:
