@@ -1,5 +1,6 @@
 """Spread an objective over ranks: the one place that knows in which order that is done."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -61,7 +62,7 @@ def spread(
     Raises:
         RuntimeError: a parameter was not initialised.
     """
-    _warn(topology, parallel)
+    warn(topology, parallel)
     stacks = objective.stacks()
     units = [unit for stack in stacks for unit in stack]
     if topology.layout.tp > 1:
@@ -92,15 +93,25 @@ def initialise(objective: nn.Module, initial: Initial) -> None:
     Raises:
         RuntimeError: a parameter was not initialised.
     """
-    with torch.no_grad():
-        for name, parameter in objective.named_parameters():
-            own = local(parameter)
-            own.fill_(torch.nan)
-            rows, *rest = _box(parameter)
-            part = (slice(None), *rest)
-            own.copy_(initial(name, parameter.shape, rows)[part])
-            if own.isnan().any():
-                raise RuntimeError(f"parameter {name} was not initialised")
+    for name, parameter in objective.named_parameters():
+        fill(local(parameter), name, parameter.shape, _box(parameter), initial)
+
+
+@torch.no_grad()
+def fill(
+    own: Tensor, name: str, shape: Sequence[int], box: Sequence[slice], initial: Initial
+) -> None:
+    """Fill a part of a parameter with its initial value.
+
+    Raises:
+        RuntimeError: the law has left a hole.
+    """
+    own.fill_(torch.nan)
+    rows, *rest = box
+    part = (slice(None), *rest)
+    own.copy_(initial(name, shape, rows)[part])
+    if own.isnan().any():
+        raise RuntimeError(f"parameter {name} was not initialised")
 
 
 def local(tensor: Any) -> Any:
@@ -160,7 +171,7 @@ def _box(parameter: Tensor) -> tuple[slice, ...]:
     return tuple(slice(first, first + size) for first, size in zip(firsts, sizes, strict=True))
 
 
-def _warn(topology: Topology, parallel: Parallel) -> None:
+def warn(topology: Topology, parallel: Parallel) -> None:
     """Say what was asked for and may be regretted, once."""
     if topology.rank:
         return

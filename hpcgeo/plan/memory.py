@@ -2,7 +2,8 @@
 
 Letters: P parameters (with tensor parallelism those a rank computes with), k ranks that hold one
 copy. The form follows the engine: float32 weights, gradients and AdamW moments in shards of P / k;
-gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic beside them.
+gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic beside them. ZeRO 1 and 2 keep
+a whole copy in that dtype, ZeRO 3 a shard of it.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
         tensor=layout.tp,
     )
     units = [stack.cut_parameters(layout.tp) / stack.depth for stack in stacks]
-    if chosen.name == "DDP":
+    if chosen.name in ("DDP", "ZERO0"):
         gathered = 0.0 if low == 4 else low * P
     elif chosen.reshard_after_forward:
         gathered = low * (2 * max(units) + root)
@@ -61,4 +62,12 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     if run.parallel.offload:
         return Memory(0, 0, 0, gathered, activations)
     k = layout.dp_shard
-    return Memory(4 * P / k, 4 * P / k, 8 * P / k, gathered, activations)
+    # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
+    apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
+    return Memory(
+        parameters=(4 + apart) * P / k,
+        gradients=4 * P / (1 if chosen.gradients == "none" else k),
+        optimizer=8 * P / k,
+        gathered=gathered,
+        activations=activations,
+    )

@@ -23,8 +23,8 @@ from hpcgeo.machines import machine
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
+from hpcgeo.parallel.choice import engine_of
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
-from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.topology import Topology, join, lay_out, on_rank_0
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
@@ -126,6 +126,7 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     chosen = strategy(run.parallel.strategy)
     layout = chosen.layout(environment.world_size, dict(run.parallel))
     model.refuse_cut(layout.tp)
+    engine_of(chosen)  # a missing package is said before anything is opened
     dataset = open_dataset(run.data)
     device = join(
         environment.rank,
@@ -156,7 +157,7 @@ def new_engine(run: RunConfig, dataset: Dataset, topology: Topology) -> Engine:
     """Return a model with its initial weights, spread over the ranks."""
     with torch.device("meta"):
         objective = MAE(architecture(run.model.name), len(dataset.bands), run.objective)
-    return NativeEngine(
+    return engine_of(topology.strategy)(
         objective,
         topology,
         parallel=run.parallel,

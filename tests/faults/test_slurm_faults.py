@@ -44,7 +44,7 @@ def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, free_port: int, signal: st
         time.sleep(0.1)
     assert not processes(run)
     last = len((run / "metrics.jsonl").read_text().splitlines())
-    job = slurm.submit(JOB, *KNOBS, "launch.time_limit=0.001", env=env)
+    job = slurm.submit(JOB, *KNOBS, "launch.time_limit=0.001", "launch.requeue=null", env=env)
     assert slurm.wait(job) == ("COMPLETED", 0), slurm.output(job)
     resumed = re.search(r"from step (\d+) of", slurm.output(job))
     assert resumed and last - int(resumed[1]) < 5

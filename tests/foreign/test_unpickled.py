@@ -23,6 +23,7 @@ ALLOWED = {
     "hpcgeo/train/state_plan.py": {"torch.distributed.checkpoint"},
     # Names of state dicts; reads no file.
     "hpcgeo/parallel/native.py": {"torch.distributed.checkpoint"},
+    "hpcgeo/parallel/segment.py": {"torch.distributed.checkpoint"},
 }
 
 

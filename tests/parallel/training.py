@@ -10,8 +10,9 @@ import torch.distributed as dist
 from hpcgeo.config import Objective, Optim, Parallel
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
+from hpcgeo.parallel.choice import engine_of
 from hpcgeo.parallel.engine import Engine
-from hpcgeo.parallel.native import NativeEngine
+from hpcgeo.parallel.segment import Segment
 from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import architecture
@@ -45,7 +46,7 @@ def build(
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     with torch.device("meta"):
         objective = MAE(architecture(model), BANDS, Objective())
-    engine = NativeEngine(
+    engine = engine_of(chosen)(
         objective,
         topology,
         parallel=parallel,
@@ -85,10 +86,17 @@ def run(
 
 
 def whole(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of an engine's state as whole arrays."""
+    """Return the parameters of an engine's state as whole arrays; every rank calls it."""
     parameters = {}
     for name, value in state["model"].items():
-        full = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if isinstance(value, Segment):
+            full = torch.full(value.shape, -torch.inf)
+            for box, part in value.parts():
+                place = (slice(a, a + n) for a, n in zip(box.offsets, box.sizes, strict=True))
+                full[tuple(place)] = part
+            dist.all_reduce(full, dist.ReduceOp.MAX)
+        else:
+            full = value.full_tensor() if hasattr(value, "full_tensor") else value
         parameters[name] = full.detach().numpy().copy()
     return parameters
 
