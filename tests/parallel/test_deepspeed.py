@@ -25,12 +25,12 @@ from hpcgeo.plan.memory import predict
 from hpcgeo.strategies import strategy
 from tests.distributed import on_ranks
 from tests.parallel.test_sameness import (
-    PAIRS,
     STEPS,
     initial,
     low,
     named,
     parameters_differ,
+    table,
     train_all,
 )
 from tests.parallel.training import BANDS, CHIP, PATCHES, Answer, build, run, train, whole
@@ -42,11 +42,7 @@ needs_deepspeed = pytest.mark.skipif(
 STAGES: list[dict[str, Any]] = [{"strategy": f"ZERO{stage}"} for stage in range(4)]
 HPZ = {"strategy": "ZERO3_HPZ", "group_size": 2}
 SETTINGS: dict[int, list[tuple[dict[str, Any], int]]] = {
-    2: [
-        (knobs | {"recompute": recompute}, accumulate)
-        for knobs in STAGES
-        for recompute, accumulate in PAIRS
-    ]
+    2: table(STAGES)
     + [({"strategy": "ZERO3", "recompute": "selective"}, 1)]
     + [(knobs | {"offload": True}, 2) for knobs in STAGES[1:]],
     4: [(HPZ, 1), ({"strategy": "ZERO3", "recompute": 2}, 2)],

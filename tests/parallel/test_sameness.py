@@ -32,22 +32,30 @@ STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "FULL_SHARD", "tensor": 2},
     {"strategy": "FULL_SHARD", "tensor": 4},
 ]
-#: Settings of 4 ranks: knobs of `parallel`, and micro-batches per step.
-SETTINGS: list[tuple[dict[str, Any], int]] = [
-    *((knobs, 1) for knobs in STRATEGIES),
-    *((knobs | {"recompute": "full"}, 4) for knobs in STRATEGIES[::3]),
+
+
+def table(strategies: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
+    """Return settings: knobs of `parallel`, and micro-batches per step.
+
+    Every strategy plainly, and every third one with recompute and accumulation; with HPCGEO_ALL
+    every strategy with and without both.
+    """
+    if os.environ.get("HPCGEO_ALL"):
+        pairs = [("none", 1), ("none", 4), ("full", 1), ("full", 4)]
+        return [(knobs | {"recompute": r}, a) for knobs in strategies for r, a in pairs]
+    both = [(knobs | {"recompute": "full"}, 4) for knobs in strategies[::3]]
+    return [*((knobs, 1) for knobs in strategies), *both]
+
+
+#: Of 4 ranks.
+SETTINGS = [
+    *table(STRATEGIES),
     ({"strategy": "FULL_SHARD", "recompute": "selective"}, 1),
     ({"strategy": "FULL_SHARD", "tensor": 2, "recompute": "selective"}, 1),
     ({"strategy": "SHARD_GRAD_OP", "recompute": 2}, 1),
     ({"strategy": "FULL_SHARD", "forward_prefetch": 2, "backward_prefetch": 3}, 4),
     ({"strategy": "HYBRID_SHARD", "group_size": 2, "offload": True}, 4),
 ]
-if os.environ.get("HPCGEO_ALL"):
-    SETTINGS += [
-        (knobs | {"recompute": recompute}, accumulate)
-        for knobs in STRATEGIES
-        for recompute, accumulate in (("none", 4), ("full", 1), ("full", 4))
-    ]
 
 
 def named(setting: tuple[dict[str, Any], int]) -> str:
