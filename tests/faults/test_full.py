@@ -46,14 +46,19 @@ def test_a_full_disk_during_metrics(small_disk: Path) -> None:
 
 
 def test_no_memory_on_one_rank(tmp_path: Path) -> None:
-    ranks = start(tmp_path / "run", 2, *LONG, "train.micro_batch=128")
-    wait_for_step(ranks[0], tmp_path / "run", 2)
-    began = time.monotonic()
-    # Less than it holds: nothing more is mapped.
-    resource.prlimit(ranks[1].pid, resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
-    said = end(ranks)
+    for attempt in range(8):
+        folder = tmp_path / str(attempt)
+        ranks = start(folder, 2, *LONG, "train.micro_batch=128")
+        wait_for_step(ranks[0], folder, 2)
+        began = time.monotonic()
+        # Less than it holds: nothing more is mapped.
+        resource.prlimit(ranks[1].pid, resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+        said = end(ranks)
+        assert ranks[0].returncode == 1 and "lost the other ranks" in said[0]
+        if ranks[1].returncode == 1:
+            break
+        # It met the C library first, which finds no memory for a thread and ends the process.
+        assert "cannot allocate memory" in said[1]
     tell("out of memory", said[1], began, ranks[1].returncode)
-    assert [rank.returncode for rank in ranks] == [1, 1]
     assert "out of memory (" in said[1] and "smaller train.micro_batch" in said[1]
-    assert "lost the other ranks" in said[0]
     assert not any("Traceback" in text for text in said), said
