@@ -89,7 +89,7 @@ def test_the_report_reads_records_only(path):
         ("data", "def f():\n    import hpcgeo.train.pretrain", ["hpcgeo.train.pretrain"]),
         ("zoo", "from hpcgeo import config", ["hpcgeo.config"]),
         ("train", "from hpcgeo.config import load\nfrom hpcgeo.train import loop", []),
-        ("launch", "from hpcgeo.parallel.topology import join", ["hpcgeo.parallel.topology.join"]),
+        ("launch", "from hpcgeo.parallel.group import join", ["hpcgeo.parallel.group.join"]),
         ("train", "from hpcgeo_analysis.report import make", ["hpcgeo_analysis.report.make"]),
         ("tables", "from hpcgeo.log import log", ["hpcgeo.log.log"]),
     ],

@@ -1,35 +1,18 @@
-"""Who talks to whom: the process group, the device of this rank, and the mesh of a strategy."""
+"""Where every rank runs, and how a strategy divides them: the mesh, and its map in words."""
 
-import os
-import socket
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store, TCPStore
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.distributed_c10d import _get_default_store
-from torch.distributed.rendezvous import _torchelastic_use_agent_store
 
-from hpcgeo.errors import InputError
 from hpcgeo.machines import device_of
 from hpcgeo.strategies import Layout, Strategy
 
-Answer = TypeVar("Answer")
-
-#: A collective that takes longer is given up by the backend: the last resort, behind the watchdog
-#: of the training loop, which knows what the ranks are doing and says so.
-TIMEOUT = timedelta(minutes=20)
-
-
 #: Axes of the mesh, the last one over the nearest ranks: it talks the most.
 AXES = ("dp_replicate", "dp_shard", "tp")
-
 
 #: Groups shown of an axis.
 SHOWN = 4
@@ -140,160 +123,6 @@ def near_first(places: Sequence[Place]) -> tuple[int, ...]:
         first.setdefault(place.host, rank)
     by_place = [(first[place.host], place.local_rank, rank) for rank, place in enumerate(places)]
     return tuple(rank for *_, rank in sorted(by_place))
-
-
-def join(
-    rank: int,
-    world_size: int,
-    local_rank: int,
-    local_size: int,
-    master: tuple[str, int] | None,
-    threads: int | None = None,
-    *,
-    host: str,
-    meet_s: float,
-) -> torch.device:
-    """Join the process group and return the device of this rank.
-
-    A CPU rank gets its share of the cores it may use; a GPU rank its device (device 0 where the
-    launcher shows each task one only).
-
-    Args:
-        master: address and port of rank 0; None for a single process.
-        threads: of a CPU rank; None for its share.
-        host: of this rank.
-        meet_s: seconds to wait for the others.
-
-    Raises:
-        InputError: rank 0 cannot be reached, or others do not come.
-    """
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        if count > 1 and local_rank >= count:
-            raise InputError(
-                f"rank {rank} is number {local_rank} of {local_size} on a host with {count} "
-                f"devices: start one rank a device"
-            )
-        device = torch.device("cuda", local_rank % count)
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-        torch.set_num_threads(threads or share_of_cores(local_size))
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    if master is None:
-        alone = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=alone, rank=0, world_size=1)
-        return device
-    try:
-        store = _meet(rank, world_size, host, master, meet_s)
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
-        )
-    except (dist.DistError, OSError) as error:
-        address, port = master
-        raise InputError(
-            f"cannot meet the other ranks at {address}:{port}: {str(error).splitlines()[0]}; set "
-            f"MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port there, or raise "
-            f"launch.meet_s = {meet_s:g} s where rank 0 starts later"
-        ) from error
-    return device
-
-
-def _meet(rank: int, world_size: int, host: str, master: tuple[str, int], meet_s: float) -> Store:
-    """Return the store of all ranks when all have come; rank 0 waits and says who is missing."""
-    address, port = master
-    serves = rank == 0 and not _torchelastic_use_agent_store()
-    if not serves:
-        _reach(address, port, meet_s)
-    store = TCPStore(
-        address, port, is_master=serves, wait_for_workers=False, timeout=timedelta(seconds=meet_s)
-    )
-    store.set(f"host/{rank}", host)
-    store.add("arrived", 1)
-    if rank == 0:
-        store.set("missing", _missing(store, world_size, meet_s))
-    # The others may have come first, and then wait a little longer than rank 0.
-    store.wait(["missing"], timedelta(seconds=2 * meet_s))
-    if missing := store.get("missing").decode():
-        error = InputError(
-            f"{missing} did not come to {address}:{port} within {meet_s:g} s: see what they or "
-            f"their hosts say, or raise launch.meet_s where ranks start later"
-        )
-        error.shared = True
-        raise error
-    store.set_timeout(TIMEOUT)
-    return store
-
-
-def _reach(address: str, port: int, meet_s: float) -> None:
-    """Wait until someone listens; the store's own client fills the log with traces meanwhile."""
-    end = time.monotonic() + meet_s
-    while True:
-        try:
-            left = max(1.0, end - time.monotonic())
-            socket.create_connection((address, port), timeout=left).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
-def _missing(store: Store, world_size: int, meet_s: float) -> str:
-    """Return in words which ranks have not come in time; nothing where all have."""
-    end = time.monotonic() + meet_s
-    while (arrived := store.add("arrived", 0)) < world_size:
-        if time.monotonic() > end:
-            ranks = [rank for rank in range(world_size) if not store.check([f"host/{rank}"])]
-            return f"{world_size - arrived} of {world_size} ranks ({listed(ranks)})"
-        time.sleep(0.05)
-    return ""
-
-
-def listed(ranks: Iterable[int]) -> str:
-    """Return ranks in words, the first ones where there are many.
-
-    >>> listed([3, 5])
-    'ranks 3, 5'
-    """
-    first = sorted(ranks)
-    more = f" and {len(first) - 8} more" if len(first) > 8 else ""
-    word = "rank" if len(first) == 1 else "ranks"
-    return f"{word} {', '.join(map(str, first[:8]))}{more}"
-
-
-def own_store() -> Store:
-    """Return a connection of its own to the store of the group; its calls hold up no others."""
-    return _get_default_store().clone()  # type: ignore[attr-defined]
-
-
-def share_of_cores(local_size: int) -> int:
-    """Return how many cores one of `local_size` ranks on this host has for itself, at least 1.
-
-    A launcher that binds ranks to cores has already divided them.
-    """
-    mine = len(os.sched_getaffinity(0))
-    bound = mine < (os.cpu_count() or 1)
-    return mine if bound else max(1, mine // local_size)
-
-
-def on_rank_0(action: Callable[[], Answer]) -> Answer:
-    """Run `action` on rank 0 and return its answer on every rank.
-
-    Raises:
-        InputError: rank 0 met one; every rank raises it, none is left waiting.
-    """
-    answer: list[Answer | InputError | None] = [None]
-    if dist.get_rank() == 0:
-        try:
-            answer[0] = action()
-        except InputError as error:
-            error.shared = True
-            answer[0] = error
-    dist.broadcast_object_list(answer, src=0)
-    if isinstance(answer[0], InputError):
-        raise answer[0]
-    return answer[0]  # type: ignore[return-value]
 
 
 def _ranges(ranks: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
-from hpcgeo.parallel.topology import on_rank_0
+from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.faults import explained
 from hpcgeo.train.pretrain import Parts, build, loader, new_engine, one_step

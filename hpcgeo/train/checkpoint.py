@@ -41,7 +41,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import sync_folder, write_text
 from hpcgeo.log import log, track
 from hpcgeo.parallel.engine import Engine
-from hpcgeo.parallel.topology import on_rank_0
+from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.train.state_files import (
     FILES,
     INDEX,

@@ -14,7 +14,7 @@ import hpcgeo
 from hpcgeo.config import RunConfig
 from hpcgeo.data.dataset import Dataset
 from hpcgeo.errors import FaultError, InputError
-from hpcgeo.parallel.topology import listed
+from hpcgeo.parallel.group import listed
 from hpcgeo.train.provenance import versions
 
 #: What torch's allocator on a host says, by version.

@@ -25,7 +25,8 @@ from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
 from hpcgeo.parallel.choice import engine_of
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
-from hpcgeo.parallel.topology import Topology, join, lay_out, on_rank_0
+from hpcgeo.parallel.group import join, on_rank_0
+from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
 from hpcgeo.train import divergence, pictures

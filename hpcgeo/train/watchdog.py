@@ -24,7 +24,7 @@ from typing import Literal, NoReturn, TypeVar
 import torch.distributed as dist
 
 from hpcgeo.launch.environment import Environment
-from hpcgeo.parallel.topology import own_store
+from hpcgeo.parallel.group import own_store
 from hpcgeo.train.run_folder import TOUCH_S
 
 Item = TypeVar("Item")

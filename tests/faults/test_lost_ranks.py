@@ -81,7 +81,7 @@ HANG = """
 import sys, time
 import torch.distributed as dist
 from hpcgeo.launch.environment import discover
-from hpcgeo.parallel.topology import join
+from hpcgeo.parallel.group import join
 from hpcgeo.train.watchdog import Watchdog
 
 def forgotten():
