@@ -54,7 +54,7 @@ def train(
         srun -N 2 --ntasks-per-node 8 hpcgeo train mae_vit_15b data.path=/path/to/shards
 
     A run means the same on any number of ranks that gives the same global batch: micro_batch x
-    accumulate x ranks.
+    accumulate x data-parallel ranks (all ranks, divided by parallel.tensor).
 
     USR2 or TERM to the ranks, or the end of the time (of the Slurm job, or launch.time_limit) less
     what a save takes, finish the step, save, and exit with 0. srun and mpirun hand USR2 on to their
