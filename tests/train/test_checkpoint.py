@@ -61,6 +61,14 @@ SETTINGS = [
     Setting("NO_SHARD", 2, tensor=2),
     Setting("FULL_SHARD", 4, tensor=2),
 ]
+if os.environ.get("HPCGEO_ALL"):
+    SETTINGS += [
+        Setting("ZERO0", 2),
+        Setting("ZERO1", 2),
+        Setting("ZERO2", 4),
+        Setting("ZERO3", 2),
+        Setting("ZERO3_HPZ", 4, 2),
+    ]
 GLOBAL_BATCH = 12
 SAVED, STEPS = 4, 14
 
