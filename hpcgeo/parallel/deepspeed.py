@@ -21,9 +21,8 @@ from hpcgeo.config import Optim, Parallel
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.parallel.engine import Initial, Inputs
-from hpcgeo.parallel.recompute import recompute
 from hpcgeo.parallel.segment import Segment
-from hpcgeo.parallel.spread import fill, warn
+from hpcgeo.parallel.spread import fill, rewrite, warn
 from hpcgeo.parallel.topology import Topology
 
 if not torch.cuda.is_available():
@@ -94,10 +93,7 @@ class DeepSpeedEngine:
         self.shapes = {name: value.shape for name, value in objective.named_parameters()}
         warn(topology, parallel)
         units = [unit for stack in objective.stacks() for unit in stack]
-        recompute(units, parallel.recompute)
-        if parallel.compile:
-            for unit in units:
-                unit.forward = torch.compile(unit.forward)
+        rewrite(units, parallel)
         settings = self._settings(parallel, units)
         groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None  # else of an engine built before
         with self._patches():

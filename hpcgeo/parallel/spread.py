@@ -67,10 +67,7 @@ def spread(
     units = [unit for stack in stacks for unit in stack]
     if topology.layout.tp > 1:
         cut(stacks, topology.mesh["tp"])
-    recompute(units, parallel.recompute)
-    if parallel.compile:
-        for unit in units:
-            unit.forward = torch.compile(unit.forward)
+    rewrite(units, parallel)
     sharded = topology.strategy.name != "DDP"
     if sharded:
         _shard(objective, units, topology, parallel, dtype)
@@ -85,6 +82,14 @@ def spread(
     if parallel.reduce_dtype == "bfloat16":
         model.register_comm_hook(None, _average_in_bfloat16)
     return model
+
+
+def rewrite(units: list[nn.Module], parallel: Parallel) -> None:
+    """Recompute, then compile each unit."""
+    recompute(units, parallel.recompute)
+    if parallel.compile:
+        for unit in units:
+            unit.forward = torch.compile(unit.forward)
 
 
 def initialise(objective: nn.Module, initial: Initial) -> None:

@@ -1,9 +1,7 @@
 """No room on the disk, no memory: one line, and a resume where it can be one."""
 
 import resource
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +9,6 @@ import pytest
 from tests.ranks import end, metrics, start, tell, train, wait_for_step
 
 LONG = ["train.steps=4000", "optim.warmup_steps=0", "train.reconstruct_every=null"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_during_metrics(small_disk: Path) -> None:
