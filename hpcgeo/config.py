@@ -198,10 +198,11 @@ class Train(Part):
         json_schema_extra=FREE,
     )
     patience_s: float = Field(
-        15.0,
+        20.0,
         ge=1,
         description="seconds without a sign of life of a rank, or without progress in a step, "
-        "after which the job ends; a step may always take 10 times the longest before it",
+        "after which the job ends; a step may always take 10 times the longest before it. A file "
+        "system that stalls for longer silences ranks that read themselves (data.workers=0)",
         json_schema_extra=FREE,
     )
 
