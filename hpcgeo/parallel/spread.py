@@ -54,7 +54,7 @@ def spread(
     7. check that no NaN is left;
     8. wrap (DDP).
 
-    Nothing is ever whole on a rank before 8, which has no shards.
+    What is sharded is never whole on a rank, not even for a moment.
 
     Returns:
         the module to call; the parameters are those of the objective.
