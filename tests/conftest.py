@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.distributed import ALL
 from tests.slurm import slurm
 
 __all__ = ["slurm"]
@@ -17,10 +18,12 @@ settings.load_profile("hpcgeo")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the cluster, so that `-m "not slurm"` leaves it out."""
+    """Mark what uses the cluster, so that `-m "not slurm"` leaves it out; skip what is long."""
     for item in items:
         if "slurm" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
+        if item.get_closest_marker("long") and not ALL:
+            item.add_marker(pytest.mark.skip(reason="long: HPCGEO_ALL=1 runs it"))
 
 
 @pytest.fixture

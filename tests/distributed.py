@@ -10,6 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+#: Whole tables and long tests too: HPCGEO_ALL=1 takes the better part of an hour on two cores.
+ALL = bool(os.environ.get("HPCGEO_ALL"))
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["hpcgeo.parallel.native", "hpcgeo.objectives.mae"])
 

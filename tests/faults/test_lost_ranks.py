@@ -124,7 +124,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", [TORCHRUN, MPIRUN], ids=["torchrun", "mpirun"])
 def test_a_launcher_takes_a_stopped_rank_down(tmp_path: Path, launcher: list[str]) -> None:
     """With the patience that everybody has; torchrun waits 30 s more for a stopped process."""

@@ -8,8 +8,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-#: The same thousand examples every time; HPCGEO_EXAMPLES=100000 looks for new ones.
-EXAMPLES = int(os.environ.get("HPCGEO_EXAMPLES", "1000"))
+from tests.distributed import ALL
+
+#: The same examples every time, a thousand with HPCGEO_ALL; HPCGEO_EXAMPLES=100000 looks for new
+#: ones.
+EXAMPLES = int(os.environ.get("HPCGEO_EXAMPLES", 1000 if ALL else 200))
 many = settings(
     max_examples=EXAMPLES,
     derandomize="HPCGEO_EXAMPLES" not in os.environ,

@@ -98,6 +98,7 @@ def test_stopped_by_the_clock_and_requeued(slurm: Slurm, tmp_path: Path) -> None
     assert (run / "checkpoints" / f"step-{reached:08d}" / "step.json").exists()
 
 
+@pytest.mark.long
 def test_a_chain_where_requeue_is_forbidden(
     slurm: Slurm, whole: dict[int, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 `HPCGEO_ALL=1 pytest -s tests/parallel/test_sameness.py` prints the whole table of differences.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from hpcgeo.models.initialise import draw
-from tests.distributed import on_ranks
+from tests.distributed import ALL, on_ranks
 from tests.parallel.training import Answer, build, run, train, whole
 
 STEPS = 20
@@ -40,7 +39,7 @@ def table(strategies: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
     Every strategy plainly, and every third one with recompute and accumulation; with HPCGEO_ALL
     every strategy with and without both.
     """
-    if os.environ.get("HPCGEO_ALL"):
+    if ALL:
         pairs = [("none", 1), ("none", 4), ("full", 1), ("full", 4)]
         return [(knobs | {"recompute": r}, a) for knobs in strategies for r, a in pairs]
     both = [(knobs | {"recompute": "full"}, 4) for knobs in strategies[::3]]

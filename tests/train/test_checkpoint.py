@@ -25,7 +25,7 @@ from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.train.checkpoint import Checkpoints, sealed
 from hpcgeo.train.state_files import entry_of
-from tests.distributed import on_ranks
+from tests.distributed import ALL, on_ranks
 from tests.parallel.training import build, run
 
 
@@ -49,24 +49,24 @@ class Setting(NamedTuple):
 
 SETTINGS = [
     Setting("DDP", 1),
-    Setting("DDP", 2),
-    Setting("NO_SHARD", 2),
     Setting("FULL_SHARD", 2),
-    Setting("FULL_SHARD", 3),
-    Setting("FULL_SHARD", 4),
-    Setting("SHARD_GRAD_OP", 2),
-    Setting("SHARD_GRAD_OP", 4),
     Setting("HYBRID_SHARD", 4, 2),
-    Setting("NO_SHARD", 2, tensor=2),
+    Setting("FULL_SHARD", 3),
     Setting("FULL_SHARD", 4, tensor=2),
 ]
-if os.environ.get("HPCGEO_ALL"):
+if ALL:
     SETTINGS += [
-        Setting("ZERO0", 2),
-        Setting("ZERO1", 2),
-        Setting("ZERO2", 4),
+        Setting("DDP", 2),
         Setting("ZERO3", 2),
+        Setting("NO_SHARD", 2),
+        Setting("SHARD_GRAD_OP", 4),
+        Setting("ZERO1", 2),
+        Setting("NO_SHARD", 2, tensor=2),
+        Setting("ZERO2", 4),
+        Setting("SHARD_GRAD_OP", 2),
         Setting("ZERO3_HPZ", 4, 2),
+        Setting("FULL_SHARD", 4),
+        Setting("ZERO0", 2),
     ]
 GLOBAL_BATCH = 12
 SAVED, STEPS = 4, 14
@@ -103,6 +103,7 @@ def resume_from(setting: Setting, folders: list[Path]) -> list[list[float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_every_layout_resumes_from_every_other(tmp_path: Path) -> None:
     """Each setting saves for two others: the losses after are those of one process alone."""
     folders = {setting: tmp_path / str(number) for number, setting in enumerate(SETTINGS)}
@@ -113,7 +114,7 @@ def test_every_layout_resumes_from_every_other(tmp_path: Path) -> None:
     expected = trained[SETTINGS[0]]
     lines = []
     for number, after in enumerate(SETTINGS):
-        befores = [SETTINGS[(number + shift) % len(SETTINGS)] for shift in (1, 5)]
+        befores = [SETTINGS[(number + shift) % len(SETTINGS)] for shift in (1, 2)]
         sources = [folders[before] for before in befores]
         for rank in on_ranks(resume_from, after.ranks, after, sources):
             for before, losses in zip(befores, rank, strict=True):
