@@ -68,10 +68,7 @@ def load(paths: Iterable[Path]) -> tuple[list[Record], int]:
     found: dict[str, Record] = {}
     read_in = 0
     for path in paths:
-        try:
-            records = read([path])
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: not text; records are JSON lines") from None
+        records = read([path])
         for record in records:
             _check(record, path)
             found.setdefault(record.model_dump_json(), record)

@@ -17,15 +17,12 @@ from pydantic import (
 )
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import nearest, parse
+from hpcgeo.tables import brief, nearest, parse
 
 #: Marks a knob that may differ when a run is resumed: it changes how fast, not what, is computed.
 FREE: Any = {"free_on_resume": True}
 
 SYNTHETIC = "synthetic"
-
-#: Characters of a value that a message repeats.
-LONGEST = 200
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -350,8 +347,8 @@ def _text(recipe: str) -> str:
     known = recipes()
     if recipe not in known:
         raise InputError(
-            f"unknown recipe {recipe!r}{nearest(recipe, known)}; give a YAML file (*.yaml) or one "
-            f"of: {', '.join(known)}"
+            f"unknown recipe {brief(recipe)}{nearest(recipe, known)}; give a YAML file (*.yaml) or "
+            f"one of: {', '.join(known)}"
         )
     return known[recipe]
 
@@ -359,21 +356,23 @@ def _text(recipe: str) -> str:
 def _parse(text: str, recipe: str) -> dict[str, Any]:
     values = parse(text, f"recipe {recipe}")
     if not isinstance(values, dict):
-        raise InputError(f"recipe {recipe}: expected a mapping of knobs, found {_brief(values)}")
+        raise InputError(f"recipe {recipe}: expected a mapping of knobs, found {brief(values)}")
     return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"override {override!r}: write it as key=value, e.g. train.steps=20")
-    value = parse(text, f"override {_brief(override)}")
+        raise InputError(f"override {brief(override)}: write it as key=value, e.g. train.steps=20")
+    value = parse(text, f"override {brief(override)}")
     *parents, last = key.split(".")
     place = values
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise InputError(f"override {override!r}: {parent!r} is a value, not a group of knobs")
+            raise InputError(
+                f"override {brief(override)}: {brief(parent)} is a value, not a group of knobs"
+            )
     place[last] = value
 
 
@@ -386,22 +385,16 @@ def _explain(error: ValidationError, recipe: str) -> list[str]:
             known = _keys(parents)
             where = f"in {'.'.join(parents)!r}" if parents else "at the top"
             lines.append(
-                f"{recipe}: unknown knob {key!r}{nearest(last, known)}; "
+                f"{recipe}: unknown knob {brief(key)}{nearest(last, known)}; "
                 f"known {where}: {', '.join(known)}"
             )
         elif detail["type"] == "missing":
             lines.append(f"{recipe}: {key} is missing; set it in the recipe or as {key}=VALUE")
         else:
             rule = detail["msg"].removeprefix("Value error, ")
-            value = f" = {_brief(detail['input'])}" if key else ""
+            value = f" = {brief(detail['input'])}" if key else ""
             lines.append(f"{recipe}: {key}{value}: {rule}")
     return lines
-
-
-def _brief(value: Any) -> str:
-    """Return a value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _keys(parents: Sequence[str]) -> list[str]:

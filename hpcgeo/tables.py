@@ -14,6 +14,9 @@ from hpcgeo.errors import InputError
 
 Row = TypeVar("Row")
 
+#: Characters of a value that a message repeats.
+LONGEST = 200
+
 
 def read(name: str) -> Any:
     """Return the parsed YAML of ``hpcgeo/facts/<name>.yaml``; `name` may hold a folder."""
@@ -75,6 +78,12 @@ def parse(text: str, name: str) -> Any:
             loader.dispose()
 
 
+def brief(value: Any) -> str:
+    """Return a value as a message shows it: what is long is cut."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known name closest to `name`, or nothing."""
     found = get_close_matches(name, list(known), n=1)
@@ -94,6 +103,6 @@ def find(table: Mapping[str, Row], name: str, what: str) -> Row:
     """
     if name not in table:
         raise InputError(
-            f"unknown {what} {name!r}{nearest(name, table)}; known: {', '.join(table)}"
+            f"unknown {what} {brief(name)}{nearest(name, table)}; known: {', '.join(table)}"
         )
     return table[name]

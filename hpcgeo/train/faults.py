@@ -103,7 +103,8 @@ def agree(run: RunConfig, dataset: Dataset, host: str, device: torch.device) -> 
 def _facts(run: RunConfig, dataset: Dataset) -> dict[str, str]:
     """Return by name all that ranks must have in common."""
     found = {f"version of {name}": number for name, number in versions().items()}
-    found |= dict(_knobs(run.model_dump(mode="json")))
+    # Where the run lives is decided by rank 0 alone.
+    found |= dict(_knobs(run.model_dump(mode="json", exclude={"run"})))
     code = hashlib.sha256()
     root = Path(hpcgeo.__file__).parent
     for path in sorted(root.rglob("*.py")):

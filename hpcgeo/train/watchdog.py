@@ -159,6 +159,8 @@ class Watchdog:
                 self._store.set("verdict", "")
             while True:
                 number += 1
+                if self._was_stopped():
+                    stuck = {}
                 leaving = self._leaving.is_set()
                 self._beat(number)
                 if leaving:
@@ -169,11 +171,10 @@ class Watchdog:
                 if not complete:
                     found = dict(zip(there, beats, strict=True))
                     beats = [found.get(key, b"") for key in keys]
-                before, now = self._answered, time.monotonic()
-                self._answered = now
-                if now - before > self.patience_s / 2:
-                    stuck = {}  # this process was stopped itself: look anew
-                    before = now
+                before = self._answered
+                if self._was_stopped():
+                    stuck, before = {}, self._answered
+                now = self._answered = time.monotonic()
                 pairs = zip(others, last, beats, strict=True)
                 same = [rank for rank, old, new in pairs if old == new]
                 stuck = {rank: stuck.get(rank, before) for rank in same}
@@ -187,6 +188,14 @@ class Watchdog:
         except dist.DistError:
             if not self._leaving.wait(2 * self.period_s):  # collectives on GPUs notice nothing
                 self._end(f"rank 0 on {self._root} has ended: look for its line", stacks=False)
+
+    def _was_stopped(self) -> bool:
+        """Return whether this process was stopped itself; if so, all times count from now."""
+        now = time.monotonic()
+        if now - self._answered <= self.patience_s / 2:
+            return False
+        self._answered = self._since = now
+        return True
 
     def _beat(self, number: int) -> None:
         age_s = time.monotonic() - self._since

@@ -165,7 +165,7 @@ def test_an_older_report_is_replaced_whole(tmp_path, records, monkeypatch, make)
         (b'{"a": 1}\n', "not a record"),
         (b"[]\n", "not a record"),
         (b"strategy,images\n", "not JSON"),
-        (b"\x89PNG\r\n\xff\xfe", "not text"),
+        (b"\x89PNG\r\n\xff\xfe", "not JSON"),
     ],
 )
 def test_foreign_input_is_one_line(tmp_path, capsys, content, message):

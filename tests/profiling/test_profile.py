@@ -40,7 +40,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Re
     done = hpcgeo("sweep", file, "--records", records)
     assert done.returncode == 3, done.stderr
     assert "2 measured, 2 failed" in done.stdout
-    assert "group_size 3 does not divide the world of 2 ranks" in done.stderr
+    assert "group_size 3 does not divide 2 data-parallel ranks" in done.stderr
     return file, records, read([records])
 
 
