@@ -24,10 +24,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hpcgeo.config import Checkpoint, Objective, Optim
+from hpcgeo.config import Checkpoint, Objective, Optim, Parallel
+from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.native import NativeEngine
-from hpcgeo.parallel.topology import Topology
+from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.zoo import architecture
@@ -52,16 +53,18 @@ def main() -> None:
 def measure(rank: int, ranks: int, folder: Path, model: str, rounds: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
-    chosen = strategy("FULL_SHARD")
+    chosen, parallel = strategy("FULL_SHARD"), Parallel(strategy="FULL_SHARD")
+    layout = chosen.layout(ranks, dict(parallel))
     with torch.device("meta"):
         objective = MAE(architecture(model), 3, Objective())
     engine = NativeEngine(
         objective,
-        Topology(rank, ranks, torch.device("cpu"), chosen, ranks),
+        lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout),
+        parallel=parallel,
         optim=Optim(),
         dtype=torch.float32,
         accumulate=1,
-        seed=0,
+        initial=partial(draw, seed=0),
     )
     patches = architecture(model).num_patches((CHIP, CHIP))
     inputs = {"images": torch.randn(1, 3, CHIP, CHIP), "noise": torch.rand(1, patches)}
