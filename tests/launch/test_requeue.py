@@ -107,7 +107,7 @@ def test_a_failure_is_not_requeued(slurm: Slurm, stand_in: dict[str, str]) -> No
     job = slurm.submit(JOB, env=stand_in | {"PLAN": "fail"})
     assert slurm.wait(job)[0] == "FAILED"
     assert slurm.show(job)["Restarts"] == "0"
-    assert not list(slurm.folder.glob(".requeue-*"))
+    assert not (slurm.folder / f".requeue-{job}").exists()
 
 
 def test_a_cancelled_job_stays_cancelled(slurm: Slurm, stand_in: dict[str, str]) -> None:
