@@ -1,20 +1,14 @@
 """Records become a pandas frame, one row each; what was not recorded stays missing, never zero."""
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from hpcgeo.errors import InputError
-from hpcgeo.records import Record, read
-
-#: A record is noisy where (p90 - p10) / median of its step time exceeds this.
-NOISY = 0.25
-
-MISSING = "not recorded"
+from hpcgeo.records import MISSING, Record, read
 
 #: Columns that must agree between two points of one comparison.
 CONTEXT = (
@@ -26,35 +20,11 @@ CONTEXT = (
     "bands",
     "chip",
     "dtype",
+    "recompute",
     "data",
+    "communication",
     "torch",
     "knobs",
-)
-
-#: Knobs of the resolved configuration that do not make two points unlike: what a column of the
-#: record states already, what a scaling study varies, and what changes no work inside a step.
-NEUTRAL = (
-    "run.",
-    "seed",
-    "model.name",
-    "data.path",
-    "data.chip",
-    "objective.name",
-    "parallel.strategy",
-    "parallel.group_size",
-    "optim.base_lr",
-    "optim.min_lr",
-    "optim.warmup_steps",
-    "optim.betas",
-    "optim.weight_decay",
-    "train.steps",
-    "train.micro_batch",
-    "train.accumulate",
-    "train.dtype",
-    "train.log_every",
-    "train.reconstruct_every",
-    "checkpoint.",
-    "launch.",
 )
 
 
@@ -82,27 +52,6 @@ def load(paths: Iterable[Path]) -> tuple[list[Record], int]:
 def frame(records: Sequence[Record]) -> pd.DataFrame:
     """Return one row per record, in the order given; columns carry their units in their names."""
     return pd.DataFrame([_row(record) for record in records])
-
-
-def knobs(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the dotted knobs of a resolved configuration that make two points unlike."""
-    if config is None:
-        return {}
-    return {
-        key: value
-        for key, value in sorted(_flat(config).items())
-        if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in NEUTRAL)
-    }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _check(record: Record, path: Path) -> None:
@@ -138,17 +87,7 @@ def _row(record: Record) -> dict[str, Any]:
     if images_per_s is None and step is not None:
         images_per_s = record.global_batch / step.median
     return {
-        "kind": record.kind,
-        "machine": record.machine,
-        "device": record.device,
-        "model": record.model,
-        "objective": record.objective,
-        "bands": MISSING if record.bands is None else str(record.bands),
-        "chip": f"{record.chip[0]} x {record.chip[1]}",
-        "dtype": record.dtype,
-        "data": record.data,
-        "torch": record.versions.get("torch", MISSING),
-        "knobs": MISSING if record.config is None else json.dumps(knobs(record.config)),
+        **record.key,
         "status": record.status,
         "error": record.error,
         "hosts": ", ".join(sorted(set(record.hosts))) or MISSING,
@@ -166,7 +105,7 @@ def _row(record: Record) -> dict[str, Any]:
         "step_s": _number(step.median if step else None),
         "step_p10_s": _number(step.p10 if step else None),
         "step_p90_s": _number(step.p90 if step else None),
-        "noisy": step is not None and step.relative > NOISY,
+        "noisy": record.noisy,
         "data_wait_s": _number(record.data_wait_s),
         "comm_s": _number(record.comm_s),
         "peak_memory_bytes": _number(record.peak_memory_bytes),

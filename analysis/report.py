@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
-from hpcgeo.records import Record
+from hpcgeo.records import MISSING, NOISY, Record
 from hpcgeo_analysis import findings, plots, tables
-from hpcgeo_analysis.load import CONTEXT, MISSING, NOISY, frame, load
+from hpcgeo_analysis.load import CONTEXT, frame, load
 from hpcgeo_analysis.plots import Look, Plot
 from hpcgeo_analysis.runs import Run, load_run
 from hpcgeo_analysis.scaling import Comparison, compare, differing, points, setting

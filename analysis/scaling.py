@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from hpcgeo_analysis.load import CONTEXT, MISSING, NOISY
+from hpcgeo.records import MISSING, NOISY
+from hpcgeo_analysis.load import CONTEXT
 
 Mode = Literal["weak", "strong"]
 

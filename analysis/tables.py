@@ -7,9 +7,8 @@ from functools import cached_property
 
 import pandas as pd
 
-from hpcgeo.records import Record
+from hpcgeo.records import MISSING, Record
 from hpcgeo_analysis.findings import memory_sources
-from hpcgeo_analysis.load import MISSING
 from hpcgeo_analysis.scaling import Comparison, Point, Scaled
 from hpcgeo_analysis.words import (
     NOT_MEASURED,

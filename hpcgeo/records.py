@@ -1,13 +1,15 @@
 """The profile record: one JSON line that says what was measured, of what, where and how.
 
-A file of records is JSON lines; records are appended, never changed. Two kinds are never mixed:
-``measured`` (this code, from a clock) and ``published`` (read from a paper).
+A file of records is JSON lines; records are appended, never changed. Three kinds are never mixed:
+``measured`` (this code, from a clock), ``published`` (read from a paper) and ``predicted`` (by
+arithmetic). Two records may stand on one axis where their `key` agrees.
 """
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,11 +19,47 @@ from hpcgeo.errors import InputError
 #: What counts something: no file makes it larger than an integer of the machine.
 Count = Annotated[int, Field(lt=2**63)]
 
+MISSING = "not recorded"
 
-class Spread(BaseModel):
-    """Median and spread of a list of measurements, with the measurements themselves."""
+#: A record is noisy where (p90 - p10) / median of its step time exceeds this.
+NOISY = 0.25
+
+#: Knobs of the resolved configuration that do not make two points unlike: what a field of the
+#: record states already, what a scaling study varies, and what changes no work inside a step.
+NEUTRAL = (
+    "run.",
+    "seed",
+    "model.name",
+    "data.path",
+    "data.chip",
+    "objective.name",
+    "parallel.strategy",
+    "parallel.group_size",
+    "parallel.recompute",
+    "optim.base_lr",
+    "optim.min_lr",
+    "optim.warmup_steps",
+    "optim.betas",
+    "optim.weight_decay",
+    "train.steps",
+    "train.micro_batch",
+    "train.accumulate",
+    "train.dtype",
+    "train.log_every",
+    "train.reconstruct_every",
+    "checkpoint.",
+    "launch.",
+)
+
+
+class Part(BaseModel):
+    """A strict, immutable piece of a record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Spread(Part):
+    """Median and spread of a list of measurements, with the measurements themselves."""
 
     median: float
     p10: float
@@ -40,14 +78,106 @@ class Spread(BaseModel):
         return (self.p90 - self.p10) / self.median
 
 
-class Record(BaseModel):
+class Phases(Part):
+    """Seconds of a step by phase: of the mean rank, median of the measured steps."""
+
+    data_wait_s: float = Field(description="the next batch was not there yet")
+    host_to_device_s: float = Field(description="batch to the device, views of it, noise of masks")
+    forward_s: float
+    backward_s: float = Field(description="with the collectives it waits for")
+    optimizer_s: float = Field(description="norm of the gradient, clipping and update")
+    other_s: float = Field(description="the rest of the step")
+
+
+class Activity(Part):
+    """What a device did in a traced step, in seconds, mean of ranks; all but `comm_s` sum to it."""
+
+    step_s: float
+    compute_s: float = Field(description="at least one operator or kernel runs")
+    exposed_comm_s: float = Field(description="a collective runs, and no compute")
+    data_wait_s: float
+    host_to_device_s: float = Field(description="copies with nothing beside them")
+    idle_s: float = Field(description="nothing runs: the host prepares work (launch-bound)")
+    comm_s: float = Field(description="a collective runs, compute beside it or not")
+
+
+class Traffic(Part):
+    """The collectives of a step of one kind, over one kind of group, with messages of one size."""
+
+    collective: str = Field(description="all_reduce, all_gather, reduce_scatter, broadcast, ...")
+    group: str = Field(description="axis of the mesh, e.g. dp_shard, or world")
+    ranks: Count = Field(description="in the group")
+    message_bytes: Count = Field(
+        description="of a call: the whole tensor, that is what all_gather puts out and "
+        "reduce_scatter takes in"
+    )
+    calls: float = Field(description="per step")
+    seconds: float = Field(description="per step, from call to completion, mean of ranks")
+    transfer_s: float | None = Field(
+        None, description="of a call on the rank that came last, so without waiting for others"
+    )
+    algorithm_bytes_per_s: float | None = Field(None, description="message_bytes / transfer_s")
+    bus_bytes_per_s: float | None = Field(
+        None, description="the same times 2 (n - 1) / n for all_reduce, (n - 1) / n for the others"
+    )
+
+
+class Wait(Part):
+    """How long ranks waited for others before collectives, in seconds per step."""
+
+    seconds: list[float] = Field(description="by rank; a straggler waits least")
+    straggler: Count | None = Field(None, description="rank that the others wait for, if any")
+    host: str | None = Field(None, description="of the straggler")
+    late_s: float | None = Field(
+        None, description="how much longer the median of the others waits than the straggler"
+    )
+
+
+class Memory(Part):
+    """Bytes by cause on the rank that holds most, at its peak; what is not known is None."""
+
+    parameters_bytes: Count | None = None
+    gradients_bytes: Count | None = None
+    optimizer_bytes: Count | None = None
+    gathered_bytes: Count | None = Field(None, description="units gathered from their shards")
+    activations_bytes: Count | None = None
+    other_bytes: Count | None = Field(None, description="buffers, temporaries, what has no name")
+    peak_allocated_bytes: Count | None = Field(None, description="tensors at their peak")
+    peak_active_bytes: Count | None = Field(None, description="with what the allocator rounds up")
+    peak_reserved_bytes: Count | None = Field(None, description="taken from the device")
+    peak_resident_bytes: Count | None = Field(None, description="of the process, on the host")
+    limit_bytes: Count | None = Field(None, description="that a rank may have")
+
+
+class Energy(Part):
+    """Energy of the measured steps, and its carbon."""
+
+    source: str = Field(description="nvml, amdsmi, rocm-smi, rapl or slurm")
+    covers: str = Field(description="what the counter sees, e.g. '4 GPUs of each of 2 nodes'")
+    joules: float = Field(description="of all nodes, during the measured steps")
+    images: Count = Field(description="trained on in that time")
+    grid_g_per_kwh: float | None = Field(None, description="grams of CO2 per kWh of the grid")
+    grid_source: str | None = None
+
+    @property
+    def joules_per_image(self) -> float:
+        return self.joules / self.images
+
+
+class CrossCheck(Part):
+    """The same figures by two paths in the same steps: bookkeeping, and the trace as a file."""
+
+    step_s: tuple[float, float]
+    comm_s: tuple[float, float]
+    calls: tuple[float, float] = Field(description="collectives per step")
+
+
+class Record(Part):
     """One point of a scaling study. A field that was not measured is None, never zero."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
-    kind: Literal["measured", "published"]
-    status: Literal["ok", "failed"] = "ok"
+    schema_version: Literal[1, 2] = Field(2, description="2 adds fields to 1")
+    kind: Literal["measured", "published", "predicted"]
+    status: Literal["ok", "failed", "out_of_memory"] = "ok"
     error: str | None = Field(None, description="why the point failed, in one line")
 
     machine: str
@@ -68,20 +198,40 @@ class Record(BaseModel):
     accumulate: Count
     global_batch: Count
     data: str = Field(description="'synthetic' or 'shards'")
+    recompute: str = Field(MISSING, description="none, full, selective, or every k-th block")
+    communication: Literal["on", "off"] = Field("on", description="off: collectives do nothing")
 
     warmup_steps: Count | None = Field(None, description="steps discarded before measuring")
+    stable: bool | None = Field(None, description="whether steps had stopped getting faster")
     images_per_s: float | None = Field(None, description="all ranks; global_batch / median step")
     step_s: Spread | None = Field(None, description="seconds per step, slowest rank")
     data_wait_s: float | None = Field(None, description="median wait for data per step")
     comm_s: float | None = Field(None, description="seconds per step in which a collective runs")
+    phases: Phases | None = None
+    activity: Activity | None = None
+    traffic: list[Traffic] = []
+    wait: Wait | None = None
+    cross_check: CrossCheck | None = None
     peak_memory_bytes: Count | None = Field(None, description="worst rank")
     memory_source: str | None = Field(None, description="'reserved' (device) or 'resident' (host)")
+    memory: Memory | None = None
+    predicted_memory: Memory | None = Field(None, description="by `hpcgeo.plan`, in closed form")
     model_flops: float | None = Field(None, description="forward + backward per step, all ranks")
+    counted_flops: float | None = Field(
+        None, description="of a step as executed, recompute included, all ranks, by counting"
+    )
     peak_flops_per_s: float | None = Field(None, description="of one device, at this dtype")
     peak_source: str | None = Field(None, description="'measured' or 'tabled'")
     mfu: float | None = None
+    hfu: float | None = Field(None, description="as mfu, of the executed FLOPs")
+    product_flops_per_s: float | None = Field(
+        None, description="of one device: a matrix product in the same run, all ranks at once"
+    )
+    energy: Energy | None = None
 
     versions: dict[str, str] = {}
+    driver: str | None = None
+    environment: dict[str, str] = Field({}, description="variables that change speed")
     commit: str | None = None
     dirty: bool | None = None
     command: str | None = None
@@ -94,8 +244,89 @@ class Record(BaseModel):
         """The strategy with its group size, e.g. ``HYBRID_SHARD(2)``."""
         return f"{self.strategy}({self.group_size})" if self.group_size else self.strategy
 
+    @property
+    def key(self) -> dict[str, str]:
+        """What must agree between two points on one axis, beside micro-batch or global batch."""
+        return {
+            "kind": self.kind,
+            "machine": self.machine,
+            "device": self.device,
+            "model": self.model,
+            "objective": self.objective,
+            "bands": MISSING if self.bands is None else str(self.bands),
+            "chip": f"{self.chip[0]} x {self.chip[1]}",
+            "dtype": self.dtype,
+            "recompute": self.recompute,
+            "data": self.data,
+            "communication": self.communication,
+            "torch": self.versions.get("torch", MISSING),
+            "knobs": MISSING if self.config is None else json.dumps(knobs(self.config)),
+        }
 
-def append(path: Path, record: Record) -> None:
+    @property
+    def noisy(self) -> bool:
+        """Whether the step times spread too far to be trusted."""
+        return self.step_s is not None and self.step_s.relative > NOISY
+
+
+class Transfer(Part):
+    """One point of the curve of a collective."""
+
+    collective: Literal["all_reduce", "all_gather", "reduce_scatter"]
+    group: Literal["pair", "node", "all"]
+    ranks: Count
+    nodes: Count
+    message_bytes: Count = Field(description="as in `Traffic`")
+    seconds: Spread = Field(description="of a call, slowest rank")
+    algorithm_bytes_per_s: float
+    bus_bytes_per_s: float
+
+
+class Links(Part):
+    """What `hpcgeo-profile collectives` measured: one JSON line in a file ``links*.jsonl``."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["measured", "published"]
+    machine: str
+    device: str
+    hosts: list[str] = []
+    nodes: Count
+    world_size: Count
+    backend: str = Field(description="gloo, nccl")
+    transfers: list[Transfer]
+    versions: dict[str, str] = {}
+    driver: str | None = None
+    environment: dict[str, str] = {}
+    commit: str | None = None
+    dirty: bool | None = None
+    command: str | None = None
+    created: str = Field(description="UTC, ISO 8601")
+    source: str | None = None
+
+
+Line = TypeVar("Line", Record, Links)
+
+
+def knobs(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the dotted knobs of a resolved configuration that make two points unlike."""
+    return {
+        key: value
+        for key, value in sorted(_flat(config or {}).items())
+        if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in NEUTRAL)
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def append(path: Path, record: Record | Links) -> None:
     """Append one line to a file of records, in one write; a line torn before it stays alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
@@ -107,41 +338,54 @@ def append(path: Path, record: Record) -> None:
 
 
 def read(paths: Iterable[Path]) -> list[Record]:
-    """Return all records of files and folders (searched for ``*.jsonl`` and ``record.json``).
+    """Return all records of files and folders (searched for ``records*.jsonl``, ``record.json``).
 
     Raises:
         InputError: nothing there, or a line that is not a record; the message names file and line.
     """
-    found: list[Record] = []
+    return _read(Record, paths, ("record.json", "records*.jsonl"))
+
+
+def read_links(paths: Iterable[Path]) -> list[Links]:
+    """Return what was measured of collectives in files and folders (``links*.jsonl``).
+
+    Raises:
+        InputError: as `read`.
+    """
+    return _read(Links, paths, ("links*.jsonl",))
+
+
+def _read(kind: type[Line], paths: Iterable[Path], patterns: Sequence[str]) -> list[Line]:
+    found: list[Line] = []
     for path in paths:
         if path.is_dir():
-            files = sorted([*path.rglob("record.json"), *path.rglob("records*.jsonl")])
+            files = [file for pattern in patterns for file in sorted(path.rglob(pattern))]
             if not files:
-                raise InputError(f"{path}: no record.json or records*.jsonl below this folder")
+                raise InputError(f"{path}: no {' or '.join(patterns)} below this folder")
         elif path.is_file():
             files = [path]
         else:
             raise InputError(f"{path}: no such file or folder of records")
         for file in files:
-            found += _read_file(file)
+            found += _read_file(kind, file)
     return found
 
 
-def _read_file(path: Path) -> list[Record]:
+def _read_file(kind: type[Line], path: Path) -> list[Line]:
     records = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    records.append(_record(line, f"{path}:{number}"))
+                    records.append(_parsed(kind, line, f"{path}:{number}"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     return records
 
 
-def _record(line: bytes, place: str) -> Record:
+def _parsed(kind: type[Line], line: bytes, place: str) -> Line:
     try:
-        return Record.model_validate_json(line)
+        return kind.model_validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":

@@ -54,6 +54,7 @@ def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
         "strategy": run.parallel.strategy,
         "group_size": run.parallel.group_size,
         "dtype": run.train.dtype,
+        "recompute": str(run.parallel.recompute),
         "micro_batch": run.train.micro_batch,
         "accumulate": run.train.accumulate,
         "global_batch": run.train.micro_batch * run.train.accumulate * layout.data_parallel,

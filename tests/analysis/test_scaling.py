@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpcgeo.records import Record
+from hpcgeo.records import Record, knobs
 from hpcgeo_analysis import findings
-from hpcgeo_analysis.load import frame, knobs
+from hpcgeo_analysis.load import frame
 from hpcgeo_analysis.report import render
 from hpcgeo_analysis.scaling import Comparison, compare, points
 
