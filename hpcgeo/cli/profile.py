@@ -1,5 +1,6 @@
 """`hpcgeo profile` (and `hpcgeo-profile`): measure a recipe, or a grid of them."""
 
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,20 @@ app = typer.Typer(
 Records = Annotated[Path, typer.Option(help="File of records to append to (JSON lines).")]
 
 
+class Reading(str, Enum):
+    """Where the batches of a profile run come from."""
+
+    real = "real"
+    synthetic = "synthetic"
+
+
+class Switch(str, Enum):
+    """On or off."""
+
+    on = "on"
+    off = "off"
+
+
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="A name of `hpcgeo list recipes`, or a YAML file.")],
@@ -21,7 +36,25 @@ def run(
         list[str] | None, typer.Argument(help="Knobs to change: key=value, dotted.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Measured steps.", min=1)] = 20,
-    warmup: Annotated[int, typer.Option(help="Steps discarded before them.", min=1)] = 5,
+    warmup: Annotated[
+        int,
+        typer.Option(help="Steps discarded before them, and more while they get faster.", min=1),
+    ] = 5,
+    data: Annotated[
+        Reading,
+        typer.Option(help="real: read; synthetic: train on the first batches, held in memory."),
+    ] = Reading.real,
+    communication: Annotated[
+        Switch,
+        typer.Option(help="off: collectives do nothing; what a step costs without them."),
+    ] = Switch.on,
+    product: Annotated[
+        bool, typer.Option("--product", help="Measure a matrix product on the device too.")
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the trace of every rank, for ui.perfetto.dev."),
+    ] = None,
     records: Records = Path("records.jsonl"),
 ) -> None:
     """Measure one recipe and append one record.
@@ -31,13 +64,22 @@ def run(
         hpcgeo-profile run mae_vit_tiny --steps 20
 
         mpirun -n 4 hpcgeo-profile run mae_vit_tiny parallel.strategy=FULL_SHARD
+
+    The same with --communication off, and with --data synthetic, says how much of a step is
+    communication that hurts, and how much is reading; the report puts them side by side.
     """
     # torch is imported from here on: help is instant.
     ranked = import_module("hpcgeo.cli.ranks").ranked
-    profile_run = import_module("hpcgeo.profiling.profiler").profile_run
-    ranked(
-        lambda: profile_run(recipe, overrides or [], steps=steps, warmup=warmup, records=records)
+    profiler = import_module("hpcgeo.profiling.profiler")
+    options = profiler.Options(
+        steps=steps,
+        warmup=warmup,
+        communication=communication is Switch.on,
+        reading=data is Reading.real,
+        product=product,
+        traces=trace,
     )
+    ranked(lambda: profiler.profile_run(recipe, overrides or [], options, records))
 
 
 @app.command()

@@ -24,6 +24,7 @@ from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.segment import Segment
 from hpcgeo.parallel.spread import fill, rewrite, warn
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.phases import phase
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or it looks for others, and says so
@@ -114,9 +115,10 @@ class DeepSpeedEngine:
         with self._patches():
             for number, inputs in enumerate(micro_batches, 1):
                 self.engine.set_gradient_accumulation_boundary(number == self.accumulate)
-                with self._autocast():
+                with phase("forward"), self._autocast():
                     scalars = self.engine(**inputs)
-                self.engine.backward(scalars["loss"])  # divides by `accumulate`
+                with phase("backward"):
+                    self.engine.backward(scalars["loss"])  # divides by `accumulate`
                 for name, value in scalars.items():
                     mean = value.detach() / self.accumulate
                     totals[name] = totals[name] + mean if name in totals else mean
@@ -124,6 +126,10 @@ class DeepSpeedEngine:
 
     def step(self, lr: float) -> Tensor:
         """Update the parameters; a norm that is not finite skips it (ZeRO > 0 reports infinity)."""
+        with phase("optimizer"):
+            return self._step(lr)
+
+    def _step(self, lr: float) -> Tensor:
         for group in self.adam.param_groups:
             group["lr"] = lr
         if self.stage:

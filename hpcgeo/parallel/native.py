@@ -27,6 +27,7 @@ from hpcgeo.config import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.spread import local, spread
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.phases import phase
 
 #: Optimizer state by parameter, not by group: groups differ between strategies.
 BY_PARAMETER = StateDictOptions(flatten_optimizer_state_dict=True)
@@ -61,15 +62,20 @@ class NativeEngine:
         totals: dict[str, Tensor] = {}
         for number, inputs in enumerate(micro_batches, 1):
             with self._reduce_gradients(number == self.accumulate):
-                with self._autocast():
+                with phase("forward"), self._autocast():
                     scalars = self.model(**inputs)
-                (scalars["loss"] / self.accumulate).backward()
+                with phase("backward"):
+                    (scalars["loss"] / self.accumulate).backward()
             for name, value in scalars.items():
                 mean = value.detach() / self.accumulate
                 totals[name] = totals[name] + mean if name in totals else mean
         return totals
 
     def step(self, lr: float) -> Tensor:
+        with phase("optimizer"):
+            return self._step(lr)
+
+    def _step(self, lr: float) -> Tensor:
         norm = self._norm()
         if norm.isfinite():
             if self.clip is not None:

@@ -1,89 +1,308 @@
-"""A profile run: the training loop under a meter that also sees collectives and the peak.
+"""A profile run: the training loop under a meter that sees phases, collectives and the trace.
 
-Order of the steps: warm-up (discarded), measured, traced. The traced ones run under
-torch.profiler, which slows them down: they say where time goes and are no part of the step time.
+Order of the steps: warm-up (discarded, until steps stop getting faster), measured, traced. Phases
+and collectives are noted in the measured steps themselves. The traced steps run under
+torch.profiler, which slows them down: they say what a device does and are no part of the step time.
 """
 
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
-from hpcgeo.records import Record, append
+from hpcgeo.parallel.topology import Topology
+from hpcgeo.phases import PHASES, watched
+from hpcgeo.profiling import communication, trace
+from hpcgeo.profiling.communication import Bookkeeping, Calls
+from hpcgeo.records import Activity, CrossCheck, Phases, Record, append
+from hpcgeo.strategies import strategy
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.pretrain import pretrain
 
 Item = TypeVar("Item")
 
 TRACED_STEPS = 3
-PRODUCT = 1536  # side of the square matrices of the measured peak
+
+#: Warm-up ends where the median of as many steps is no longer below that of those before, by this
+#: part, and after so many steps more than were asked for in any case.
+WINDOW, FASTER, LONGEST = 5, 0.05, 50
+
+#: Side of the square matrices whose product is measured, on a host and on a device.
+PRODUCT = {"cpu": 1536, "cuda": 8192}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a profile run measures beside its recipe.
+
+    Attributes:
+        steps: measured steps.
+        warmup: steps discarded before them, at least.
+        communication: False: collectives do nothing in a step.
+        reading: False: every step trains on the first batches, held in memory.
+        product: measure a matrix product on a device too; on a host it always is.
+        traces: folder for the trace of every rank.
+    """
+
+    steps: int = 20
+    warmup: int = 5
+    communication: bool = True
+    reading: bool = True
+    product: bool = False
+    traces: Path | None = None
+
+
+class Clock:
+    """Seconds of this rank's phases; on a device those of its stream, without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.naming = False  #: phases stand in the trace
+        self._marks: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        with record_function(trace.OURS + name) if self.naming else nullcontext():
+            begin = self._now()
+            try:
+                yield
+            finally:
+                self._marks.append((name, begin, self._now()))
+
+    def take(self) -> list[float]:
+        """Return the seconds of each phase since the last call; the device is synchronised."""
+        seconds = dict.fromkeys(PHASES, 0.0)
+        for name, begin, end in self._marks:
+            spent = end - begin if self.device.type == "cpu" else begin.elapsed_time(end) * 1e-3
+            seconds[name] += spent
+        self._marks.clear()
+        return list(seconds.values())
+
+    def _now(self) -> Any:
+        if self.device.type == "cpu":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
 
 
 class Profiler(Meter):
-    """A meter that traces the last steps and measures the peak of a matrix product."""
+    """A meter that watches phases and collectives, and traces the last steps."""
 
     def __init__(
-        self, *arguments: Any, warmup_steps: int, dtype: torch.dtype, **named: Any
+        self,
+        folder: Path,
+        topology: Topology,
+        *arguments: Any,
+        options: Options,
+        dtype: torch.dtype,
+        **named: Any,
     ) -> None:
-        super().__init__(*arguments, **named)
-        self.warmup_steps = warmup_steps
+        super().__init__(folder, topology, *arguments, **named)
+        self.options = options
         self.dtype = dtype
-        self._comm_s: list[float] = []
+        self.warmup_steps = 0
+        self.stable: bool | None = None  #: None: still warming up
+        self._clock = Clock(topology.device)
+        self._book = Bookkeeping(topology.device, communication=options.communication)
+        self._watching = watched(self._clock)
+        self._standing = self._book.installed()
+        self._held: list[Any] = []
+        self._trace: Any = None
+        self._traced_s: list[float] = []
+        self._own: list[list[float]] = []  #: phases and the step, of this rank
+        self._calls: list[Calls] = []
+
+    def __enter__(self) -> "Profiler":
+        self._standing.__enter__()
+        self._watching.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._watching.__exit__(*raised)
+        self._standing.__exit__(*raised)
+        super().__exit__(*raised)
+
+    def waiting(self, batches: Iterator[Item], count: int) -> Iterator[Item]:
+        if self.options.reading:
+            yield from super().waiting(batches, count)
+            return
+        if not self._held:
+            self._held = list(super().waiting(batches, count))
+        yield from super().waiting(iter(self._held), count)
 
     def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
-        traced = len(self.rows) >= self.steps - TRACED_STEPS
-        if not traced or self.topology.device.type != "cpu":
-            return super().measure(step)
-        with profile(activities=[ProfilerActivity.CPU]) as trace:
+        traced = self._number >= self.options.steps
+        if traced and self._trace is None:
+            self._start_trace()
+        self._clock.take()
+        if len(self.rows) > 3:  # in the first step DeepSpeed compares ranks, and wants true answers
+            self._book.begin()
+        with record_function(trace.STEP) if traced else nullcontext():
             answer, seconds = super().measure(step)
-        self._comm_s.append(_busy(trace, "gloo:"))
+        calls, phases = self._book.end(), self._clock.take()
+        if self._number >= 0:
+            self._calls.append(calls)
+            self._own.append([*phases, seconds])
         return answer, seconds
 
+    def record(self, *arguments: Any, **named: Any) -> bool:
+        stop = super().record(*arguments, **named)
+        if self.stable is None:
+            self._warm_up()
+        done = self._number == self.options.steps + TRACED_STEPS
+        if done:
+            self._trace.stop()
+        return stop or done
+
     def measured(self) -> list[dict[str, Any]]:
-        return self.rows[self.warmup_steps : -TRACED_STEPS]
+        return self.rows[self.warmup_steps :][: self.options.steps]
 
     def extras(self) -> dict[str, Any]:
-        if len(self.rows) < self.steps:
+        if self.stable is None or self._number < self.options.steps + TRACED_STEPS:
             raise InputError(
-                f"stopped after {len(self.rows)} of {self.steps} steps: nothing is recorded; give "
-                f"the run more time"
+                f"stopped after {len(self.rows)} steps, {self.options.steps} were to be measured "
+                f"after warm-up: nothing is recorded; give the run more time"
             )
-        if self.topology.device.type != "cpu":
-            return {}
+        fields: dict[str, Any] = {
+            "stable": self.stable,
+            "communication": "on" if self.options.communication else "off",
+            **self._phases(),
+            **self._activity(),
+            **self._collectives(),
+            **self._product(),
+        }
+        if not self.options.reading:
+            fields["data"] = "synthetic"
+        return fields
+
+    @property
+    def _number(self) -> int:
+        """Steps since the end of warm-up; -1 before."""
+        return -1 if self.stable is None else len(self.rows) - self.warmup_steps
+
+    def _warm_up(self) -> None:
+        times = [row["step_s"] for row in self.rows]
+        over = len(times) >= self.options.warmup + LONGEST
+        if len(times) >= self.options.warmup and (settled(times) or over):
+            self.stable = settled(times)
+            self.warmup_steps = len(times)
+            log.info("warm after %d steps; measuring %d", len(times), self.options.steps)
+            if not self.stable:
+                log.warning("steps are still getting faster after %d", len(times))
+
+    def _start_trace(self) -> None:
+        activities = [ProfilerActivity.CPU]
+        if self.topology.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would say that it starts and stops
+        self._clock.naming = True
+        self._trace = profile(activities=activities)
+        self._trace.start()
+
+    def _phases(self) -> dict[str, Any]:
+        """Return phases, of the mean rank."""
+        own = torch.tensor(self._own[: self.options.steps], dtype=torch.float64)
+        steps = _mean_of_ranks(own, self.topology)
+        seconds = np.median(steps[:, :-1], axis=0)
+        other = float(np.median(steps[:, -1] - steps[:, :-1].sum(axis=1)))
+        named = {f"{name}_s": float(value) for name, value in zip(PHASES, seconds, strict=True)}
+        return {"phases": Phases(step_s=float(np.median(steps[:, -1])), other_s=other, **named)}
+
+    def _activity(self) -> dict[str, Any]:
+        """Return what the device did in the traced steps, and the same figures by two paths."""
+        with tempfile.TemporaryDirectory(prefix="hpcgeo-trace-") as folder:
+            path = Path(folder) / f"rank{self.topology.rank}.json"
+            if self.options.traces:
+                self.options.traces.mkdir(parents=True, exist_ok=True)
+                path = self.options.traces / path.name
+            self._trace.export_chrome_trace(str(path))
+            steps = trace.read(path)
+        calls = self._calls[self.options.steps :]
+        noted = [
+            statistics.fmean(values)
+            for values in (
+                [row[-1] for row in self._own[self.options.steps :]],
+                [made.busy_s for made in calls],
+                [len(made.kinds) for made in calls],
+            )
+        ]
+        read = [steps.total.mean(), steps.comm.mean(), steps.calls.mean()]
+        parts = [value.mean() for value in steps.activity.values()]
+        own = torch.tensor([*noted, *read, *parts], dtype=torch.float64)
+        mean = _mean_of_ranks(own, self.topology).tolist()
+        activity = dict(zip(steps.activity, mean[6:], strict=True))
         return {
-            "comm_s": _mean_of_ranks(statistics.median(self._comm_s)),
-            "peak_flops_per_s": _mean_of_ranks(_product_rate(self.dtype)),
-            "peak_source": "measured",
+            "activity": Activity(
+                step_s=mean[3],
+                comm_s=mean[4],
+                compute_s=activity["compute"],
+                exposed_comm_s=activity["exposed_comm"],
+                host_to_device_s=activity["host_to_device_copy"],
+                data_wait_s=activity["data_wait"],
+                idle_s=activity["idle"],
+            ),
+            "cross_check": CrossCheck(
+                step_s=(mean[0], mean[3]), comm_s=(mean[1], mean[4]), calls=(mean[2], mean[5])
+            ),
         }
 
+    def _collectives(self) -> dict[str, Any]:
+        """Return communication of the measured steps, and who waited for whom."""
+        measured = self._calls[: self.options.steps]
+        busy = torch.tensor([calls.busy_s for calls in measured], dtype=torch.float64)
+        comm_s = float(np.median(_mean_of_ranks(busy, self.topology)))
+        ranks = communication.gathered(measured)
+        if ranks is None or not self.options.communication:
+            return {"comm_s": comm_s if self.options.communication else None}
+        step_s = statistics.median(row["step_s"] for row in self.measured())
+        hosts = [place.host for place in self.topology.places]
+        return {
+            "comm_s": comm_s,
+            "traffic": communication.traffic(ranks),
+            "wait": communication.wait(ranks, hosts, step_s),
+        }
 
-def profile_run(
-    recipe: str, overrides: Sequence[str], *, steps: int, warmup: int, records: Path
-) -> Record:
+    def _product(self) -> dict[str, Any]:
+        """Return the rate of a matrix product; a host, which no table knows, is held against it."""
+        on_host = self.topology.device.type == "cpu"
+        if not (on_host or self.options.product):
+            return {}
+        own = torch.tensor(_product_rate(self.dtype, self.topology.device), dtype=torch.float64)
+        rate = float(_mean_of_ranks(own, self.topology))
+        peak = {"peak_flops_per_s": rate, "peak_source": "measured"} if on_host else {}
+        return {"product_flops_per_s": rate, **peak}
+
+
+def profile_run(recipe: str, overrides: Sequence[str], options: Options, records: Path) -> Record:
     """Measure a recipe and append its record; every rank calls it.
 
     Args:
-        steps: measured steps.
-        warmup: discarded steps before them.
         records: the file of JSON lines.
 
     Raises:
         InputError: the recipe cannot be run like this.
     """
     with tempfile.TemporaryDirectory(prefix="hpcgeo-profile-") as folder:
-        run = configure(recipe, overrides, steps, warmup, Path(folder))
+        run = configure(recipe, overrides, options.steps, options.warmup, Path(folder))
+        _refuse(run, options)
         dtype = getattr(torch, run.train.dtype)
-        record = pretrain(run, partial(Profiler, warmup_steps=warmup, dtype=dtype))
+        record = pretrain(run, partial(Profiler, options=options, dtype=dtype))
     if dist.get_rank() == 0:
         config = {part: knobs for part, knobs in (record.config or {}).items() if part != "run"}
         record = record.model_copy(update={"config": config})
@@ -98,7 +317,7 @@ def configure(
     """Return the configuration of a profile run: no checkpoints, no pictures, no warm-up of lr."""
     fixed = [
         f"run.dir={folder}",
-        f"train.steps={warmup + steps + TRACED_STEPS}",
+        f"train.steps={warmup + LONGEST + steps + TRACED_STEPS}",
         "train.reconstruct_every=null",
         "checkpoint.every=0",
         "optim.warmup_steps=0",
@@ -106,32 +325,49 @@ def configure(
     return load(recipe, [*overrides, *fixed])
 
 
-def _busy(trace: profile, prefix: str) -> float:
-    """Return the seconds in which at least one event whose name has `prefix` ran."""
-    spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in trace.events() or []  # type: ignore[no-untyped-call]
-        if event.name.startswith(prefix)
-    )
-    busy, until = 0.0, float("-inf")
-    for start, end in spans:
-        busy += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return busy * 1e-6  # the trace counts microseconds
+def _refuse(run: RunConfig, options: Options) -> None:
+    chosen = strategy(run.parallel.strategy)
+    if not options.communication and chosen.backend == "deepspeed" and chosen.parameters != "none":
+        raise InputError(
+            f"communication off: {chosen.name} compares its ranks by collectives in every step and "
+            f"would stop; FULL_SHARD shards the same and can be measured without"
+        )
 
 
-def _product_rate(dtype: torch.dtype) -> float:
+def settled(step_s: Sequence[float]) -> bool:
+    """Return whether steps have stopped getting faster.
+
+    The median of the last five (of the later half, where there are fewer than ten) is not more than
+    5 % below that of the five before.
+
+    >>> settled([9.0, 1.0]), settled([9.0, 1.0, 1.02, 1.0]), settled([1.0, 1.0])
+    (False, False, True)
+    """
+    window = min(WINDOW, len(step_s) // 2)
+    if not window:
+        return False
+    last, before = step_s[-window:], step_s[-2 * window : -window]
+    return statistics.median(last) >= (1 - FASTER) * statistics.median(before)
+
+
+def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Return the FLOP/s of the best of several square matrix products on this rank."""
-    a, b = (torch.randn(PRODUCT, PRODUCT).to(dtype) for _ in range(2))
+    side = PRODUCT[device.type]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(6):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         begin = time.perf_counter()
         a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    return 2 * PRODUCT**3 / min(seconds)
+    return 2 * side**3 / min(seconds)
 
 
-def _mean_of_ranks(value: float) -> float:
-    total = torch.tensor(value, dtype=torch.float64)
+def _mean_of_ranks(values: torch.Tensor, topology: Topology) -> Any:
+    """Return the mean over ranks, as an array."""
+    total = values.to(topology.device)
     dist.all_reduce(total)
-    return total.item() / dist.get_world_size()
+    return (total / topology.world_size).cpu().numpy()

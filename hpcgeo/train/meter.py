@@ -21,7 +21,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from hpcgeo.log import bar, log
+from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.phases import phase
 
 Item = TypeVar("Item")
 
@@ -38,6 +40,7 @@ class Meter:
         self,
         folder: Path,
         topology: Topology,
+        engine: Engine,
         *,
         steps: int,
         first_step: int,
@@ -46,6 +49,7 @@ class Meter:
     ) -> None:
         """Open the metrics of a run that has done `first_step` of `steps` steps."""
         self.topology = topology
+        self.engine = engine
         self.steps = steps
         self.global_batch = global_batch
         self.log_every = log_every
@@ -85,7 +89,8 @@ class Meter:
         """Yield `count` batches, and count the time waited for each."""
         for _ in range(count):
             begin = time.perf_counter()
-            batch = next(batches)
+            with phase("data_wait"):
+                batch = next(batches)
             self._waited += time.perf_counter() - begin
             yield batch
 

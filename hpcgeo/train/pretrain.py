@@ -27,6 +27,7 @@ from hpcgeo.parallel.choice import engine_of
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.group import join, on_rank_0
 from hpcgeo.parallel.topology import Topology, lay_out
+from hpcgeo.phases import phase
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
 from hpcgeo.train import divergence, pictures
@@ -92,6 +93,7 @@ def _pretrain(
     meter = meter_of(
         folder,
         parts.topology,
+        parts.engine,
         steps=run.train.steps,
         first_step=first_step,
         global_batch=parts.global_batch,
@@ -101,7 +103,7 @@ def _pretrain(
         step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
     watchdog.at("ending")
     record = _conclude(run, parts, meter, environment, folder, step)
-    if step < run.train.steps:
+    if step < run.train.steps and run.checkpoint.every:
         log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
         if run.launch.requeue and environment.rank == 0:
             request(
@@ -283,10 +285,11 @@ def loader(run: RunConfig, parts: Parts, first_step: int) -> Loader:
 def _inputs(run: RunConfig, parts: Parts, batch: Batch) -> Inputs:
     device = parts.topology.device
     num_patches = architecture(run.model.name).num_patches(run.data.chip)
-    return {
-        "images": parts.views(batch, device),
-        "noise": noise(run.seed, batch.position, num_patches).to(device),
-    }
+    with phase("host_to_device"):
+        return {
+            "images": parts.views(batch, device),
+            "noise": noise(run.seed, batch.position, num_patches).to(device),
+        }
 
 
 def _reconstruct(run: RunConfig, parts: Parts, folder: Path, step: int) -> None:

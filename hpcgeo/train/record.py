@@ -27,17 +27,17 @@ def describe(
         hosts: the host of every rank.
     """
     device = device_name(topology.device, hosts.count(hosts[topology.rank]))
-    return Record(
-        device=device,
-        hosts=sorted(set(hosts)),
-        nodes=len(set(hosts)),
-        parameters=architecture(run.model.name).mae_parameters(bands),
-        bands=bands,
-        data=data,
-        command=command(),
-        **stated(run, topology.world_size),
-        **_measured(run, topology, meter, bands, device),
-    )
+    fields = {
+        "device": device,
+        "hosts": sorted(set(hosts)),
+        "nodes": len(set(hosts)),
+        "parameters": architecture(run.model.name).mae_parameters(bands),
+        "bands": bands,
+        "data": data,
+        "command": command(),
+    }
+    measured = _measured(run, topology, meter, bands, device)
+    return Record(**fields | stated(run, topology.world_size) | measured)
 
 
 def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
@@ -93,6 +93,8 @@ def _measured(
     if peak := fields.get("peak_flops_per_s"):
         available = peak * topology.world_size * step_s.median
         fields["mfu"] = model_flops / available
+        if counted := fields.get("counted_flops"):
+            fields["hfu"] = counted / available
     return fields
 
 
