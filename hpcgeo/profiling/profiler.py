@@ -28,6 +28,7 @@ from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import communication, trace
 from hpcgeo.profiling.communication import Bookkeeping, Calls
+from hpcgeo.profiling.summary import summary
 from hpcgeo.records import Activity, CrossCheck, Phases, Record, append
 from hpcgeo.strategies import strategy
 from hpcgeo.train.meter import Meter
@@ -307,7 +308,7 @@ def profile_run(recipe: str, overrides: Sequence[str], options: Options, records
         config = {part: knobs for part, knobs in (record.config or {}).items() if part != "run"}
         record = record.model_copy(update={"config": config})
         append(records, record)
-        log.info("%s: %.1f images/s, appended to %s", record.layout, record.images_per_s, records)
+        log.info("%s\n  appended to %s", summary(record), records)
     return record
 
 

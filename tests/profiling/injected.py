@@ -1,0 +1,40 @@
+"""`hpcgeo` with a fault in this process: ``python injected.py slow_rank profile run ...``."""
+
+import os
+import sys
+import time
+from typing import Any
+
+from hpcgeo.cli.main import hpcgeo
+from hpcgeo.data import synthetic
+from hpcgeo.train import pretrain
+
+SLEEP_S = 0.05
+
+
+def slow_rank() -> None:
+    """Rank 2 does something else for a while, in every step."""
+    usual = pretrain._inputs
+
+    def inputs(*arguments: Any) -> Any:
+        if os.environ["RANK"] == "2":
+            time.sleep(SLEEP_S)
+        return usual(*arguments)
+
+    pretrain._inputs = inputs
+
+
+def slow_loader() -> None:
+    """Reading takes a while, on every rank."""
+    usual = synthetic.SyntheticDataset.read
+
+    def read(*arguments: Any) -> Any:
+        time.sleep(SLEEP_S)
+        return usual(*arguments)
+
+    synthetic.SyntheticDataset.read = read  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    {"slow_rank": slow_rank, "slow_loader": slow_loader}[sys.argv.pop(1)]()
+    hpcgeo()

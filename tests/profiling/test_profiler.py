@@ -1,0 +1,140 @@
+"""A profile run on real ranks: what it says of a step, and of faults that were put into it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcgeo.profiling.profiler import TRACED_STEPS, settled
+from hpcgeo.records import Record, read
+from hpcgeo.zoo import architecture
+
+SMALL = ["launch.threads=1", "train.micro_batch=4", "data.chip=32", "train.dtype=float32"]
+INJECTED = Path(__file__).parent / "injected.py"
+
+
+def profile(
+    records: Path, ranks: int, strategy: str, *words: object, fault: str | None = None
+) -> Record:
+    """Measure a tiny run on real ranks; return its record."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
+    program = [INJECTED, fault] if fault else ["-m", "hpcgeo"]
+    command = [sys.executable, *launcher, *program, "profile", "run", "mae_vit_tiny", *SMALL]
+    command += [f"parallel.strategy={strategy}", "--steps", 6, "--records", records, *words]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return read([records])[-1]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("profiles") / "records.jsonl"
+
+
+@pytest.fixture(scope="module")
+def sharded(records: Path) -> Record:
+    """FULL_SHARD on 2 ranks, with traces."""
+    return profile(records, 2, "FULL_SHARD", "--trace", records.parent / "traces")
+
+
+def consistent(record: Record) -> None:
+    assert record.step_s is not None and len(record.step_s.values) == 6
+    assert record.warmup_steps and record.warmup_steps >= 5 and record.stable is not None
+    phases, activity, check = record.phases, record.activity, record.cross_check
+    assert phases is not None and activity is not None and check is not None
+    named = phases.model_dump(exclude={"step_s"})
+    assert min(named.values()) >= 0
+    assert sum(named.values()) == pytest.approx(phases.step_s, rel=0.1)  # medians, one by one
+    parts = activity.model_dump(exclude={"step_s", "comm_s"})
+    assert min(parts.values()) >= 0
+    assert sum(parts.values()) == pytest.approx(activity.step_s, rel=1e-6)
+    assert activity.exposed_comm_s <= activity.comm_s * (1 + 1e-6)
+    assert check.calls[0] == check.calls[1] == pytest.approx(sum(t.calls for t in record.traffic))
+    assert check.step_s[0] == pytest.approx(check.step_s[1], rel=0.03)
+
+
+def test_full_shard_on_two_ranks(sharded: Record) -> None:
+    consistent(sharded)
+    assert sharded.comm_s is not None and sharded.step_s is not None
+    assert 0 < sharded.comm_s < sharded.step_s.median
+    # Every unit is gathered in forward and backward and reduced once, in float32; the root once.
+    model = architecture("vit_tiny")
+    blocks = {
+        4 * stack.parameters / stack.depth: stack.depth for stack in (model.encoder, model.decoder)
+    }
+    moved = {(t.collective, t.message_bytes): t.calls for t in sharded.traffic}
+    for unit_bytes, depth in blocks.items():
+        assert moved["all_gather", unit_bytes] == 2 * depth
+        assert moved["reduce_scatter", unit_bytes] == depth
+    whole = sum(t.calls * t.message_bytes for t in sharded.traffic if "scatter" in t.collective)
+    assert whole == pytest.approx(4 * model.mae_parameters(3), rel=0.01)  # padding
+    assert {t.ranks for t in sharded.traffic} == {2}
+    assert sharded.wait is not None and len(sharded.wait.seconds) == 2
+
+
+def test_the_trace_is_there_for_perfetto(sharded: Record, records: Path) -> None:
+    for rank in (0, 1):
+        trace = json.loads((records.parent / "traces" / f"rank{rank}.json").read_text())
+        names = [event["name"] for event in trace["traceEvents"]]
+        assert names.count("hpcgeo:step") == names.count("hpcgeo:forward") == TRACED_STEPS
+
+
+@pytest.mark.parametrize("strategy", ["DDP", "ZERO1"])
+def test_other_ways_to_spread(records: Path, strategy: str) -> None:
+    record = profile(records, 2, strategy)
+    consistent(record)
+    reduced = sum(t.calls * t.message_bytes for t in record.traffic if t.message_bytes > 64)
+    assert reduced >= 4 * architecture("vit_tiny").mae_parameters(3)
+
+
+def test_alone_nothing_is_moved(records: Path) -> None:
+    record = profile(records, 1, "DDP")
+    consistent(record)
+    assert all(t.bus_bytes_per_s is None for t in record.traffic)
+    assert record.wait is not None and record.wait.straggler is None
+
+
+def test_communication_left_out(records: Path, sharded: Record) -> None:
+    record = profile(records, 2, "FULL_SHARD", "--communication", "off")
+    assert record.communication == "off" and record.comm_s is None and not record.traffic
+    assert record.key != sharded.key
+    assert {**record.key, "communication": "on"} == sharded.key
+
+
+def test_a_late_rank_is_named(records: Path) -> None:
+    record = profile(records, 4, "FULL_SHARD", fault="slow_rank")
+    assert record.wait is not None and record.wait.straggler == 2
+    assert record.wait.late_s is not None and 0.025 < record.wait.late_s < 0.5
+    assert record.wait.host == record.hosts[0]
+    assert record.phases is not None and record.phases.data_wait_s < 0.025
+
+
+def test_a_slow_loader_is_waiting_for_data(records: Path) -> None:
+    slow = profile(records, 2, "DDP", fault="slow_loader")
+    assert slow.phases is not None and slow.phases.data_wait_s >= 0.05
+    assert slow.data_wait_s is not None and slow.data_wait_s >= 0.05
+    held = profile(records, 2, "DDP", "--data", "synthetic", fault="slow_loader")
+    assert held.phases is not None and held.phases.data_wait_s < 0.05
+    assert held.data == "synthetic"
+
+
+def test_zero_3_cannot_be_without_communication(tmp_path: Path) -> None:
+    command = ["profile", "run", "mae_vit_tiny", "parallel.strategy=ZERO3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcgeo", *command, "--communication", "off"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "ZERO3 compares its ranks" in done.stderr
+
+
+def test_warm_up_ends_where_steps_no_longer_get_faster() -> None:
+    assert not settled([3.0])
+    assert not settled([3.0, 1.0])
+    assert not settled([5, 4, 3, 2.5, 2, 1.8, 1.7, 1.6, 1.5, 1.4])
+    assert settled([5, 4, 3, 2.5, 2, 1, 1.01, 1.0, 1.02, 1.0, 1.0, 1.0, 1.01, 1.03, 0.99])
+    assert settled([1.0] * 5 + [2.0] * 5)  # slower is another matter: its spread will show
