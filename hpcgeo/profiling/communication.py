@@ -236,11 +236,11 @@ def _left_out(operation: str, arguments: Sequence[Any]) -> Any:
         for number, output in enumerate(outputs):
             own = inputs[min(number, len(inputs) - 1)].reshape(-1)
             rows = output.view(-1, own.numel())
-            rank = group.rank()
-            for part in (rows[:rank], rows[rank + 1 :]):
+            at = group.rank() if len(rows) > 1 else 0  # as a whole, or one by one
+            for part in (rows[:at], rows[at + 1 :]):
                 part.copy_(own)
-            if rows[rank].data_ptr() != own.data_ptr():  # it may be gathered in place
-                rows[rank].copy_(own)
+            if rows[at].data_ptr() != own.data_ptr():  # it may be gathered in place
+                rows[at].copy_(own)
     future: Any = torch.futures.Future()
     future.set_result(outputs)
     create: Any = torch._C._distributed_c10d._create_work_from_future  # type: ignore[attr-defined]
