@@ -68,3 +68,48 @@ def sweep(
     typer.echo(f"{measured} measured, {failed} failed, in {records}")
     if failed:
         raise typer.Exit(3)
+
+
+@app.command()
+def collectives(
+    first: Annotated[
+        str, typer.Option("--from", help="Smallest message: a number with B, KB, KiB, MB, ...")
+    ] = "1KiB",
+    last: Annotated[
+        str | None,
+        typer.Option("--to", help="Largest message. [default: 64MiB on CPUs, 1GiB on devices]"),
+    ] = None,
+    machine: Annotated[
+        str, typer.Option(help="Where this is: a row of `hpcgeo list machines`.")
+    ] = "local",
+    seconds: Annotated[float, typer.Option(help="Time to take, about.", min=0.1)] = 60,
+    records: Annotated[Path, typer.Option(help="File to append a line to.")] = Path("links.jsonl"),
+    machine_file: Annotated[
+        Path | None, typer.Option(help="Write latency, bandwidth and cliffs here (YAML).")
+    ] = None,
+) -> None:
+    """Measure all_reduce, all_gather and reduce_scatter over message sizes and groups of ranks.
+
+    Groups are pair (the two nearest ranks), node and all; all groups of a kind run at once. Sizes
+    double; message size, algorithm and bus bandwidth are those of nccl-tests. Start it like
+    training, under any launcher:
+
+        mpirun -n 4 hpcgeo-profile collectives --machine-file links.yaml
+
+        srun -N 4 --ntasks-per-node 8 hpcgeo-profile collectives --machine frontier --from 24KB
+    """
+    in_bytes = import_module("hpcgeo.plan.links").bytes_of
+    first_bytes, last_bytes = in_bytes(first), None if last is None else in_bytes(last)
+    # torch is imported from here on: help and a refused size are instant.
+    ranked = import_module("hpcgeo.cli.ranks").ranked
+    measure = import_module("hpcgeo.profiling.collectives").measure
+    ranked(
+        lambda: measure(
+            first_bytes,
+            last_bytes,
+            machine_name=machine,
+            seconds=seconds,
+            records=records,
+            machine_file=machine_file,
+        )
+    )
