@@ -246,7 +246,7 @@ def in_words(num_bytes: int) -> str:
     >>> in_words(2097152), in_words(24000), in_words(516)
     ('2 MiB', '24 KB', '516 B')
     """
-    for unit in ("GiB", "GB", "MiB", "MB", "KiB", "KB"):
+    for unit in ("TiB", "TB", "GiB", "GB", "MiB", "MB", "KiB", "KB"):
         if num_bytes % _UNITS[unit.lower()] == 0:
             return f"{num_bytes // _UNITS[unit.lower()]:,} {unit}"
     return f"{num_bytes:,} B"
