@@ -113,3 +113,55 @@ def collectives(
             machine_file=machine_file,
         )
     )
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Records: a file, or a folder that holds some.")],
+    b: Annotated[Path, typer.Argument(help="The records held against them.")],
+    tolerance: Annotated[
+        float, typer.Option(help="Changes up to this share are none.", min=0)
+    ] = 0.02,
+    confidence: Annotated[
+        float, typer.Option(help="Of the interval of a ratio.", min=0.5, max=0.999)
+    ] = 0.95,
+    between: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A key that may differ between A and B: torch, device, machine, dtype, knobs; "
+            "repeatable."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which points of B are faster or slower than in A, or within noise.
+
+    Points are matched by all that makes them alike but the commit; records of one point are
+    repeats. Slower is a ratio of median step times above the tolerance whose confidence interval
+    leaves out 1. The interval comes from the runs' medians where a side has several, else from
+    blocks of consecutive steps: then it covers the noise within a run alone. Peak memory is
+    compared with the same tolerance.
+
+    Exit codes: 0 nothing is worse; 2 bad input, or no point is in both; 3 a point is slower, takes
+    more memory, or fails where it did not.
+
+        hpcgeo-profile compare before.jsonl after.jsonl
+
+        hpcgeo-profile compare torch-2.7/ torch-2.13/ --between torch --json
+    """
+    module = import_module("hpcgeo.profiling.compare")
+    found = module.compare(a, b, tolerance=tolerance, confidence=confidence, between=between or [])
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        console = import_module("rich.console").Console()
+        if not console.is_terminal:
+            console.width = 200  # into a pipe nothing is folded
+        console.print(module.table(found))
+        for name, points in (("A", found.only_a), ("B", found.only_b)):
+            for point in points:
+                typer.echo(f"only in {name}: {point}")
+        for note in found.notes:
+            typer.echo(f"note: {note}")
+    if found.worse:
+        raise typer.Exit(3)
