@@ -204,7 +204,7 @@ def _points(rows: Sequence[Row], between: Sequence[str], path: Path) -> Points:
     found: Points = {}
     values: dict[tuple[Point, str], str] = {}
     for row in rows:
-        if row.record.status != "ok" or not _times(row.record):
+        if not _worked(row.record):
             continue
         point = row.point(between)
         found.setdefault(point, []).append(row.record)
@@ -216,6 +216,10 @@ def _points(rows: Sequence[Row], between: Sequence[str], path: Path) -> Points:
                     f"({known[:100]}, {row.identity[key][:100]}): keep one in each of A and B"
                 )
     return found
+
+
+def _worked(record: Record) -> bool:
+    return record.status == "ok" and bool(_times(record))
 
 
 def _times(record: Record) -> list[float]:
@@ -295,8 +299,8 @@ def _failed(rows: Sequence[Sequence[Row]], between: Sequence[str]) -> Iterator[P
     """
     apart = [*between, "device"]
     good, bad = (
-        [{r.point(apart): r for r in side if (r.record.status == "ok") is works} for side in rows]
-        for works in (True, False)
+        [{row.point(apart): row for row in side if belongs(row.record)} for side in rows]
+        for belongs in (_worked, lambda record: record.status != "ok")
     )
     for loose in {**bad[0], **bad[1]}:
         sides = [good[n].get(loose) or bad[n].get(loose) for n in (0, 1)]
@@ -341,7 +345,7 @@ def _nearest(mine: dict[str, str], others: Sequence[dict[str, str]]) -> str:
             names = [name for name in sorted(ours | other) if ours.get(name) != other.get(name)]
             values.append(f"knobs ({', '.join(names[:5])})")
         else:
-            values.append(f"{key} ({mine[key][:60]} there {theirs[key][:60]})")
+            values.append(f"{key} ({mine[key][:60]}; there {theirs[key][:60]})")
     return f"differs in {', '.join(values)}" if values else "failed there, or was not timed"
 
 

@@ -6,6 +6,19 @@ run a side its samples are `BLOCKS` stretches of consecutive steps (batch means,
 Operations Research 30, 556): steps in a row are alike, and an interval from single steps would be
 too narrow. It then covers the noise within these two runs and nothing that differs from run to run
 (nodes, placement, neighbours); the degrees of freedom are those of one side alone.
+
+How often the interval of 95 % held the true ratio of made step times (lognormal, 3 %), by the
+correlation of neighbouring steps, one run a side:
+
+| steps | 0 | 0.5 | 0.8 | 0.95 |
+|---|---|---|---|---|
+| 10 | 96 % | 89 % | 68 % | 37 % |
+| 20 | 96 % | 94 % | 81 % | 48 % |
+| 50 | 97 % | 97 % | 93 % | 70 % |
+| 100 | 97 % | 97 % | 96 % | 85 % |
+
+Where runs differ by another 2 %: 72 % with one run a side (20 steps, correlation 0.5), 94 % with
+two, 95 % with three runs a side or three on one and one on the other.
 """
 
 import math
@@ -47,7 +60,8 @@ def interval(a: Runs, b: Runs, confidence: float) -> tuple[float, float] | None:
     error = math.sqrt(variance * sum(1 / count for count in counts))
     reach = _student(degrees if several else BLOCKS - 1, confidence) * error
     centre = math.log(middle(b) / middle(a))
-    return math.exp(centre - reach), math.exp(centre + reach)
+    with np.errstate(over="ignore"):
+        return float(np.exp(centre - reach)), float(np.exp(centre + reach))
 
 
 @cache
