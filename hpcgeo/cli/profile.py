@@ -142,8 +142,8 @@ def compare(
     blocks of consecutive steps: then it covers the noise within a run alone. Peak memory is
     compared with the same tolerance.
 
-    Exit codes: 0 nothing is shown to be worse; 2 bad input, or no point is in both; 3 a point is slower, takes
-    more memory, or fails where it did not.
+    Exit codes: 0 nothing is shown to be worse; 2 bad input, or no point is in both; 3 a point is
+    slower, takes more memory, or fails where it did not.
 
         hpcgeo-profile compare before.jsonl after.jsonl
 

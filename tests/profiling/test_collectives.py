@@ -15,6 +15,7 @@ from hpcgeo.parallel.topology import Place
 from hpcgeo.plan import links as machine_files
 from hpcgeo.profiling.collectives import BUS, _refuse_size, doubling, groups_of
 from hpcgeo.records import Links, read_links
+from tests.slurm import Slurm
 
 HPCGEO = [sys.executable, "-m", "hpcgeo"]
 QUICK = ["--seconds", "0.5", "--to", "32KiB"]
@@ -69,6 +70,19 @@ def test_four_ranks_under_mpirun(tmp_path: Path) -> None:
     links = run([*mpirun, *HPCGEO], tmp_path, "--from", "10KB")
     check(links, 4, 2)
     assert sorted({t.message_bytes for t in links.transfers}) == [10_000, 20_000]
+
+
+@pytest.mark.slow
+def test_two_nodes_under_slurm(slurm: Slurm, tmp_path: Path) -> None:
+    """Every node is a group, and both run at once; a pair of each is all of it."""
+    words = [*HPCGEO, "profile", "collectives", *QUICK, "--records", str(tmp_path / "links.jsonl")]
+    job = slurm.submit(f"#SBATCH -N2 -n4 --ntasks-per-node=2\nsrun {' '.join(words)}")
+    assert slurm.wait(job) == ("COMPLETED", 0), slurm.output(job)
+    assert "pair is the same as node" in slurm.output(job)
+    [links] = read_links([tmp_path])
+    assert (links.nodes, links.hosts, links.world_size) == (2, ["node1", "node2"], 4)
+    spans = {(transfer.group, transfer.ranks, transfer.nodes) for transfer in links.transfers}
+    assert spans == {("all", 4, 2), ("node", 2, 1)}
 
 
 def said(*options: list[str], ranks: int) -> list[tuple[int, str]]:
