@@ -77,7 +77,7 @@ def collectives(
     ] = "1KiB",
     last: Annotated[
         str | None,
-        typer.Option("--to", help="Largest message. [default: 64MiB on CPUs, 1GiB on devices]"),
+        typer.Option("--to", help="Largest message; by default 64MiB on CPUs, 1GiB on devices."),
     ] = None,
     machine: Annotated[
         str, typer.Option(help="Where this is: a row of `hpcgeo list machines`.")

@@ -96,10 +96,22 @@ class Curve(Part):
     cliffs: list[Cliff] = []
     points: list[Point] = Field(min_length=1)
 
+    @property
+    def title(self) -> str:
+        """The collective and its ranks."""
+        return f"{self.collective} over {self.group} ({self.ranks} ranks)"
+
+    def __str__(self) -> str:
+        rate, last = self.bandwidth_bytes_per_s, in_words(self.points[-1].message_bytes)
+        grows = f"then {_rate(rate)}" if rate else f"no more for {last}: try larger messages"
+        return (
+            f"{self.title}: {self.latency_s * 1e6:,.1f} us, {grows}; a size deviates by "
+            f"{self.residual:.0%}"
+        )
+
     def sentences(self) -> list[str]:
         """Return a sentence for every cliff."""
-        where = f"{self.collective} over {self.group} ({self.ranks} ranks)"
-        return [f"{where}: {cliff}" for cliff in self.cliffs]
+        return [f"{self.title}: {cliff}" for cliff in self.cliffs]
 
 
 class MeasuredLinks(Part):

@@ -5,7 +5,6 @@ a shared network they congest each other, and the slowest rank of all of them is
 are visited in rounds, so that a disturbance of some seconds falls on few repetitions of each.
 """
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -313,12 +312,7 @@ def _conclude(links: Links, records: Path, machine_file: Path | None) -> None:
     """Say what was found, and leave the machine file."""
     found = machine_files.of(links)
     for curve in found.curves:
-        rate = curve.bandwidth_bytes_per_s or math.nan
-        log.info(
-            "%s over %s (%d ranks): %.3g us, then %.3g GB/s; a size deviates by %.0f %%",
-            *(curve.collective, curve.group, curve.ranks),
-            *(curve.latency_s * 1e6, rate / 1e9, curve.residual * 100),
-        )
+        log.info("%s", curve)
     for curve in found.curves:
         for sentence in curve.sentences():
             log.warning("%s", sentence)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcgeo.errors import InputError
 from hpcgeo.plan import links
-from hpcgeo.plan.links import Curve, Point, bytes_of, cliffs, fit, in_words
+from hpcgeo.plan.links import Point, bytes_of, cliffs, fit, in_words
 from hpcgeo.records import Links, Spread, Transfer
 
 SIZES = [2**power for power in range(10, 27)]
@@ -180,8 +180,18 @@ def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
 
 def test_one_size_says_no_bandwidth() -> None:
     [curve] = links.of(record_of([transfer(1024, Spread.of([1e-3]))])).curves
-    assert isinstance(curve, Curve)
     assert (curve.latency_s, curve.bandwidth_bytes_per_s) == (pytest.approx(1e-3), None)
+    assert str(curve) == (
+        "all_gather over all (4 ranks): 1,000.0 us, no more for 1 KiB: try larger messages; a size "
+        "deviates by 0%"
+    )
+
+
+def test_a_curve_in_words() -> None:
+    rows = [transfer(size, Spread.of([1e-4 + size / 2e9])) for size in SIZES]
+    [curve] = links.of(record_of(rows)).curves
+    said = "all_gather over all (4 ranks): 100.0 us, then 2 GB/s; a size deviates by 0%"
+    assert str(curve) == said
 
 
 @pytest.mark.parametrize(
