@@ -159,11 +159,11 @@ class Architecture:
         decoder = (W + 1) * D + D + self.decoder.parameters + 2 * D + (D + 1) * P
         return self.parameters(bands) + decoder
 
-    def forward_flops(self, bands: int, chip: tuple[int, int]) -> int:
-        """Return the forward FLOPs of the encoder for one whole image."""
-        patches = self.num_patches(chip)
-        embedding = 2 * patches * self.patch**2 * bands * self.encoder.width
-        return embedding + self.encoder.flops(patches + 1)
+    def forward_flops(self, bands: int, chip: tuple[int, int], classes: int = 0) -> int:
+        """Return the forward FLOPs of the encoder for one whole image, with a head as above."""
+        patches, W = self.num_patches(chip), self.encoder.width
+        edges = 2 * patches * self.patch**2 * bands * W + 2 * W * classes
+        return edges + self.encoder.flops(patches + 1)
 
     def mae_forward_flops(self, bands: int, chip: tuple[int, int], mask_ratio: float) -> int:
         """Return the forward FLOPs of MAE for one image: V patches embedded, N - V predicted."""

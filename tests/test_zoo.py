@@ -16,7 +16,7 @@ from hpcgeo.models.layers import Block
 from hpcgeo.models.vit import ViT
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.recompute import recompute
-from hpcgeo.zoo import Stack, architecture, models
+from hpcgeo.zoo import Architecture, Stack, architecture, models
 
 TEST_SIZE = ["vit_tiny", "vit_small", "vit_tiny_gated"]
 
@@ -53,14 +53,19 @@ def test_published_counts(size: str) -> None:
     """Ours plus what the study's classifier has and MAE's encoder has not."""
     gated_m, plain_m = PUBLISHED[size]
     for name, published in ((f"vit_{size}_gated", gated_m), (f"vit_{size}", plain_m)):
-        model = architecture(name)
-        W, L = model.encoder.width, model.encoder.depth
-        positions = (model.num_patches((224, 224)) + 1) * W
-        total = model.parameters(3, classes=1000) + positions
-        if name.endswith("gated"):  # norms of q and k per head, and around the patch embedding
-            total += L * 2 * 2 * (W // model.encoder.heads) + 2 * model.patch**2 * 3 + 2 * W
+        total = classifier_parameters(architecture(name))
         digits = len(str(published).partition(".")[2])
         assert round(total / 1e6, digits) == pytest.approx(published, abs=1.1 * 10**-digits), name
+
+
+def classifier_parameters(model: Architecture) -> int:
+    """Return the parameters of the study's classifier."""
+    W, L = model.encoder.width, model.encoder.depth
+    positions = (model.num_patches((224, 224)) + 1) * W
+    total = model.parameters(3, classes=1000) + positions
+    if model.encoder.mlp == "gated":  # norms of q and k per head, and around the patch embedding
+        total += L * 2 * 2 * (W // model.encoder.heads) + 2 * model.patch**2 * 3 + 2 * W
+    return total
 
 
 @pytest.mark.parametrize("name", TEST_SIZE)
@@ -85,9 +90,15 @@ def test_flops_equal_what_the_counter_counts(
         2 * model.mae_forward_flops(5, chip, 0.75) - embedding
     )
 
+    head = nn.Linear(model.encoder.width, 7)
     with FlopCounterMode(display=False) as encoder:
-        ViT(model, 5)(torch.randn(2, patches, model.patch**2 * 5), torch.zeros(patches, 1))
+        pixels = torch.randn(2, patches, model.patch**2 * 5)
+        tokens = ViT(model, 5)(pixels, torch.zeros(patches, 1))
+    with FlopCounterMode(display=False) as classifier:
+        head(tokens[:, 0])
     assert encoder.get_total_flops() == 2 * model.forward_flops(5, chip)
+    both = encoder.get_total_flops() + classifier.get_total_flops()
+    assert both == 2 * model.forward_flops(5, chip, classes=7)
 
 
 def tensors() -> list[torch.Tensor]:

@@ -68,12 +68,27 @@ def explain(error: Exception) -> str | None:
 
 
 def agree(run: RunConfig, dataset: Dataset, host: str, device: torch.device) -> None:
-    """Compare the ranks before anything is written; every rank calls it.
+    """Compare configuration, data set and what `compare_ranks` adds; every rank calls it.
 
     Raises:
-        InputError: ranks differ in configuration, versions, code or data set.
+        InputError: ranks differ.
     """
-    mine = _facts(run, dataset)
+    # Where the run lives is decided by rank 0 alone.
+    knobs = dict(_knobs(run.model_dump(mode="json", exclude={"run"})))
+    compare_ranks(knobs | {"data index": dataset.digest[:12]}, host, device)
+
+
+def compare_ranks(mine: dict[str, str], host: str, device: torch.device) -> None:
+    """Compare the ranks before anything is written; every rank calls it.
+
+    Args:
+        mine: by name, what they must have in common beside versions and code.
+        host, device: of this rank.
+
+    Raises:
+        InputError: ranks differ; the message says which, where and in what.
+    """
+    mine = mine | _code()
     digest = hashlib.sha256(repr(sorted(mine.items())).encode()).digest()
     own = torch.tensor([(byte, -byte) for byte in digest], dtype=torch.int32, device=device)
     least = own.clone()
@@ -100,17 +115,14 @@ def agree(run: RunConfig, dataset: Dataset, host: str, device: torch.device) -> 
     raise error
 
 
-def _facts(run: RunConfig, dataset: Dataset) -> dict[str, str]:
-    """Return by name all that ranks must have in common."""
+def _code() -> dict[str, str]:
+    """Return the versions, and the code of this package, by name."""
     found = {f"version of {name}": number for name, number in versions().items()}
-    # Where the run lives is decided by rank 0 alone.
-    found |= dict(_knobs(run.model_dump(mode="json", exclude={"run"})))
     code = hashlib.sha256()
     root = Path(hpcgeo.__file__).parent
     for path in sorted(root.rglob("*.py")):
         code.update(path.read_bytes())
     found["code of hpcgeo"] = code.hexdigest()[:12]
-    found["data index"] = dataset.digest[:12]
     return found
 
 
