@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,7 @@ from hpcgeo.parallel.group import join, on_rank_0
 from hpcgeo.parallel.topology import Place, near_first
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import Collective, Group, in_words
+from hpcgeo.profiling.communication import BUS
 from hpcgeo.records import Links, Spread, Transfer, append
 from hpcgeo.train.faults import compare_ranks, explained
 from hpcgeo.train.provenance import command, commit, device_name, versions
@@ -37,13 +38,6 @@ FEWEST, MOST = 2, 16
 WARM_UP = 2
 MEET_S = 50.0
 ELEMENT = 4  # bytes: float32
-
-#: Bus bandwidth over algorithm bandwidth of n ranks (nccl-tests, doc/PERFORMANCE.md).
-BUS: dict[Collective, Callable[[int], float]] = {
-    "all_reduce": lambda n: 2 * (n - 1) / n,
-    "all_gather": lambda n: (n - 1) / n,
-    "reduce_scatter": lambda n: (n - 1) / n,
-}
 
 #: Named anew in torch 2.13, where the older names warn.
 ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -197,7 +191,7 @@ def _cases(
         ranks = len(groups[0])
         nodes = max(len({places[rank].host for rank in group}) for group in groups)
         unit = ELEMENT * ranks
-        for name in BUS:
+        for name in get_args(Collective):
             for size in sorted({-(-size // unit) * unit for size in sizes}):
                 parts = buffer[: size // ELEMENT], piece[: size // unit]
                 call = _call(name, *parts, own) if own else _nothing

@@ -10,7 +10,7 @@ nothing).
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -40,12 +40,11 @@ OPERATIONS = {
     "barrier": ("barrier", 0),
 }
 
-#: Bus bandwidth over algorithm bandwidth of n ranks, as nccl-tests has it.
-BUS = {
+#: Bus bandwidth over algorithm bandwidth of n ranks (nccl-tests, doc/PERFORMANCE.md).
+BUS: dict[str, Callable[[int], float]] = {
     "all_reduce": lambda n: 2 * (n - 1) / n,
     "all_gather": lambda n: (n - 1) / n,
     "reduce_scatter": lambda n: (n - 1) / n,
-    "all_to_all": lambda n: (n - 1) / n,
 }
 
 #: Where our kernel stands: every collective passes it, also those of operators in C++ that have
