@@ -172,6 +172,21 @@ class Architecture:
         edges = 2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P
         return edges + self.encoder.flops(V + 1) + self.decoder.flops(N + 1)
 
+    def mae_edge_bytes(
+        self, bands: int, chip: tuple[int, int], mask_ratio: float, dtype_bytes: int
+    ) -> int:
+        """Return the bytes MAE holds outside its blocks for one image when it takes the loss.
+
+        All patches, the visible and the masked ones, the target and its deviation from the mean in
+        float32; what enters and leaves the last norms, the embedded tokens, the prediction.
+        """
+        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
+        W, D, P = self.encoder.width, self.decoder.width, self.patch**2 * bands
+        pixels = N * P + V * P + 3 * (N - V) * P
+        tokens = 2 * (V + 1) * W + (N + 1) * D + (N - V) * (D + P)
+        in_float32 = (N - V) * P if dtype_bytes < 4 else 0  # the prediction, once more
+        return 4 * (pixels + in_float32) + tokens * dtype_bytes
+
     def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> float:
         """Return the bytes the encoder's blocks keep for the backward of one whole image."""
         return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
