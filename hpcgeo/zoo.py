@@ -172,7 +172,38 @@ class Architecture:
         edges = 2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P
         return edges + self.encoder.flops(V + 1) + self.decoder.flops(N + 1)
 
-    def mae_edge_bytes(
+    def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> float:
+        """Return the bytes the encoder's blocks keep for the backward of one whole image."""
+        return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
+
+    def mae_activation_bytes(
+        self,
+        bands: int,
+        chip: tuple[int, int],
+        mask_ratio: float,
+        dtype_bytes: int,
+        *,
+        recompute: Recompute = "none",
+        tensor: int = 1,
+    ) -> float:
+        """Return the bytes MAE holds of one image, the most.
+
+        What all blocks keep, and beside it: at the loss what lies outside of them; with recompute,
+        later, one block that is whole again.
+        """
+        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
+        stacks = ((self.encoder, V + 1), (self.decoder, N + 1))
+        kept = sum(
+            stack.activation_bytes(tokens, dtype_bytes, recompute=recompute, tensor=tensor)
+            for stack, tokens in stacks
+        )
+        edges = self._mae_edge_bytes(bands, chip, mask_ratio, dtype_bytes)
+        if recompute == "none":
+            return kept + edges
+        again = max(stack.block_bytes(T, dtype_bytes, tensor) for stack, T in stacks)
+        return kept + max(edges, again)
+
+    def _mae_edge_bytes(
         self, bands: int, chip: tuple[int, int], mask_ratio: float, dtype_bytes: int
     ) -> int:
         """Return the bytes MAE holds outside its blocks for one image when it takes the loss.
@@ -186,33 +217,6 @@ class Architecture:
         tokens = 2 * (V + 1) * W + (N + 1) * D + (N - V) * (D + P)
         in_float32 = (N - V) * P if dtype_bytes < 4 else 0  # the prediction, once more
         return 4 * (pixels + in_float32) + tokens * dtype_bytes
-
-    def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> float:
-        """Return the bytes the encoder's blocks keep for the backward of one whole image."""
-        return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
-
-    def mae_activation_bytes(
-        self,
-        chip: tuple[int, int],
-        mask_ratio: float,
-        dtype_bytes: int,
-        *,
-        recompute: Recompute = "none",
-        tensor: int = 1,
-    ) -> float:
-        """Return the bytes the blocks of MAE hold in the backward of one image, the most.
-
-        With recompute that is what all of them keep, and one block that is whole again.
-        """
-        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
-        stacks = ((self.encoder, V + 1), (self.decoder, N + 1))
-        kept = sum(
-            stack.activation_bytes(tokens, dtype_bytes, recompute=recompute, tensor=tensor)
-            for stack, tokens in stacks
-        )
-        if recompute == "none":
-            return kept
-        return kept + max(stack.block_bytes(T, dtype_bytes, tensor) for stack, T in stacks)
 
 
 @cache

@@ -102,7 +102,7 @@ class NativeEngine:
         )
 
     def holdings(self) -> dict[str, list[Tensor]]:
-        parameters = list(self.objective.parameters())
+        parameters: list[Tensor] = list(self.objective.parameters())
         return {
             "parameters": parameters,
             "gradients": [p.grad for p in parameters if p.grad is not None],

@@ -20,7 +20,7 @@ import gc
 import os
 import weakref
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.machines import device_of
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.plan.memory import predict
 from hpcgeo.records import Memory
 from hpcgeo.train.meter import peak_memory_bytes
 
@@ -62,7 +64,7 @@ CARRIERS = {
 COPIES = ("aten::copy_", "aten::cat")
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Books the storages of one device: a line for each allocation, resizing and release.
 
     Attributes:
@@ -71,7 +73,7 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.before: dict[int, int] = {}
         self.in_forward = False
         self._device = device
@@ -140,12 +142,16 @@ class Ledger(TorchDispatchMode):
         if name in CARRIERS:
             self._carry((arguments, named, answer), CARRIERS[name])
         elif name in COPIES and not torch.is_grad_enabled():
-            causes = [self._carried.get(self._find(t)) for t in tree_leaves(arguments)]
+            causes = [self._said(self._carried, t) for t in tree_leaves(arguments)]
             if cause := next(filter(None, causes[::-1]), None):
                 self._carry(answer, cause)
-        elif name == "aten::_to_copy" and self._held.get(self._find(arguments[0])) == "parameters":
+        elif name == "aten::_to_copy" and self._said(self._held, arguments[0]) == "parameters":
             self._carry(answer, "gathered")
         return answer
+
+    def _said(self, causes: dict[int, str], tensor: Any) -> str | None:
+        number = self._find(tensor)
+        return None if number is None else causes.get(number)
 
     def _carry(self, tensors: Any, cause: str) -> None:
         for tensor in tree_leaves(tensors):
@@ -226,9 +232,7 @@ def observe(
         named = peak.total() - peak["other"]
         most = torch.cuda.max_memory_allocated(device) if on_device else 0
         bytes_of["other_bytes"] = max(0, most - named) if on_device else None
-    return answer, Memory(
-        **bytes_of, **_of_allocator(device), limit_bytes=limit_bytes(topology)
-    )
+    return answer, Memory(**bytes_of, **_of_allocator(device), limit_bytes=limit_bytes(topology))
 
 
 def worst(memory: Memory, topology: Topology) -> Memory:
@@ -241,6 +245,12 @@ def worst(memory: Memory, topology: Topology) -> Memory:
 def total(memory: Memory) -> int:
     """Return the bytes of all causes."""
     return sum(getattr(memory, f"{cause}_bytes") or 0 for cause in CAUSES)
+
+
+def predicted(run: RunConfig, bands: int, world_size: int) -> Memory:
+    """Return what the closed form says of a rank; no cause of it stands for all that is `other`."""
+    form = predict(run, bands, world_size)
+    return Memory(**{f"{cause}_bytes": round(getattr(form, cause)) for cause in CAUSES[:-1]})
 
 
 @contextmanager
@@ -265,7 +275,7 @@ def _watching(ledger: Ledger, engine: Engine) -> Iterator[None]:
             register_optimizer_step_pre_hook(lambda *_: ledger.hold(engine.holdings())),
         ):
             stack.callback(handle.remove)
-        torch.UntypedStorage.resize_ = resize_and_book  # type: ignore[method-assign]
+        torch.UntypedStorage.resize_ = resize_and_book  # type: ignore
         stack.callback(setattr, torch.UntypedStorage, "resize_", resize)
         yield
 
