@@ -2,11 +2,12 @@
 
 Only matrix products count, as in the closed forms of `hpcgeo.zoo`. What recompute does again is
 counted again, and so are the scores that fused attention computes anew in its backward: a fifth
-product beside four. Under the counter compiled units run as they were written, with the same
-products as compiled: a test holds that.
+product beside four. Compiled units run as they were written while they are counted, with the same
+products; but what they recompute, the compiler chooses: then no count is given.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
-from hpcgeo.config import RunConfig
+from hpcgeo.config import Parallel, RunConfig
 from hpcgeo.zoo import architecture
 
 Item = TypeVar("Item")
@@ -50,14 +51,22 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return answer
 
 
-def counted(step: Callable[[], Item], device: torch.device) -> tuple[Item, float]:
-    """Run one step; return its answer, and its FLOPs on all ranks; every rank calls it.
+def counted(
+    step: Callable[[], Item], device: torch.device, parallel: Parallel
+) -> tuple[Item, float | None]:
+    """Run one step; return its answer and its FLOPs on all ranks; every rank calls it.
 
     Args:
         step: forward, backward and update.
         device: of this rank.
+        parallel: how its model was spread.
     """
-    with Counter() as counter:
+    if parallel.compile and parallel.recompute != "none":
+        return step(), None
+    # Compiled code that meets the counter would stay uncompiled for good; so it is told to stand
+    # aside. Where nothing is compiled, the compiler need not be loaded for that.
+    aside = torch.compiler.set_stance("force_eager") if parallel.compile else nullcontext()
+    with aside, Counter() as counter:
         answer = step()
     total = torch.tensor(counter.total, dtype=torch.float64, device=device)
     dist.all_reduce(total)

@@ -94,19 +94,23 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if number is not None:
                     self._held[number] = cause
 
-    def at_peak(self) -> Counter[str]:
-        """Return the bytes by cause at the moment when they were most."""
+    def course(self) -> Iterator[Counter[str]]:
+        """Yield the bytes by cause after each line, in one counter that goes on changing."""
         cause_of = ChainMap(self._held, self._carried, self._made)
         now: Counter[str] = Counter()
         for number, size in self.before.items():
             now[cause_of.get(number, "other")] += size
-        total = most = now.total()
-        peak = now.copy()
+        yield now
         for number, change in self._lines:
             now[cause_of.get(number, "other")] += change
-            total += change
-            if total > most:
-                most, peak = total, now.copy()
+            yield now
+
+    def at_peak(self) -> Counter[str]:
+        """Return the bytes by cause at the moment when they were most."""
+        peak: Counter[str] = Counter()
+        for now in self.course():
+            if now.total() > peak.total():
+                peak = now.copy()
         return peak
 
     def save(self, tensor: Tensor) -> Tensor:
