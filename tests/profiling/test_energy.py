@@ -1,4 +1,4 @@
-"""Energy: counters as files, recorded output, wrap-around, and nothing where nothing is measured."""
+"""Energy: counters as files, recorded output, wrap-around, and None where nothing is measured."""
 
 import json
 import sys
@@ -147,6 +147,22 @@ def test_joules() -> None:
     assert [found and found.joules for found in first] == [joules for *_, joules in CASES]
     assert first[0].joules_per_image == 3.5 and first[0].grid_g_per_kwh == 79
     assert first[0].covers == "things of 1 node (2 counters), with all that ran on them"
+
+
+def here() -> Energy | None:
+    _, topology = build({"strategy": "DDP"})
+    joules = Joules(topology)
+    joules.start()
+    torch.randn(512, 512) @ torch.randn(512, 512)
+    return joules.stop(images=1)
+
+
+def test_this_machine() -> None:
+    """It says what it has: its own counter, or nothing; never zero."""
+    [found] = on_ranks(here, 1)
+    source = find(CPU, leads=True)
+    assert found is None if source is None else found is None or found.source == source.name
+    assert found is None or found.joules > 0
 
 
 def looked_at() -> float:

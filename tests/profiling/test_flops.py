@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hpcgeo.config import Parallel, load

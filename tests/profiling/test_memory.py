@@ -10,7 +10,7 @@ import torch
 
 from hpcgeo.config import load
 from hpcgeo.profiling import memory as module
-from hpcgeo.profiling.memory import CAUSES, Ledger, host_bytes, observe, predicted, total, worst
+from hpcgeo.profiling.memory import Ledger, host_bytes, observe, predicted, total, worst
 from hpcgeo.records import Memory
 from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
