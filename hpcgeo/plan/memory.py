@@ -32,7 +32,10 @@ class Memory:
 
 
 def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
-    """Return what one of `world_size` ranks will hold at the end of a forward.
+    """Return what one of `world_size` ranks will hold at most, of each cause.
+
+    Under accumulation all but gathered units meet when the last forward ends. Without it gradients
+    grow while activations go, and the sum is an upper bound.
 
     Raises:
         InputError: strategy, group size and world do not fit.
