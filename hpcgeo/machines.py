@@ -94,6 +94,7 @@ class Machine(Row):
     devices_per_node: Fact
     cores_per_device: Fact | None = Field(None, description="usable, system's cores excluded")
     links: Links = Links()
+    grid: str | None = Field(None, description="a row of facts/grids.yaml")
     scheduler: Literal["slurm", "pbs"]
     bins: tuple[Bin, ...] = ()
     requeue: Rule | None = Field(None, description="of jobs by their users; None: not known")
@@ -206,3 +207,22 @@ def device_of(device_name: str) -> Device:
         f"unknown device {device_name!r}; known: {', '.join(devices())}: add a row with its source "
         f"to facts/devices.yaml"
     )
+
+
+class Grid(Row):
+    """A grid of electricity, and the carbon of its power."""
+
+    name: str
+    title: str
+    g_per_kwh: Fact = Field(description="grams of CO2")
+
+
+@cache
+def grids() -> dict[str, Grid]:
+    """Return every grid by name."""
+    return {name: Grid(name=name, **row) for name, row in read("grids").items()}
+
+
+def grid(name: str) -> Grid:
+    """Return one grid; an unknown name is an InputError that lists the known ones."""
+    return find(grids(), name, "grid")

@@ -178,6 +178,7 @@ class Architecture:
 
     def mae_activation_bytes(
         self,
+        bands: int,
         chip: tuple[int, int],
         mask_ratio: float,
         dtype_bytes: int,
@@ -185,9 +186,10 @@ class Architecture:
         recompute: Recompute = "none",
         tensor: int = 1,
     ) -> float:
-        """Return the bytes the blocks of MAE hold in the backward of one image, the most.
+        """Return the bytes MAE holds of one image, the most.
 
-        With recompute that is what all of them keep, and one block that is whole again.
+        What all blocks keep, and beside it: at the loss what lies outside of them; with recompute,
+        later, one block that is whole again.
         """
         N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
         stacks = ((self.encoder, V + 1), (self.decoder, N + 1))
@@ -195,9 +197,26 @@ class Architecture:
             stack.activation_bytes(tokens, dtype_bytes, recompute=recompute, tensor=tensor)
             for stack, tokens in stacks
         )
+        edges = self._mae_edge_bytes(bands, chip, mask_ratio, dtype_bytes)
         if recompute == "none":
-            return kept
-        return kept + max(stack.block_bytes(T, dtype_bytes, tensor) for stack, T in stacks)
+            return kept + edges
+        again = max(stack.block_bytes(T, dtype_bytes, tensor) for stack, T in stacks)
+        return kept + max(edges, again)
+
+    def _mae_edge_bytes(
+        self, bands: int, chip: tuple[int, int], mask_ratio: float, dtype_bytes: int
+    ) -> int:
+        """Return the bytes MAE holds outside its blocks for one image when it takes the loss.
+
+        All patches, the visible and the masked ones, the target and its deviation from the mean in
+        float32; what enters and leaves the last norms, the embedded tokens, the prediction.
+        """
+        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
+        W, D, P = self.encoder.width, self.decoder.width, self.patch**2 * bands
+        pixels = N * P + V * P + 3 * (N - V) * P
+        tokens = 2 * (V + 1) * W + (N + 1) * D + (N - V) * (D + P)
+        in_float32 = (N - V) * P if dtype_bytes < 4 else 0  # the prediction, once more
+        return 4 * (pixels + in_float32) + tokens * dtype_bytes
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from hpcgeo.errors import InputError
-from hpcgeo.machines import Fact, device_of, devices, machine, machines
+from hpcgeo.machines import Fact, device_of, devices, grid, grids, machine, machines
 
 NAMES = [
     *("cuda-node", "frontier", "jupiter", "juwels-booster"),
@@ -108,6 +108,14 @@ def test_devices_are_plausible():
 def test_an_unknown_machine():
     with pytest.raises(InputError, match=r"did you mean 'frontier'\?"):
         machine("frontiers")
+
+
+def test_grids():
+    assert grid("tva").g_per_kwh.value == pytest.approx(624.94 * 0.45359237, abs=0.1)
+    assert all(0 < row.g_per_kwh.value < 1000 for row in grids().values())
+    assert {row.grid for row in machines().values()} <= {None, *grids()}
+    with pytest.raises(InputError, match=r"unknown grid 'finnland' \(did you mean 'finland'\?\)"):
+        grid("finnland")
 
 
 def test_a_figure_without_a_source_is_refused():

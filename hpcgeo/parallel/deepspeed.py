@@ -176,6 +176,22 @@ class DeepSpeedEngine:
         """Take over what was read into the memory of `state()`; hyperparameters stay our own."""
         self._refresh()
 
+    def holdings(self) -> dict[str, list[Tensor]]:
+        zero = self.engine.optimizer
+        parameters = list(self.objective.parameters())
+        owners = list({id(piece.owner): piece.owner for piece in self.pieces.values()}.values())
+        held = {
+            "parameters": owners,
+            "gradients": [p.grad for p in [*parameters, *owners] if p.grad is not None],
+            "optimizer": [v for state in self.adam.state.values() for v in state.values()],
+        }
+        if self.stage in (1, 2):
+            held["gathered"] = parameters
+        if self.stage == 3:
+            held["parameters"] += zero.fp16_partitioned_groups_flat
+            held["gradients"].append(zero.grad_partitions_flat_buffer)
+        return held
+
     def _settings(self, parallel: Parallel, units: Iterable[nn.Module]) -> dict[str, Any]:
         """Return the configuration of DeepSpeed."""
         sizes = [_elements(unit) for unit in units]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 #: What one forward takes, by name.
 Inputs = Mapping[str, Tensor]
@@ -13,6 +13,8 @@ Initial = Callable[[str, Sequence[int], slice], Tensor]
 
 class Engine(Protocol):
     """Forward and backward, step, state. Accumulation, precision and clipping live in here."""
+
+    objective: nn.Module
 
     def forward_backward(self, micro_batches: Iterable[Inputs]) -> dict[str, Tensor]:
         """Run all micro-batches of one step of this rank; return the mean of each named scalar."""
@@ -31,3 +33,6 @@ class Engine(Protocol):
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a state that was filled in from a checkpoint."""
+
+    def holdings(self) -> dict[str, list[Tensor]]:
+        """Return the parameters, gradients and optimizer state that this rank holds just now."""

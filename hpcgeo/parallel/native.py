@@ -107,6 +107,14 @@ class NativeEngine:
             options=BY_PARAMETER,
         )
 
+    def holdings(self) -> dict[str, list[Tensor]]:
+        parameters: list[Tensor] = list(self.objective.parameters())
+        return {
+            "parameters": parameters,
+            "gradients": [p.grad for p in parameters if p.grad is not None],
+            "optimizer": [v for state in self.optimizer.state.values() for v in state.values()],
+        }
+
     def _norm(self) -> Tensor:
         """Return the norm of the whole gradient: one sum over all ranks, whatever the strategy.
 

@@ -32,7 +32,10 @@ class Memory:
 
 
 def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
-    """Return what one of `world_size` ranks will hold at the end of a forward.
+    """Return what one of `world_size` ranks will hold at most, of each cause.
+
+    Under accumulation all but gathered units meet when the last forward ends. Without it gradients
+    grow while activations go, and the sum is an upper bound.
 
     Raises:
         InputError: strategy, group size and world do not fit.
@@ -46,6 +49,7 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     P = root + sum(stack.cut_parameters(layout.tp) for stack in stacks)
     low = DTYPE_BYTES[run.train.dtype]
     activations = run.train.micro_batch * model.mae_activation_bytes(
+        bands,
         run.data.chip,
         run.objective.mask_ratio,
         low,
@@ -64,9 +68,11 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     k = layout.dp_shard
     # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
+    # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.
+    sums = 8 if chosen.name == "DDP" and run.train.accumulate > 1 else 4
     return Memory(
         parameters=(4 + apart) * P / k,
-        gradients=4 * P / (1 if chosen.gradients == "none" else k),
+        gradients=sums * P / (1 if chosen.gradients == "none" else k),
         optimizer=8 * P / k,
         gathered=gathered,
         activations=activations,

@@ -1,11 +1,13 @@
-"""Where a number comes from: device, hosts, versions, commit, command."""
+"""Where a number comes from: device, hosts, versions, environment, commit, command."""
 
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -13,6 +15,23 @@ import torch
 import hpcgeo
 
 PACKAGES = ("torch", "numpy", "h5py", "pydantic")
+#: Those that a number depends on where they are installed.
+OPTIONAL = ("triton", "pytorch-triton-rocm", "deepspeed")
+
+#: Variables that change how fast a step is, by the begin of their names.
+SPEED = (
+    *("NCCL_", "RCCL_", "FI_", "GLOO_", "UCX_", "MPICH_", "OMPI_MCA_"),
+    *("TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "OMP_", "GOMP_", "KMP_", "MKL_"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_OVERRIDE"),
+    *("HSA_", "HIP_", "ROCR_", "AMD_", "GPU_MAX_HW_QUEUES", "MIOPEN_", "ROCBLAS_", "HIPBLASLT_"),
+    *("SLURM_CPU_BIND", "LD_PRELOAD", "MALLOC_"),
+)
+
+#: Of them those that name a part of one job or one rank, and whatever may be a secret.
+PRIVATE = re.compile(
+    r"_VISIBLE_DEVICES$|^OMPI_MCA_(orte|ess|pmix|prte|initial)_|_(ID|HOST|ADDR|PORT|URI)$"
+    r"|KEY|TOKEN|SECRET|PASS|CREDENTIAL"
+)
 
 
 def device_name(device: torch.device, local_ranks: int) -> str:
@@ -34,10 +53,44 @@ def versions() -> dict[str, str]:
     """Return the versions that a number depends on."""
     found = {"python": platform.python_version(), "hpcgeo": hpcgeo.__version__}
     found |= {name: version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
     for name in ("cuda", "hip"):
         if number := getattr(torch.version, name, None):
             found[name] = number
+            library = "nccl" if name == "cuda" else "rccl"
+            release = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+            found[library] = ".".join(map(str, release))
     return found
+
+
+def driver(device: torch.device, root: Path = Path("/sys/module")) -> str | None:
+    """Return the driver of a device with its version, e.g. ``nvidia 580.95.05``.
+
+    Args:
+        root: where the kernel lists its modules, for tests.
+    """
+    if device.type == "cpu":
+        return None
+    for name in ("nvidia", "amdgpu"):
+        file = root / name / "version"  # the kernel's own amdgpu has none: see its release
+        if file.is_file():
+            return f"{name} {file.read_text().strip()}"
+        if file.parent.is_dir():
+            return f"{name} of Linux {platform.release()}"
+    return None
+
+
+def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables that change speed; of one that holds a path, only that it is set."""
+    return {
+        name: "(a path)" if "/" in value else value
+        for name, value in sorted(environ.items())
+        if name.startswith(SPEED) and not PRIVATE.search(name)
+    }
 
 
 @cache

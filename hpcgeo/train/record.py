@@ -12,7 +12,14 @@ from hpcgeo.parallel.topology import Topology
 from hpcgeo.records import Record, Spread
 from hpcgeo.strategies import strategy
 from hpcgeo.train.meter import Meter
-from hpcgeo.train.provenance import command, commit, device_name, versions
+from hpcgeo.train.provenance import (
+    command,
+    commit,
+    device_name,
+    driver,
+    environment,
+    versions,
+)
 from hpcgeo.zoo import architecture
 
 
@@ -34,6 +41,8 @@ def describe(
         "parameters": architecture(run.model.name).mae_parameters(bands),
         "bands": bands,
         "data": data,
+        "driver": driver(topology.device),
+        "environment": environment(),
         "command": command(),
     }
     measured = _measured(run, topology, meter, bands, device)

@@ -32,7 +32,12 @@ class Answer(NamedTuple):
 
 
 def build(
-    knobs: dict[str, Any], *, accumulate: int = 1, dtype: str = "float32", model: str = MODEL
+    knobs: dict[str, Any],
+    *,
+    accumulate: int = 1,
+    dtype: str = "float32",
+    model: str = MODEL,
+    bands: int = BANDS,
 ) -> tuple[Engine, Topology]:
     """Return the engine of this rank.
 
@@ -45,7 +50,7 @@ def build(
     rank = dist.get_rank()
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     with torch.device("meta"):
-        objective = MAE(architecture(model), BANDS, Objective())
+        objective = MAE(architecture(model), bands, Objective())
     engine = engine_of(chosen)(
         objective,
         topology,

@@ -1,0 +1,93 @@
+"""FLOPs counted in a step against the closed form."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+from torch.profiler import ProfilerActivity, profile
+
+from hpcgeo.config import Parallel, load
+from hpcgeo.parallel.engine import Engine
+from hpcgeo.parallel.topology import Topology
+from hpcgeo.profiling.flops import counted, executed
+from hpcgeo.profiling.memory import observe
+from hpcgeo.zoo import architecture
+from tests.distributed import on_ranks
+from tests.parallel.training import BANDS, CHIP, GLOBAL_BATCH, MODEL, build, run
+
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
+
+
+def flops(knobs: dict[str, Any], dtype: str, accumulate: int) -> float:
+    engine, topology = build(knobs, dtype=dtype, accumulate=accumulate)
+    step = partial(run, engine, topology, [0], accumulate)
+    (losses, _), total = counted(step, topology.device, Parallel(**knobs))
+    assert losses[0] > 0 and total is not None
+    return total
+
+
+@pytest.mark.parametrize(
+    ("ranks", "knobs", "dtype", "accumulate"),
+    [
+        (1, {"strategy": "DDP"}, "float32", 1),
+        (2, {"strategy": "FULL_SHARD"}, "bfloat16", 2),
+        (1, {"strategy": "DDP", "recompute": "full"}, "float32", 1),
+        (2, {"strategy": "FULL_SHARD", "recompute": "full"}, "float32", 1),
+        (1, {"strategy": "FULL_SHARD", "recompute": 2}, "float32", 1),
+        (1, {"strategy": "FULL_SHARD", "recompute": "selective"}, "float32", 1),
+        (2, {"strategy": "ZERO3"}, "float32", 1),
+    ],
+    ids=str,
+)
+def test_counted_is_the_closed_form(
+    ranks: int, knobs: dict[str, Any], dtype: str, accumulate: int
+) -> None:
+    given = {f"parallel.{key}": value for key, value in knobs.items()}
+    given |= {"model.name": MODEL, "data.chip": CHIP}
+    form = executed(
+        load("mae_vit_tiny", [f"{key}={value}" for key, value in given.items()]),
+        BANDS,
+        GLOBAL_BATCH,
+    )
+    totals = on_ranks(flops, ranks, knobs, dtype, accumulate)
+    assert len(set(totals)) == 1
+    assert totals[0] == pytest.approx(form, rel=0.01)
+    thrice = 3 * architecture(MODEL).mae_forward_flops(BANDS, (CHIP, CHIP), 0.75) * GLOBAL_BATCH
+    recomputes = knobs.get("recompute") in ("full", 2)
+    assert totals[0] > 1.1 * thrice if recomputes else totals[0] < 1.01 * thrice
+
+
+def products(engine: Engine, topology: Topology) -> int:
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        run(engine, topology, [1])
+    return sum(event.name in PRODUCTS for event in trace.events() or [])
+
+
+def compiled_and_not(recompute: str) -> tuple[list[int], float | None]:
+    """Return the products of a step as written, compiled, and compiled after all was observed."""
+    knobs: dict[str, Any] = {"strategy": "DDP", "recompute": recompute}
+    plain = build(knobs)
+    run(*plain, [0])
+    seen = [products(*plain)]
+    knobs["compile"] = True
+    engine, topology = build(knobs)
+    run(engine, topology, [0])
+    seen.append(products(engine, topology))
+    step = partial(run, engine, topology, [1])
+    _, total = counted(step, topology.device, Parallel(**knobs))
+    _, memory = observe(engine, topology, step, compiled=True)
+    assert memory.activations_bytes and memory.other_bytes is None
+    seen.append(products(engine, topology))
+    return seen, total
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_compiled_units(recompute: str) -> None:
+    """As written they run the same products; with recompute they do not, and nothing is said."""
+    [((plain, compiled, after), total)] = on_ranks(compiled_and_not, 1, recompute)
+    assert compiled == after  # they are still compiled
+    if recompute == "none":
+        assert compiled == plain and total is not None
+    else:
+        assert compiled < plain and total is None
