@@ -224,5 +224,15 @@ def grids() -> dict[str, Grid]:
 
 
 def grid(name: str) -> Grid:
-    """Return one grid; an unknown name is an InputError that lists the known ones."""
-    return find(grids(), name, "grid")
+    """Return one grid, by its name or as grams of CO2 per kWh.
+
+    Raises:
+        InputError: neither; the message lists the known names.
+    """
+    try:
+        grams = float(name)
+    except ValueError:
+        return find(grids(), name, "grid")
+    if not 0 <= grams < 1e4:
+        raise InputError(f"grid {name}: grams of CO2 per kWh are above zero and below 10,000")
+    return Grid(name="given", title="given", g_per_kwh=Fact(value=grams, source="given"))

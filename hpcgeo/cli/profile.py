@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hpcgeo.log import set_up
+from hpcgeo.machines import grid as grid_of
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure a recipe, or a grid of them; records are JSON lines."
@@ -55,6 +56,13 @@ def run(
         Path | None,
         typer.Option(help="Folder for the trace of every rank, for ui.perfetto.dev."),
     ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Electricity grid of the CO2, a row of facts/grids.yaml, or grams per kWh; by "
+            "default that of the machine."
+        ),
+    ] = None,
     records: Records = Path("records.jsonl"),
 ) -> None:
     """Measure one recipe and append one record.
@@ -78,6 +86,7 @@ def run(
         reading=data is Reading.real,
         product=product,
         traces=trace,
+        grid=None if grid is None else grid_of(grid),
     )
     ranked(lambda: profiler.profile_run(recipe, overrides or [], options, records))
 

@@ -56,8 +56,9 @@ SWITCH_S = 1e-4
 
 Array = npt.NDArray[np.float64]
 
-#: A rank is a straggler where it is late by more than this share of a step.
-LATE = 0.05
+#: A rank is a straggler where it is late by more than this share of a step, and the one that waits
+#: least in more than this share of the steps.
+LATE, OFTEN = 0.05, 0.75
 
 
 class Group(NamedTuple):
@@ -299,8 +300,7 @@ def wait(ranks: Sequence[Sequence[Calls]], hosts: Sequence[str], step_s: float) 
     """Return who waited how long per step, and the straggler if there is one.
 
     A rank waits in a collective for as long as it spends more time in it than the last to come; no
-    two clocks are compared, and waits that overlap count once. A straggler is late by more than 5 %
-    of a step, and in more than half of the steps the one that waits least.
+    two clocks are compared, and waits that overlap count once.
 
     Args:
         ranks: the calls of each rank and step.
@@ -319,7 +319,7 @@ def wait(ranks: Sequence[Sequence[Calls]], hosts: Sequence[str], step_s: float) 
     first = int(seconds.argmin())
     late = float(np.median(np.delete(seconds, first)) - seconds[first]) if len(seconds) > 1 else 0.0
     often = float(np.mean(by_step.argmin(axis=0) == first))
-    if late <= LATE * step_s or often <= 0.5:
+    if late <= LATE * step_s or often <= OFTEN:
         return Wait(seconds=seconds.tolist())
     return Wait(seconds=seconds.tolist(), straggler=first, host=hosts[first], late_s=late)
 

@@ -1,8 +1,9 @@
 """A profile run: the training loop under a meter that sees phases, collectives and the trace.
 
-Order of the steps: warm-up (discarded, until steps stop getting faster), measured, traced. Phases
-and collectives are noted in the measured steps themselves. The traced steps run under
-torch.profiler, which slows them down: they say what a device does and are no part of the step time.
+Order of the steps: warm-up (discarded, until steps stop getting faster), measured, one whose memory
+is followed, one whose FLOPs are counted, traced. Phases, collectives and energy are those of the
+measured steps themselves. The later ones are slowed down by what watches them, and are no part of
+the step time.
 """
 
 import os
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +25,12 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
+from hpcgeo.machines import Grid, grid, machine
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import PHASES, watched
-from hpcgeo.profiling import communication, trace
+from hpcgeo.profiling import communication, flops, memory, trace
 from hpcgeo.profiling.communication import Bookkeeping, Calls
+from hpcgeo.profiling.energy import Joules
 from hpcgeo.profiling.summary import summary
 from hpcgeo.records import Activity, CrossCheck, Phases, Record, append
 from hpcgeo.strategies import strategy
@@ -36,6 +39,8 @@ from hpcgeo.train.pretrain import pretrain
 
 Item = TypeVar("Item")
 
+#: What is looked at after the measured steps, a step each, and how many are traced then.
+OBSERVED = ("memory", "flops")
 TRACED_STEPS = 3
 
 #: Warm-up ends where the median of as many steps is no longer below that of those before, by this
@@ -57,6 +62,7 @@ class Options:
         reading: False: every step trains on the first batches, held in memory.
         product: measure a matrix product on a device too; on a host it always is.
         traces: folder for the trace of every rank.
+        grid: that the power comes from; None: that of the machine, if known.
     """
 
     steps: int = 20
@@ -65,6 +71,7 @@ class Options:
     reading: bool = True
     product: bool = False
     traces: Path | None = None
+    grid: Grid | None = None
 
 
 class Clock:
@@ -110,23 +117,24 @@ class Profiler(Meter):
         topology: Topology,
         *arguments: Any,
         options: Options,
-        dtype: torch.dtype,
+        run: RunConfig,
         **named: Any,
     ) -> None:
         super().__init__(folder, topology, *arguments, **named)
         self.options = options
-        self.dtype = dtype
+        self.run = run
         self.warmup_steps = 0
         self.stable: bool | None = None  #: None: still warming up
         self._clock = Clock(topology.device)
         self._book = Bookkeeping(topology.device, communication=options.communication)
         self._watching = watched(self._clock)
         self._standing = self._book.installed()
+        self._joules = Joules(topology)
+        self._found: dict[str, Any] = {}  #: fields of the record, as they become known
         self._held: list[Any] = []
         self._trace: Any = None
-        self._traced_s: list[float] = []
-        self._own: list[list[float]] = []  #: phases and the step, of this rank
-        self._calls: list[Calls] = []
+        self._own: list[list[float]] = []  #: phases and the whole, of each step of this rank
+        self._calls: list[Calls] = []  #: of each step of this rank
 
     def __enter__(self) -> "Profiler":
         self._standing.__enter__()
@@ -148,14 +156,14 @@ class Profiler(Meter):
         yield from super().waiting(iter(self._held), count)
 
     def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
-        traced = self._number >= self.options.steps
+        traced = self._number >= self.options.steps + len(OBSERVED)
         if traced and self._trace is None:
             self._start_trace()
         self._clock.take()
-        if len(self.rows) > 3:  # in the first step DeepSpeed compares ranks, and wants true answers
+        if len(self.rows) > 3:  # in its first steps DeepSpeed compares ranks: let it
             self._book.begin()
         with record_function(trace.STEP) if traced else nullcontext():
-            answer, seconds = super().measure(step)
+            answer, seconds = super().measure(partial(self._observed, step))
         calls, phases = self._book.end(), self._clock.take()
         if self._number >= 0:
             self._calls.append(calls)
@@ -166,16 +174,18 @@ class Profiler(Meter):
         stop = super().record(*arguments, **named)
         if self.stable is None:
             self._warm_up()
-        done = self._number == self.options.steps + TRACED_STEPS
-        if done:
+        elif self._number == self.options.steps:
+            images = self.options.steps * self.global_batch
+            self._found["energy"] = self._joules.stop(images, self.options.grid)
+        if self._done:
             self._trace.stop()
-        return stop or done
+        return stop or self._done
 
     def measured(self) -> list[dict[str, Any]]:
         return self.rows[self.warmup_steps :][: self.options.steps]
 
     def extras(self) -> dict[str, Any]:
-        if self.stable is None or self._number < self.options.steps + TRACED_STEPS:
+        if not self._done:
             raise InputError(
                 f"stopped after {len(self.rows)} steps, {self.options.steps} were to be measured "
                 f"after warm-up: nothing is recorded; give the run more time"
@@ -187,6 +197,7 @@ class Profiler(Meter):
             **self._activity(),
             **self._collectives(),
             **self._product(),
+            **self._found,
         }
         if not self.options.reading:
             fields["data"] = "synthetic"
@@ -197,6 +208,25 @@ class Profiler(Meter):
         """Steps since the end of warm-up; -1 before."""
         return -1 if self.stable is None else len(self.rows) - self.warmup_steps
 
+    @property
+    def _done(self) -> bool:
+        return self._number == self.options.steps + len(OBSERVED) + TRACED_STEPS
+
+    def _observed(self, step: Callable[[], Item]) -> Item:
+        """Run a step, under the eye that its number asks for."""
+        place = self._number - self.options.steps
+        if not 0 <= place < len(OBSERVED):
+            return step()
+        if OBSERVED[place] == "memory":
+            answer, own = memory.observe(
+                self.engine, self.topology, step, compiled=self.run.parallel.compile
+            )
+            self._found["memory"] = memory.worst(own, self.topology)
+        else:
+            answer, counted = flops.counted(step, self.topology.device, self.run.parallel)
+            self._found["counted_flops"] = counted
+        return answer
+
     def _warm_up(self) -> None:
         times = [row["step_s"] for row in self.rows]
         over = len(times) >= self.options.warmup + LONGEST
@@ -206,6 +236,7 @@ class Profiler(Meter):
             log.info("warm after %d steps; measuring %d", len(times), self.options.steps)
             if not self.stable:
                 log.warning("steps are still getting faster after %d", len(times))
+            self._joules.start()
 
     def _start_trace(self) -> None:
         activities = [ProfilerActivity.CPU]
@@ -234,11 +265,11 @@ class Profiler(Meter):
                 path = self.options.traces / path.name
             self._trace.export_chrome_trace(str(path))
             steps = trace.read(path)
-        calls = self._calls[self.options.steps :]
+        calls = self._calls[-TRACED_STEPS:]
         noted = [
             statistics.fmean(values)
             for values in (
-                [row[-1] for row in self._own[self.options.steps :]],
+                [row[-1] for row in self._own[-TRACED_STEPS:]],
                 [made.busy_s for made in calls],
                 [len(made.kinds) for made in calls],
             )
@@ -284,7 +315,10 @@ class Profiler(Meter):
         on_host = self.topology.device.type == "cpu"
         if not (on_host or self.options.product):
             return {}
-        own = torch.tensor(_product_rate(self.dtype, self.topology.device), dtype=torch.float64)
+        own = torch.tensor(
+            _product_rate(getattr(torch, self.run.train.dtype), self.topology.device),
+            dtype=torch.float64,
+        )
         rate = float(_mean_of_ranks(own, self.topology))
         peak = {"peak_flops_per_s": rate, "peak_source": "measured"} if on_host else {}
         return {"product_flops_per_s": rate, **peak}
@@ -302,11 +336,13 @@ def profile_run(recipe: str, overrides: Sequence[str], options: Options, records
     with tempfile.TemporaryDirectory(prefix="hpcgeo-profile-") as folder:
         run = configure(recipe, overrides, options.steps, options.warmup, Path(folder))
         _refuse(run, options)
-        dtype = getattr(torch, run.train.dtype)
-        record = pretrain(run, partial(Profiler, options=options, dtype=dtype))
+        if options.grid is None and (own := machine(run.launch.machine).grid):
+            options = replace(options, grid=grid(own))
+        record = pretrain(run, partial(Profiler, options=options, run=run))
     if dist.get_rank() == 0:
         config = {part: knobs for part, knobs in (record.config or {}).items() if part != "run"}
-        record = record.model_copy(update={"config": config})
+        expected = memory.predicted(run, record.bands or 0, record.world_size)
+        record = record.model_copy(update={"config": config, "predicted_memory": expected})
         append(records, record)
         log.info("%s\n  appended to %s", summary(record), records)
     return record
@@ -318,7 +354,7 @@ def configure(
     """Return the configuration of a profile run: no checkpoints, no pictures, no warm-up of lr."""
     fixed = [
         f"run.dir={folder}",
-        f"train.steps={warmup + LONGEST + steps + TRACED_STEPS}",
+        f"train.steps={warmup + LONGEST + steps + len(OBSERVED) + TRACED_STEPS}",
         "train.reconstruct_every=null",
         "checkpoint.every=0",
         "optim.warmup_steps=0",

@@ -53,6 +53,13 @@ def consistent(record: Record) -> None:
     assert activity.exposed_comm_s <= activity.comm_s * (1 + 1e-6)
     assert check.calls[0] == check.calls[1] == pytest.approx(sum(t.calls for t in record.traffic))
     assert check.step_s[0] == pytest.approx(check.step_s[1], rel=0.03)
+    memory, predicted = record.memory, record.predicted_memory
+    assert memory is not None and predicted is not None
+    assert memory.parameters_bytes == predicted.parameters_bytes
+    assert memory.activations_bytes == pytest.approx(predicted.activations_bytes, rel=0.15)
+    assert memory.peak_resident_bytes and memory.limit_bytes and memory.peak_allocated_bytes is None
+    assert record.counted_flops == pytest.approx(record.model_flops, rel=0.05)
+    assert record.hfu and record.mfu and record.product_flops_per_s == record.peak_flops_per_s
 
 
 def test_full_shard_on_two_ranks(sharded: Record) -> None:
