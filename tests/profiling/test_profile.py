@@ -9,8 +9,8 @@ import yaml
 
 from hpcgeo.errors import InputError
 from hpcgeo.profiling import sweep as sweep_module
+from hpcgeo.profiling.points import load_sweep, points
 from hpcgeo.profiling.profiler import configure
-from hpcgeo.profiling.sweep import load_sweep, points
 from hpcgeo.records import Record, read
 from hpcgeo.train.provenance import commit
 from hpcgeo.train.record import stated
