@@ -21,16 +21,8 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log
 from hpcgeo.profiling.ending import Ending, ending
-from hpcgeo.profiling.points import (
-    Cell,
-    Known,
-    Point,
-    Sweep,
-    cell_of,
-    failure,
-    pending,
-    recorded,
-)
+from hpcgeo.profiling.known import Known, failure, pending, recorded
+from hpcgeo.profiling.points import Cell, Point, Sweep, cell_of
 from hpcgeo.records import Record, append
 
 #: Seconds after which a shared file system shows on every host what a task that ended has written.

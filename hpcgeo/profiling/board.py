@@ -73,9 +73,14 @@ class Board:
     def total(self) -> str:
         """How many points are in which state; measured and failed ones are always told."""
         counts = self.counts()
-        counts["measured"] += counts["noisy"]
-        told = ["measured", "failed", *(state for state in STATES if counts[state])]
-        return ", ".join(f"{counts[state]} {state}" for state in dict.fromkeys(told))
+        noisy = counts.pop("noisy", 0)
+        counts["measured"] += noisy
+        parts = []
+        for state in dict.fromkeys(["measured", "failed", *STATES]):
+            if counts[state] or state in ("measured", "failed"):
+                of_them = f" ({noisy} noisy)" if noisy and state == "measured" else ""
+                parts.append(f"{counts[state]} {state}{of_them}")
+        return ", ".join(parts)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.rows))

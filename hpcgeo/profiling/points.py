@@ -1,9 +1,8 @@
-"""A sweep file, the points it asks for, and which of them are recorded."""
+"""A sweep file and the points it asks for: a pure function of the file."""
 
 import itertools
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,21 +11,20 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from hpcgeo.config import SYNTHETIC, RunConfig
+from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
-from hpcgeo.profiling.ending import Ending
 from hpcgeo.profiling.profiler import configure
-from hpcgeo.records import Record, read
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import brief, parse
-from hpcgeo.train.provenance import commit, versions
-from hpcgeo.train.record import stated
 from hpcgeo.zoo import architecture
 
 #: Options of `hpcgeo-profile run` that are no knobs and that a record states under their name, with
 #: their value where they are not given.
 OPTIONS = {"communication": "on"}
+
+#: A key of `grid` whose values are groups of dotted knobs that vary together.
+TOGETHER = "points"
 
 Size = Annotated[PositiveInt, Field(le=2**20)]
 
@@ -62,7 +60,7 @@ class UntilOom(Part):
 
 class Sweep(Part):
     """A sweep file. Keys of `set` and `grid` are dotted knobs, a group with several knobs, or one
-    of OPTIONS."""
+    of OPTIONS; one of `grid` may be TOGETHER."""
 
     recipe: str
     steps: PositiveInt = 20
@@ -144,44 +142,6 @@ class Cell:
     key: str
 
 
-class Known:
-    """The records that answer cells of a sweep.
-
-    A tree with uncommitted changes may be any code; a failure may have been the machine's: neither
-    answers. Out of memory is an answer.
-
-    Attributes:
-        answers: measured or out of memory, by the key of the cell.
-        failures: the latest failure of the rest.
-    """
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        records: Iterable[Record],
-        *,
-        any_code: bool = False,
-        retry: bool = False,
-    ) -> None:
-        """Sort records by cell.
-
-        Args:
-            any_code: by whatever code: these were measured just now.
-            retry: out of memory is no answer.
-        """
-        self.answers: defaultdict[str, list[Record]] = defaultdict(list)
-        self.failures: dict[str, Record] = {}
-        for record in records:
-            if record.config is None or not (any_code or _by_this_code(record)):
-                continue
-            asked = {name: str(getattr(record, name)) for name in OPTIONS}
-            key = _key(sweep, record.config, record.world_size, record.nodes, asked)
-            if record.status == "failed" or (retry and record.status == "out_of_memory"):
-                self.failures[key] = record
-            elif any_code or _enough(sweep, record):
-                self.answers[key].append(record)
-
-
 def load_sweep(path: Path, overrides: Sequence[str] = (), until_oom: str | None = None) -> Sweep:
     """Read a sweep file.
 
@@ -211,6 +171,7 @@ def points(sweep: Sweep) -> Iterator[Point]:
     for ranks, nodes in sweep.places():
         for values in itertools.product(*sweep.grid.values()):
             chosen = sweep.set | dict(zip(sweep.grid, values, strict=True))
+            chosen |= _together(chosen.pop(TOGETHER, {}))
             options = [
                 (name, _option(name, chosen.pop(name))) for name in OPTIONS if name in chosen
             ]
@@ -245,7 +206,7 @@ def cell_of(sweep: Sweep, point: Point) -> Cell:
     first = try_of(sweep, point, sweep.until_oom.start) if sweep.until_oom else point
     run = resolve(sweep, first)
     options = OPTIONS | dict(point.options)
-    key = _key(sweep, run.model_dump(mode="json"), point.ranks, point.nodes, options)
+    key = key_of(sweep, run.model_dump(mode="json"), point.ranks, point.nodes, options)
     return Cell(point, run, key)
 
 
@@ -257,9 +218,7 @@ def labels(every: Sequence[Cell]) -> list[str]:
         point = cell.point
         place = f"{point.nodes} nodes, " if (point.nodes or 1) > 1 else ""
         knobs = [word for word in point.overrides if word not in common]
-        short = [word if word.startswith("data.path") else word.split(".")[-1] for word in knobs]
-        if any("." in word.partition("=")[2] for word in knobs):
-            short = knobs  # a dot in a value
+        short = [word.removeprefix("parallel.").removeprefix("train.") for word in knobs]
         named.append(
             ", ".join([f"{place}{point.ranks} ranks", *short, *map("=".join, point.options)])
         )
@@ -277,60 +236,6 @@ def try_of(sweep: Sweep, point: Point, value: int) -> Point:
     return replace(point, overrides=(*point.overrides, f"{sweep.until_oom.knob}={value}"))
 
 
-def pending(sweep: Sweep, cell: Cell, answers: Sequence[Record]) -> Point | None:
-    """Return what has to be measured next for a cell, given its answers; None when it is done."""
-    if sweep.until_oom is None:
-        return None if answers else cell.point
-    value = sweep.until_oom.next(*_tried(sweep.until_oom, answers))
-    return None if value is None else try_of(sweep, cell.point, value)
-
-
-def answer(sweep: Sweep, answers: Sequence[Record]) -> tuple[str, str]:
-    """Return state and details of a cell from its answers, of which there is at least one."""
-    if sweep.until_oom:
-        fits, fails = _tried(sweep.until_oom, answers)
-        low = max(fits, default=0)
-        above = min((value for value in fails if value > low), default=None)
-        more = f"{above} does not" if above else "the end of the search"
-        best = f"largest {sweep.until_oom.knob}: {low} ({more})"
-        return ("measured", best) if low else ("out of memory", f"{above} does not fit")
-    record = answers[-1]
-    if record.status == "out_of_memory":
-        return "out of memory", record.error or ""
-    rate = "" if record.images_per_s is None else f"{record.images_per_s:.1f} images/s"
-    if record.noisy and record.step_s:
-        return "noisy", f"{rate}, spread of the step time {record.step_s.relative:.0%}"
-    return "measured", rate
-
-
-def standing(sweep: Sweep, cell: Cell, known: Known) -> tuple[str, str]:
-    """Return state and details of a cell that is not at work."""
-    answers = known.answers[cell.key]
-    if pending(sweep, cell, answers) is not None:
-        failed = known.failures.get(cell.key)
-        return ("failed", f"{failed.error}") if failed else ("waiting", "")
-    state, details = answer(sweep, answers)
-    return "recorded", details if state == "measured" else f"{state}: {details}"
-
-
-def failure(sweep: Sweep, point: Point, ending: Ending) -> Record:
-    """Return the record of a point that ended badly."""
-    run = resolve(sweep, point)
-    fields = stated(run, point.ranks) | dict(point.options)
-    fields |= {"status": ending.status, "error": ending.error, "device": "not started"}
-    fields |= {"nodes": point.nodes or 1}
-    fields |= {"data": SYNTHETIC if run.data.path == SYNTHETIC else "shards"}
-    fields["config"] = _without(fields["config"], ["run"])
-    return Record(**fields)
-
-
-def recorded(path: Path) -> list[Record]:
-    """Return the records of a file or folder, which need not exist yet."""
-    if path.is_dir() and not any(path.rglob("records*.jsonl")):
-        return []
-    return read([path]) if path.exists() else []
-
-
 def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
         if isinstance(value, dict):
@@ -338,6 +243,12 @@ def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         else:
             text = yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]
             yield f"{prefix}{key}={text}"
+
+
+def _together(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise InputError(f"{TOGETHER} {brief(values)}: list groups of dotted knobs")
+    return values
 
 
 def _option(name: str, value: Any) -> str:
@@ -348,21 +259,29 @@ def _option(name: str, value: Any) -> str:
     return str(word)
 
 
-def _key(
+def key_of(
     sweep: Sweep,
     config: Mapping[str, Any],
     ranks: int,
     nodes: int | None,
     options: Mapping[str, str],
 ) -> str:
+    """Return all that is asked of a cell as one text, equal for a record of it.
+
+    Args:
+        config: the resolved configuration.
+        ranks, nodes: of the point, or of the record.
+        options: a value for each of OPTIONS.
+    """
     # How many steps there are in all is the profiler's affair.
     searched = [sweep.until_oom.knob] if sweep.until_oom else []
-    asked = _without(config, ["run", "train.steps", *searched])
+    asked = without(config, ["run", "train.steps", *searched])
     place = [ranks, nodes if sweep.counts_nodes else None]
     return json.dumps([asked, place, options], sort_keys=True)
 
 
-def _without(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def without(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration without some dotted knobs or groups of them."""
     left: dict[str, Any] = json.loads(json.dumps(config))
     for key in keys:
         *parents, last = key.split(".")
@@ -371,28 +290,3 @@ def _without(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
             place = place.get(parent, {})
         place.pop(last, None)
     return left
-
-
-def _by_this_code(record: Record) -> bool:
-    here = (*commit(), versions())
-    return not record.dirty and (record.commit, record.dirty, record.versions) == here
-
-
-def _enough(sweep: Sweep, record: Record) -> bool:
-    """Return whether at least so many steps were measured as the sweep asks for."""
-    if record.status == "out_of_memory":
-        return True
-    steps = len(record.step_s.values) if record.step_s else 0
-    return steps >= sweep.steps and (record.warmup_steps or 0) >= sweep.warmup
-
-
-def _tried(search: UntilOom, answers: Sequence[Record]) -> tuple[list[int], list[int]]:
-    """Return the values that fit, and those that do not."""
-    fits: list[int] = []
-    fails: list[int] = []
-    for record in answers:
-        value: Any = record.config
-        for part in search.knob.split("."):
-            value = value[part]
-        (fits if record.status == "ok" else fails).append(value)
-    return fits, fails

@@ -18,15 +18,8 @@ from hpcgeo.launch import sbatch
 from hpcgeo.machines import machine
 from hpcgeo.profiling.batch import Batch, Contents
 from hpcgeo.profiling.board import Board
-from hpcgeo.profiling.points import (
-    Cell,
-    Known,
-    Sweep,
-    answer,
-    cell_of,
-    pending,
-    recorded,
-)
+from hpcgeo.profiling.known import Known, answer, pending, recorded
+from hpcgeo.profiling.points import Cell, Sweep, cell_of
 from hpcgeo.profiling.sweep import StoppedError, existing, table
 
 POLL_S = 5.0

@@ -12,19 +12,8 @@ from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.profiling.board import Board
 from hpcgeo.profiling.ending import Ending, ending
-from hpcgeo.profiling.points import (
-    Cell,
-    Known,
-    Point,
-    Sweep,
-    answer,
-    cells,
-    failure,
-    labels,
-    pending,
-    recorded,
-    standing,
-)
+from hpcgeo.profiling.known import Known, answer, failure, pending, recorded, standing
+from hpcgeo.profiling.points import Cell, Point, Sweep, cells, labels
 from hpcgeo.records import Record, append
 
 GRACE_S = 60  # torchrun gives its ranks half of it
@@ -143,6 +132,7 @@ def _measure(
             board.set(index, "failed", new[-1].error or "")
             return
         answers += new
+    if board.rows[index].state == "running":
         board.set(index, *answer(sweep, answers))
 
 
