@@ -75,12 +75,9 @@ class Board:
         counts = self.counts()
         noisy = counts.pop("noisy", 0)
         counts["measured"] += noisy
-        parts = []
-        for state in dict.fromkeys(["measured", "failed", *STATES]):
-            if counts[state] or state in ("measured", "failed"):
-                of_them = f" ({noisy} noisy)" if noisy and state == "measured" else ""
-                parts.append(f"{counts[state]} {state}{of_them}")
-        return ", ".join(parts)
+        named = dict.fromkeys(["measured", "failed", *(state for state in STATES if counts[state])])
+        told = ", ".join(f"{counts[state]} {state}" for state in named)
+        return f"{told}; {noisy} of the measured noisy" if noisy else told
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.rows))

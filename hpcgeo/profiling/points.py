@@ -115,7 +115,13 @@ class Point:
     options: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return ", ".join([f"{self.ranks} ranks", *self.overrides, *map("=".join, self.options)])
+        return ", ".join([self.place, *self.overrides, *map("=".join, self.options)])
+
+    @property
+    def place(self) -> str:
+        """How many nodes, where there are several, and ranks."""
+        ranks = "1 rank" if self.ranks == 1 else f"{self.ranks} ranks"
+        return f"{self.nodes} nodes, {ranks}" if (self.nodes or 1) > 1 else ranks
 
     def words(self, sweep: Sweep, records: Path) -> list[str]:
         """Return the words after `hpcgeo` that measure it."""
@@ -216,12 +222,9 @@ def labels(every: Sequence[Cell]) -> list[str]:
     named = []
     for cell in every:
         point = cell.point
-        place = f"{point.nodes} nodes, " if (point.nodes or 1) > 1 else ""
         knobs = [word for word in point.overrides if word not in common]
         short = [word.removeprefix("parallel.").removeprefix("train.") for word in knobs]
-        named.append(
-            ", ".join([f"{place}{point.ranks} ranks", *short, *map("=".join, point.options)])
-        )
+        named.append(", ".join([point.place, *short, *map("=".join, point.options)]))
     return named
 
 

@@ -47,6 +47,9 @@ def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
                     for index, cell in enumerate(every):
                         _measure(sweep, cell, known.answers[cell.key], file, board, index)
             except KeyboardInterrupt:
+                for row in board.rows:
+                    if row.state == "running":
+                        row.state, row.details = "waiting", "interrupted"
                 raise StoppedError(board) from None
     return board
 
