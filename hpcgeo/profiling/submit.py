@@ -33,6 +33,8 @@ class Planned:
     job: sbatch.Job
     per_node: int
     cells: tuple[Cell, ...]
+    folder: Path
+    script: str
 
     @property
     def node_hours(self) -> float:
@@ -143,16 +145,13 @@ class Jobs:
                 f"`minutes` a point"
             )
         for planned in self.planned:
-            job = planned.job
-            folder = self.records.absolute() / "jobs" / job.name
-            script = _script(self.sweep, planned, folder)
             points = [cell.point for cell in planned.cells]
             contents = Contents(sweep=self.sweep, retry=self.retry, points=points)
-            batch = Batch.write(folder, contents, script)
+            batch = Batch.write(planned.folder, contents, planned.script)
             try:
-                _slurm("sbatch", "--parsable", *shlex.split(words), folder / "job.sbatch")
+                _slurm("sbatch", "--parsable", *shlex.split(words), planned.folder / "job.sbatch")
             except InputError:
-                shutil.rmtree(folder)
+                shutil.rmtree(planned.folder)
                 raise
             self.batches.append(batch)
         self.planned = []
@@ -224,17 +223,26 @@ class Jobs:
         for (where, nodes, ranks), members in groups.items():
             per_node = _per_node(where, nodes, ranks)
             for start in range(0, len(members), most):
-                yield Planned(
-                    sbatch.Job(
-                        name=f"{self.name}-{nodes}n-{secrets.token_hex(3)}",
-                        machine=where,
-                        recipe=self.sweep.recipe,
-                        nodes=nodes,
-                        time=_walltime(self.sweep, where, nodes),
-                    ),
-                    per_node,
-                    tuple(members[start : start + most]),
+                job = sbatch.Job(
+                    name=f"{self.name}-{nodes}n-{secrets.token_hex(3)}",
+                    machine=where,
+                    recipe=self.sweep.recipe,
+                    nodes=nodes,
+                    time=_walltime(self.sweep, where, nodes),
                 )
+                yield self._planned(job, per_node, tuple(members[start : start + most]))
+
+    def _planned(self, job: sbatch.Job, per_node: int, members: tuple[Cell, ...]) -> Planned:
+        folder = self.records.absolute() / "jobs" / job.name
+        script = sbatch.render(
+            job,
+            "sweep.sbatch.j2",
+            per_node=per_node,
+            tasks=len(members),
+            at_once=self.sweep.at_once,
+            folder=str(folder),
+        )
+        return Planned(job, per_node, members, folder, script)
 
     def _numbers(self, batch: Batch) -> list[int]:
         return [task.number for task in self.queued.values() if task.batch is batch]
@@ -262,17 +270,6 @@ def _state(task: Task) -> tuple[str, str]:
         return "queued", f"job {task.job}"
     now = task.batch.now(task.number)
     return "running", f"{now.value}, job {task.job}" if now and now.value else f"job {task.job}"
-
-
-def _script(sweep: Sweep, planned: Planned, folder: Path) -> str:
-    return sbatch.render(
-        planned.job,
-        "sweep.sbatch.j2",
-        per_node=planned.per_node,
-        tasks=len(planned.cells),
-        at_once=sweep.at_once,
-        folder=str(folder),
-    )
 
 
 def _per_node(where: str, nodes: int, ranks: int) -> int:
@@ -330,6 +327,6 @@ def _slurm(*command: object) -> str:
     except subprocess.TimeoutExpired:
         raise InputError(f"{words[0]} gives no answer: try again later") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise InputError(f"{words[0]}: {said[-1] if said else done.returncode}")
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"{words[0]}: {said[-1].removeprefix(f'{words[0]}: ')}")
     return done.stdout

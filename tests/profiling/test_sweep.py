@@ -3,6 +3,7 @@ memory, interrupted, resumed."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,11 +14,15 @@ import pytest
 import yaml
 
 from hpcgeo.errors import InputError
+from hpcgeo.machines import machines
 from hpcgeo.profiling import known as known_module
+from hpcgeo.profiling import submit
 from hpcgeo.profiling.batch import SETTLED_S, Batch, Contents, Now
 from hpcgeo.profiling.ending import Ending, ending
 from hpcgeo.profiling.known import Known, answer, failure, pending, standing
 from hpcgeo.profiling.points import Sweep, UntilOom, cell_of, cells, labels, load_sweep, points
+from hpcgeo.profiling.submit import Jobs
+from hpcgeo.profiling.sweep import run_sweep
 from hpcgeo.records import Record, Spread, read
 from hpcgeo.train.record import stated
 
@@ -317,6 +322,73 @@ def test_a_task_says_what_it_measures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no jobs of a sweep"):
         Batch(tmp_path)
     assert cell_of(sweep, contents.points[0]).key == cells(sweep)[0][0].key
+
+
+# -- jobs, without a Slurm -------------------------------------------------------------------------
+
+
+def test_jobs_are_planned_and_kept_within_a_budget(tmp_path: Path) -> None:
+    layouts = [{"strategy": "DDP"}, {"strategy": "HYBRID_SHARD", "group_size": 2}]
+    records = tmp_path / "records"
+    sweep = sweep_of(nodes=[1, 2], minutes=6, grid={"parallel": layouts, "seed": [1, 2]})
+    jobs = Jobs(sweep, records, "a sweep")
+    rows = [line.split() for line in jobs.plan().splitlines()]
+    assert [(row[0], row[-1]) for row in rows[1:]] == [("1", "0.2"), ("2", "0.8"), ("total", "1")]
+    assert jobs.board().total == "0 measured, 0 failed, 6 waiting"
+    with pytest.raises(InputError, match=r"1 node-hours, more than the budget of 0.5: nothing is"):
+        jobs.submit(0.5)
+    assert not records.exists()
+    assert all(re.fullmatch(r"a_sweep-[12]n-\w{6}", planned.job.name) for planned in jobs.planned)
+
+
+def test_jobs_respect_arrays_and_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "_max_array", lambda: 3)
+    there = {"launch.machine": "frontier", "parallel.strategy": "FULL_SHARD"}
+    grid: dict[str, list[object]] = {"seed": list(range(7))}
+    jobs = Jobs(sweep_of(set=there, nodes=[4, 100], grid=grid), tmp_path, "x")
+    sizes = [(planned.job.nodes, len(planned.cells)) for planned in jobs.planned]
+    assert sizes == [(4, 3), (4, 3), (4, 1), (100, 3), (100, 3), (100, 1)]
+    assert [planned.queue for planned in jobs.planned][::3] == [
+        *("to 91 nodes, 2 h", "to 183 nodes, 6 h"),
+    ]
+    # A search takes what the queue gives, and goes on in another job.
+    search = sweep_of(set=there, nodes=[4], minutes=30, until_oom={})
+    assert [planned.job.time for planned in Jobs(search, tmp_path, "x").planned] == ["02:00:00"]
+    sweep = sweep_of(set=there, nodes=[4], at_once=2, minutes=121)
+    with pytest.raises(InputError, match="longer than the 2 h"):
+        Jobs(sweep, tmp_path, "x")
+
+
+@pytest.mark.parametrize(
+    "machine", [name for name in machines() if machines()[name].scheduler == "slurm"]
+)
+def test_every_machine_gets_good_bash(tmp_path: Path, machine: str) -> None:
+    sweep = sweep_of(set={"launch.machine": machine}, nodes=[2], at_once=4)
+    [planned] = Jobs(sweep, tmp_path / "a folder", "x").planned
+    text = planned.script
+    checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    assert "#SBATCH --array=0-0%4\n" in text and "#SBATCH --exclusive\n" in text
+    assert "None" not in text and "{{" not in text and "\n\n\n" not in text
+    assert "#SBATCH" not in text.partition("\nset -euo")[2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"ranks": [3], "ranks_per_node": 2}, "3 ranks do not fill 2 nodes alike"),
+        ({"ranks": [16]}, "16 ranks on 1 nodes of frontier, which have 8 devices"),
+        ({"ranks": [8], "launch": "srun"}, "`launch` has no effect"),
+        ({"nodes": [10**4]}, "more than a job on frontier may have"),
+    ],
+)
+def test_impossible_jobs_are_refused(tmp_path: Path, keys: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Jobs(sweep_of(set={"launch.machine": "frontier"}, **keys), tmp_path, "x")
+    with pytest.raises(InputError, match="name a folder"):
+        Jobs(sweep_of(nodes=[1]), tmp_path / "r.jsonl", "x")
+    with pytest.raises(InputError, match="--submit makes them Slurm jobs"):
+        run_sweep(sweep_of(nodes=[2]), tmp_path / "r.jsonl")
 
 
 # -- with real ranks -------------------------------------------------------------------------------

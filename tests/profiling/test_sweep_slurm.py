@@ -29,7 +29,7 @@ class Commands:
 
     def __init__(self, slurm: Slurm, folder: Path, code: Mapping[str, str], keys: object) -> None:
         self.slurm = slurm
-        self.file, self.records = folder / "tiny.yaml", folder / "records"
+        self.file, self.records = folder / "tiny.yaml", folder / "my records"
         self.file.write_text(yaml.safe_dump(keys))
         self.env = slurm.environ | dict(code)
         self.cwd = folder
@@ -78,17 +78,6 @@ def test_three_points_out_of_memory_interrupted_resumed(
         *(slurm, tmp_path, copied),
         KEYS | {"minutes": 6, "nodes": [1, 2], "grid": {"points": points}},
     )
-    code, said, log = sweep.run("--plan")
-    assert code == 0 and "left out: 1 rank" in log
-    table = [line.split() for line in said.splitlines()[1:4]]
-    assert [(row[0], row[-1]) for row in table] == [("1", "0.1"), ("2", "0.4"), ("total", "0.5")]
-    assert "3 waiting" in said and not sweep.records.exists()
-    code, said, log = sweep.run()
-    assert code == 2 and "may take 0.5 node-hours: allow them with --budget" in log
-    code, said, log = sweep.run("--budget", "0.4")
-    assert code == 2 and "0.5 node-hours, more than the budget of 0.4: nothing is submitted" in log
-    assert "--budget" in log and not list(sweep.records.glob("jobs/*"))
-
     watcher = sweep.start("--budget", "0.5", "--watch")
     sweep.until(lambda: len(sweep.recorded()) >= 1, "a record")
     watcher.send_signal(signal.SIGINT)
@@ -111,12 +100,10 @@ def test_three_points_out_of_memory_interrupted_resumed(
     assert ": out of memory (" in (no_memory.error or "")
     code, said, log = sweep.run()  # without a budget: there is nothing to submit
     assert code == 0 and "3 recorded" in said and "out of memory" in said
-    code, said, log = sweep.run("--plan", "--retry")
-    assert "2 recorded" in said and said.splitlines()[1].split()[0] == "2"
     assert len(sweep.recorded()) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cancelled_jobs_are_no_data_points(
     slurm: Slurm, copied: dict[str, str], tmp_path: Path
 ) -> None:
@@ -139,7 +126,7 @@ def test_cancelled_jobs_are_no_data_points(
 def test_slurm_refuses(slurm: Slurm, copied: dict[str, str], tmp_path: Path) -> None:
     sweep = Commands(slurm, tmp_path, copied, KEYS | {"nodes": [2], "grid": {}})
     code, _, log = sweep.run("--budget", "9", "--sbatch", "-p nowhere")
-    assert code == 2 and "sbatch: " in log and "nowhere" in log
+    assert code == 2 and "hpcgeo: sbatch: error: Batch job submission failed: Invalid part" in log
     assert not list(sweep.records.glob("jobs/*"))
 
 
