@@ -104,8 +104,8 @@ class Board:
             caption=self.total,
             caption_justify="left",
         )
-        for name in ("point", "state", "", "elapsed"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        for name in ("point", "state", "details", "elapsed"):
+            table.add_column(name, no_wrap=name != "details")  # which gives way
         for row in self._visible():
             ran = row.took_s
             if row.state == "running":
@@ -113,7 +113,7 @@ class Board:
             table.add_row(
                 Text(row.label),
                 Text(row.state, style=STATES[row.state]),
-                Text(row.details),
+                Text(row.details, no_wrap=True, overflow="ellipsis"),
                 "" if ran is None else f"{int(ran) // 60}:{int(ran) % 60:02}",
             )
         return table

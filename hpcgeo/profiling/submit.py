@@ -90,6 +90,7 @@ class Jobs:
         self.sweep, self.records, self.retry = sweep, records, retry
         self.name = re.sub(r"[^\w.-]", "_", name)
         self.cells = existing(sweep)
+        self._keys: dict[tuple[str, int], str] = {}
         self.look()
 
     def look(self) -> None:
@@ -164,7 +165,7 @@ class Jobs:
             StoppedError: by Ctrl-C.
         """
         # What these measure is shown, whatever the code was when they did.
-        ours = [batch for batch in self.batches if self._numbers(batch)]
+        ours = list({id(task.batch): task.batch for task in self.queued.values()}.values())
         board = self.board()
         with board:
             try:
@@ -174,10 +175,8 @@ class Jobs:
                         batch.settle(self._numbers(batch))
                     fresh = [record for batch in ours for record in batch.records()]
                     self._show(board, Known(self.sweep, fresh, any_code=True))
-                    if not any(
-                        self._numbers(batch) or batch.unsettled(self._numbers(batch))
-                        for batch in ours
-                    ):
+                    ending = any(batch.unsettled(self._numbers(batch)) for batch in ours)
+                    if not self.queued and not ending:
                         return board
                     time.sleep(POLL_S)
             except KeyboardInterrupt:
@@ -195,7 +194,7 @@ class Jobs:
         """Take the jobs out of the queue; return how many tasks there were."""
         tasks = len(self.queued)
         if tasks:
-            _slurm("scancel", *sorted({task.job.split("_")[0] for task in self.queued.values()}))
+            _slurm("scancel", *(task.job for task in self.queued.values()))
         return tasks
 
     def _show(self, board: Board, fresh: Known) -> None:
@@ -245,24 +244,38 @@ class Jobs:
         return Planned(job, per_node, members, folder, script)
 
     def _numbers(self, batch: Batch) -> list[int]:
-        return [task.number for task in self.queued.values() if task.batch is batch]
+        """Return the tasks of a batch that wait or run."""
+        return self._active[batch.folder.name]
 
     def _queue(self) -> dict[str, Task]:
         """Return our tasks in the queue by the key of their cell."""
+        self._active: defaultdict[str, list[int]] = defaultdict(list)
         if not self.batches:
             return {}
+        ours = {cell.key for cell in self.cells}
         by_name = {batch.folder.name: batch for batch in self.batches}
-        # %K: number in the array; %F: the job of the array.
+        # %K: number in the array; %i: job and number.
         said = _slurm("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%j|%K|%i|%T")
         found = {}
         for line in said.splitlines():
             name, number, job, state = line.split("|")
-            if batch := by_name.get(name):
+            batch = by_name.get(name)
+            if batch:
+                self._active[name].append(int(number))
+            if batch and batch.contents.sweep.until_oom == self.sweep.until_oom:
                 running = state not in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD")
-                point = batch.contents.points[int(number)]
-                key = cell_of(self.sweep, point).key
-                found[key] = Task(batch, int(number), job, running)
+                key = self._key(batch, int(number))
+                if key in ours:
+                    found[key] = Task(batch, int(number), job, running)
         return found
+
+    def _key(self, batch: Batch, number: int) -> str:
+        place = (batch.folder.name, number)
+        if place not in self._keys:
+            # Of the recipe of that time: a folder may hold the jobs of several sweeps.
+            asked = self.sweep.model_copy(update={"recipe": batch.contents.sweep.recipe})
+            self._keys[place] = cell_of(asked, batch.contents.points[number]).key
+        return self._keys[place]
 
 
 def _state(task: Task) -> tuple[str, str]:
