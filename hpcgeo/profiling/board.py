@@ -63,7 +63,7 @@ class Board:
         row.state, row.details = state, details
         self._recent = [row, *(other for other in self._recent if other is not row)]
         if not self._live:
-            log.info("%s", row)
+            log.info("%s", str(row))
 
     def counts(self) -> Counter[str]:
         """Return how many points are in which state."""

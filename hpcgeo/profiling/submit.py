@@ -104,7 +104,7 @@ class Jobs:
     @property
     def node_hours(self) -> float:
         """What the planned jobs cost at most."""
-        return sum(job.node_hours for job in self.planned)
+        return round(sum(job.node_hours for job in self.planned), 6)
 
     def plan(self) -> str:
         """Return the planned jobs as a table, with their sum."""

@@ -62,10 +62,17 @@ class Commands:
     def recorded(self) -> list[Record]:
         return read([self.records]) if any(self.records.rglob("records*.jsonl")) else []
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
+    def until(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        watcher: subprocess.Popen[str] | None = None,
+    ) -> None:
         end = time.monotonic() + 600
         while not condition():
             assert time.monotonic() < end, what
+            if watcher and watcher.poll() is not None:
+                raise AssertionError(watcher.communicate())
             time.sleep(0.1)
 
 
@@ -79,7 +86,7 @@ def test_three_points_out_of_memory_interrupted_resumed(
         KEYS | {"minutes": 6, "nodes": [1, 2], "grid": {"points": points}},
     )
     watcher = sweep.start("--budget", "0.5", "--watch")
-    sweep.until(lambda: len(sweep.recorded()) >= 1, "a record")
+    sweep.until(lambda: len(sweep.recorded()) >= 1, "a record", watcher)
     watcher.send_signal(signal.SIGINT)
     said, log = watcher.communicate(timeout=60)
     if len(sweep.recorded()) < 3:
@@ -140,7 +147,7 @@ def test_twelve_points(slurm: Slurm, copied: dict[str, str], tmp_path: Path) -> 
     keys = KEYS | {"minutes": 3, "at_once": 2, "nodes": [1, 2], "grid": {"points": points}}
     sweep = Commands(slurm, tmp_path, copied, keys)
     watcher = sweep.start("--budget", "0.95", "--watch")
-    sweep.until(lambda: len(sweep.recorded()) >= 3, "three records")
+    sweep.until(lambda: len(sweep.recorded()) >= 3, "three records", watcher)
     watcher.send_signal(signal.SIGINT)
     said, log = watcher.communicate(timeout=60)
     assert watcher.returncode == 130, log
