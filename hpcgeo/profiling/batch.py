@@ -164,8 +164,8 @@ class Batch:
             how = ending(said, code) if code != 0 else Ending("failed", "left no record")
             if how.status == "cancelled":
                 log.info("cancelled, to be measured another time: %s", now.point)
-                output = self.output(task)
-                output.replace(output.with_suffix(".cancelled"))
+                if (output := self.output(task)).exists():
+                    output.replace(output.with_suffix(".cancelled"))
             else:
                 append(self.own(task), failure(self.contents.sweep, now.point, how))
         self._now(task).unlink(missing_ok=True)
