@@ -151,9 +151,13 @@ class Jobs:
             batch = Batch.write(planned.folder, contents, planned.script)
             try:
                 _slurm("sbatch", "--parsable", *shlex.split(words), planned.folder / "job.sbatch")
-            except InputError:
+            except InputError as error:
                 shutil.rmtree(planned.folder)
-                raise
+                done = self.planned.index(planned)
+                raise InputError(
+                    f"{error}; {done} of {len(self.planned)} jobs are submitted, the same command "
+                    f"goes on"
+                ) from None
             self.batches.append(batch)
         self.planned = []
         self.queued = self._queue()
@@ -312,8 +316,8 @@ def _walltime(sweep: Sweep, where: str, nodes: int) -> str:
     if sweep.until_oom:
         longest = machine(where).hours(nodes) or math.inf
         minutes = max(minutes, min(minutes * sweep.until_oom.tries, 60 * longest))
-    seconds = math.ceil(60 * minutes)
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    whole = math.ceil(minutes)  # as Slurm counts
+    return f"{whole // 60:02}:{whole % 60:02}:00"
 
 
 def _max_array() -> int:

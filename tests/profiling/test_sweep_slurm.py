@@ -18,7 +18,7 @@ from tests.slurm import Slurm
 pytestmark = pytest.mark.timeout(1500)
 
 HUGE = 10_000_000  #: a micro-batch of 30 GB
-LIMIT = ["prlimit", f"--as={4_000_000_000}"]  # Slurm hands limits on to the job
+LIMIT = 4_000_000_000  #: bytes of address space; Slurm hands limits on to the job
 SMALL = {"launch.threads": 1, "data.chip": 32, "train.micro_batch": 4}
 HYBRID = {"parallel.strategy": "HYBRID_SHARD", "parallel.group_size": 2}
 KEYS = {"recipe": "mae_vit_tiny", "steps": 3, "warmup": 1, "set": SMALL}
@@ -33,9 +33,19 @@ class Commands:
         self.file.write_text(yaml.safe_dump(keys))
         self.env = slurm.environ | dict(code)
         self.cwd = folder
+        self.limit = LIMIT
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        command = [*LIMIT, sys.executable, "-m", "hpcgeo", "profile", "sweep", str(self.file)]
+        command = [
+            "prlimit",
+            f"--as={self.limit}",
+            sys.executable,
+            "-m",
+            "hpcgeo",
+            "profile",
+            "sweep",
+            str(self.file),
+        ]
         command += ["--records", str(self.records), "--submit", *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -134,6 +144,7 @@ def test_slurm_refuses(slurm: Slurm, copied: dict[str, str], tmp_path: Path) -> 
     sweep = Commands(slurm, tmp_path, copied, KEYS | {"nodes": [2], "grid": {}})
     code, _, log = sweep.run("--budget", "9", "--sbatch", "-p nowhere")
     assert code == 2 and "hpcgeo: sbatch: error: Batch job submission failed: Invalid part" in log
+    assert "0 of 1 jobs are submitted" in log
     assert not list(sweep.records.glob("jobs/*"))
 
 
@@ -169,10 +180,11 @@ def test_twelve_points(slurm: Slurm, copied: dict[str, str], tmp_path: Path) -> 
 
 @pytest.mark.long
 def test_the_largest_that_fits(slurm: Slurm, copied: dict[str, str], tmp_path: Path) -> None:
-    search = {"from": 2048, "to": 65536}
-    keys = KEYS | {"minutes": 15, "nodes": [1], "until_oom": search}
+    search = {"from": 256, "to": 65536}
+    keys = KEYS | {"minutes": 6, "nodes": [1], "until_oom": search}
     sweep = Commands(slurm, tmp_path, copied, keys)
-    code, said, log = sweep.run("--budget", "4", "--watch")
+    sweep.limit = 3_200_000_000
+    code, said, log = sweep.run("--budget", "9", "--watch")
     print("\n" + said, log, sep="\n")
     assert code == 0, log
     tried = sweep.recorded()
