@@ -15,6 +15,7 @@ from hpcgeo.profiling.ending import Ending, ending
 from hpcgeo.profiling.known import Known, answer, failure, pending, recorded, standing
 from hpcgeo.profiling.points import Cell, Point, Sweep, cells, labels
 from hpcgeo.records import Record, append
+from hpcgeo.train.provenance import commit
 
 GRACE_S = 60  # torchrun gives its ranks half of it
 
@@ -74,6 +75,8 @@ class StoppedError(Exception):
 def existing(sweep: Sweep) -> list[Cell]:
     """Return the cells of a sweep that can exist, and say the others."""
     every, left_out = cells(sweep)
+    if commit()[1]:
+        log.warning("the code has uncommitted changes: nothing is skipped, now or later")
     for reason in left_out:
         log.info("left out: %s", reason)
     return every

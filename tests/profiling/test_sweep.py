@@ -115,6 +115,19 @@ def test_bad_sweeps_are_refused(tmp_path: Path, text: str, message: str) -> None
         load_sweep(tmp_path / "missing.yaml")
 
 
+def test_a_search_is_asked_for_in_the_file_or_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("{recipe: mae_vit_tiny, ranks: [1], until_oom: {from: 4, to: 6}}")
+    assert load_sweep(file).until_oom == UntilOom(start=4, to=6)
+    asked = load_sweep(file, ["seed=3"], "data.workers")
+    assert asked.until_oom == UntilOom(knob="data.workers", start=4, to=6)
+    demo = load_sweep(PROFILES / "demo.yaml", (), "micro_batch")
+    assert demo.until_oom == UntilOom()
+    assert all(cell.run.train.micro_batch == 8 for cell in cells(demo)[0])
+    with pytest.raises(InputError, match="unknown knob 'train.micro_bach'"):
+        cells(load_sweep(file, (), "micro_bach"))
+
+
 @pytest.mark.parametrize("grid", [{"points": [1]}, {"communication": ["loud"]}])
 def test_bad_cells_are_refused(grid: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"write on or off|list groups"):
