@@ -48,9 +48,7 @@ def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
                     for index, cell in enumerate(every):
                         _measure(sweep, cell, known.answers[cell.key], file, board, index)
             except KeyboardInterrupt:
-                for row in board.rows:
-                    if row.state == "running":
-                        row.state, row.details = "waiting", "interrupted"
+                _interrupted(sweep, every, file, board)
                 raise StoppedError(board) from None
     return board
 
@@ -140,6 +138,17 @@ def _measure(
         answers += new
     if board.rows[index].state == "running":
         board.set(index, *answer(sweep, answers))
+
+
+def _interrupted(sweep: Sweep, every: Sequence[Cell], file: Path, board: Board) -> None:
+    """Put into the table what became of the point that ran; it may have ended by itself."""
+    known = Known(sweep, recorded(file), any_code=True)
+    for row, cell in zip(board.rows, every, strict=True):
+        if row.state == "running":
+            answers = known.answers[cell.key]
+            row.state, row.details = "waiting", "interrupted"
+            if pending(sweep, cell, answers) is None:
+                row.state, row.details = answer(sweep, answers)
 
 
 def _run(sweep: Sweep, point: Point, file: Path) -> Ending | None:
