@@ -1,12 +1,14 @@
 """`hpcgeo profile` (and `hpcgeo-profile`): measure a recipe, or a grid of them."""
 
+import sys
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from hpcgeo.errors import InputError
 from hpcgeo.log import set_up
 from hpcgeo.machines import grid as grid_of
 
@@ -97,27 +99,82 @@ def sweep(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Knobs for all points: key=value, dotted.")
     ] = None,
-    records: Records = Path("records.jsonl"),
-    plan: Annotated[bool, typer.Option("--plan", help="List the points and stop.")] = False,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (.jsonl) or folder of records: what is there is skipped, what is measured "
+            "is added. By default records.jsonl; with --submit the folder records.",
+            show_default=False,
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show points, jobs and node-hours; run nothing.")
+    ] = False,
+    until_oom: Annotated[
+        str | None,
+        typer.Option(
+            help="Search the largest value of this knob that fits: doubled until out of memory, "
+            "then bisected to an eighth.",
+            metavar="KNOB",
+        ),
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try again what ran out of memory.")
+    ] = False,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="As Slurm jobs, an array for every node count.")
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option(help="Node-hours that the jobs submitted now may cost.", min=0)
+    ] = None,
+    sbatch: Annotated[
+        str | None, typer.Option(help="Words for sbatch, such as '-A PROJECT'.", metavar="WORDS")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the jobs until the last one has ended.")
+    ] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Take the jobs of this sweep out of the queue.")
+    ] = False,
 ) -> None:
-    """Run a grid here, one point after the other.
+    """Measure a grid: here, one point after the other, or as Slurm jobs.
 
-    A point measured with the same configuration, commit and versions is skipped (never where the
-    tree has uncommitted changes); one that fails is recorded with its cause, and tried again the
-    next time. Exit code 3 if any failed.
+    The same command goes on wherever it was interrupted: a point measured with the same
+    configuration, commit and versions is skipped (never where the tree has uncommitted changes), a
+    job in the queue is not submitted again. Out of memory is recorded as an answer; what failed is
+    recorded with its cause and tried again by the next call. Exit code 3 if any failed, 130 after
+    Ctrl-C.
 
         hpcgeo-profile sweep profiles/local_vit_tiny.yaml --records records.jsonl
+
+        hpcgeo-profile sweep profiles/demo.yaml --until-oom micro_batch
+
+        hpcgeo-profile sweep profiles/frontier_vit.yaml --submit --plan
+
+        hpcgeo-profile sweep profiles/frontier_vit.yaml --submit --budget 60 --sbatch '-A PROJECT'
+
+    Slurm jobs go on when --watch is interrupted; --cancel takes them out of the queue.
     """
     set_up()
+    if not submit and (watch or cancel or budget is not None or sbatch is not None):
+        raise InputError("--budget, --sbatch, --watch and --cancel go with --submit")
+    grid = import_module("hpcgeo.profiling.points").load_sweep(file, overrides or [], until_oom)
     sweeps = import_module("hpcgeo.profiling.sweep")
-    grid = sweeps.load_sweep(file, overrides or [])
-    if plan:
-        for point in sweeps.points(grid):
-            typer.echo(str(point))
-        return
-    measured, failed = sweeps.run_sweep(grid, records)
-    typer.echo(f"{measured} measured, {failed} failed, in {records}")
-    if failed:
+    where = records or Path("records" if submit else "records.jsonl")
+    try:
+        if submit:
+            action = "plan" if plan else "cancel" if cancel else "submit"
+            board = _in_slurm(grid, where, file, action, retry, budget, sbatch or "", watch)
+        else:
+            measure = sweeps.plan if plan else sweeps.run_sweep
+            board = measure(grid, where, retry=retry)
+    except sweeps.StoppedError as error:
+        goes_on = "the jobs go on: look with --watch, end them with --cancel" if submit else ""
+        typer.echo(f"{error.board}\n{error.board.total}, in {where}")
+        typer.echo(f"interrupted; {goes_on or 'the same command goes on'}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"{board}\n{board.total}, in {where}")
+    if board.counts()["failed"] and not plan:
         raise typer.Exit(3)
 
 
@@ -216,3 +273,54 @@ def compare(
             typer.echo(f"note: {note}")
     if found.worse:
         raise typer.Exit(3)
+
+
+def _in_slurm(
+    grid: Any,
+    records: Path,
+    file: Path,
+    action: str,
+    retry: bool,
+    budget: float | None,
+    words: str,
+    watch: bool,
+) -> Any:
+    """Plan, submit, watch or cancel the jobs of a sweep; return the table of its points."""
+    submitting = import_module("hpcgeo.profiling.submit")
+    jobs = submitting.Jobs(grid, records, file.stem, retry=retry)
+    if action == "plan":
+        typer.echo(jobs.plan())
+        return jobs.board()
+    with import_module("hpcgeo.profiling.sweep").alone(records / "lock"):
+        jobs.settle()
+        if action == "cancel":
+            typer.echo(f"{jobs.cancel()} tasks cancelled")
+            return jobs.board()
+        if jobs.planned:
+            typer.echo(jobs.plan())
+            if budget is None:
+                if not sys.stdin.isatty():
+                    raise InputError(
+                        f"the jobs may take {jobs.node_hours:.4g} node-hours: allow them with "
+                        f"--budget"
+                    )
+                typer.confirm(f"Submit them ({jobs.node_hours:.4g} node-hours)?", abort=True)
+                budget = jobs.node_hours
+            jobs.submit(budget, words)
+    if watch:
+        return jobs.watch()
+    if jobs.queued:
+        typer.echo("the same command shows how far they are; --watch waits, --cancel ends them")
+    return jobs.board()
+
+
+@app.command(hidden=True)
+def point(
+    folder: Annotated[Path, typer.Argument(help="Of a job of a sweep.")],
+    task: Annotated[int, typer.Argument(help="Number in its array.")],
+    ended: Annotated[int | None, typer.Option(help="Exit code of the measurement before.")] = None,
+) -> None:
+    """Say what a job of a sweep measures next, a word a line; the job script calls it."""
+    set_up()
+    batch = import_module("hpcgeo.profiling.batch").Batch(folder)
+    typer.echo("\n".join(batch.advance(task, ended)))

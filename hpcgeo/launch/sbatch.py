@@ -1,9 +1,11 @@
-"""Job scripts: one template, filled from the facts of a machine and of a job."""
+"""Job scripts: templates on one base, filled from the facts of a machine and of a job."""
 
 import re
+import shlex
 import textwrap
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import Field, ValidationError, field_validator
@@ -74,8 +76,16 @@ def one_off(machine_name: str, recipe: str, nodes: int, time: str) -> Job:
         raise InputError(f"{first['loc'][0]} {first['input']!r}: {rule}") from None
 
 
-def render(job: Job) -> str:
+def render(
+    job: Job, template: str = "job.sbatch.j2", *, per_node: int | None = None, **more: Any
+) -> str:
     """Return the text of a job script.
+
+    Args:
+        job: what it runs.
+        template: of this package's templates.
+        per_node: ranks on a node; by default one a device.
+        more: what else the template asks for.
 
     Raises:
         InputError: the machine does not run Slurm, or has no queue for so many nodes or hours.
@@ -100,15 +110,21 @@ def render(job: Job) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters |= {"comment": _comment, "reason": _reason, "hours": "{:g}".format}
+    environment.filters |= {
+        "comment": _comment,
+        "reason": _reason,
+        "hours": "{:g}".format,
+        "quote": shlex.quote,
+    }
     cores = where.cores_per_device
-    return environment.get_template("job.sbatch.j2").render(
+    return environment.get_template(template).render(
         job=job,
         machine=where,
-        per_node=int(where.devices_per_node.value),
+        per_node=per_node or int(where.devices_per_node.value),
         cores=int(cores.value) if cores else None,
         requeue=where.requeue is None or where.requeue.allowed,
         account="" if where.name == "local" else "-A PROJECT ",
+        **more,
     )
 
 

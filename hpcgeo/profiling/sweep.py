@@ -1,157 +1,171 @@
-"""A grid of profile runs: skips what is recorded, goes on after a failure and records it."""
+"""A sweep measured here, one point after the other: skips what is recorded, records failures."""
 
-import itertools
+import fcntl
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
-
-from hpcgeo.config import SYNTHETIC, RunConfig
 from hpcgeo.errors import InputError
-from hpcgeo.log import log, track
-from hpcgeo.profiling.profiler import configure
-from hpcgeo.records import Record, append, read
-from hpcgeo.strategies import strategy
-from hpcgeo.tables import parse
-from hpcgeo.train.provenance import commit, versions
-from hpcgeo.train.record import stated
+from hpcgeo.log import log
+from hpcgeo.profiling.board import Board
+from hpcgeo.profiling.ending import Ending, ending
+from hpcgeo.profiling.known import Known, answer, failure, pending, recorded, standing
+from hpcgeo.profiling.points import Cell, Point, Sweep, cells, labels
+from hpcgeo.records import Record, append
+from hpcgeo.train.provenance import commit
 
-TIMEOUT_S = 3600
 GRACE_S = 60  # torchrun gives its ranks half of it
 
 
-class Sweep(BaseModel):
-    """A sweep file. Keys of `set` and `grid` are dotted knobs, or a group with several knobs."""
+def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
+    """Measure what is not recorded yet; return the states of all points.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    recipe: str
-    steps: PositiveInt = 20
-    warmup: PositiveInt = 5
-    #: Command in front, with {ranks} and {nodes}; None: torchrun here.
-    launch: str | None = Field(None, pattern=r"^([^{}]|\{ranks\}|\{nodes\})+$")
-    ranks_per_node: PositiveInt | None = None  #: None: all ranks on one node
-    set: dict[str, Any] = {}
-    ranks: list[Annotated[PositiveInt, Field(le=2**20)]]
-    grid: dict[str, list[Any]]
-    overrides: tuple[str, ...] = ()
-
-    def nodes(self, ranks: int) -> int:
-        """Return how many nodes so many ranks fill."""
-        return -(-ranks // self.ranks_per_node) if self.ranks_per_node else 1
-
-
-@dataclass(frozen=True)
-class Point:
-    """One cell of the grid."""
-
-    ranks: int
-    overrides: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.ranks} ranks, {', '.join(self.overrides)}"
-
-
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file.
+    A point that cannot exist (a group that does not divide the ranks) is said and left out. Ctrl-C
+    ends the ranks that run; what they did is not recorded, the rest is.
 
     Args:
-        path: of the YAML file.
-        overrides: ``key=value``, on top of `set`.
+        records: a file of records (.jsonl), or a folder of such files.
+        retry: points that ran out of memory are tried again.
 
     Raises:
-        InputError: no such file, or a line that breaks a rule.
+        InputError: the points cannot run here, or another sweep writes to `records`.
+    """
+    every = existing(sweep)
+    if not sweep.launch and any((cell.point.nodes or 1) > 1 for cell in every):
+        raise InputError(
+            "points on several nodes: --submit makes them Slurm jobs; inside an allocation give "
+            "the sweep a `launch`, such as srun -N {nodes} -n {ranks}"
+        )
+    file = records if records.suffix == ".jsonl" else records / "records-here.jsonl"
+    with alone(file):
+        known = Known(sweep, recorded(records), retry=retry)
+        with table(sweep, every, known) as board:
+            try:
+                with terminated_is_interrupted():
+                    for index, cell in enumerate(every):
+                        _measure(sweep, cell, known.answers[cell.key], file, board, index)
+            except KeyboardInterrupt:
+                _interrupted(sweep, every, file, board)
+                raise StoppedError(board) from None
+    return board
+
+
+def plan(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
+    """Return the states of all points; nothing runs."""
+    return table(sweep, existing(sweep), Known(sweep, recorded(records), retry=retry))
+
+
+class StoppedError(Exception):
+    """The sweep was stopped; the same command goes on.
+
+    Attributes:
+        board: the states so far.
+    """
+
+    def __init__(self, board: Board) -> None:
+        super().__init__("interrupted")
+        self.board = board
+
+
+def existing(sweep: Sweep) -> list[Cell]:
+    """Return the cells of a sweep that can exist, and say the others."""
+    every, left_out = cells(sweep)
+    if commit()[1]:
+        log.warning("the code has uncommitted changes: nothing is skipped, now or later")
+    for reason in left_out:
+        log.info("left out: %s", reason)
+    return every
+
+
+def table(sweep: Sweep, every: Sequence[Cell], known: Known) -> Board:
+    """Return the table of cells none of which is at work."""
+    return Board(labels(every), [standing(sweep, cell, known) for cell in every])
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a file, so that two sweeps do not do the same work twice.
+
+    Raises:
+        InputError: another sweep holds it, or it cannot be written.
     """
     try:
-        sweep = Sweep.model_validate(parse(path.read_text("utf-8"), f"sweep {path}"))
-        return sweep.model_copy(update={"overrides": tuple(overrides)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
     except OSError as error:
-        raise InputError(f"sweep {path}: {error.strerror}") from None
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep {path}: {error}") from None
-
-
-def points(sweep: Sweep) -> Iterator[Point]:
-    """Yield every cell of the grid, ranks outermost."""
-    for ranks in sweep.ranks:
-        for values in itertools.product(*sweep.grid.values()):
-            chosen = sweep.set | dict(zip(sweep.grid, values, strict=True))
-            yield Point(ranks, (*_overrides(chosen), *sweep.overrides))
-
-
-def run_sweep(sweep: Sweep, records: Path) -> tuple[int, int]:
-    """Run what is not recorded yet; return how many points were measured and how many failed.
-
-    A point that cannot exist (a group that does not divide the ranks) is said and left out.
-    """
-    known = read([records]) if records.exists() else []
-    todo = []
-    for point in points(sweep):
-        run = configure(sweep.recipe, point.overrides, sweep.steps, sweep.warmup, Path("unused"))
-        chosen = strategy(run.parallel.strategy)
+        raise InputError(f"records {path}: {error.strerror}: choose another") from None
+    with file:
         try:
-            chosen.layout(point.ranks, dict(run.parallel))
-        except InputError as error:
-            if run.parallel.group_size is None and run.parallel.tensor == 1:
-                raise  # no question of how many ranks
-            log.info("left out: %s: %s", point, error)
-            continue
-        if any(_same(record, run, point.ranks) for record in known):
-            log.info("recorded: %s", point)
-        else:
-            todo.append((point, run))
-    failed = 0
-    for point, run in track(todo, "sweep", len(todo)):
-        cause = _run(sweep, point, records)
-        if cause:
-            failed += 1
-            log.warning("failed: %s: %s", point, cause)
-            append(records, _failure(sweep, run, point, cause))
-        else:
-            log.info("measured: %s", point)
-    return len(todo) - failed, failed
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another sweep writes to {path}: wait for it, or choose other --records"
+            ) from None
+        yield
 
 
-def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _overrides(value, f"{prefix}{key}.")
-        else:
-            text = yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]
-            yield f"{prefix}{key}={text}"
+@contextmanager
+def terminated_is_interrupted() -> Iterator[None]:
+    """Treat SIGTERM and a closed terminal as Ctrl-C."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
-def _same(record: Record, run: RunConfig, ranks: int) -> bool:
-    """Return whether a record is this point, measured by this very code.
+def _measure(
+    sweep: Sweep, cell: Cell, answers: list[Record], file: Path, board: Board, index: int
+) -> None:
+    """Measure what is pending of a cell; its answers grow."""
+    while point := pending(sweep, cell, answers):
+        board.set(index, "running", point.overrides[-1] if sweep.until_oom else "")
+        before = len(recorded(file))
+        how = _run(sweep, point, file)
+        new = recorded(file)[before:]
+        if not new:
+            how = how or Ending("failed", "ended well and left no record")
+            append(file, failure(sweep, point, how))
+            new = recorded(file)[before:]
+        if new[-1].status == "failed":
+            board.set(index, "failed", new[-1].error or "")
+            return
+        answers += new
+    if board.rows[index].state == "running":
+        board.set(index, *answer(sweep, answers))
 
-    A tree with uncommitted changes may be any code; a failure may have been the machine's.
-    """
-    if record.status != "ok" or record.dirty:
-        return False
-    config = run.model_dump(mode="json", exclude={"run"})
-    here = (ranks, config, *commit(), versions())
-    known = (record.world_size, record.config, record.commit, record.dirty, record.versions)
-    return here == known
+
+def _interrupted(sweep: Sweep, every: Sequence[Cell], file: Path, board: Board) -> None:
+    """Put into the table what became of the point that ran; it may have ended by itself."""
+    known = Known(sweep, recorded(file), any_code=True)
+    for row, cell in zip(board.rows, every, strict=True):
+        if row.state == "running":
+            answers = known.answers[cell.key]
+            row.state, row.details = "waiting", "interrupted"
+            if pending(sweep, cell, answers) is None:
+                row.state, row.details = answer(sweep, answers)
 
 
-def _run(sweep: Sweep, point: Point, records: Path) -> str | None:
-    """Run one point in processes of its own; return why it failed, or None."""
-    command = [
-        *_launcher(sweep, point.ranks),
-        *("profile", "run", sweep.recipe, *point.overrides),
-        *("--steps", str(sweep.steps), "--warmup", str(sweep.warmup), "--records", str(records)),
-    ]
+def _run(sweep: Sweep, point: Point, file: Path) -> Ending | None:
+    """Run one point in processes of its own; return how it ended, None if well."""
+    command = [*_launcher(sweep, point), *point.words(sweep, file)]
+    # In a session of its own: Ctrl-C comes to this process alone, which ends the ranks in order.
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     )
     try:
-        _, errors = process.communicate(timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+        _, said = process.communicate(timeout=60 * sweep.minutes)
+    except BaseException as error:
         # The launcher takes its ranks along; killed itself, it would leave them running.
         process.terminate()
         try:
@@ -159,32 +173,17 @@ def _run(sweep: Sweep, point: Point, records: Path) -> str | None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-        return f"no end within {TIMEOUT_S} s"
-    if not process.returncode:
-        return None
-    said = [line for line in errors.splitlines() if line.startswith("hpcgeo: ")]
-    said.sort(key=lambda line: "lost the other ranks" in line)  # the cause before what followed
-    return said[0].removeprefix("hpcgeo: ") if said else f"exit code {process.returncode}"
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return Ending("failed", f"no end within the {sweep.minutes:g} `minutes` of the sweep")
+    return ending(said, process.returncode) if process.returncode else None
 
 
-def _launcher(sweep: Sweep, ranks: int) -> Sequence[str]:
+def _launcher(sweep: Sweep, point: Point) -> Sequence[str]:
     if sweep.launch:
-        filled = sweep.launch.format(ranks=ranks, nodes=sweep.nodes(ranks))
+        filled = sweep.launch.format(ranks=point.ranks, nodes=point.nodes or 1)
         return [*filled.split(), sys.executable, "-m", "hpcgeo"]
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(ranks), "-m", "hpcgeo"),
+        *("--nproc-per-node", str(point.ranks), "-m", "hpcgeo"),
     ]
-
-
-def _failure(sweep: Sweep, run: RunConfig, point: Point, error: str) -> Record:
-    fields = stated(run, point.ranks)
-    del fields["config"]["run"]
-    return Record(
-        status="failed",
-        error=error,
-        device="not started",
-        nodes=sweep.nodes(point.ranks),
-        data=SYNTHETIC if run.data.path == SYNTHETIC else "shards",
-        **fields,
-    )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from hpcgeo.config import RunConfig, differences, load, recipes
 from hpcgeo.errors import InputError
+from hpcgeo.profiling.points import load_sweep, points
 from hpcgeo.profiling.profiler import configure
-from hpcgeo.profiling.sweep import load_sweep, points
 from hpcgeo.strategies import strategy
 from hpcgeo.train import run_folder
 from hpcgeo.train.outlook import outlook

@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcgeo.errors import InputError
-from hpcgeo.profiling import sweep as sweep_module
-from hpcgeo.profiling.profiler import configure
-from hpcgeo.profiling.sweep import load_sweep, points
 from hpcgeo.records import Record, read
 from hpcgeo.train.provenance import commit
-from hpcgeo.train.record import stated
 from hpcgeo.zoo import architecture
 
-PROFILES = Path(__file__).parents[2] / "profiles"
 SMALL = {"train.micro_batch": 4, "data.chip": 32, "launch.threads": 1}
 
 
@@ -101,41 +95,3 @@ def test_a_run_that_is_stopped_early_is_not_recorded(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "stopped after 1 of 28 steps: nothing is recorded" in done.stderr
     assert not records.exists()
-
-
-def test_only_what_this_very_code_measured_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = configure("mae_vit_tiny", [], 4, 2, Path("unused"))
-    monkeypatch.setattr(sweep_module, "commit", lambda: ("abc", False))
-    config = run.model_dump(mode="json", exclude={"run"})
-    fields = stated(run, 2) | {"commit": "abc", "dirty": False, "config": config}
-    record = Record(device="CPU", nodes=1, data="synthetic", **fields)
-    assert sweep_module._same(record, run, 2)
-    assert not sweep_module._same(record, run, 4)
-    for change in (
-        {"status": "failed"},
-        {"commit": "def"},
-        {"dirty": True},
-        {"versions": {"torch": "2.7"}},
-    ):
-        assert not sweep_module._same(record.model_copy(update=change), run, 2)
-
-
-@pytest.mark.parametrize("path", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_sweeps_are_valid(path: Path) -> None:
-    sweep = load_sweep(path)
-    assert len(list(points(sweep))) >= 6
-    done = hpcgeo("sweep", path, "--plan")
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(list(points(sweep)))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("recipe: x", "ranks"), ("a: [", "sweep"), ("{recipe: x, ranks: [0], grid: {}}", "greater")],
-)
-def test_bad_sweeps_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "sweep.yaml"
-    file.write_text(text)
-    with pytest.raises(InputError, match=message):
-        load_sweep(file)
-    with pytest.raises(InputError, match="No such file"):
-        load_sweep(tmp_path / "none.yaml")

@@ -1,0 +1,87 @@
+"""How a point ended that left no record: status, and cause in one line, from what was said."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["failed", "out_of_memory", "cancelled"]
+
+#: The most that a record repeats of a line.
+LONGEST = 500
+
+#: The kernel's or Slurm's out-of-memory killer, Slurm's name of the state, and what the C library,
+#: Python and CUDA say where no rank could put it into words of ours.
+NO_MEMORY = re.compile(
+    r"oom[-_]kill|Out Of Memory|OUT_OF_MEMORY|CUDA out of memory|std::bad_alloc|\bMemoryError\b"
+    r"|[Cc]annot allocate memory(?! in static TLS)"
+)
+#: What Slurm says when it ends a job, and its names of the state then. (It also says that a step
+#: was cancelled when one rank has failed.)
+TIME = re.compile(r"DUE TO TIME LIMIT|JobState=TIMEOUT")
+NODE = re.compile(r"DUE TO NODE FAILURE|JobState=(NODE|BOOT)_FAIL")
+CANCELLED = re.compile(r"\*\*\* JOB \d+ ON \S+ CANCELLED AT|JobState=(CANCELLED|PREEMPTED)")
+
+#: A rank that says no cause of its own, only that it misses another one.
+FOLLOWED = re.compile(
+    r"lost the other ranks|no sign of life|failed and said why|has ended: look for its line"
+)
+#: The first process that srun or torchrun saw end, where it was killed.
+KILLED = re.compile(r"task[s]? [\d,-]+: Killed|Root Cause.*?exitcode\s*:\s*-9\b", re.DOTALL)
+FIRST_TASK = re.compile(r"srun: error: .*?: task[s]? [\d,-]+: (.*)")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a point has no measurement; one that was cancelled is no data point."""
+
+    status: Status
+    error: str
+
+
+def ending(said: str, code: int | None = None) -> Ending:
+    """Return how a point ended.
+
+    Args:
+        said: what its processes, and those that started them, wrote.
+        code: exit code of the launcher, where it came to have one.
+    """
+    lines = [line.strip() for line in said.splitlines()]
+    ours = [line.removeprefix("hpcgeo: ") for line in lines if line.startswith("hpcgeo: ")]
+    causes = [line for line in ours if not FOLLOWED.search(line)]
+    for pattern, among in ((": out of memory", causes), (NO_MEMORY, lines)):
+        if line := _first(pattern, among):
+            return _ending("out_of_memory", line)
+    ends: tuple[tuple[re.Pattern[str], Status, str], ...] = (
+        (TIME, "failed", "no end within the time limit of the job"),
+        (NODE, "failed", "the node failed"),
+        (CANCELLED, "cancelled", "the job was cancelled"),
+    )
+    for pattern, status, cause in ends:
+        if line := _first(pattern, lines):
+            return _ending(status, f"{cause}: {line}")
+    if causes:
+        return _ending("failed", causes[0])
+    if _killed(said, code):
+        return _ending(
+            "out_of_memory",
+            "a rank was killed (SIGKILL) without a word, as the system does where memory runs out",
+        )
+    if ours:
+        return _ending("failed", ours[0])
+    last = next((line for line in reversed(lines) if line), "nothing was said")
+    return _ending("failed", last if code is None else f"exit code {code}: {last}")
+
+
+def _killed(said: str, code: int | None) -> bool:
+    first = FIRST_TASK.search(said)
+    if first:  # srun then kills the others
+        return first[1].startswith("Killed")
+    return code in (137, -9) or KILLED.search(said) is not None
+
+
+def _first(pattern: str | re.Pattern[str], lines: list[str]) -> str | None:
+    return next((line for line in lines if re.search(pattern, line)), None)
+
+
+def _ending(status: Status, error: str) -> Ending:
+    return Ending(status, error if len(error) <= LONGEST else f"{error[:LONGEST]}...")

@@ -1,0 +1,140 @@
+"""Which points of a sweep are recorded, and what is left to measure of each."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcgeo.config import SYNTHETIC
+from hpcgeo.profiling.ending import Ending
+from hpcgeo.profiling.points import (
+    OPTIONS,
+    Cell,
+    Point,
+    Sweep,
+    UntilOom,
+    key_of,
+    resolve,
+    try_of,
+    without,
+)
+from hpcgeo.records import Record, read
+from hpcgeo.train.provenance import commit, versions
+from hpcgeo.train.record import stated
+
+
+class Known:
+    """The records that answer cells of a sweep.
+
+    A tree with uncommitted changes may be any code; a failure may have been the machine's: neither
+    answers. Out of memory is an answer.
+
+    Attributes:
+        answers: measured or out of memory, by the key of the cell.
+        failures: the latest failure of the rest.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        records: Iterable[Record],
+        *,
+        any_code: bool = False,
+        retry: bool = False,
+    ) -> None:
+        """Sort records by cell.
+
+        Args:
+            any_code: by whatever code: these were measured just now.
+            retry: out of memory is no answer.
+        """
+        self.answers: defaultdict[str, list[Record]] = defaultdict(list)
+        self.failures: dict[str, Record] = {}
+        for record in records:
+            if record.config is None or not (any_code or _by_this_code(record)):
+                continue
+            asked = {name: str(getattr(record, name)) for name in OPTIONS}
+            key = key_of(sweep, record.config, record.world_size, record.nodes, asked)
+            if record.status == "failed" or (retry and record.status == "out_of_memory"):
+                self.failures[key] = record
+            elif any_code or _enough(sweep, record):
+                self.answers[key].append(record)
+
+
+def pending(sweep: Sweep, cell: Cell, answers: Sequence[Record]) -> Point | None:
+    """Return what has to be measured next for a cell, given its answers; None when it is done."""
+    if sweep.until_oom is None:
+        return None if answers else cell.point
+    value = sweep.until_oom.next(*_tried(sweep.until_oom, answers))
+    return None if value is None else try_of(sweep, cell.point, value)
+
+
+def answer(sweep: Sweep, answers: Sequence[Record]) -> tuple[str, str]:
+    """Return state and details of a cell from its answers, of which there is at least one."""
+    if sweep.until_oom:
+        fits, fails = _tried(sweep.until_oom, answers)
+        low = max(fits, default=0)
+        above = min((value for value in fails if value > low), default=None)
+        more = f"{above} does not" if above else "the end of the search"
+        best = f"largest {sweep.until_oom.knob}: {low} ({more})"
+        return ("measured", best) if low else ("out of memory", f"{above} does not fit")
+    record = answers[-1]
+    if record.status == "out_of_memory":
+        return "out of memory", record.error or ""
+    rate = "" if record.images_per_s is None else f"{record.images_per_s:.1f} images/s"
+    if record.noisy and record.step_s:
+        return "noisy", f"{rate}, spread of the step time {record.step_s.relative:.0%}"
+    return "measured", rate
+
+
+def standing(sweep: Sweep, cell: Cell, known: Known) -> tuple[str, str]:
+    """Return state and details of a cell that is not at work."""
+    answers = known.answers[cell.key]
+    if pending(sweep, cell, answers) is not None:
+        failed = known.failures.get(cell.key)
+        return ("failed", f"{failed.error}") if failed else ("waiting", "")
+    state, details = answer(sweep, answers)
+    return "recorded", details if state == "measured" else f"{state}: {details}"
+
+
+def failure(sweep: Sweep, point: Point, ending: Ending) -> Record:
+    """Return the record of a point that ended badly."""
+    run = resolve(sweep, point)
+    fields = stated(run, point.ranks) | dict(point.options)
+    fields |= {"status": ending.status, "error": ending.error, "device": "not started"}
+    fields |= {"nodes": point.nodes or 1}
+    fields |= {"data": SYNTHETIC if run.data.path == SYNTHETIC else "shards"}
+    fields["config"] = without(fields["config"], ["run"])
+    return Record(**fields)
+
+
+def recorded(path: Path) -> list[Record]:
+    """Return the records of a file or folder, which need not exist yet."""
+    if path.is_dir() and not any(path.rglob("records*.jsonl")):
+        return []
+    return read([path]) if path.exists() else []
+
+
+def _by_this_code(record: Record) -> bool:
+    here = (*commit(), versions())
+    return not record.dirty and (record.commit, record.dirty, record.versions) == here
+
+
+def _enough(sweep: Sweep, record: Record) -> bool:
+    """Return whether at least so many steps were measured as the sweep asks for."""
+    if record.status == "out_of_memory":
+        return True
+    steps = len(record.step_s.values) if record.step_s else 0
+    return steps >= sweep.steps and (record.warmup_steps or 0) >= sweep.warmup
+
+
+def _tried(search: UntilOom, answers: Sequence[Record]) -> tuple[list[int], list[int]]:
+    """Return the values that fit, and those that do not."""
+    fits: list[int] = []
+    fails: list[int] = []
+    for record in answers:
+        value: Any = record.config
+        for part in search.knob.split("."):
+            value = value[part]
+        (fits if record.status == "ok" else fails).append(value)
+    return fits, fails
