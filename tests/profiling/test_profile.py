@@ -43,7 +43,7 @@ def test_a_record_is_complete_and_consistent(swept: tuple[Path, Path, list[Recor
     assert [record.world_size for record in good] == [1, 2]
     for record in good:
         assert record.kind == "measured" and record.strategy == "FULL_SHARD"
-        assert record.warmup_steps == 2
+        assert record.warmup_steps and record.warmup_steps >= 2
         assert record.step_s is not None and len(record.step_s.values) == 4
         assert record.images_per_s == pytest.approx(record.global_batch / record.step_s.median)
         assert record.global_batch == 4 * record.world_size
@@ -93,5 +93,5 @@ def test_a_run_that_is_stopped_early_is_not_recorded(tmp_path: Path) -> None:
     knobs = [f"{key}={value}" for key, value in SMALL.items()]
     done = hpcgeo("run", "mae_vit_tiny", *knobs, "launch.time_limit=0.001", "--records", records)
     assert done.returncode == 2
-    assert "stopped after 1 of 28 steps: nothing is recorded" in done.stderr
+    assert "nothing is recorded; give the run more time" in done.stderr
     assert not records.exists()
