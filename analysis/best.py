@@ -1,0 +1,199 @@
+"""What is the best configuration per model and number of nodes, and by how much."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpcgeo_analysis.scaling import Comparison, Scaled
+from hpcgeo_analysis.sections import Block, Section, Study
+from hpcgeo_analysis.tables import (
+    Cell,
+    Table,
+    line,
+    number,
+    text,
+    valued,
+    whole,
+    without_constant,
+    without_empty,
+)
+from hpcgeo_analysis.words import (
+    NOT_MEASURED,
+    counted,
+    devices,
+    gib,
+    listed,
+    percent,
+    rate,
+    times,
+)
+
+#: Two medians closer than this are called level where no spread is given.
+LEVEL = 0.005
+
+
+@dataclass(frozen=True)
+class Field:
+    """All lines of one comparison on one number of devices, fastest first."""
+
+    comparison: Comparison
+    ranked: list[Scaled]
+
+    @property
+    def best(self) -> Scaled:
+        return self.ranked[0]
+
+    @property
+    def tied(self) -> list[Scaled]:
+        """The lines that cannot be told from the best."""
+        return [other for other in self.ranked[1:] if _tied(self.best, other)]
+
+
+def section(study: Study) -> Section:
+    """Return the table of the best, and who is fastest in sentences."""
+    found = fields(study.comparisons)
+    blocks = []
+    if found:
+        blocks.append(Block("", serves(found), tables=[_table(found)]))
+        by_comparison: dict[int, list[Field]] = defaultdict(list)
+        for each in found:
+            by_comparison[each.comparison.number].append(each)
+        for members in by_comparison.values():
+            blocks.append(Block(members[0].comparison.title, fastest(members)))
+    return Section("best", "Best configuration", "", [b for b in blocks if not b.empty])
+
+
+def fields(comparisons: Sequence[Comparison]) -> list[Field]:
+    """Return every field of lines, each set of points once."""
+    found = []
+    seen: set[frozenset[int]] = set()
+    for comparison in comparisons:
+        for count in comparison.devices:
+            ranked = sorted(
+                (s for s in comparison.scaled if s.point.devices == count and s.point.images_per_s),
+                key=lambda scaled: -(scaled.point.images_per_s or 0),
+            )
+            same = frozenset(id(scaled.point) for scaled in ranked)
+            if ranked and same not in seen:
+                seen.add(same)
+                found.append(Field(comparison, ranked))
+    return found
+
+
+def serves(found: Sequence[Field]) -> list[str]:
+    """Return which line serves which model best, where several models were run alike."""
+    groups: dict[tuple[str, ...], dict[str, Field]] = defaultdict(dict)
+    for each in found:
+        context = each.comparison.context
+        alike = tuple(v for name, v in context.items() if name not in ("model", "knobs"))
+        if len(each.ranked) > 1:
+            key = (*alike, each.comparison.fixed)
+            largest = groups[key].get(each.comparison.model)
+            if largest is None or each.best.point.devices >= largest.best.point.devices:
+                groups[key][each.comparison.model] = each
+    sentences = []
+    for key, models in groups.items():
+        if len(models) < 2:
+            continue
+        served: dict[str, list[str]] = defaultdict(list)
+        for model, each in models.items():
+            names = listed([each.best.name, *(other.name for other in each.tied)])
+            level = " (cannot be told apart)" if each.tied else ""
+            on = counted(each.best.point.devices, "device")
+            served[names + level].append(f"{model} on {on}")
+        parts = [f"{names} for {listed(where)}" for names, where in served.items()]
+        where = key[1] if len(groups) == 1 else f"{key[1]}, {key[7]}, {key[-1].split(' (')[0]}"
+        sentences.append(
+            f"On the most devices of each model, fastest ({where}): {'; '.join(parts)}."
+        )
+    return sentences
+
+
+def fastest(found: Sequence[Field]) -> list[str]:
+    """Return who is fastest at which numbers of devices of one comparison, and by how much."""
+    verdicts: dict[tuple[str, tuple[str, ...]], list[Field]] = defaultdict(list)
+    alone = []
+    for each in found:
+        if len(each.ranked) > 1:
+            tied = tuple(other.name for other in each.tied)
+            verdicts[each.best.name, tied].append(each)
+        else:
+            alone.append(each)
+    sentences = [_verdict(best, tied, where) for (best, tied), where in verdicts.items()]
+    if alone and verdicts:
+        names = [f"{e.best.name} on {counted(e.best.point.devices, 'device')}" for e in alone]
+        sentences.append(f"Without a rival: {listed(names)}.")
+    return sentences
+
+
+def _verdict(best: str, tied: tuple[str, ...], found: Sequence[Field]) -> str:
+    last = found[-1]
+    comparison, ranked = last.comparison, last.ranked
+    counts = [each.best.point.devices for each in found]
+    on = f" on {counts[-1]:,}" if len(counts) > 1 else ""
+    speed = f"{rate(last.best.point.images_per_s)} images/s{on}"
+    where = devices(counts, comparison.devices)
+    clear = [other for other in ranked[1:] if other not in last.tied]
+    if not tied:
+        others = [ranked[1]] if len(ranked) == 2 else [ranked[1], ranked[-1]]
+        ratios = [f"{times(_ratio(last.best, other))} {other.name}" for other in others]
+        if len(others) == 2:
+            ratios = [f"{ratios[0]} (next)", f"{ratios[1]} (slowest)"]
+        return f"{best} is fastest for {comparison.model} on {where}: {speed}, {listed(ratios)}."
+    sentence = f"{best} has the highest median for {comparison.model} on {where}, {speed}, but "
+    spread = last.best.point.range and last.tied[0].point.range
+    why = "within noise" if spread else f"below {percent(LEVEL)}, and no spread is given"
+    sentence += f"the lead over {listed(tied)} is {why}"
+    if clear:
+        sentence += f"; it is {times(_ratio(last.best, clear[-1]))} {clear[-1].name}"
+    return f"{sentence}."
+
+
+def _table(found: Sequence[Field]) -> Table:
+    rows = []
+    for each in found:
+        best, comparison = each.best, each.comparison
+        point = best.point
+        rows.append(
+            [
+                text(comparison.model),
+                whole(point.nodes),
+                whole(point.devices),
+                text(comparison.setting or "one setting"),
+                text(comparison.fixed),
+                line(best),
+                number(rate(point.images_per_s), point.images_per_s, "best"),
+                *_lead(each),
+                valued(gib, point.memory_bytes),
+                valued(percent, best.efficiency),
+            ]
+        )
+    head = ["model", "nodes", "devices", "setting", "batch", "best", "images/s", "lead"]
+    head += ["over", "told apart", "memory (GiB)", "efficiency"]
+    table = Table("The fastest of each field: like for like, one row each", head, rows)
+    table = without_empty(table, ("memory (GiB)", "efficiency"))
+    return without_constant(table, ("setting", "batch", "model"))
+
+
+def _lead(each: Field) -> list[Cell]:
+    if len(each.ranked) < 2:
+        return [number("no rival", None), text("none", "missing"), text("no rival", "missing")]
+    other = each.ranked[1]
+    ratio = _ratio(each.best, other)
+    spread = each.best.point.range and other.point.range
+    told = "beyond the spread" if spread else "no spread given"
+    if other in each.tied:
+        told = "within the spread" if spread else "level"
+    return [number(f"{(ratio - 1) * 100:.1f} %", ratio), text(other.name, "line"), text(told)]
+
+
+def _tied(best: Scaled, other: Scaled) -> bool:
+    """Whether the spreads of two points overlap; without spreads, whether they are level."""
+    if best.point.range is None or other.point.range is None:
+        return _ratio(best, other) < 1 + LEVEL
+    return other.point.range[1] >= best.point.range[0]
+
+
+def _ratio(best: Scaled, other: Scaled) -> float:
+    assert best.point.images_per_s and other.point.images_per_s, NOT_MEASURED
+    return best.point.images_per_s / other.point.images_per_s

@@ -1,0 +1,133 @@
+"""Predicted against measured: memory by cause, and whole points of kind `predicted`."""
+
+from collections.abc import Sequence
+
+from hpcgeo_analysis.memory import CAUSE, memory, peak, split
+from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.sections import Block, Section, Study, name
+from hpcgeo_analysis.tables import Cell, Table, number, text, valued, whole, without_empty
+from hpcgeo_analysis.words import NOT_MEASURED, counted, gib, rate, times
+
+#: A prediction further off than this part is named.
+OFF = 0.1
+
+#: What a prediction need not know: torch, and knobs that a formula does not take.
+_FREE = ("kind", "torch", "knobs")
+
+
+def section(study: Study) -> Section:
+    """Return ratios of predicted to measured, where both exist."""
+    blocks = [_memory(study.points), _speed(study.points)]
+    missing = "Nothing was predicted that was measured too."
+    found = [block for block in blocks if block.tables]
+    return Section("predictions", "Predicted against measured", "", found, missing)
+
+
+def _memory(points: Sequence[Point]) -> Block:
+    rows: list[list[Cell]] = []
+    ratios: list[tuple[float, Point]] = []
+    for point in points:
+        found = memory(point)
+        predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
+        if found is None or predicted is None:
+            continue
+        whole_ratio = _ratio(sum(split(predicted).values()), _same_causes(found, predicted))
+        if whole_ratio is not None:
+            ratios.append((whole_ratio, point))
+        rows.append(
+            [
+                text(point.first.model),
+                text(point.layout, "line"),
+                whole(point.devices),
+                *(_cell(_ratio(getattr(predicted, key), getattr(found, key))) for key in CAUSE),
+                _cell(whole_ratio),
+                valued(gib, sum(split(predicted).values()) or None),
+                valued(gib, _same_causes(found, predicted)),
+                valued(gib, peak(found) or None),
+            ]
+        )
+    if not rows:
+        return Block()
+    names = [cause for cause, _ in CAUSE.values()]
+    head = ["model", "strategy", "devices", *names, "together", "predicted (GiB)"]
+    head += ["measured (GiB)", "measured peak (GiB)"]
+    caption = "Memory: predicted over measured, by cause; together are the causes known to both"
+    table = without_empty(Table(caption, head, rows), head[3:])
+    return Block("Memory", _extent("Memory by cause", ratios), (), [table])
+
+
+def _same_causes(found: object, predicted: object) -> int | None:
+    """Return the measured bytes of the causes that were predicted too."""
+    values = [getattr(found, key) for key in CAUSE if getattr(predicted, key) is not None]
+    return sum(values) if values and None not in values else None
+
+
+def _speed(points: Sequence[Point]) -> Block:
+    measured: dict[tuple[object, ...], list[Point]] = {}
+    for point in points:
+        if point.first.kind != "predicted":
+            measured.setdefault(_place(point), []).append(point)
+    rows: list[list[Cell]] = []
+    ratios: list[tuple[float, Point]] = []
+    for point in points:
+        if point.first.kind != "predicted":
+            continue
+        for other in measured.get(_place(point), []):
+            ratio = _ratio(point.images_per_s, other.images_per_s)
+            if ratio is not None:
+                ratios.append((ratio, other))
+            rows.append(
+                [
+                    text(point.first.model),
+                    text(point.layout, "line"),
+                    whole(point.devices),
+                    text(other.first.kind + (f" ({other.mark})" if other.mark else "")),
+                    valued(rate, point.images_per_s),
+                    valued(rate, other.images_per_s),
+                    _cell(ratio),
+                    valued(gib, point.memory_bytes),
+                    valued(gib, other.memory_bytes),
+                    _cell(_ratio(point.memory_bytes, other.memory_bytes)),
+                ]
+            )
+    if not rows:
+        return Block()
+    head = ["model", "strategy", "devices", "against", "predicted images/s", "images/s", "ratio"]
+    head += ["predicted memory (GiB)", "memory (GiB)", "ratio of memory"]
+    table = without_empty(Table("Whole points", head, rows), head[4:])
+    return Block("Throughput", _extent("Throughput", ratios), (), [table])
+
+
+def _place(point: Point) -> tuple[object, ...]:
+    context = dict(zip(CONTEXT, point.context, strict=True))
+    record = point.first
+    sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
+    return (*(context[name] for name in CONTEXT if name not in _FREE), point.layout, *sizes)
+
+
+def _extent(what: str, ratios: Sequence[tuple[float, Point]]) -> list[str]:
+    if not ratios:
+        return []
+    (low, lowest), (high, highest) = min(ratios, key=_first), max(ratios, key=_first)
+    on = counted(len(ratios), "point")
+    found = [f"{what}: predicted is {times(low)} to {times(high)} of measured in {on}."]
+    if len(ratios) == 1:
+        found = [f"{what}: predicted is {times(low)} of measured ({name(lowest)})."]
+    elif low < 1 - OFF or high > 1 + OFF:
+        ratio, worst = (low, lowest) if 1 / low > high else (high, highest)
+        found.append(f"Furthest off is {name(worst)}: {times(ratio)}.")
+    return found
+
+
+def _first(pair: tuple[float, Point]) -> float:
+    return pair[0]
+
+
+def _ratio(predicted: float | None, measured: float | None) -> float | None:
+    return predicted / measured if predicted is not None and measured else None
+
+
+def _cell(ratio: float | None) -> Cell:
+    if ratio is None:
+        return number(NOT_MEASURED, None)
+    return number(times(ratio), ratio, "noisy" if abs(ratio - 1) > OFF else "")

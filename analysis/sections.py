@@ -1,0 +1,74 @@
+"""A report is sections, a section is blocks: sentences, figures and tables about one comparison."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from hpcgeo.records import Links, Record
+from hpcgeo_analysis.plots import Look, Plot
+from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.scaling import Comparison
+from hpcgeo_analysis.tables import Table
+
+#: Comparisons that get figures: more than a reader looks at, and drawing takes time.
+DRAWN = 10
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sentences, figures and tables that belong together."""
+
+    title: str = ""
+    sentences: Sequence[str] = ()
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
+    #: Sentences that warn.
+    warns: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not (self.sentences or self.plots or self.tables)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question and its answer; without blocks it says that nothing was measured."""
+
+    anchor: str
+    title: str
+    intro: str = ""
+    blocks: list[Block] = field(default_factory=list)
+    missing: str = "Not measured."
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the sections are drawn from."""
+
+    records: Sequence[Record]
+    links: Sequence[Links]
+    points: Sequence[Point]
+    comparisons: Sequence[Comparison]
+    look: Look
+    copies: int = 0
+
+    @cached_property
+    def drawn(self) -> set[int]:
+        """The numbers of the comparisons that get figures: of each model those with most points."""
+        turns: dict[str, int] = {}
+        order = []
+        for comparison in sorted(self.comparisons, key=lambda c: -len(c.scaled)):
+            turn = turns[comparison.model] = turns.get(comparison.model, 0) + 1
+            order.append((turn, -len(comparison.scaled), comparison.number))
+        return {number for _, _, number in sorted(order)[:DRAWN]}
+
+    def names(self, points: Iterable[Point]) -> list[str]:
+        """Return points in words, marked."""
+        return [name(point) for point in points]
+
+
+def name(point: Point) -> str:
+    """Return a point in words, e.g. ``vit_tiny, DDP on 4 devices (noisy)``."""
+    devices = f"{point.devices:,} device{'' if point.devices == 1 else 's'}"
+    mark = f" ({point.mark})" if point.mark else ""
+    return f"{point.first.model}, {point.layout} on {devices}{mark}"
