@@ -53,13 +53,14 @@ def section(study: Study) -> Section:
     """Return the table of the best, and who is fastest in sentences."""
     found = fields(study.comparisons)
     blocks = []
+    rivals = [each for each in found if len(each.ranked) > 1]
     if found:
-        blocks.append(Block("", serves(found), tables=[_table(found)]))
+        sentences = [*serves(found), *(_alone(found) if rivals else [])]
+        blocks.append(Block("", sentences, tables=[_table(rivals or found)]))
         by_comparison: dict[int, list[Field]] = defaultdict(list)
         for each in found:
             by_comparison[each.comparison.number].append(each)
-        for members in by_comparison.values():
-            blocks.append(Block(members[0].comparison.title, fastest(members)))
+        blocks += [Block(own[0].comparison.title, fastest(own)) for own in by_comparison.values()]
     return Section("best", "Best configuration", "", [b for b in blocks if not b.empty])
 
 
@@ -95,17 +96,19 @@ def serves(found: Sequence[Field]) -> list[str]:
     for key, models in groups.items():
         if len(models) < 2:
             continue
+        counts = {each.best.point.devices for each in models.values()}
         served: dict[str, list[str]] = defaultdict(list)
         for model, each in models.items():
             names = listed([each.best.name, *(other.name for other in each.tied)])
-            level = " (cannot be told apart)" if each.tied else ""
-            on = counted(each.best.point.devices, "device")
-            served[names + level].append(f"{model} on {on}")
+            level = " (not told apart)" if each.tied else ""
+            on = f" on {each.best.point.devices:,}" if len(counts) > 1 else ""
+            served[names + level].append(f"{model}{on}")
         parts = [f"{names} for {listed(where)}" for names, where in served.items()]
-        where = key[1] if len(groups) == 1 else f"{key[1]}, {key[7]}, {key[-1].split(' (')[0]}"
-        sentences.append(
-            f"On the most devices of each model, fastest ({where}): {'; '.join(parts)}."
-        )
+        each = next(iter(models.values()))
+        where = f"{key[1]}, {key[-1].split(' (')[0]}"
+        where += f", {each.comparison.setting}" if each.comparison.setting else ""
+        size = counted(max(counts), "device") if len(counts) == 1 else "the most devices of each"
+        sentences.append(f"Fastest on {size} ({where}): {'; '.join(parts)}.")
     return sentences
 
 
@@ -124,6 +127,19 @@ def fastest(found: Sequence[Field]) -> list[str]:
         names = [f"{e.best.name} on {counted(e.best.point.devices, 'device')}" for e in alone]
         sentences.append(f"Without a rival: {listed(names)}.")
     return sentences
+
+
+def _alone(found: Sequence[Field]) -> list[str]:
+    """Return which lines have nobody beside them in their whole comparison."""
+    rivals = {each.comparison.number for each in found if len(each.ranked) > 1}
+    lines: dict[str, list[str]] = defaultdict(list)
+    for each in found:
+        comparison = each.comparison
+        if comparison.number not in rivals:
+            what = comparison.setting or comparison.fixed.split(" (")[0]
+            lines[f"{each.best.line} ({what})"].append(comparison.model)
+    parts = [f"{line} of {listed(list(dict.fromkeys(own)))}" for line, own in lines.items()]
+    return [f"Without a rival in its setting, so not ranked: {'; '.join(parts)}."] if parts else []
 
 
 def _verdict(best: str, tied: tuple[str, ...], found: Sequence[Field]) -> str:
@@ -159,7 +175,7 @@ def _table(found: Sequence[Field]) -> Table:
                 text(comparison.model),
                 whole(point.nodes),
                 whole(point.devices),
-                text(comparison.setting or "one setting"),
+                text(comparison.setting or "the same"),
                 text(comparison.fixed),
                 line(best),
                 number(rate(point.images_per_s), point.images_per_s, "best"),

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -17,6 +19,8 @@ from hpcgeo_analysis.words import counted, percent, rate, size
 WIDE = 8
 #: Bars of one figure; of more numbers of devices the smallest, middle and largest are drawn.
 BARS = 24
+
+HATCH = "////"
 
 Range = tuple[float, float] | None
 
@@ -110,25 +114,33 @@ def stacked(
     """Return horizontal bars stacked by cause, (name, colour) each; `limit` draws a line."""
 
     def draw(axes: Axes) -> list[Artist]:
-        places = range(len(bars))
+        # One collection a cause and plain text: bars, ticks and containers cost many times that.
         left = [0.0] * len(bars)
-        for number, (_, colour) in enumerate(causes):
-            lengths = [bar.parts[number] for bar in bars]
-            drawn = axes.barh(places, lengths, 0.74, left, color=colour)
-            for patch, bar in zip(drawn, bars, strict=True):
-                if bar.marked:
-                    patch.set(hatch="////", edgecolor=PAPER, linewidth=0)
-            left = [start + length for start, length in zip(left, lengths, strict=True)]
-        # A container of bars as a handle of the legend costs more than drawing it.
-        handles: list[Artist] = [Patch(color=colour, label=label) for label, colour in causes]
+        handles: list[Artist] = []
+        for number, (cause, colour) in enumerate(causes):
+            ends = [at + bar.parts[number] for at, bar in zip(left, bars, strict=True)]
+            for hatch, here in _by_mark(bars):
+                boxes = [_box(left[place], ends[place], place) for place in here]
+                fill = {"facecolors": colour, "edgecolors": PAPER, "linewidths": 0, "hatch": hatch}
+                axes.add_collection(PolyCollection(boxes, **fill), autolim=False)
+            handles.append(Patch(color=colour, label=cause))
+            left = ends
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.4)
             handles.append(Line2D([], [], color=INK, label=f"limit: {_plain(limit)}"))
         if any(bar.marked for bar in bars):
-            handles.append(Patch(facecolor=MUTED, edgecolor=PAPER, hatch="////", label="noisy *"))
-        axes.set_yticks(places, [bar.label + " *" * bar.marked for bar in bars], fontsize=8)
+            label = "* noisy or still getting faster"
+            handles.append(Patch(facecolor=MUTED, edgecolor=PAPER, hatch=HATCH, label=label))
+        words: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "ha": "right",
+            "va": "center",
+        }
+        for place, bar in enumerate(bars):
+            axes.text(-0.012, place, bar.label + " *" * bar.marked, fontsize=8, **words)
+        axes.set_yticks([])
         axes.set_ylim(len(bars) - 0.4, -0.6)
-        axes.grid(False, axis="y")
+        axes.set_xlim(0, (max([*left, limit or 0]) or 1) * 1.02)
         axes.xaxis.set_major_formatter(FuncFormatter(_plain))
         axes.set_xlabel(axis)
         return handles
@@ -186,6 +198,17 @@ def curves(name: str, title: str, subtitle: str, found: Sequence[Curve]) -> Plot
     return render(name, title, subtitle, alt, draw)
 
 
+def _by_mark(bars: Sequence[Bar]) -> list[tuple[str | None, list[int]]]:
+    plain = [place for place, bar in enumerate(bars) if not bar.marked]
+    marked = [place for place, bar in enumerate(bars) if bar.marked]
+    return [(hatch, here) for hatch, here in ((None, plain), (HATCH, marked)) if here]
+
+
+def _box(start: float, end: float, place: int) -> list[tuple[float, float]]:
+    low, high = place - 0.37, place + 0.37
+    return [(start, low), (end, low), (end, high), (start, high)]
+
+
 def _efficiency(scaled: Scaled) -> float | None:
     return scaled.efficiency
 
@@ -214,7 +237,7 @@ def _line(
     at = [scaled.point.devices for scaled in members]
     values = [value_of(scaled) or 0.0 for scaled in members]
     style = {"color": colour, "linewidth": 1.7, "linestyle": look.dash[line]}
-    axes.plot(at, values, **style, marker=marker, markersize=5.5, label=line + suffix)  # type: ignore[arg-type]
+    axes.plot(at, values, **style, marker=marker, markersize=5.5, label=line + suffix)
     ranges = [
         range_of(scaled) or (value, value) for scaled, value in zip(members, values, strict=True)
     ]

@@ -23,7 +23,7 @@ Key = tuple[str, str, int, int]
 def section(study: Study) -> Section:
     """Return curves with the points of training, cliffs, and the traffic of every comparison."""
     blocks = _curves(study)
-    for comparison in study.comparisons:
+    for comparison in study.once:
         known = [s for s in comparison.scaled if traffic(s.point)]
         if known:
             found = _slowest(known)
@@ -75,7 +75,7 @@ def _curves(study: Study) -> list[Block]:
     machines: dict[tuple[str, str], list[Links]] = defaultdict(list)
     for link in study.links:
         machines[link.machine, link.backend].append(link)
-    blocks = []
+    blocks: list[Block] = []
     for (machine, backend), links in sorted(machines.items()):
         groups: dict[tuple[str, str, int, int], list[Transfer]] = defaultdict(list)
         for link in links:

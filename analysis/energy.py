@@ -17,7 +17,7 @@ JOULES = 3.6e6 / 1e6
 def section(study: Study) -> Section:
     """Return energy of every comparison, and who needs least."""
     blocks = []
-    for comparison in study.comparisons:
+    for comparison in study.once:
         known = [scaled for scaled in comparison.scaled if energy(scaled.point)]
         if known:
             blocks.append(Block(comparison.title, _least(known), (), [_table(known)]))

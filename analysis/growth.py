@@ -91,24 +91,21 @@ def _share(scaled: Scaled) -> str:
 
 
 def _loss(known: Sequence[Scaled]) -> list[str]:
-    """Return where a line loses most between neighbours, with what its messages become there."""
-    steps = [
-        (after.efficiency / before.efficiency, before, after)
-        for before, after in pairwise(known)
-        if before.efficiency and after.efficiency
-    ]
-    if not steps:
-        return []
-    ratio, before, after = min(steps, key=lambda step: step[0])
-    if ratio >= DROP:
-        return []
-    first, second = before.point, after.point
-    where = nodes(first.nodes, second.nodes, (first.devices, second.devices))
-    return [
-        f"{after.name} loses {percent(1 - ratio)} of its throughput per device between {where}, "
-        f"from {percent(before.efficiency)} to {percent(after.efficiency)} of its smallest run"
-        f"{messages.change(first, second)}."
-    ]
+    """Return where a line loses much between neighbours, with what its messages become there."""
+    sentences = []
+    for before, after in pairwise(known):
+        if not before.efficiency or not after.efficiency:
+            continue
+        ratio = after.efficiency / before.efficiency
+        if ratio < DROP:
+            first, second = before.point, after.point
+            where = nodes(first.nodes, second.nodes, (first.devices, second.devices))
+            sentences.append(
+                f"{after.name} loses {percent(1 - ratio)} of its throughput per device between "
+                f"{where}, from {percent(before.efficiency)} to {percent(after.efficiency)} of its "
+                f"smallest run{messages.change(first, second)}."
+            )
+    return sentences
 
 
 def _table(comparison: Comparison) -> Table:

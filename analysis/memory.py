@@ -44,9 +44,9 @@ APART, FULL = 1.02, 0.9
 def section(study: Study) -> Section:
     """Return stacked memory, tables, and who needs least."""
     blocks = []
-    for comparison in study.comparisons:
+    for comparison in study.once:
         tables = []
-        known = [s for s in comparison.scaled if s.point.memory_bytes or memory(s.point)]
+        known = [s for s in comparison.scaled if _known(s.point)]
         if known:
             tables = [_table(known)]
         plots = _plots(comparison, known) if comparison.number in study.drawn else []
@@ -75,6 +75,11 @@ def split(memory: Memory) -> dict[str, int]:
     return {key: value for key in CAUSE if (value := getattr(memory, key)) is not None}
 
 
+def _known(point: Point) -> bool:
+    found = memory(point)
+    return bool(point.memory_bytes or (found and (peak(found) or split(found))))
+
+
 def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
     chosen = charts.some(known)
     if len(chosen) < 2:
@@ -84,7 +89,7 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
     for scaled in chosen:
         found = memory(scaled.point)
         by_cause = split(found) if found else {}
-        rest = 0 if by_cause else (scaled.point.memory_bytes or 0)
+        rest = 0 if by_cause else (scaled.point.memory_bytes or (peak(found) if found else 0))
         parts = [*(by_cause.get(key, 0) / 2**30 for key in CAUSE), rest / 2**30]
         bars.append(
             Bar(f"{scaled.line} · {scaled.point.devices:,}", parts, bool(scaled.point.mark))

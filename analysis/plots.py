@@ -127,7 +127,7 @@ def render(
     height: float = HEIGHT,
     left: float = 0.72,
 ) -> Plot:
-    """Return a figure with one pair of axes, title above, legend below, of what `draw` returns or labels.
+    """Return a figure with one pair of axes, title above, below it what `draw` returns or labels.
 
     Every place is known beforehand in inches: a layout that measures text costs more than drawing.
     """

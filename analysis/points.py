@@ -65,7 +65,7 @@ class Point:
 
     @cached_property
     def step_s(self) -> float | None:
-        return self.median(lambda record: record.step_s and record.step_s.median)
+        return self.median(lambda record: record.step_s.median if record.step_s else None)
 
     @cached_property
     def step_range(self) -> tuple[float, float] | None:

@@ -107,7 +107,7 @@ def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Compar
                 context=_context(members),
                 mode=mode,
                 fixed=fixed,
-                setting=", ".join(said),
+                setting=_setting(key, apart),
                 apart=_apart(members, asked),
                 lines=_scale(chosen),
             )
@@ -124,6 +124,11 @@ def rank(line: str, strategy: str) -> tuple[int, str, int, str]:
 
 def _size(block: Sequence[Point]) -> float:
     return max((point.parameters or 0) for point in block)
+
+
+def _setting(key: tuple[str, ...], apart: Iterable[str]) -> str:
+    names = [name for name in apart if name in CONTEXT and name != "model"]
+    return ", ".join(phrase(name, setting(key, name)) for name in names if setting(key, name))
 
 
 def _context(members: Sequence[Point]) -> dict[str, str]:
@@ -151,7 +156,7 @@ def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
 
 
 def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
-    """Name each point's line: its layout, the placement where nodes were not filled, what differs."""
+    """Name each point's line: its layout, what differs, the placement where nodes were not full."""
     fewest: dict[int, int] = {}
     for point in block:
         fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))

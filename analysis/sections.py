@@ -1,6 +1,6 @@
 """A report is sections, a section is blocks: sentences, figures and tables about one comparison."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from hpcgeo_analysis.scaling import Comparison
 from hpcgeo_analysis.tables import Table
 
 #: Comparisons that get figures: more than a reader looks at, and drawing takes time.
-DRAWN = 10
+DRAWN = 6
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,17 @@ class Study:
             order.append((turn, -len(comparison.scaled), comparison.number))
         return {number for _, _, number in sorted(order)[:DRAWN]}
 
-    def names(self, points: Iterable[Point]) -> list[str]:
-        """Return points in words, marked."""
-        return [name(point) for point in points]
+    @cached_property
+    def once(self) -> list[Comparison]:
+        """The comparisons that show a point no earlier one has shown, for what has no mode."""
+        seen: set[Point] = set()
+        chosen = []
+        for comparison in self.comparisons:
+            points = {scaled.point for scaled in comparison.scaled}
+            if not points <= seen:
+                chosen.append(comparison)
+            seen |= points
+        return chosen
 
 
 def name(point: Point) -> str:

@@ -38,7 +38,7 @@ WORTH = {"exposed_comm_s": 0.05, "data_wait_s": 0.05, "host_to_device_s": 0.05, 
 def section(study: Study) -> Section:
     """Return stacked steps, phases, and what switching off communication or data saves."""
     blocks = []
-    for comparison in study.comparisons:
+    for comparison in study.once:
         traced = [s for s in comparison.scaled if activity(s.point)]
         plots = _plots(comparison, traced) if comparison.number in study.drawn else []
         tables = [_activity(traced)] if traced else []
@@ -57,9 +57,7 @@ def activity(point: Point) -> dict[str, float] | None:
 def _medians(point: Point, part: str, keys: Sequence[str]) -> dict[str, float] | None:
     found = {}
     for key in keys:
-        value = point.median(
-            lambda record, key=key: getattr(getattr(record, part), key, None)  # type: ignore[misc]
-        )
+        value = point.median(lambda record, key=key: getattr(getattr(record, part), key, None))
         if value is None:
             return None
         found[key] = value
@@ -108,7 +106,7 @@ def _phases(comparison: Comparison) -> Table | None:
     for scaled in comparison.scaled:
         point = scaled.point
         phases = _medians(point, "phases", [*Phases.model_fields]) or {}
-        phases.setdefault("data_wait_s", point.median(lambda r: r.data_wait_s))  # type: ignore[arg-type]
+        phases.setdefault("data_wait_s", point.median(lambda r: r.data_wait_s))
         comm = point.median(lambda record: record.comm_s)
         if comm is None and not any(value is not None for value in phases.values()):
             continue

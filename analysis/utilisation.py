@@ -22,7 +22,7 @@ from hpcgeo_analysis.words import NOT_MEASURED, counted, flops, percent
 def section(study: Study) -> Section:
     """Return MFU and HFU of every comparison."""
     blocks = []
-    for comparison in study.comparisons:
+    for comparison in study.once:
         known = [s for s in comparison.scaled if _known(s.point)]
         if known:
             blocks.append(Block(comparison.title, _sentences(comparison), (), [_table(known)]))
@@ -93,7 +93,9 @@ def _table(known: Sequence[Scaled]) -> Table:
         shown, product = peak(point), _product(point)
         model = point.median(lambda record: record.model_flops)
         counted_flops = point.median(lambda record: record.counted_flops)
-        speed = model / point.step_s / point.devices if model and point.step_s else None
+        images = point.images_per_s
+        steps = images / point.first.global_batch if images else None
+        speed = model * steps / point.devices if model and steps else None
         rows.append(
             [
                 line(scaled),
