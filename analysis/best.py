@@ -114,15 +114,16 @@ def serves(found: Sequence[Field]) -> list[str]:
 
 def fastest(found: Sequence[Field]) -> list[str]:
     """Return who is fastest at which numbers of devices of one comparison, and by how much."""
-    verdicts: dict[tuple[str, tuple[str, ...]], list[Field]] = defaultdict(list)
+    verdicts: dict[tuple[str, ...], list[Field]] = defaultdict(list)
     alone = []
     for each in found:
         if len(each.ranked) > 1:
-            tied = tuple(other.name for other in each.tied)
-            verdicts[each.best.name, tied].append(each)
+            order = list(each.comparison.lines)
+            level = sorted([each.best, *each.tied], key=lambda scaled: order.index(scaled.line))
+            verdicts[tuple(scaled.line for scaled in level)].append(each)
         else:
             alone.append(each)
-    sentences = [_verdict(best, tied, where) for (best, tied), where in verdicts.items()]
+    sentences = [_verdict(lines, where) for lines, where in verdicts.items()]
     if alone and verdicts:
         names = [f"{e.best.name} on {counted(e.best.point.devices, 'device')}" for e in alone]
         sentences.append(f"Without a rival: {listed(names)}.")
@@ -142,27 +143,34 @@ def _alone(found: Sequence[Field]) -> list[str]:
     return [f"Without a rival in its setting, so not ranked: {'; '.join(parts)}."] if parts else []
 
 
-def _verdict(best: str, tied: tuple[str, ...], found: Sequence[Field]) -> str:
+def _verdict(lines: tuple[str, ...], found: Sequence[Field]) -> str:
     last = found[-1]
-    comparison, ranked = last.comparison, last.ranked
+    names = [_marked(line, found) for line in lines]
+    best, tied = last.best, last.tied
     counts = [each.best.point.devices for each in found]
     on = f" on {counts[-1]:,}" if len(counts) > 1 else ""
-    speed = f"{rate(last.best.point.images_per_s)} images/s{on}"
-    where = devices(counts, comparison.devices)
-    clear = [other for other in ranked[1:] if other not in last.tied]
+    speed = f"{rate(best.point.images_per_s)} images/s{on}"
+    where = f"for {last.comparison.model} on {devices(counts, last.comparison.devices)}"
+    slower = [other for other in last.ranked[1:] if other not in tied]
+    ratios = [f"{times(_ratio(best, other))} {other.name}" for other in slower]
+    if len(slower) > 1:
+        ratios = [f"{ratios[0]} (next)", f"{ratios[-1]} (slowest)"]
     if not tied:
-        others = [ranked[1]] if len(ranked) == 2 else [ranked[1], ranked[-1]]
-        ratios = [f"{times(_ratio(last.best, other))} {other.name}" for other in others]
-        if len(others) == 2:
-            ratios = [f"{ratios[0]} (next)", f"{ratios[1]} (slowest)"]
-        return f"{best} is fastest for {comparison.model} on {where}: {speed}, {listed(ratios)}."
-    sentence = f"{best} has the highest median for {comparison.model} on {where}, {speed}, but "
-    spread = last.best.point.range and last.tied[0].point.range
-    why = "within noise" if spread else f"below {percent(LEVEL)}, and no spread is given"
-    sentence += f"the lead over {listed(tied)} is {why}"
-    if clear:
-        sentence += f"; it is {times(_ratio(last.best, clear[-1]))} {clear[-1].name}"
-    return f"{sentence}."
+        return f"{names[0]} is fastest {where}: {speed}, {listed(ratios)}."
+    spread = best.point.range and tied[0].point.range
+    why = (
+        "their spreads overlap" if spread else f"less than {percent(LEVEL)} apart, no spread given"
+    )
+    sentence = f"{listed(names)} cannot be told apart {where} ({why}): {speed} of {best.name}, "
+    return (
+        sentence + f"the highest median{', ' if ratios else ''}{listed(ratios) if ratios else ''}."
+    )
+
+
+def _marked(line: str, found: Sequence[Field]) -> str:
+    """Return a line with the marks of all its points here."""
+    marks = {s.point.mark for each in found for s in each.ranked if s.line == line} - {""}
+    return f"{line} ({listed(sorted(marks))})" if marks else line
 
 
 def _table(found: Sequence[Field]) -> Table:
@@ -175,7 +183,7 @@ def _table(found: Sequence[Field]) -> Table:
                 text(comparison.model),
                 whole(point.nodes),
                 whole(point.devices),
-                text(comparison.setting or "the same"),
+                text(comparison.setting or "as the rest"),
                 text(comparison.fixed),
                 line(best),
                 number(rate(point.images_per_s), point.images_per_s, "best"),
@@ -186,7 +194,12 @@ def _table(found: Sequence[Field]) -> Table:
         )
     head = ["model", "nodes", "devices", "setting", "batch", "best", "images/s", "lead"]
     head += ["over", "told apart", "memory (GiB)", "efficiency"]
-    table = Table("The fastest of each field: like for like, one row each", head, rows)
+    apart = sorted(
+        {f"{e.comparison.model}: {e.comparison.apart}" for e in found if e.comparison.apart}
+    )
+    like = "" if apart else ", like with like"
+    notes = [f"Not like for like, as asked: {'. '.join(apart)}."] if apart else []
+    table = Table(f"The fastest of each model and number of nodes{like}", head, rows, notes)
     table = without_empty(table, ("memory (GiB)", "efficiency"))
     return without_constant(table, ("setting", "batch", "model"))
 
@@ -197,10 +210,14 @@ def _lead(each: Field) -> list[Cell]:
     other = each.ranked[1]
     ratio = _ratio(each.best, other)
     spread = each.best.point.range and other.point.range
-    told = "beyond the spread" if spread else "no spread given"
+    told = "yes" if spread else "no spread given"
     if other in each.tied:
-        told = "within the spread" if spread else "level"
-    return [number(f"{(ratio - 1) * 100:.1f} %", ratio), text(other.name, "line"), text(told)]
+        told = "no, within the spread" if spread else "no, level"
+    return [
+        number(f"{(ratio - 1) * 100:.1f} %", ratio),
+        text(other.name, "line"),
+        text(told, "line"),
+    ]
 
 
 def _tied(best: Scaled, other: Scaled) -> bool:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from hpcgeo_analysis.plots import CAUSES, INK, LINE, MUTED, PAPER, Look, Plot, render
 from hpcgeo_analysis.scaling import Comparison, Scaled
@@ -60,7 +60,7 @@ def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
     alt = f"Images per second against devices. On {counted(counts[-1], 'device')}: "
     title = f"Throughput: {comparison.title}"
     alt += f"{'; '.join(parts)}."
-    return render(f"throughput-{name}", title, comparison.subtitle, alt, draw)
+    return render(f"throughput-{name}", title, comparison.subtitle, alt, draw, left=0.9)
 
 
 def efficiency(comparison: Comparison, look: Look, name: str) -> Plot | None:
@@ -141,6 +141,7 @@ def stacked(
         axes.set_yticks([])
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.set_xlim(0, (max([*left, limit or 0]) or 1) * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(_plain))
         axes.set_xlabel(axis)
         return handles
@@ -268,7 +269,7 @@ def _ideal(axes: Axes, timed: Sequence[Scaled], counts: Sequence[int]) -> None:
     first = [scaled for scaled in timed if scaled.point.devices == counts[0]]
     best = max(first, key=lambda scaled: scaled.point.images_per_s or 0)
     slope = best.point.per_device or 0.0
-    label = f"ideal: {rate(slope)} a device ({best.line} on {counts[0]:,})"
+    label = f"ideal: {rate(slope)} a device"
     ideal = [slope * count for count in counts]
     axes.plot(counts, ideal, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=label)
 

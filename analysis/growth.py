@@ -36,12 +36,11 @@ def section(study: Study) -> Section:
                 charts.efficiency(comparison, study.look, name),
             )
             plots = [plot for plot in drawn if plot]
-        apart = (
-            [f"{comparison.apart[0].upper()}{comparison.apart[1:]}."] if comparison.apart else []
-        )
-        sentences = [*apart, *kept(comparison)]
-        blocks.append(Block(comparison.title, sentences, plots, [_table(comparison)]))
-    intro = "Efficiency is throughput per device against the smallest run of the same line."
+        blocks.append(Block(comparison.title, kept(comparison), plots, [_table(comparison)]))
+    intro = (
+        "Efficiency is throughput per device against the smallest run of the same line. The ideal "
+        "line goes on with what a device does in the fastest of the smallest runs."
+    )
     return Section("scaling", "Weak and strong scaling", intro, blocks)
 
 

@@ -124,9 +124,9 @@ def _table(known: Sequence[Scaled]) -> Table:
         row += [valued(gib, getattr(found, key)) for key in (*CAUSE, *_PEAKS)]
         rows.append([*row, valued(percent, used(found))])
     names = [name for name, _ in CAUSE.values()]
-    head = ["strategy", "devices", "peak", "is", *names, *_PEAKS.values(), "of the limit"]
+    head = ["strategy", "devices", "peak", "what", *names, *_PEAKS.values(), "of the limit"]
     table = without_empty(Table("Memory of a device in GiB", head, rows), head[2:])
-    return without_constant(table, ("is", "limit"))
+    return without_constant(table, ("what", "limit"))
 
 
 def used(found: Memory) -> float | None:
@@ -191,18 +191,20 @@ def _change(comparison: Comparison, source: str) -> list[str]:
 
 def _cause(comparison: Comparison) -> list[str]:
     """Return what takes most on the most devices, line by line."""
-    parts = []
-    for members in comparison.lines.values():
-        found = memory(members[-1].point)
+    most = comparison.devices[-1]
+    parts: dict[str, list[str]] = {}
+    for scaled in comparison.scaled:
+        found = memory(scaled.point) if scaled.point.devices == most else None
         by_cause = split(found) if found else {}
         total = sum(by_cause.values())
         if total:
             key = max(by_cause, key=lambda cause: by_cause[cause])
-            parts.append(
-                f"{CAUSE[key][0]} under {members[-1].name} on {members[-1].point.devices:,} "
-                f"({percent(by_cause[key] / total)})"
-            )
-    return [f"Most is taken by {listed(parts)}."] if parts else []
+            share = percent(by_cause[key] / total)
+            parts.setdefault(CAUSE[key][0], []).append(f"{scaled.name} ({share})")
+    if not parts:
+        return []
+    said = [f"{cause} under {listed(lines)}" for cause, lines in parts.items()]
+    return [f"On {counted(most, 'device')} most is taken by {'; '.join(said)}."]
 
 
 def _full(comparison: Comparison) -> list[str]:

@@ -47,7 +47,7 @@ class Comparison:
     """Lines that may be held against each other.
 
     `setting` says what separates it from other comparisons of its model, `apart` in what its own
-    lines differ because that was asked for.
+    lines differ because that was asked for; the title has both.
     """
 
     number: int
@@ -76,9 +76,8 @@ class Comparison:
 
     @property
     def subtitle(self) -> str:
-        """Where and how it was made, and in what its lines differ."""
-        names = [self.context[name] for name in ("machine", "device", "dtype", "kind")]
-        return ", ".join(names) + (f". {self.apart}." if self.apart else "")
+        """Where and how it was made."""
+        return ", ".join(self.context[name] for name in ("machine", "device", "dtype", "kind"))
 
 
 def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Comparison]:
@@ -103,12 +102,12 @@ def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Compar
             said = [phrase(name, setting(key, name)) for name in needed if setting(key, name)]
             comparison = Comparison(
                 number=len(comparisons) + 1,
-                title=_title(mode, fixed, said, chosen),
+                title=_title(mode, fixed, [*said, *_apart(members, asked)], chosen),
                 context=_context(members),
                 mode=mode,
                 fixed=fixed,
                 setting=_setting(key, apart),
-                apart=_apart(members, asked),
+                apart="; ".join(_apart(members, asked)),
                 lines=_scale(chosen),
             )
             comparisons.append(comparison)
@@ -148,11 +147,9 @@ def _needed(
     return [name for name in names if name != "model"]
 
 
-def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
+def _apart(members: Sequence[Point], asked: Sequence[str]) -> list[str]:
     names = [name for name in asked if len({value(point, name) for point in members}) > 1]
-    if not names:
-        return ""
-    return "lines differ in " + " and in ".join(f"{name}: {sides(members, name)}" for name in names)
+    return [f"lines differ in {name}: {sides(members, name)}" for name in names]
 
 
 def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
@@ -163,10 +160,10 @@ def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
     names = [name for name in asked if len({value(point, name) for point in block}) > 1]
     labels = {}
     for point in block:
-        parts = [point.layout, *(phrase(name, value(point, name)) for name in names)]
+        label = " ".join([point.layout, *(phrase(name, value(point, name)) for name in names)])
         if point.nodes != fewest[point.devices]:
-            parts.append(f"{point.devices / point.nodes:g} per node")
-        labels[point] = ", ".join(parts)
+            label += f", {point.devices / point.nodes:g} per node"
+        labels[point] = label
     return labels
 
 

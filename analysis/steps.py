@@ -71,17 +71,18 @@ def _plots(comparison: Comparison, traced: Sequence[Scaled]) -> list[Plot]:
     spent = [(scaled, activity(scaled.point) or {}) for scaled in chosen]
     causes = list(ACTIVITY.values())
     absolute, share = [], []
+    scale, unit = (1, "seconds") if max(times["step_s"] for _, times in spent) > 1 else (1000, "ms")
     for scaled, times in spent:
         label = f"{scaled.line} · {scaled.point.devices:,}"
         parts = [times[key] for key in ACTIVITY]
-        absolute.append(Bar(label, parts, bool(scaled.point.mark)))
+        absolute.append(Bar(label, [scale * part for part in parts], bool(scaled.point.mark)))
         share.append(Bar(label, [100 * p / sum(parts) for p in parts], bool(scaled.point.mark)))
     name, below = file_name(comparison), comparison.subtitle
     if len(chosen) < len(traced):
         below += ". Smallest, middle and largest number of devices"
     title = f"A step: {comparison.title}"
     return [
-        charts.stacked(f"step-{name}", title, below, absolute, causes, "seconds of a step"),
+        charts.stacked(f"step-{name}", title, below, absolute, causes, f"{unit} of a step"),
         charts.stacked(f"share-{name}", title, below, share, causes, "percent of a step"),
     ]
 

@@ -114,7 +114,7 @@ def _record(
         common
         | {
             "warmup_steps": 5,
-            "stable": repeat != 5,
+            "stable": bool(random.random() < 0.99),
             "images_per_s": micro_batch * ranks / float(np.median(values)),
             "step_s": Spread.of([float(value) for value in values]),
             "data_wait_s": step * 0.01,
