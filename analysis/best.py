@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpcgeo_analysis.growth import marked
 from hpcgeo_analysis.scaling import Comparison, Scaled
 from hpcgeo_analysis.sections import Block, Section, Study
 from hpcgeo_analysis.tables import (
@@ -145,7 +146,8 @@ def _alone(found: Sequence[Field]) -> list[str]:
 
 def _verdict(lines: tuple[str, ...], found: Sequence[Field]) -> str:
     last = found[-1]
-    names = [_marked(line, found) for line in lines]
+    shown = [scaled for each in found for scaled in each.ranked]
+    names = [marked(line, shown) for line in lines]
     best, tied = last.best, last.tied
     counts = [each.best.point.devices for each in found]
     on = f" on {counts[-1]:,}" if len(counts) > 1 else ""
@@ -165,12 +167,6 @@ def _verdict(lines: tuple[str, ...], found: Sequence[Field]) -> str:
     return (
         sentence + f"the highest median{', ' if ratios else ''}{listed(ratios) if ratios else ''}."
     )
-
-
-def _marked(line: str, found: Sequence[Field]) -> str:
-    """Return a line with the marks of all its points here."""
-    marks = {s.point.mark for each in found for s in each.ranked if s.line == line} - {""}
-    return f"{line} ({listed(sorted(marks))})" if marks else line
 
 
 def _table(found: Sequence[Field]) -> Table:

@@ -190,13 +190,15 @@ def curves(name: str, title: str, subtitle: str, found: Sequence[Curve]) -> Plot
                 label=curve.label,
             )
         for which in ("x", "y"):
-            _log_axis(axes, which, lambda value, _=None: size(value))
+            _log_axis(
+                axes, which, lambda value, _=None: size(value).replace(".00", "").replace(".0", "")
+            )
         axes.set_xlabel("message")
         axes.set_ylabel("bus bandwidth, bytes/s")
 
     best = [f"{c.label} up to {size(max(value for _, value in c.points))}/s" for c in found]
     alt = f"Bus bandwidth against message size. {'; '.join(best)}."
-    return render(name, title, subtitle, alt, draw)
+    return render(name, title, subtitle, alt, draw, left=0.95)
 
 
 def _by_mark(bars: Sequence[Bar]) -> list[tuple[str | None, list[int]]]:

@@ -64,7 +64,7 @@ def kept(comparison: Comparison) -> list[str]:
     sentences = []
     for (base, top), lasts in sorted(ends.items()):
         best_first = sorted(lasts, key=lambda scaled: -(scaled.efficiency or 0))
-        parts = [f"{scaled.name} {_share(scaled)}" for scaled in best_first]
+        parts = [f"{marked(s.line, _ends(comparison, s))} {_share(s)}" for s in best_first]
         own = "its own run" if len(parts) == 1 else "their own runs"
         sentences.append(
             f"From {base:,} to {counted(top, 'device')} ({comparison.mode} scaling), throughput "
@@ -80,6 +80,11 @@ def kept(comparison: Comparison) -> list[str]:
             "is claimed."
         )
     return sentences
+
+
+def _ends(comparison: Comparison, last: Scaled) -> list[Scaled]:
+    """Return the two points an efficiency rests on."""
+    return [s for s in comparison.lines[last.line] if s is last or s.point is last.base]
 
 
 def _share(scaled: Scaled) -> str:
@@ -99,12 +104,19 @@ def _loss(known: Sequence[Scaled]) -> list[str]:
         if ratio < DROP:
             first, second = before.point, after.point
             where = nodes(first.nodes, second.nodes, (first.devices, second.devices))
+            name = marked(after.line, (before, after))
             sentences.append(
-                f"{after.name} loses {percent(1 - ratio)} of its throughput per device between "
+                f"{name} loses {percent(1 - ratio)} of its throughput per device between "
                 f"{where}, from {percent(before.efficiency)} to {percent(after.efficiency)} of its "
                 f"smallest run{messages.change(first, second)}."
             )
     return sentences
+
+
+def marked(line: str, shown: Sequence[Scaled]) -> str:
+    """Return a line with the marks of all points that a sentence rests on."""
+    marks = sorted({scaled.point.mark for scaled in shown if scaled.line == line} - {""})
+    return f"{line} ({listed(marks)})" if marks else line
 
 
 def _table(comparison: Comparison) -> Table:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hpcgeo.records import Memory
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.charts import Bar
-from hpcgeo_analysis.growth import file_name
+from hpcgeo_analysis.growth import file_name, marked
 from hpcgeo_analysis.plots import CAUSES, REST, Plot
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.scaling import Comparison, Scaled
@@ -173,13 +173,15 @@ def _least(row: Sequence[Scaled], source: str) -> str:
 def _change(comparison: Comparison, source: str) -> list[str]:
     parts = []
     for name, members in comparison.lines.items():
-        known = [s.point for s in members if s.point.memory_source == source]
+        ends = [s for s in members if s.point.memory_source == source]
+        known = [scaled.point for scaled in ends]
         if len(known) < 2 or not known[0].memory_bytes or not known[-1].memory_bytes:
             continue
         ratio = known[-1].memory_bytes / known[0].memory_bytes
         if not 0.8 <= ratio <= 1.25:
             parts.append(
-                f"{name} from {gib(known[0].memory_bytes)} GiB on {known[0].devices:,} to "
+                f"{marked(name, (ends[0], ends[-1]))} from "
+                f"{gib(known[0].memory_bytes)} GiB on {known[0].devices:,} to "
                 f"{gib(known[-1].memory_bytes)} GiB on {known[-1].devices:,}"
             )
     if not parts:

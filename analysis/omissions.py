@@ -130,7 +130,7 @@ def cautions(study: Study) -> list[str]:
     dirty = sum(record.dirty is True for record in records)
     if dirty:
         sentences.append(f"{counted(dirty, 'record')} made from a tree with uncommitted changes.")
-    timed = [point for point in study.points if point.images_per_s]
+    timed = [p for p in study.points if p.images_per_s and p.first.kind != "predicted"]
     bare = sum(point.range is None for point in timed)
     if bare:
         sentences.append(

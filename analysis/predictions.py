@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from hpcgeo_analysis.memory import CAUSE, memory, peak, split
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.sections import Block, Section, Study, name
-from hpcgeo_analysis.tables import Cell, Table, number, text, valued, whole, without_empty
+from hpcgeo_analysis.tables import (
+    Cell,
+    Table,
+    layout,
+    number,
+    text,
+    valued,
+    whole,
+    without_constant,
+    without_empty,
+)
 from hpcgeo_analysis.words import NOT_MEASURED, counted, gib, rate, times
 
 #: A prediction further off than this part is named.
@@ -17,13 +27,14 @@ _FREE = ("kind", "torch", "knobs")
 
 def section(study: Study) -> Section:
     """Return ratios of predicted to measured, where both exist."""
-    blocks = [_memory(study.points), _speed(study.points)]
+    blocks = [_memory(study), _speed(study)]
     missing = "Nothing was predicted that was measured too."
     found = [block for block in blocks if block.tables]
     return Section("predictions", "Predicted against measured", "", found, missing)
 
 
-def _memory(points: Sequence[Point]) -> Block:
+def _memory(study: Study) -> Block:
+    points = study.points
     rows: list[list[Cell]] = []
     ratios: list[tuple[float, Point]] = []
     for point in points:
@@ -37,8 +48,9 @@ def _memory(points: Sequence[Point]) -> Block:
         rows.append(
             [
                 text(point.first.model),
-                text(point.layout, "line"),
+                layout(point),
                 whole(point.devices),
+                text(study.setting(point)),
                 *(_cell(_ratio(getattr(predicted, key), getattr(found, key))) for key in CAUSE),
                 _cell(whole_ratio),
                 valued(gib, sum(split(predicted).values()) or None),
@@ -49,11 +61,28 @@ def _memory(points: Sequence[Point]) -> Block:
     if not rows:
         return Block()
     names = [cause for cause, _ in CAUSE.values()]
-    head = ["model", "strategy", "devices", *names, "together", "predicted (GiB)"]
+    head = ["model", "strategy", "devices", "setting", *names, "together", "predicted (GiB)"]
     head += ["measured (GiB)", "measured peak (GiB)"]
     caption = "Memory: predicted over measured, by cause; together are the causes known to both"
     table = without_empty(Table(caption, head, rows), head[3:])
-    return Block("Memory", _extent("Memory by cause", ratios), (), [table])
+    said = [*_extent("Memory of all causes together", ratios), *_worst(points)]
+    return Block("Memory", said, (), [without_constant(table, ("setting",))])
+
+
+def _worst(points: Sequence[Point]) -> list[str]:
+    """Return which cause is predicted worst, where it is further off than `OFF`."""
+    ratios = []
+    for point in points:
+        found = memory(point)
+        predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
+        for key, (cause, _) in CAUSE.items():
+            ratio = _ratio(getattr(predicted, key, None), getattr(found, key, None))
+            if ratio and abs(ratio - 1) > OFF:
+                ratios.append((max(ratio, 1 / ratio), ratio, cause, point))
+    if not ratios:
+        return []
+    _, ratio, cause, point = max(ratios, key=lambda row: row[0])
+    return [f"Furthest off by cause: {cause} of {name(point)}, {times(ratio)} of measured."]
 
 
 def _same_causes(found: object, predicted: object) -> int | None:
@@ -62,7 +91,8 @@ def _same_causes(found: object, predicted: object) -> int | None:
     return sum(values) if values and None not in values else None
 
 
-def _speed(points: Sequence[Point]) -> Block:
+def _speed(study: Study) -> Block:
+    points = study.points
     measured: dict[tuple[object, ...], list[Point]] = {}
     for point in points:
         if point.first.kind != "predicted":
@@ -79,9 +109,10 @@ def _speed(points: Sequence[Point]) -> Block:
             rows.append(
                 [
                     text(point.first.model),
-                    text(point.layout, "line"),
+                    layout(other),
                     whole(point.devices),
-                    text(other.first.kind + (f" ({other.mark})" if other.mark else "")),
+                    text(study.setting(other)),
+                    text(other.first.kind),
                     valued(rate, point.images_per_s),
                     valued(rate, other.images_per_s),
                     _cell(ratio),
@@ -92,10 +123,20 @@ def _speed(points: Sequence[Point]) -> Block:
             )
     if not rows:
         return Block()
-    head = ["model", "strategy", "devices", "against", "predicted images/s", "images/s", "ratio"]
+    head = [
+        "model",
+        "strategy",
+        "devices",
+        "setting",
+        "against",
+        "predicted images/s",
+        "images/s",
+        "ratio",
+    ]
     head += ["predicted memory (GiB)", "memory (GiB)", "ratio of memory"]
     table = without_empty(Table("Whole points", head, rows), head[4:])
-    return Block("Throughput", _extent("Throughput", ratios), (), [table])
+    said = _extent("Throughput", ratios)
+    return Block("Throughput", said, (), [without_constant(table, ("setting", "against"))])
 
 
 def _place(point: Point) -> tuple[object, ...]:

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from hpcgeo.records import MISSING, Links, Record
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.sections import Block, Section, Study
-from hpcgeo_analysis.tables import Cell, Table, number, text, whole, without_empty
+from hpcgeo_analysis.tables import (
+    Cell,
+    Table,
+    layout,
+    number,
+    text,
+    whole,
+    without_constant,
+    without_empty,
+)
 from hpcgeo_analysis.words import NOT_MEASURED, seconds
 
 #: Hosts named before the rest is counted.
@@ -25,7 +34,7 @@ def section(study: Study) -> Section:
         "and hosts below.",
     ]
     tables, used = _environments([*study.records, *study.links])
-    made = [_points(study.points, used)] if study.points else []
+    made = [_points(study, used)] if study.points else []
     return Section("made", "How each number was made", "", [Block("", rules, (), [*tables, *made])])
 
 
@@ -55,8 +64,8 @@ def _environments(made: Sequence[Record | Links]) -> tuple[list[Table], dict[int
     return [without_empty(Table("Environments", head, rows), head[4:])], used
 
 
-def _points(points: Sequence[Point], used: dict[int, str]) -> Table:
-    head = ["model", "strategy", "devices", "dtype", "micro-batch", "made in"]
+def _points(study: Study, used: dict[int, str]) -> Table:
+    head = ["model", "strategy", "devices", "setting", "micro-batch", "made in"]
     head += [
         "steps: warm-up + measured",
         "step: p10 / median / p90",
@@ -65,7 +74,7 @@ def _points(points: Sequence[Point], used: dict[int, str]) -> Table:
         "command",
     ]
     rows = []
-    for point in points:
+    for point in study.points:
         record = point.first
         step: Cell = number(NOT_MEASURED, None)
         if point.step_range:
@@ -76,9 +85,9 @@ def _points(points: Sequence[Point], used: dict[int, str]) -> Table:
         rows.append(
             [
                 text(record.model),
-                text(f"{point.layout}{f' ({point.mark})' if point.mark else ''}", "line"),
+                layout(point),
                 whole(point.devices),
-                text(record.dtype),
+                text(study.setting(point)),
                 whole(record.micro_batch),
                 text(", ".join(dict.fromkeys(used[id(each)] for each in point.records))),
                 text(_steps(point)),
@@ -88,7 +97,8 @@ def _points(points: Sequence[Point], used: dict[int, str]) -> Table:
                 Cell("; ".join(commands) or MISSING, "; ".join(commands), "code"),
             ]
         )
-    return Table("One row per point; click a column to sort", head, rows)
+    table = Table("One row per point; click a column to sort", head, rows)
+    return without_constant(table, ("setting", "micro-batch", "runs"))
 
 
 def _steps(point: Point) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from hpcgeo.records import Links, Record
+from hpcgeo_analysis.guard import differing, phrase, value
 from hpcgeo_analysis.plots import Look, Plot
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison
 from hpcgeo_analysis.tables import Table
 
@@ -61,6 +62,15 @@ class Study:
             turn = turns[comparison.model] = turns.get(comparison.model, 0) + 1
             order.append((turn, -len(comparison.scaled), comparison.number))
         return {number for _, _, number in sorted(order)[:DRAWN]}
+
+    @cached_property
+    def _apart(self) -> list[str]:
+        found = differing({point.context for point in self.points})
+        return [key for key in found if key in CONTEXT and key != "model"]
+
+    def setting(self, point: Point) -> str:
+        """Return what separates a point from others of this study, beside model and knobs."""
+        return ", ".join(phrase(key, value(point, key)) for key in self._apart) or "as the rest"
 
     @cached_property
     def once(self) -> list[Comparison]:

@@ -11,7 +11,7 @@ from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison, Scaled
 from hpcgeo_analysis.sections import Block, Section, Study
 from hpcgeo_analysis.sections import name as named
-from hpcgeo_analysis.tables import Table, line, number, text, valued, whole, without_empty
+from hpcgeo_analysis.tables import Table, layout, line, number, text, valued, whole, without_empty
 from hpcgeo_analysis.words import counted, listed, percent, seconds
 
 #: Causes of time in a traced step, with their colours; together they are the step.
@@ -66,7 +66,7 @@ def _medians(point: Point, part: str, keys: Sequence[str]) -> dict[str, float] |
 
 def _plots(comparison: Comparison, traced: Sequence[Scaled]) -> list[Plot]:
     chosen = charts.some(traced)
-    if not chosen:
+    if len(chosen) < 2:
         return []
     spent = [(scaled, activity(scaled.point) or {}) for scaled in chosen]
     causes = list(ACTIVITY.values())
@@ -198,7 +198,7 @@ def decomposition(points: Sequence[Point]) -> Block:
                 [
                     text(f"{what}"),
                     text(whole_step.first.model),
-                    text(whole_step.layout),
+                    layout(whole_step),
                     whole(whole_step.devices),
                     whole(whole_step.first.micro_batch),
                     valued(seconds, whole_step.step_s),

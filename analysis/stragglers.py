@@ -3,7 +3,7 @@
 from hpcgeo.records import Wait
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.sections import Block, Section, Study, name
-from hpcgeo_analysis.tables import Table, text, valued, whole
+from hpcgeo_analysis.tables import Table, layout, text, valued, whole, without_constant
 from hpcgeo_analysis.words import counted, percent, seconds
 
 #: Stragglers that get a sentence; the table has all.
@@ -26,7 +26,7 @@ def section(study: Study) -> Section:
             f"No straggler in {quiet:,} of {counted(len(waited), 'point')} whose waits were "
             "recorded."
         )
-    tables = [_table(found)] if found else []
+    tables = [_table(study, found)] if found else []
     return Section("stragglers", "Stragglers", "", [Block("", sentences, (), tables)])
 
 
@@ -49,11 +49,12 @@ def _sentence(late: float, wait: Wait, point: Point) -> str:
     )
 
 
-def _table(found: list[tuple[float, Wait, Point]]) -> Table:
+def _table(study: Study, found: list[tuple[float, Wait, Point]]) -> Table:
     rows = [
         [
             text(point.first.model),
-            text(f"{point.layout}{f' ({point.mark})' if point.mark else ''}", "line"),
+            text(study.setting(point)),
+            layout(point),
             whole(point.devices),
             whole(wait.straggler or 0),
             text(wait.host or "not recorded"),
@@ -62,5 +63,15 @@ def _table(found: list[tuple[float, Wait, Point]]) -> Table:
         ]
         for late, wait, point in found
     ]
-    head = ["model", "strategy", "devices", "rank", "host", "others wait longer by", "of the step"]
-    return Table("Ranks that the others wait for", head, rows)
+    head = [
+        "model",
+        "setting",
+        "strategy",
+        "devices",
+        "rank",
+        "host",
+        "others wait longer by",
+        "of the step",
+    ]
+    table = Table("Ranks that the others wait for", head, rows)
+    return without_constant(table, ("setting",))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from hpcgeo.records import MISSING
+from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.scaling import Scaled
 from hpcgeo_analysis.words import NOT_MEASURED, listed
 
@@ -66,6 +67,12 @@ def line(scaled: Scaled) -> Cell:
     return Cell(
         scaled.name, scaled.name, "line noisy" if scaled.point.mark else "line", scaled.line
     )
+
+
+def layout(point: Point) -> Cell:
+    """Return the cell that names the strategy of a point outside its line, with its mark."""
+    words = f"{point.layout} ({point.mark})" if point.mark else point.layout
+    return Cell(words, words, "line noisy" if point.mark else "line")
 
 
 def without_empty(table: Table, titles: Sequence[str]) -> Table:

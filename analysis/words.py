@@ -122,7 +122,7 @@ def size(value: float) -> str:
     >>> size(800), size(24_000), size(2.5e6), size(3e9)
     ('800 B', '24.0 KB', '2.50 MB', '3.00 GB')
     """
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
         if value >= unit:
             return f"{digits(value / unit)} {name}"
     return f"{value:.0f} B"
