@@ -15,7 +15,7 @@ def test_exposed_communication_is_named(whole):
     text = render([whole("DDP", 1, 0.1), whole("DDP", 4, 0.1)])["report.md"].decode()
     # 3 x 10 ms of 100 ms
     assert (
-        "- Exposed communication takes up to 30 % of a step: DDP on 4 devices; least is 0.0 %, DDP "
+        "- Exposed communication takes up to 30 % of a step: DDP on 4 devices; least is 0 %, DDP "
         "on 1." in text
     )
     assert "| DDP | 4 | 100 ms | 65.0 ms (65 %) | 30.0 ms (30 %) |" in text
@@ -30,7 +30,7 @@ def test_without_a_trace_the_bookkeeping_speaks(make):
     records = [make(devices=1, comm_s=0.0), make(devices=2, comm_s=0.03, data_wait_s=0.001)]
     text = render(records)["report.md"].decode()
     assert (
-        "- Collectives run during up to 30 % of a step: DDP on 2 devices (least anywhere: 0.0 %)."
+        "- Collectives run during up to 30 % of a step: DDP on 2 devices (least anywhere: 0 %)."
         in text
     )
     assert "Waiting for data" not in text
