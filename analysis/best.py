@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcgeo_analysis.growth import marked
+from hpcgeo_analysis.memory import held
+from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.scaling import Comparison, Scaled
 from hpcgeo_analysis.sections import Block, Section, Study
 from hpcgeo_analysis.tables import (
@@ -184,7 +186,7 @@ def _table(found: Sequence[Field]) -> Table:
                 line(best),
                 number(rate(point.images_per_s), point.images_per_s, "best"),
                 *_lead(each),
-                valued(gib, point.memory_bytes),
+                _memory(point),
                 valued(percent, best.efficiency),
             ]
         )
@@ -198,6 +200,13 @@ def _table(found: Sequence[Field]) -> Table:
     table = Table(f"The fastest of each model and number of nodes{like}", head, rows, notes)
     table = without_empty(table, ("memory (GiB)", "efficiency"))
     return without_constant(table, ("setting", "batch", "model"))
+
+
+def _memory(point: Point) -> Cell:
+    """Return the peak that decides whether a model fits, with its kind: kinds may differ by row."""
+    for kind, value in held(point).items():
+        return number(f"{gib(value)} {kind}", value)
+    return number(NOT_MEASURED, None)
 
 
 def _lead(each: Field) -> list[Cell]:

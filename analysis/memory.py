@@ -13,7 +13,6 @@ from hpcgeo_analysis.sections import Block, Section, Study
 from hpcgeo_analysis.tables import (
     Table,
     line,
-    text,
     valued,
     whole,
     without_constant,
@@ -30,13 +29,8 @@ CAUSE = {
     "activations_bytes": ("activations", CAUSES[5][0]),
     "other_bytes": ("other", REST[0]),
 }
-_PEAKS = {
-    "peak_allocated_bytes": "allocated",
-    "peak_active_bytes": "active",
-    "peak_reserved_bytes": "reserved",
-    "peak_resident_bytes": "resident",
-    "limit_bytes": "limit",
-}
+#: Kinds of a peak, the one that decides whether a model fits first; kinds are never mixed.
+KINDS = ("reserved", "resident", "allocated", "active")
 #: Memory further apart than this is worth a sentence; so is more than this share of the limit.
 APART, FULL = 1.02, 0.9
 
@@ -45,61 +39,74 @@ def section(study: Study) -> Section:
     """Return stacked memory, tables, and who needs least."""
     blocks = []
     for comparison in study.once:
-        tables = []
-        known = [s for s in comparison.scaled if _known(s.point)]
+        known = [s for s in comparison.scaled if held(s.point) or split(s.point)]
         if known:
-            tables = [_table(known)]
-        plots = _plots(comparison, known) if comparison.number in study.drawn else []
-        blocks.append(Block(comparison.title, sentences(comparison), plots, tables))
-    intro = "On the rank that holds most, at its peak. GiB = 2^30 bytes."
-    return Section("memory", "Memory", intro, [b for b in blocks if not b.empty])
+            plots = _plots(comparison, known) if comparison.number in study.drawn else []
+            blocks.append(Block(comparison.title, sentences(comparison), plots, [_table(known)]))
+    intro = (
+        "On the rank that holds most, at its peak. GiB = 2^30 bytes. Reserved is taken from the "
+        "device, active and allocated are used of it, resident is the process on the host."
+    )
+    return Section("memory", "Memory", intro, blocks)
+
+
+def held(point: Point) -> dict[str, int]:
+    """Return the known peaks of a point in bytes, by kind."""
+    found = memory(point)
+    kinds = {kind: getattr(found, f"peak_{kind}_bytes", None) for kind in KINDS}
+    known = {kind: value for kind, value in kinds.items() if value}
+    if point.memory_source and point.memory_bytes:
+        known.setdefault(point.memory_source, point.memory_bytes)
+    return known
+
+
+def main_kind(scaled: Sequence[Scaled]) -> str:
+    """Return the kind of peak that most points know; empty where none knows any."""
+    kinds = dict.fromkeys([*KINDS, *(kind for s in scaled for kind in held(s.point))])
+    counts = {kind: sum(kind in held(s.point) for s in scaled) for kind in kinds}
+    best = max(counts, key=lambda kind: counts[kind])
+    return best if counts[best] else ""
 
 
 def memory(point: Point) -> Memory | None:
     """Return memory by cause of the repeat that took most."""
-    found = point.all(lambda record: record.memory)
-    return max(found, key=peak, default=None)
+    return max(point.all(lambda record: record.memory), key=_order, default=None)
 
 
-def peak(memory: Memory) -> int:
-    """Return the most that is known of a peak, for an order; 0 where nothing is."""
-    values = (
-        *(memory.peak_reserved_bytes, memory.peak_allocated_bytes, memory.peak_active_bytes),
-        memory.peak_resident_bytes,
-    )
+def split(point: Point) -> dict[str, int]:
+    """Return the known bytes of a point by cause."""
+    found = memory(point)
+    return {key: value for key in CAUSE if (value := getattr(found, key, None)) is not None}
+
+
+def _order(found: Memory) -> int:
+    values = (getattr(found, f"peak_{kind}_bytes") for kind in KINDS)
     return next((value for value in values if value), 0)
 
 
-def split(memory: Memory) -> dict[str, int]:
-    """Return the known bytes by cause."""
-    return {key: value for key in CAUSE if (value := getattr(memory, key)) is not None}
-
-
-def _known(point: Point) -> bool:
-    found = memory(point)
-    return bool(point.memory_bytes or (found and (peak(found) or split(found))))
-
-
 def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
-    chosen = charts.some(known)
+    """Return bars by cause; where no point knows causes, of the one kind most points know."""
+    kind = main_kind(known)
+    causes = [*CAUSE.values()]
+    by_cause = [scaled for scaled in known if split(scaled.point)]
+    shown = by_cause or [scaled for scaled in known if kind in held(scaled.point)]
+    chosen = charts.some(shown)
     if len(chosen) < 2:
         return []
+    if not by_cause:
+        causes = [(f"{kind}, not split by cause", REST[0])]
     bars = []
-    causes = [*CAUSE.values(), ("not split by cause", REST[0])]
     for scaled in chosen:
-        found = memory(scaled.point)
-        by_cause = split(found) if found else {}
-        rest = 0 if by_cause else (scaled.point.memory_bytes or (peak(found) if found else 0))
-        parts = [*(by_cause.get(key, 0) / 2**30 for key in CAUSE), rest / 2**30]
+        found = split(scaled.point) if by_cause else {kind: held(scaled.point)[kind]}
+        parts = [found.get(key, 0) / 2**30 for key in (CAUSE if by_cause else (kind,))]
         bars.append(
             Bar(f"{scaled.line} · {scaled.point.devices:,}", parts, bool(scaled.point.mark))
         )
-    used = [place for place in range(len(causes)) if any(bar.parts[place] for bar in bars)]
-    bars = [Bar(bar.label, [bar.parts[place] for place in used], bar.marked) for bar in bars]
+    drawn = [place for place in range(len(causes)) if any(bar.parts[place] for bar in bars)]
+    bars = [Bar(bar.label, [bar.parts[place] for place in drawn], bar.marked) for bar in bars]
     limits = {m.limit_bytes for s in chosen if (m := memory(s.point)) and m.limit_bytes}
-    sources = sorted({s.point.memory_source for s in chosen if s.point.memory_source})
-    below = comparison.subtitle + (f". {listed(sources)}" if len(causes) - 1 in used else "")
-    if len(chosen) < len(known):
+    below = comparison.subtitle
+    if len(chosen) < len(shown):
         below += ". Smallest, middle and largest number of devices"
     return [
         charts.stacked(
@@ -107,7 +114,7 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
             f"Memory: {comparison.title}",
             below,
             bars,
-            [causes[place] for place in used],
+            [causes[place] for place in drawn],
             "GiB per device",
             limit=limits.pop() / 2**30 if len(limits) == 1 else None,
         )
@@ -115,79 +122,79 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
 
 
 def _table(known: Sequence[Scaled]) -> Table:
+    kinds = list(dict.fromkeys([*KINDS, *(kind for s in known for kind in held(s.point))]))
     rows = []
     for scaled in known:
         point = scaled.point
-        found = memory(point) or Memory()
-        row = [line(scaled), whole(point.devices), valued(gib, point.memory_bytes)]
-        row.append(text(point.memory_source or "not measured"))
-        row += [valued(gib, getattr(found, key)) for key in (*CAUSE, *_PEAKS)]
-        rows.append([*row, valued(percent, used(found))])
+        peaks, by_cause, found = held(point), split(point), memory(point)
+        row = [
+            line(scaled),
+            whole(point.devices),
+            *(valued(gib, peaks.get(kind)) for kind in kinds),
+        ]
+        row += [valued(gib, by_cause.get(key)) for key in CAUSE]
+        row += [valued(gib, found.limit_bytes if found else None), valued(percent, used(point))]
+        rows.append(row)
     names = [name for name, _ in CAUSE.values()]
-    head = ["strategy", "devices", "peak", "what", *names, *_PEAKS.values(), "of the limit"]
+    head = ["strategy", "devices", *kinds, *names, "limit", "of the limit"]
     table = without_empty(Table("Memory of a device in GiB", head, rows), head[2:])
-    return without_constant(table, ("what", "limit"))
+    return without_constant(table, ("limit",))
 
 
-def used(found: Memory) -> float | None:
-    """Return the share of the limit that was taken at the peak."""
-    return peak(found) / found.limit_bytes if found.limit_bytes and peak(found) else None
+def used(point: Point) -> float | None:
+    """Return the share of the limit that was taken, reserved on a device or resident on a host."""
+    found, peaks = memory(point), held(point)
+    taken = peaks.get("reserved", peaks.get("resident"))
+    return taken / found.limit_bytes if found and found.limit_bytes and taken else None
 
 
 def sentences(comparison: Comparison) -> list[str]:
     """Return who needs least, whose memory changes with the devices, who stands at the limit."""
     found = []
-    for source in sources(comparison):
-        known = [s for s in comparison.scaled if s.point.memory_source == source]
+    kind = main_kind(comparison.scaled)
+    if kind:
+        known = [s for s in comparison.scaled if kind in held(s.point)]
         counts = sorted({scaled.point.devices for scaled in known}, reverse=True)
         rows = ([s for s in known if s.point.devices == count] for count in counts)
         row = next((row for row in rows if len(row) > 1), None)
         if row is not None:
-            found.append(_least(row, source))
-        found += _change(comparison, source)
+            found.append(_least(row, kind))
+        found += _change(comparison, kind)
     return found + _cause(comparison) + _full(comparison)
 
 
-def sources(comparison: Comparison) -> list[str]:
-    """Return the kinds of memory that were measured, e.g. ``reserved``."""
-    return sorted({s.point.memory_source for s in comparison.scaled if s.point.memory_source})
-
-
-def _least(row: Sequence[Scaled], source: str) -> str:
-    ordered = sorted(row, key=lambda scaled: scaled.point.memory_bytes or 0)
+def _least(row: Sequence[Scaled], kind: str) -> str:
+    ordered = sorted(row, key=lambda scaled: held(scaled.point)[kind])
     least, most = ordered[0], ordered[-1]
-    assert least.point.memory_bytes and most.point.memory_bytes
-    ratio = most.point.memory_bytes / least.point.memory_bytes
+    low, high = held(least.point)[kind], held(most.point)[kind]
     where = f"On {counted(least.point.devices, 'device')}"
-    if ratio < APART:
+    if high / low < APART:
         return (
-            f"{where} {source} memory differs by less than {percent(APART - 1)} between "
-            f"strategies: {gib(least.point.memory_bytes)} GiB per rank."
+            f"{where} {kind} memory differs by less than {percent(APART - 1)} between "
+            f"strategies: {gib(low)} GiB per rank."
         )
     return (
-        f"{where} {least.name} needs least {source} memory, {gib(least.point.memory_bytes)} GiB "
-        f"per rank; {most.name} most, {gib(most.point.memory_bytes)} GiB ({times(ratio)})."
+        f"{where} {least.name} needs least {kind} memory, {gib(low)} GiB per rank; {most.name} "
+        f"most, {gib(high)} GiB ({times(high / low)})."
     )
 
 
-def _change(comparison: Comparison, source: str) -> list[str]:
+def _change(comparison: Comparison, kind: str) -> list[str]:
     parts = []
     for name, members in comparison.lines.items():
-        ends = [s for s in members if s.point.memory_source == source]
-        known = [scaled.point for scaled in ends]
-        if len(known) < 2 or not known[0].memory_bytes or not known[-1].memory_bytes:
+        known = [scaled for scaled in members if kind in held(scaled.point)]
+        if len(known) < 2:
             continue
-        ratio = known[-1].memory_bytes / known[0].memory_bytes
-        if not 0.8 <= ratio <= 1.25:
+        first, last = known[0].point, known[-1].point
+        if not 0.8 <= held(last)[kind] / held(first)[kind] <= 1.25:
             parts.append(
-                f"{marked(name, (ends[0], ends[-1]))} from "
-                f"{gib(known[0].memory_bytes)} GiB on {known[0].devices:,} to "
-                f"{gib(known[-1].memory_bytes)} GiB on {known[-1].devices:,}"
+                f"{marked(name, (known[0], known[-1]))} from {gib(held(first)[kind])} GiB on "
+                f"{first.devices:,} to {gib(held(last)[kind])} GiB on {last.devices:,}"
             )
     if not parts:
         return []
     shrinks = " (the micro-batch changes with them)" if comparison.mode == "strong" else ""
-    changes = f"{source.capitalize()} memory per rank changes with the devices{shrinks}"
+    changes = f"{kind.capitalize()} memory per rank changes with the devices{shrinks}"
     return [f"{changes}: {listed(parts)}."]
 
 
@@ -196,8 +203,7 @@ def _cause(comparison: Comparison) -> list[str]:
     most = comparison.devices[-1]
     parts: dict[str, list[str]] = {}
     for scaled in comparison.scaled:
-        found = memory(scaled.point) if scaled.point.devices == most else None
-        by_cause = split(found) if found else {}
+        by_cause = split(scaled.point) if scaled.point.devices == most else {}
         total = sum(by_cause.values())
         if total:
             key = max(by_cause, key=lambda cause: by_cause[cause])
@@ -210,7 +216,7 @@ def _cause(comparison: Comparison) -> list[str]:
 
 
 def _full(comparison: Comparison) -> list[str]:
-    shares = [(used(m), s) for s in comparison.scaled if (m := memory(s.point))]
+    shares = [(used(scaled.point), scaled) for scaled in comparison.scaled]
     known = [(share, scaled) for share, scaled in shares if share is not None]
     share, most = max(known, key=lambda pair: pair[0], default=(0.0, None))
     if most is None or share < FULL:

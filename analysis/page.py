@@ -53,7 +53,8 @@ def _cell(cell: Cell, right: bool, colours: Mapping[str, str]) -> str:
     look = f' class="{looks}"' if looks else ""
     sort = f' data-sort="{cell.sort}"' if right else ""
     dot = f'<i style="background:{colours[cell.line]}"></i>' if cell.line in colours else ""
-    return f"<td{look}{sort}>{dot}{escape(cell.text)}</td>"
+    words = str(escape(cell.text)).replace(" %", "\u00a0%")
+    return f"<td{look}{sort}>{dot}{words}</td>"
 
 
 def variables(look: Look) -> dict[str, str]:

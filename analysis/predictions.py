@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from hpcgeo_analysis.memory import CAUSE, memory, peak, split
+from hpcgeo.records import Memory
+from hpcgeo_analysis.memory import CAUSE, held, memory
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.sections import Block, Section, Study, name
 from hpcgeo_analysis.tables import (
@@ -42,7 +43,8 @@ def _memory(study: Study) -> Block:
         predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
         if found is None or predicted is None:
             continue
-        whole_ratio = _ratio(sum(split(predicted).values()), _same_causes(found, predicted))
+        both = _together(predicted, predicted), _together(found, predicted)
+        whole_ratio = _ratio(*both)
         if whole_ratio is not None:
             ratios.append((whole_ratio, point))
         rows.append(
@@ -53,16 +55,15 @@ def _memory(study: Study) -> Block:
                 text(study.setting(point)),
                 *(_cell(_ratio(getattr(predicted, key), getattr(found, key))) for key in CAUSE),
                 _cell(whole_ratio),
-                valued(gib, sum(split(predicted).values()) or None),
-                valued(gib, _same_causes(found, predicted)),
-                valued(gib, peak(found) or None),
+                *(valued(gib, value) for value in both),
+                valued(gib, next(iter(held(point).values()), None)),
             ]
         )
     if not rows:
         return Block()
     names = [cause for cause, _ in CAUSE.values()]
     head = ["model", "strategy", "devices", "setting", *names, "together", "predicted (GiB)"]
-    head += ["measured (GiB)", "measured peak (GiB)"]
+    head += ["measured (GiB)", "peak (GiB)"]
     caption = "Memory: predicted over measured, by cause; together are the causes known to both"
     table = without_empty(Table(caption, head, rows), head[3:])
     said = [*_extent("Memory of all causes together", ratios), *_worst(points)]
@@ -85,8 +86,8 @@ def _worst(points: Sequence[Point]) -> list[str]:
     return [f"Furthest off by cause: {cause} of {name(point)}, {times(ratio)} of measured."]
 
 
-def _same_causes(found: object, predicted: object) -> int | None:
-    """Return the measured bytes of the causes that were predicted too."""
+def _together(found: Memory, predicted: Memory) -> int | None:
+    """Return the bytes of the causes that were predicted, where all of them are known."""
     values = [getattr(found, key) for key in CAUSE if getattr(predicted, key) is not None]
     return sum(values) if values and None not in values else None
 

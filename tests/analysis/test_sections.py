@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpcgeo.records import Energy, Wait
+from hpcgeo.records import Energy, Memory, Wait
 from hpcgeo_analysis import collectives, memory, omissions
 from hpcgeo_analysis.plots import Look
 from hpcgeo_analysis.points import points
@@ -46,7 +46,7 @@ def test_memory_at_the_limit_is_said(whole):
     (comparison,) = compare(points([whole("DDP", 1, 0.1, memory=held)]))
     assert memory.sentences(comparison) == [
         "On 1 device most is taken by optimizer under DDP (42 %).",
-        "DDP on 1 device takes 90 % of what a device has.",
+        "DDP on 1 device takes 95 % of what a device has.",
     ]
 
 
@@ -56,6 +56,22 @@ def test_memory_figure_is_stacked_with_its_limit(whole):
     for label in ("parameters", "gradients", "optimizer", "activations", "other", "limit: 8"):
         assert label in drawn
     assert "gathered units" not in drawn
+
+
+def test_kinds_of_memory_stand_in_one_figure_apart(make):
+    def held(**peaks):
+        return Memory(**{f"peak_{kind}_bytes": value * GIB for kind, value in peaks.items()})
+
+    records = [make("DDP", memory=held(reserved=9, active=5)), make("ZERO1", memory=held(active=4))]
+    records += [make("ZERO3", memory=held(active=2))]
+    drawn = render(records)["figures/memory-1-vit_tiny.svg"].decode()
+    assert "active, not split by cause" in drawn
+    assert "reserved" not in drawn
+    (comparison,) = compare(points(records))
+    assert memory.sentences(comparison) == [
+        "On 1 device ZERO3 needs least active memory, 2.00 GiB per rank; DDP most, 5.00 GiB "
+        "(2.50 x)."
+    ]
 
 
 def test_a_cliff_and_its_end_are_found(links, make):
