@@ -79,11 +79,12 @@ def make(
     gc.disable()
     try:
         records, links, copies = load(paths)
+        gc.freeze()
     finally:
         gc.enable()
-    gc.freeze()
     runs = [load_run(number, run) for number, run in enumerate(folders, 1)]
     files = render(records, copies, runs, links=links, together=together)
+    gc.unfreeze()
     try:
         _write(files, out)
     except OSError as error:

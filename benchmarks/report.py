@@ -120,6 +120,7 @@ def _record(
             "data_wait_s": step * 0.01,
             "comm_s": exposed * 2,
             "phases": Phases(
+                step_s=step,
                 data_wait_s=step * 0.01,
                 host_to_device_s=step * 0.01,
                 forward_s=step * 0.3,

@@ -82,8 +82,9 @@ class Spread(Part):
 
 
 class Phases(Part):
-    """Seconds of a step by phase: of the mean rank, median of the measured steps."""
+    """Seconds of a step by phase, of the mean rank; medians of the measured steps."""
 
+    step_s: float = Field(description="the whole step of the mean rank; phases and rest sum to it")
     data_wait_s: float = Field(description="the next batch was not there yet")
     host_to_device_s: float = Field(description="batch to the device, views of it, noise of masks")
     forward_s: float
@@ -115,7 +116,7 @@ class Traffic(Part):
         "reduce_scatter takes in"
     )
     calls: float = Field(description="per step")
-    seconds: float = Field(description="per step, from call to completion, mean of ranks")
+    seconds: float = Field(description="per step, until completion, mean of ranks")
     transfer_s: float | None = Field(
         None, description="of a call on the rank that came last, so without waiting for others"
     )

@@ -87,6 +87,7 @@ def activity(step_s: float, exposed: float) -> Activity:
 
 def phases(step_s: float) -> Phases:
     return Phases(
+        step_s=step_s,
         data_wait_s=0.01 * step_s,
         host_to_device_s=0.01 * step_s,
         forward_s=0.3 * step_s,
