@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from zlib import crc32
 
 from hpcgeo.errors import InputError
 from hpcgeo.records import MISSING
@@ -13,6 +14,9 @@ from hpcgeo_analysis.words import listed
 #: What separates weak and strong scaling, beside the context.
 BATCHES = ("micro_batch", "global_batch")
 
+#: All knobs at once: a published point has none.
+CONFIGURATION = "configuration"
+
 #: Never on one axis: a model or an objective is another task, `communication off` is no training.
 NEVER = ("model", "objective", "communication", "knobs")
 
@@ -20,7 +24,8 @@ NEVER = ("model", "objective", "communication", "knobs")
 def known(found: Sequence[Point]) -> list[str]:
     """Return the keys that `together` may name: of the context, of batches, and recorded knobs."""
     knobs = {key for context in {point.context for point in found} for key in _knobs(context[-1])}
-    return [*(name for name in CONTEXT if name not in NEVER), *BATCHES, *sorted(knobs)]
+    columns = [name for name in CONTEXT if name not in NEVER]
+    return [*columns, *BATCHES, CONFIGURATION, *sorted(knobs)]
 
 
 def check(together: Iterable[str], found: Sequence[Point]) -> None:
@@ -44,6 +49,7 @@ def merged(context: tuple[str, ...], together: tuple[str, ...]) -> tuple[str, ..
         return context
     knobs = {key: value for key, value in _knobs(context[-1]).items() if key not in together}
     last = context[-1] if context[-1] == MISSING else json.dumps(knobs)
+    last = "" if CONFIGURATION in together else last
     return (
         *("" if n in together else v for n, v in zip(CONTEXT[:-1], context, strict=False)),
         last,
@@ -63,7 +69,7 @@ def differing(contexts: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
             continue
         recorded = [_knobs(value) for value in values if value != MISSING]
         if len(recorded) < len(values):
-            found["configuration"] = [MISSING, "recorded"]
+            found[CONFIGURATION] = [MISSING, "recorded"]
         for key in sorted({key for config in recorded for key in config}):
             settings = sorted({json.dumps(config.get(key)) for config in recorded})
             if len(settings) > 1:
@@ -75,16 +81,30 @@ def setting(context: Sequence[str], name: str) -> str:
     """Return the value of a column, or of a knob, in a context."""
     if name in CONTEXT[:-1]:
         return context[CONTEXT.index(name)]
-    if context[-1] == MISSING:
-        return MISSING
-    return "recorded" if name == "configuration" else json.dumps(_knobs(context[-1]).get(name))
+    if name == CONFIGURATION:
+        return "recorded" if _knobs(context[-1]) else MISSING
+    return MISSING if context[-1] == MISSING else json.dumps(_knobs(context[-1]).get(name))
 
 
 def value(point: Point, name: str) -> str:
     """Return what a point has under a key of `known`."""
     if name in BATCHES:
         return str(getattr(point.first, name))
+    if name == CONFIGURATION and point.context[-1] != MISSING:
+        return f"{crc32(point.context[-1].encode()):08x}"
     return setting(point.context, name)
+
+
+def telling(found: Sequence[Point], names: Iterable[str]) -> list[str]:
+    """Return those of the names whose values tell more points apart than the ones before."""
+    kept: list[str] = []
+    distinct = 1
+    for name in names:
+        several = len({tuple(value(point, each) for each in [*kept, name]) for point in found})
+        if several > distinct:
+            kept.append(name)
+            distinct = several
+    return kept
 
 
 def phrase(name: str, text: str) -> str:
@@ -112,4 +132,4 @@ def sides(found: Iterable[Point], name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _knobs(text: str) -> dict[str, object]:
-    return {} if text == MISSING else json.loads(text)
+    return {} if text in (MISSING, "") else json.loads(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from hpcgeo_analysis.guard import differing, merged, phrase, setting, sides, value
+from hpcgeo_analysis.guard import differing, merged, phrase, setting, sides, telling, value
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.words import listed
 
@@ -102,12 +102,12 @@ def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Compar
             said = [phrase(name, setting(key, name)) for name in needed if setting(key, name)]
             comparison = Comparison(
                 number=len(comparisons) + 1,
-                title=_title(mode, fixed, [*said, *_apart(members, asked)], chosen),
+                title=_title(mode, fixed, [*said, *filter(None, [_apart(members, asked)])], chosen),
                 context=_context(members),
                 mode=mode,
                 fixed=fixed,
                 setting=_setting(key, apart),
-                apart="; ".join(_apart(members, asked)),
+                apart=_apart(members, asked),
                 lines=_scale(chosen),
             )
             comparisons.append(comparison)
@@ -147,9 +147,10 @@ def _needed(
     return [name for name in names if name != "model"]
 
 
-def _apart(members: Sequence[Point], asked: Sequence[str]) -> list[str]:
+def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
     names = [name for name in asked if len({value(point, name) for point in members}) > 1]
-    return [f"lines differ in {name}: {sides(members, name)}" for name in names]
+    said = " and in ".join(f"{name}: {sides(members, name)}" for name in names)
+    return f"lines differ in {said}" if names else ""
 
 
 def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
@@ -157,7 +158,7 @@ def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
     fewest: dict[int, int] = {}
     for point in block:
         fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))
-    names = [name for name in asked if len({value(point, name) for point in block}) > 1]
+    names = telling(block, asked)
     labels = {}
     for point in block:
         label = " ".join([point.layout, *(phrase(name, value(point, name)) for name in names)])

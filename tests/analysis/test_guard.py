@@ -53,6 +53,22 @@ def test_knobs_and_batches_lie_together_by_name(make):
     assert lines(records, "global_batch")[-1] == ["DDP global-batch 64", "DDP global-batch 8"]
 
 
+def test_a_new_machine_is_laid_over_published_points(make):
+    config = {"data": {"workers": 4}}
+    old = {"kind": "published", "machine": "old", "versions": {}, "step_s": None}
+    records = [make(devices=n, config=config) for n in (1, 4)]
+    records += [make(devices=n, images_per_s=50.0 * n, **old) for n in (1, 4)]
+    assert len(lines(records)) == 2
+    keys = ["machine", "kind", "torch", "configuration"]
+    assert lines(records, *keys[:3]) == [["DDP"], ["DDP"]]
+    (comparison,) = compare(points(records), keys)
+    assert list(comparison.lines) == ["DDP old", "DDP testbed"]
+    assert comparison.apart.startswith(
+        "lines differ in machine: old and testbed and in kind: measured and published and in torch:"
+    )
+    assert comparison.apart in comparison.title
+
+
 def test_each_line_is_held_against_its_own_kind(make):
     (comparison,) = compare(points(study(make)), ["dtype"])
     assert [scaled.efficiency for scaled in comparison.scaled] == pytest.approx([1] * 6)
