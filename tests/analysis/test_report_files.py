@@ -109,6 +109,11 @@ def test_foreign_text_stays_text(make):
     assert "&lt;script>alert" in files["report.md"].decode()
     rows = [line for line in files["report.md"].decode().splitlines() if "alert" in line]
     assert len([row for row in rows if row.startswith("|")]) == 1
+    name = "</svg><script>$\\frac{x$"
+    files = report.render([make(name, n, model=name) for n in (1, 2)])
+    (drawn,) = [text for path, text in files.items() if path.startswith("figures/throughput")]
+    assert b"<script>$" not in drawn + files["report.html"]
+    assert b"&lt;script&gt;$" in drawn
 
 
 def test_command_writes_everything(tmp_path, records):
