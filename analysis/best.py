@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcgeo_analysis.growth import marked
-from hpcgeo_analysis.memory import held
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.scaling import Comparison, Scaled
 from hpcgeo_analysis.sections import Block, Section, Study
@@ -204,7 +203,7 @@ def _table(found: Sequence[Field]) -> Table:
 
 def _memory(point: Point) -> Cell:
     """Return the peak that decides whether a model fits, with its kind: kinds may differ by row."""
-    for kind, value in held(point).items():
+    for kind, value in point.held.items():
         return number(f"{gib(value)} {kind}", value)
     return number(NOT_MEASURED, None)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from hpcgeo.records import Activity, Memory, Phases, Record
 from hpcgeo_analysis.energy import carbon, energy, kwh
-from hpcgeo_analysis.memory import memory
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison
 from hpcgeo_analysis.utilisation import mfu, peak
@@ -56,7 +55,7 @@ def _row(point: Point) -> dict[str, object]:
     step_low, step_high = point.step_range or (None, None)
     share, found = mfu(point), energy(point)
     shown = peak(point) if share is not None else None
-    by_cause = memory(point) or Memory()
+    by_cause = point.memory or Memory()
     commits = {record.commit for record in point.records if record.commit}
     return {
         **_place(point.first),

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import Memory
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.charts import Bar
 from hpcgeo_analysis.growth import file_name, marked
 from hpcgeo_analysis.plots import CAUSES, REST, Plot
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import KINDS, Point
 from hpcgeo_analysis.scaling import Comparison, Scaled
 from hpcgeo_analysis.sections import Block, Section, Study
 from hpcgeo_analysis.tables import (
@@ -29,8 +28,6 @@ CAUSE = {
     "activations_bytes": ("activations", CAUSES[5][0]),
     "other_bytes": ("other", REST[0]),
 }
-#: Kinds of a peak, the one that decides whether a model fits first; kinds are never mixed.
-KINDS = ("reserved", "resident", "allocated", "active")
 #: Memory further apart than this is worth a sentence; so is more than this share of the limit.
 APART, FULL = 1.02, 0.9
 
@@ -39,7 +36,7 @@ def section(study: Study) -> Section:
     """Return stacked memory, tables, and who needs least."""
     blocks = []
     for comparison in study.once:
-        known = [s for s in comparison.scaled if held(s.point) or split(s.point)]
+        known = [s for s in comparison.scaled if s.point.held or split(s.point)]
         if known:
             plots = _plots(comparison, known) if comparison.number in study.drawn else []
             blocks.append(Block(comparison.title, sentences(comparison), plots, [_table(known)]))
@@ -50,38 +47,18 @@ def section(study: Study) -> Section:
     return Section("memory", "Memory", intro, blocks)
 
 
-def held(point: Point) -> dict[str, int]:
-    """Return the known peaks of a point in bytes, by kind."""
-    found = memory(point)
-    kinds = {kind: getattr(found, f"peak_{kind}_bytes", None) for kind in KINDS}
-    known = {kind: value for kind, value in kinds.items() if value}
-    if point.memory_source and point.memory_bytes:
-        known.setdefault(point.memory_source, point.memory_bytes)
-    return known
-
-
 def main_kind(scaled: Sequence[Scaled]) -> str:
     """Return the kind of peak that most points know; empty where none knows any."""
-    kinds = dict.fromkeys([*KINDS, *(kind for s in scaled for kind in held(s.point))])
-    counts = {kind: sum(kind in held(s.point) for s in scaled) for kind in kinds}
+    kinds = dict.fromkeys([*KINDS, *(kind for s in scaled for kind in s.point.held)])
+    counts = {kind: sum(kind in s.point.held for s in scaled) for kind in kinds}
     best = max(counts, key=lambda kind: counts[kind])
     return best if counts[best] else ""
 
 
-def memory(point: Point) -> Memory | None:
-    """Return memory by cause of the repeat that took most."""
-    return max(point.all(lambda record: record.memory), key=_order, default=None)
-
-
 def split(point: Point) -> dict[str, int]:
     """Return the known bytes of a point by cause."""
-    found = memory(point)
+    found = point.memory
     return {key: value for key in CAUSE if (value := getattr(found, key, None)) is not None}
-
-
-def _order(found: Memory) -> int:
-    values = (getattr(found, f"peak_{kind}_bytes") for kind in KINDS)
-    return next((value for value in values if value), 0)
 
 
 def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
@@ -89,7 +66,7 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
     kind = main_kind(known)
     causes = [*CAUSE.values()]
     by_cause = [scaled for scaled in known if split(scaled.point)]
-    shown = by_cause or [scaled for scaled in known if kind in held(scaled.point)]
+    shown = by_cause or [scaled for scaled in known if kind in scaled.point.held]
     chosen = charts.some(shown)
     if len(chosen) < 2:
         return []
@@ -97,14 +74,14 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
         causes = [(f"{kind}, not split by cause", REST[0])]
     bars = []
     for scaled in chosen:
-        found = split(scaled.point) if by_cause else {kind: held(scaled.point)[kind]}
+        found = split(scaled.point) if by_cause else {kind: scaled.point.held[kind]}
         parts = [found.get(key, 0) / 2**30 for key in (CAUSE if by_cause else (kind,))]
         bars.append(
             Bar(f"{scaled.line} · {scaled.point.devices:,}", parts, bool(scaled.point.mark))
         )
     drawn = [place for place in range(len(causes)) if any(bar.parts[place] for bar in bars)]
     bars = [Bar(bar.label, [bar.parts[place] for place in drawn], bar.marked) for bar in bars]
-    limits = {m.limit_bytes for s in chosen if (m := memory(s.point)) and m.limit_bytes}
+    limits = {m.limit_bytes for s in chosen if (m := s.point.memory) and m.limit_bytes}
     below = comparison.subtitle
     if len(chosen) < len(shown):
         below += ". Smallest, middle and largest number of devices"
@@ -122,11 +99,11 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
 
 
 def _table(known: Sequence[Scaled]) -> Table:
-    kinds = list(dict.fromkeys([*KINDS, *(kind for s in known for kind in held(s.point))]))
+    kinds = list(dict.fromkeys([*KINDS, *(kind for s in known for kind in s.point.held)]))
     rows = []
     for scaled in known:
         point = scaled.point
-        peaks, by_cause, found = held(point), split(point), memory(point)
+        peaks, by_cause, found = point.held, split(point), point.memory
         row = [
             line(scaled),
             whole(point.devices),
@@ -143,7 +120,7 @@ def _table(known: Sequence[Scaled]) -> Table:
 
 def used(point: Point) -> float | None:
     """Return the share of the limit that was taken, reserved on a device or resident on a host."""
-    found, peaks = memory(point), held(point)
+    found, peaks = point.memory, point.held
     taken = peaks.get("reserved", peaks.get("resident"))
     return taken / found.limit_bytes if found and found.limit_bytes and taken else None
 
@@ -153,7 +130,7 @@ def sentences(comparison: Comparison) -> list[str]:
     found = []
     kind = main_kind(comparison.scaled)
     if kind:
-        known = [s for s in comparison.scaled if kind in held(s.point)]
+        known = [s for s in comparison.scaled if kind in s.point.held]
         counts = sorted({scaled.point.devices for scaled in known}, reverse=True)
         rows = ([s for s in known if s.point.devices == count] for count in counts)
         row = next((row for row in rows if len(row) > 1), None)
@@ -164,9 +141,9 @@ def sentences(comparison: Comparison) -> list[str]:
 
 
 def _least(row: Sequence[Scaled], kind: str) -> str:
-    ordered = sorted(row, key=lambda scaled: held(scaled.point)[kind])
+    ordered = sorted(row, key=lambda scaled: scaled.point.held[kind])
     least, most = ordered[0], ordered[-1]
-    low, high = held(least.point)[kind], held(most.point)[kind]
+    low, high = least.point.held[kind], most.point.held[kind]
     where = f"On {counted(least.point.devices, 'device')}"
     if high / low < APART:
         return (
@@ -182,14 +159,14 @@ def _least(row: Sequence[Scaled], kind: str) -> str:
 def _change(comparison: Comparison, kind: str) -> list[str]:
     parts = []
     for name, members in comparison.lines.items():
-        known = [scaled for scaled in members if kind in held(scaled.point)]
+        known = [scaled for scaled in members if kind in scaled.point.held]
         if len(known) < 2:
             continue
         first, last = known[0].point, known[-1].point
-        if not 0.8 <= held(last)[kind] / held(first)[kind] <= 1.25:
+        if not 0.8 <= last.held[kind] / first.held[kind] <= 1.25:
             parts.append(
-                f"{marked(name, (known[0], known[-1]))} from {gib(held(first)[kind])} GiB on "
-                f"{first.devices:,} to {gib(held(last)[kind])} GiB on {last.devices:,}"
+                f"{marked(name, (known[0], known[-1]))} from {gib(first.held[kind])} GiB on "
+                f"{first.devices:,} to {gib(last.held[kind])} GiB on {last.devices:,}"
             )
     if not parts:
         return []

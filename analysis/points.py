@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import median
 from typing import TypeVar
 
-from hpcgeo.records import NOISY, Record
+from hpcgeo.records import NOISY, Memory, Record
 
 Value = TypeVar("Value")
 
@@ -16,6 +16,10 @@ CONTEXT = (
     *("kind", "machine", "device", "model", "objective", "bands", "chip", "dtype", "recompute"),
     *("data", "communication", "torch", "knobs"),
 )
+
+
+#: Kinds of a peak of memory, the one that decides whether a model fits first; never mixed.
+KINDS = ("reserved", "resident", "allocated", "active")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,20 @@ class Point:
         )
 
     @cached_property
+    def memory(self) -> Memory | None:
+        """Memory by cause of the repeat that took most."""
+        return max(self.all(lambda record: record.memory), key=_taken, default=None)
+
+    @cached_property
+    def held(self) -> dict[str, int]:
+        """The known peaks in bytes, by kind, in the order of `KINDS`."""
+        kinds = {kind: getattr(self.memory, f"peak_{kind}_bytes", None) for kind in KINDS}
+        known = {kind: value for kind, value in kinds.items() if value}
+        if self.memory_source and self.memory_bytes:
+            known.setdefault(self.memory_source, self.memory_bytes)
+        return known
+
+    @cached_property
     def parameters(self) -> int | None:
         return max(self.all(lambda record: record.parameters), default=None)
 
@@ -137,6 +155,11 @@ def points(records: Sequence[Record]) -> list[Point]:
             place = (record.strategy, record.layout, *sizes, record.global_batch)
             groups[tuple(record.key.values()), place].append(record)
     return [Point(key[0], tuple(group)) for key, group in sorted(groups.items())]
+
+
+def _taken(memory: Memory) -> int:
+    values = (getattr(memory, f"peak_{kind}_bytes") for kind in KINDS)
+    return next((value for value in values if value), 0)
 
 
 def _images_per_s(record: Record) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hpcgeo.records import Memory
-from hpcgeo_analysis.memory import CAUSE, held, memory
+from hpcgeo_analysis.memory import CAUSE
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.sections import Block, Section, Study, name
 from hpcgeo_analysis.tables import (
@@ -39,7 +39,7 @@ def _memory(study: Study) -> Block:
     rows: list[list[Cell]] = []
     ratios: list[tuple[float, Point]] = []
     for point in points:
-        found = memory(point)
+        found = point.memory
         predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
         if found is None or predicted is None:
             continue
@@ -56,7 +56,7 @@ def _memory(study: Study) -> Block:
                 *(_cell(_ratio(getattr(predicted, key), getattr(found, key))) for key in CAUSE),
                 _cell(whole_ratio),
                 *(valued(gib, value) for value in both),
-                valued(gib, next(iter(held(point).values()), None)),
+                valued(gib, next(iter(point.held.values()), None)),
             ]
         )
     if not rows:
@@ -74,7 +74,7 @@ def _worst(points: Sequence[Point]) -> list[str]:
     """Return which cause is predicted worst, where it is further off than `OFF`."""
     ratios = []
     for point in points:
-        found = memory(point)
+        found = point.memory
         predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
         for key, (cause, _) in CAUSE.items():
             ratio = _ratio(getattr(predicted, key, None), getattr(found, key, None))
