@@ -225,9 +225,13 @@ def main() -> None:
         start = time.monotonic()
         subprocess.run([*words, "--out", str(folder / "report")], check=True)
         took = time.monotonic() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        core, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**10
         size = (folder / "report" / "report.html").stat().st_size / 2**20
-        print(f"{len(made):,} records: {took:.1f} s, peak {peak:,.0f} MiB, page {size:.1f} MiB")
+        print(
+            f"{len(made):,} records: {took:.1f} s, {core:.1f} s of a core, peak {peak:,.0f} MiB, "
+            f"page {size:.1f} MiB"
+        )
 
 
 if __name__ == "__main__":
