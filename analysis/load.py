@@ -1,12 +1,15 @@
 """Records and curves of collectives come in here; what cannot be true is refused."""
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hpcgeo.errors import InputError
 from hpcgeo.records import Links, Record, read, read_links
 
+#: No number of a study is larger; axes cannot show what is near the end of floats.
+LARGEST = 1e30
+
+_NAMES = ("machine", "device", "model", "objective", "strategy", "dtype", "data", "recompute")
 _COUNTS = ("nodes", "world_size", "micro_batch", "accumulate", "global_batch")
 _POSITIVE = (
     *("images_per_s", "mfu", "hfu", "peak_memory_bytes", "peak_flops_per_s", "model_flops"),
@@ -28,7 +31,9 @@ def load(paths: Iterable[Path]) -> tuple[list[Record], list[Links], int]:
     read_in = 0
     for path in paths:
         links = _of_links(path)
-        curves += read_links([path]) if links else []
+        for curve in read_links([path]) if links else []:
+            _check_links(curve, path)
+            curves.append(curve)
         records = [] if links and not _of_records(path) else read([path])
         for record in records:
             _check(record, path)
@@ -54,7 +59,27 @@ def _of_records(path: Path) -> bool:
     )
 
 
+def _check_names(part: Record | Links, names: Iterable[str], path: Path) -> None:
+    for name in names:
+        value = getattr(part, name)
+        if not value.isprintable():
+            raise InputError(
+                f"{path}: {name} {value[:100]!r} holds what cannot be shown: rename it"
+            )
+
+
+def _check_links(links: Links, path: Path) -> None:
+    _check_names(links, ("machine", "device", "backend"), path)
+    for moved in links.transfers:
+        if not 0 <= moved.bus_bytes_per_s < LARGEST or not 0 <= moved.seconds.median < LARGEST:
+            raise InputError(
+                f"{path}: {links.machine}: {moved.collective} of {moved.message_bytes} bytes: time "
+                f"and bandwidth must be zero or above, and below {LARGEST:g}"
+            )
+
+
 def _check(record: Record, path: Path) -> None:
+    _check_names(record, _NAMES, path)
     values = [(name, getattr(record, name), True) for name in (*_COUNTS, *_POSITIVE)]
     values += [(name, getattr(record, name), False) for name in _TIMES]
     step = record.step_s
@@ -72,10 +97,10 @@ def _check(record: Record, path: Path) -> None:
     for name, value, positive in values:
         if value is None:
             continue
-        if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        if not 0 <= value < LARGEST or (positive and value == 0):
             raise InputError(
                 f"{path}: {record.model}, {record.layout} on {record.world_size}: {name} is "
-                f"{value}; it must be {'above zero' if positive else 'zero or above'}, or null "
+                f"{value}; it must be {'above zero' if positive else 'zero or above'} and below {LARGEST:g}, or null "
                 "where it was not measured"
             )
     if step is not None and not step.p10 <= step.median <= step.p90:

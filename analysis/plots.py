@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +136,8 @@ def render(
     titles = textwrap.wrap(title, 62)
     subtitles = textwrap.wrap(subtitle, 74)
     top = LINE * (len(titles) * 1.1 + len(subtitles)) + 0.16
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may have it
         figure = Figure(figsize=(WIDTH, 1))
         axes = figure.add_axes((0, 0, 1, 1))
         handles = draw(axes) or axes.get_legend_handles_labels()[0]

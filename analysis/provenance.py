@@ -87,7 +87,7 @@ def _points(study: Study, used: dict[int, str]) -> Table:
                 text(record.model),
                 layout(point),
                 whole(point.devices),
-                text(study.setting(point)),
+                text(study.setting(point), "line"),
                 whole(record.micro_batch),
                 text(", ".join(dict.fromkeys(used[id(each)] for each in point.records))),
                 text(_steps(point)),

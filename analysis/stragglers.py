@@ -53,7 +53,7 @@ def _table(study: Study, found: list[tuple[float, Wait, Point]]) -> Table:
     rows = [
         [
             text(point.first.model),
-            text(study.setting(point)),
+            text(study.setting(point), "line"),
             layout(point),
             whole(point.devices),
             whole(wait.straggler or 0),

@@ -198,6 +198,8 @@ def test_foreign_input_is_one_line(tmp_path, capsys, content, message):
         ({"comm_s": -1.0}, "comm_s is -1.0; it must be zero or above"),
         ({"spread": -0.5}, "p10 <= median <= p90"),
         ({"spread": 3.0}, "step_s.p10"),
+        ({"comm_s": 1e300}, "comm_s is 1e+300; it must be zero or above and below 1e+30"),
+        ({"model": "a\0b"}, "holds what cannot be shown"),
     ],
 )
 def test_impossible_numbers_are_refused(tmp_path, make, fields, message):
