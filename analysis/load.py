@@ -98,10 +98,11 @@ def _check(record: Record, path: Path) -> None:
         if value is None:
             continue
         if not 0 <= value < LARGEST or (positive and value == 0):
+            rule = "above zero" if positive else "zero or above"
             raise InputError(
                 f"{path}: {record.model}, {record.layout} on {record.world_size}: {name} is "
-                f"{value}; it must be {'above zero' if positive else 'zero or above'} and below {LARGEST:g}, or null "
-                "where it was not measured"
+                f"{value}; it must be {rule} and below {LARGEST:g}, or null where it was not "
+                "measured"
             )
     if step is not None and not step.p10 <= step.median <= step.p90:
         raise InputError(
