@@ -17,9 +17,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--run", action="append", default=[], type=Path, help="folder of a training run to show"
     )
+    parser.add_argument(
+        "--together", default="", help="keys in which lines may differ: dtype,torch"
+    )
     chosen = parser.parse_args(arguments)
+    keys = [key.strip() for key in chosen.together.split(",") if key.strip()]
     try:
-        print(make(chosen.records, chosen.out, chosen.run))
+        print(make(chosen.records, chosen.out, chosen.run, keys))
     except InputError as error:
         print(f"hpcgeo: {error}", file=sys.stderr)
         return 2

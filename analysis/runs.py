@@ -1,9 +1,12 @@
 """A training run as a report shows it: the loss curve and the last reconstructions."""
 
+import math
+from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-import pandas as pd
 from matplotlib.axes import Axes
 from pydantic import BaseModel, Field, ValidationError
 
@@ -57,18 +60,20 @@ def load_run(number: int, folder: Path) -> Run:
         InputError: no metrics there, or a line that cannot be read.
     """
     metrics = _metrics(folder / "metrics.jsonl")
-    loss = metrics["loss"].rolling(max(1, int(WINDOW * len(metrics))), min_periods=1).median()
-    speed = rate(metrics["images_per_s"].median())
+    losses = [step.loss for step in metrics]
+    loss = running_median(losses, max(1, int(WINDOW * len(metrics))))
+    speed = rate(median(step.images_per_s for step in metrics))
     sentence = (
         f"{len(metrics):,} steps at {speed} images/s (median); the loss went from "
-        f"{loss.iloc[0]:.4g} to {loss.iloc[-1]:.4g} (running median)."
+        f"{loss[0]:.4g} to {loss[-1]:.4g} (running median)."
     )
     name = f"{number}-{folder.name}"
+    at = [step.step for step in metrics]
 
     def draw(axes: Axes) -> None:
         light, dark = COLOURS["DDP"][0], COLOURS["FULL_SHARD"][0]
-        axes.plot(metrics["step"], metrics["loss"], color=light, alpha=0.35, label="each step")
-        axes.plot(metrics["step"], loss, color=dark, linewidth=2, label="running median")
+        axes.plot(at, losses, color=light, alpha=0.35, label="each step")
+        axes.plot(at, loss, color=dark, linewidth=2, label="running median")
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
 
@@ -77,7 +82,31 @@ def load_run(number: int, folder: Path) -> Run:
     return Run(folder.name, sentence, curve, _picture(folder, f"reconstruction-{name}"))
 
 
-def _metrics(path: Path) -> pd.DataFrame:
+def running_median(values: Sequence[float], window: int) -> list[float]:
+    """Return the median of the last `window` values at each place; NaN is left out.
+
+    >>> running_median([3.0, 1.0, 2.0, 8.0], 3)
+    [3.0, 2.0, 2.0, 2.0]
+    """
+    ordered: list[float] = []
+    found = []
+    for place, value in enumerate(values):
+        if not math.isnan(value):
+            insort(ordered, value)
+        old = values[place - window] if place >= window else math.nan
+        if not math.isnan(old):
+            del ordered[bisect_left(ordered, old)]
+        middle = len(ordered) // 2
+        if not ordered:
+            found.append(math.nan)
+        elif len(ordered) % 2:
+            found.append(ordered[middle])
+        else:
+            found.append((ordered[middle - 1] + ordered[middle]) / 2)
+    return found
+
+
+def _metrics(path: Path) -> list[_Step]:
     try:
         with path.open("rb") as file:
             steps = [_Step.model_validate_json(line) for line in file]
@@ -89,7 +118,7 @@ def _metrics(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: not the metrics of a run: {key} {first['msg']}") from None
     if not steps:
         raise InputError(f"{path}: not the metrics of a run: no step")
-    return pd.DataFrame([vars(step) for step in steps])
+    return steps
 
 
 def _picture(folder: Path, name: str) -> Picture | None:

@@ -1,22 +1,20 @@
-"""Like is compared with like: repeats become points, points become lines, lines get an efficiency.
+"""Like is compared with like: points become lines, lines get an efficiency.
 
-Two points share a comparison only where machine, device, model, objective, bands, chip, dtype,
-data, torch version, kind and every knob that changes the work of a step agree. Within one,
-weak scaling fixes what a device does in a step, strong scaling fixes what all devices do.
+Two points share a comparison only where their keys agree, or where what differs was asked to lie
+together. Within one, weak scaling fixes what a device does in a step, strong scaling fixes what all
+devices do.
 """
 
-import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
-import pandas as pd
-
-from hpcgeo.records import MISSING, NOISY
-from hpcgeo_analysis.load import CONTEXT
+from hpcgeo_analysis.guard import differing, merged, phrase, setting, sides, telling, value
+from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.words import listed
 
 Mode = Literal["weak", "strong"]
 
@@ -26,49 +24,8 @@ STRATEGIES = (
     *("ZERO1", "ZERO2", "ZERO3"),
 )
 
-_POINT = ("strategy", "layout", "devices", "nodes", "micro_batch", "accumulate", "global_batch")
 
-
-@dataclass(frozen=True)
-class Point:
-    """The repeats of one configuration on one number of devices; None is not measured."""
-
-    context: tuple[str, ...]
-    strategy: str
-    layout: str
-    devices: int
-    nodes: int
-    micro_batch: int
-    accumulate: int
-    global_batch: int
-    rows: tuple[int, ...]
-    noisy: bool
-    parameters: int | None
-    #: Median of the repeats' medians; `low` and `high` span every repeat's p10 to p90.
-    images_per_s: float | None
-    low: float | None
-    high: float | None
-    step_s: float | None
-    step_low_s: float | None
-    step_high_s: float | None
-    data_wait_s: float | None
-    comm_s: float | None
-    #: Highest of the repeats.
-    memory_bytes: float | None
-    #: Empty where nothing was measured, or the repeats measured different things.
-    memory_source: str
-    mfu: float | None
-    peak_flops_per_s: float | None
-    #: Where the peak comes from; empty where it is unknown or the repeats disagree.
-    peak_source: str
-
-    @property
-    def per_device(self) -> float | None:
-        """Images per second of one device."""
-        return None if self.images_per_s is None else self.images_per_s / self.devices
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scaled:
     """A point on a line, with its efficiency against the line's smallest run."""
 
@@ -80,91 +37,77 @@ class Scaled:
     high: float | None = None
 
     @property
-    def noisy(self) -> bool:
-        """Whether the point's steps spread too far to be trusted."""
-        return self.point.noisy
+    def name(self) -> str:
+        """The line, with the mark of this point."""
+        return f"{self.line} ({self.point.mark})" if self.point.mark else self.line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """Lines that may be held against each other."""
+    """Lines that may be held against each other.
+
+    `setting` says what separates it from other comparisons of its model, `apart` in what its own
+    lines differ because that was asked for; the title has both.
+    """
 
     number: int
     title: str
     context: dict[str, str]
     mode: Mode
     fixed: str
+    setting: str
+    apart: str
     lines: dict[str, list[Scaled]]
 
-    @property
+    @cached_property
     def scaled(self) -> list[Scaled]:
         """All points, by number of devices, then in the order of lines."""
         points = [scaled for line in self.lines.values() for scaled in line]
         return sorted(points, key=lambda scaled: scaled.point.devices)
 
-    @property
+    @cached_property
     def devices(self) -> list[int]:
         """The numbers of devices of all points."""
         return sorted({scaled.point.devices for scaled in self.scaled})
 
     @property
-    def num_records(self) -> int:
-        """Records behind the points."""
-        return sum(len(scaled.point.rows) for scaled in self.scaled)
+    def model(self) -> str:
+        return self.context["model"]
+
+    @property
+    def subtitle(self) -> str:
+        """Where and how it was made."""
+        return ", ".join(self.context[name] for name in ("machine", "device", "dtype", "kind"))
 
 
-def points(frame: pd.DataFrame) -> list[Point]:
-    """Return the points of all records that did not fail, repeats joined."""
-    good = frame[frame["status"] == "ok"]
-    if good.empty:
-        return []
-    keys = [*CONTEXT, *_POINT]
-    groups = good.groupby(keys, sort=True, dropna=False)
-    table = groups.agg(
-        parameters=("parameters", "max"),
-        images_per_s=("images_per_s", "median"),
-        images_min=("images_per_s", "min"),
-        images_max=("images_per_s", "max"),
-        step_s=("step_s", "median"),
-        step_low_s=("step_p10_s", "min"),
-        step_high_s=("step_p90_s", "max"),
-        noisy=("noisy", "any"),
-        data_wait_s=("data_wait_s", "median"),
-        comm_s=("comm_s", "median"),
-        memory_bytes=("peak_memory_bytes", "max"),
-        mfu=("mfu", "median"),
-        peak_flops_per_s=("peak_flops_per_s", "max"),
-        peak_min=("peak_flops_per_s", "min"),
-    )
-    members = groups.indices
-    index = good.index.to_list()
-    memory, peak = frame["memory_source"].to_list(), frame["peak_source"].to_list()
-    found = []
-    for key, row in zip(table.index, table.to_dict("records"), strict=True):
-        rows = tuple(index[place] for place in members[key])
-        found.append(_point(key, row, rows, _one(memory, rows), _one(peak, rows)))
-    return found
+def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Comparison]:
+    """Return every comparison: measured first, then by size of model, weak before strong.
 
-
-def compare(found: Sequence[Point]) -> list[Comparison]:
-    """Return every comparison: measured first, then by size of model, weak before strong."""
+    Args:
+        found: points; those without communication are no training and stand in none.
+        together: keys in which lines of one comparison may differ.
+    """
+    asked = tuple(together)
     blocks: dict[tuple[str, ...], list[Point]] = defaultdict(list)
     for point in found:
-        blocks[point.context].append(point)
-    order = sorted(blocks, key=lambda context: (context[0], _size(blocks[context]), context))
-    apart = differing(blocks)
+        if point.first.communication == "on":
+            blocks[merged(point.context, asked)].append(point)
+    order = sorted(blocks, key=lambda key: (key[0], _size(blocks[key]), key))
+    apart = list(differing(blocks))
     comparisons: list[Comparison] = []
-    for context in order:
-        block = blocks[context]
-        named = dict(zip(CONTEXT, context, strict=True))
-        lines = _placed(block)
-        for mode, fixed, chosen in _groups(block, lines):
+    for key in order:
+        needed = _needed(key, blocks, apart)
+        for mode, fixed, chosen in _groups(blocks[key], asked):
+            members = [point for _, point in chosen]
+            said = [phrase(name, setting(key, name)) for name in needed if setting(key, name)]
             comparison = Comparison(
                 number=len(comparisons) + 1,
-                title=_title(named, mode, fixed, _needed(context, blocks, apart), chosen),
-                context=named,
+                title=_title(mode, fixed, [*said, *filter(None, [_apart(members, asked)])], chosen),
+                context=_context(members),
                 mode=mode,
                 fixed=fixed,
+                setting=_setting(key, apart),
+                apart=_apart(members, asked),
                 lines=_scale(chosen),
             )
             comparisons.append(comparison)
@@ -178,121 +121,85 @@ def rank(line: str, strategy: str) -> tuple[int, str, int, str]:
     return place, strategy, int(group[1]) if group else 0, line
 
 
-def differing(contexts: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
-    """Return what separates comparisons: the columns, or knobs, whose values differ, and those."""
-    contexts = list(contexts)
-    found: dict[str, list[str]] = {}
-    for place, name in enumerate(CONTEXT):
-        values = sorted({context[place] for context in contexts})
-        if len(values) < 2:
-            continue
-        if name != "knobs":
-            found[name] = values
-            continue
-        known = [json.loads(value) for value in values if value != MISSING]
-        if len(known) < len(values):
-            found["configuration"] = [MISSING, "recorded"]
-        for key in sorted({key for config in known for key in config}):
-            settings = sorted({json.dumps(config.get(key)) for config in known})
-            if len(settings) > 1:
-                found[key] = settings
-    return found
-
-
-def setting(context: dict[str, str], name: str) -> str:
-    """Return the value of a column, or of a knob, in a context."""
-    if name in context:
-        return context[name]
-    if context["knobs"] == MISSING:
-        return MISSING
-    if name == "configuration":
-        return "recorded"
-    return json.dumps(json.loads(context["knobs"]).get(name))
-
-
-def _one(values: Sequence[str], rows: Iterable[int]) -> str:
-    """Return the value that all rows with one share; empty where there is none, or several."""
-    found = {values[row] for row in rows} - {""}
-    return found.pop() if len(found) == 1 else ""
-
-
-def _point(
-    key: Any, row: dict[Any, Any], rows: tuple[int, ...], memory_source: str, peak_source: str
-) -> Point:
-    context = tuple(key[: len(CONTEXT)])
-    place = dict(zip(_POINT, key[len(CONTEXT) :], strict=True))
-    value = {name: _known(row[name]) for name in row}
-    low, high = value["images_min"], value["images_max"]
-    step, step_low, step_high = value["step_s"], value["step_low_s"], value["step_high_s"]
-    spread = step is not None and step_low is not None and step_high is not None
-    if spread and low is not None:
-        low = min(low, place["global_batch"] / step_high)
-        high = max(high, place["global_batch"] / step_low)
-    elif len(rows) < 2:
-        low = high = None
-    return Point(
-        context=context,
-        rows=rows,
-        noisy=bool(row["noisy"]) or (spread and (step_high - step_low) / step > NOISY),
-        parameters=None if value["parameters"] is None else int(value["parameters"]),
-        images_per_s=value["images_per_s"],
-        low=low,
-        high=high,
-        step_s=step,
-        step_low_s=step_low,
-        step_high_s=step_high,
-        data_wait_s=value["data_wait_s"],
-        comm_s=value["comm_s"],
-        memory_bytes=value["memory_bytes"] if memory_source else None,
-        memory_source=memory_source,
-        mfu=value["mfu"],
-        peak_flops_per_s=value["peak_flops_per_s"],
-        peak_source=peak_source if value["peak_min"] == value["peak_flops_per_s"] else "",
-        **place,
-    )
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _size(block: Sequence[Point]) -> float:
     return max((point.parameters or 0) for point in block)
 
 
-def _placed(block: Sequence[Point]) -> dict[Point, str]:
-    """Name each point's line: its layout, with the placement where nodes were not filled."""
-    fewest: dict[int, int] = {}
-    for point in block:
-        fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))
+def _setting(key: tuple[str, ...], apart: Iterable[str]) -> str:
+    names = [name for name in apart if name in CONTEXT and name != "model"]
+    return ", ".join(phrase(name, setting(key, name)) for name in names if setting(key, name))
+
+
+def _context(members: Sequence[Point]) -> dict[str, str]:
+    columns = zip(*(point.context for point in members), strict=True)
     return {
-        point: point.layout
-        if point.nodes == fewest[point.devices]
-        else f"{point.layout}, {point.devices / point.nodes:g} per node"
-        for point in block
+        name: listed(sorted(set(column))) for name, column in zip(CONTEXT, columns, strict=True)
     }
 
 
+def _needed(
+    context: tuple[str, ...], blocks: Iterable[tuple[str, ...]], apart: Iterable[str]
+) -> list[str]:
+    """Return what a title must say: kind and machine, and what separates runs of this model."""
+    model = CONTEXT.index("model")
+    own = differing(other for other in blocks if other[model] == context[model])
+    names = [name for name in apart if name in own or name in ("kind", "machine")]
+    return [name for name in names if name != "model"]
+
+
+def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
+    names = [name for name in asked if len({value(point, name) for point in members}) > 1]
+    said = " and in ".join(f"{name}: {sides(members, name)}" for name in names)
+    return f"lines differ in {said}" if names else ""
+
+
+def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
+    """Name each point's line: its layout, what differs, the placement where nodes were not full."""
+    fewest: dict[int, int] = {}
+    for point in block:
+        fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))
+    names = telling(block, asked)
+    labels = {}
+    for point in block:
+        label = " ".join([point.layout, *(phrase(name, value(point, name)) for name in names)])
+        if point.nodes != fewest[point.devices]:
+            label += f", {point.devices / point.nodes:g} per node"
+        labels[point] = label
+    return labels
+
+
 def _groups(
-    block: Sequence[Point], lines: dict[Point, str]
+    block: Sequence[Point], asked: Sequence[str]
 ) -> list[tuple[Mode, str, list[tuple[str, Point]]]]:
+    lines = _labels(block, [name for name in asked if name != "global_batch"])
+    strong_lines = _labels(block, [name for name in asked if name != "micro_batch"])
     weak: dict[tuple[int, int, float], list[tuple[str, Point]]] = defaultdict(list)
     strong: dict[int, list[tuple[str, Point]]] = defaultdict(list)
     for point in block:
-        share = point.global_batch / point.devices
-        weak[point.micro_batch, point.accumulate, share].append((lines[point], point))
-        strong[point.global_batch].append((lines[point], point))
+        record = point.first
+        share = record.global_batch / record.world_size
+        any_size = "micro_batch" in asked
+        key = (
+            (0, record.accumulate, 0.0)
+            if any_size
+            else (record.micro_batch, record.accumulate, share)
+        )
+        weak[key].append((lines[point], point))
+        batch = 0 if "global_batch" in asked else record.global_batch
+        strong[batch].append((strong_lines[point], point))
     kept = {batch: _unambiguous(group) for batch, group in strong.items()}
     kept = {batch: group for batch, group in kept.items() if _scales(group)}
+    covered = {point for group in kept.values() for _, point in group}
     found: list[tuple[Mode, str, list[tuple[str, Point]]]] = []
     for (micro_batch, accumulate, share), group in sorted(weak.items()):
-        if not _scales(group) and all(point.global_batch in kept for _, point in group):
+        if not _scales(group) and all(point in covered for _, point in group):
             continue
         text = f"{share:g} image{'' if share == 1 else 's'} per device and step"
         text += f" (micro-batch {micro_batch}, accumulation {accumulate})"
-        found.append(("weak", text, group))
+        found.append(("weak", text if micro_batch else "micro-batch by line", group))
     for batch, group in sorted(kept.items()):
-        found.append(("strong", f"global batch {batch:,}", group))
+        text = f"global batch {batch:,}" if batch else "global batch by line"
+        found.append(("strong", text, group))
     return found
 
 
@@ -308,14 +215,14 @@ def _unambiguous(group: Sequence[tuple[str, Point]]) -> list[tuple[str, Point]]:
     places = [(line, point.devices) for line, point in group]
     if len(set(places)) == len(places):
         return list(group)
-    return [(f"{line}, accumulation {point.accumulate}", point) for line, point in group]
+    return [(f"{line}, accumulation {point.first.accumulate}", point) for line, point in group]
 
 
 def _scale(chosen: Sequence[tuple[str, Point]]) -> dict[str, list[Scaled]]:
     members: dict[str, list[Point]] = defaultdict(list)
     for line, point in chosen:
         members[line].append(point)
-    order = sorted(members, key=lambda line: rank(line, members[line][0].strategy))
+    order = sorted(members, key=lambda line: rank(line, members[line][0].first.strategy))
     return {line: _efficiency(line, members[line]) for line in order}
 
 
@@ -332,43 +239,20 @@ def _against(point: Point, line: str, base: Point) -> Scaled:
     if point.per_device is None or base.per_device is None:
         return Scaled(point, line)
     efficiency = point.per_device / base.per_device
-    if point is base or None in (point.low, point.high, base.low, base.high):
+    if point is base or point.range is None or base.range is None:
         return Scaled(point, line, base, efficiency)
-    assert point.low and point.high and base.low and base.high
-    low = (point.low / point.devices) / (base.high / base.devices)
-    high = (point.high / point.devices) / (base.low / base.devices)
+    low = (point.range[0] / point.devices) / (base.range[1] / base.devices)
+    high = (point.range[1] / point.devices) / (base.range[0] / base.devices)
     return Scaled(point, line, base, efficiency, low, high)
 
 
-def _needed(
-    context: tuple[str, ...], blocks: Iterable[tuple[str, ...]], apart: Iterable[str]
-) -> list[str]:
-    """Return what a title must say: kind and machine, and what separates runs of this model."""
-    model = CONTEXT.index("model")
-    own = differing(other for other in blocks if other[model] == context[model])
-    return [name for name in apart if name in own or name in ("kind", "machine")]
-
-
-def _title(
-    context: dict[str, str],
-    mode: Mode,
-    fixed: str,
-    needed: Sequence[str],
-    chosen: Sequence[tuple[str, Point]],
-) -> str:
+def _title(mode: Mode, fixed: str, said: Sequence[str], chosen: Sequence[tuple[str, Point]]) -> str:
+    model = chosen[0][1].first.model
     counts = sorted({point.devices for _, point in chosen})
     short = fixed.split(" (")[0]
     if _scales(chosen):
-        text = f"{context['model']}, {mode} scaling, {short}"
+        text = f"{model}, {mode} scaling, {short}"
     else:
-        text = f"{context['model']} on {', '.join(f'{count:,}' for count in counts)} "
+        text = f"{model} on {', '.join(f'{count:,}' for count in counts)} "
         text += f"device{'' if counts == [1] else 's'}, {short}"
-    extra = [_short(name, setting(context, name)) for name in needed]
-    return f"{text} ({', '.join(extra)})" if extra else text
-
-
-def _short(name: str, value: str) -> str:
-    plain = ("kind", "machine", "device", "dtype", "objective")
-    if name in plain and value != MISSING:
-        return value
-    return f"{name} {value}"
+    return f"{text} ({', '.join(said)})" if said else text

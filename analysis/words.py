@@ -45,11 +45,13 @@ def gib(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """Return a fraction in percent.
 
-    >>> percent(0.9142), percent(0.0712), percent(0.004), percent(None)
-    ('91 %', '7.1 %', '0.40 %', 'not measured')
+    >>> percent(0.9142), percent(0.0712), percent(0.004), percent(0.0), percent(None)
+    ('91 %', '7.1 %', '0.40 %', '0 %', 'not measured')
     """
     if value is None:
         return NOT_MEASURED
+    if value == 0:
+        return "0 %"
     return f"{value * 100:.0f} %" if value >= 0.0995 else f"{digits(value * 100, 2)} %"
 
 
@@ -114,3 +116,27 @@ def devices(chosen: Sequence[int], known: Sequence[int]) -> str:
         return f"{chosen[0]:,} to {chosen[-1]:,} devices"
     noun = "device" if list(chosen) == [1] else "devices"
     return f"{listed([f'{count:,}' for count in chosen])} {noun}"
+
+
+def size(value: float) -> str:
+    """Return bytes of a message in powers of 1,000.
+
+    >>> size(800), size(24_000), size(2.5e6), size(3e9)
+    ('800 B', '24.0 KB', '2.50 MB', '3.00 GB')
+    """
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if value >= unit:
+            return f"{digits(value / unit)} {name}"
+    return f"{value:.0f} B"
+
+
+def nodes(first: int, second: int, devices: tuple[int, int]) -> str:
+    """Return an interval in nodes where they differ, with the devices; else in devices.
+
+    >>> nodes(32, 64, (256, 512)), nodes(1, 1, (2, 4))
+    ('32 and 64 nodes (256 and 512 devices)', '2 and 4 devices')
+    """
+    in_devices = f"{devices[0]:,} and {devices[1]:,} devices"
+    if first == second:
+        return in_devices
+    return f"{first:,} and {second:,} nodes ({in_devices})"

@@ -52,6 +52,9 @@ NEUTRAL = (
 )
 
 
+_NEUTRAL_PARTS = tuple(name for name in NEUTRAL if name[-1] == ".")
+
+
 class Part(BaseModel):
     """A strict, immutable piece of a record."""
 
@@ -313,7 +316,7 @@ def knobs(config: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         key: value
         for key, value in sorted(_flat(config or {}).items())
-        if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in NEUTRAL)
+        if key not in NEUTRAL and not key.startswith(_NEUTRAL_PARTS)
     }
 
 

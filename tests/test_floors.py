@@ -74,8 +74,8 @@ def test_a_module_imports_lower_floors_only(path):
 
 
 @pytest.mark.parametrize("path", modules("analysis"), ids=lambda path: path.name)
-def test_the_report_reads_records_only(path):
-    allowed = {"records", *CELLAR}
+def test_the_report_reads_records_and_facts_only(path):
+    allowed = {"records", "strategies", "zoo", *CELLAR}
     for name in imports(path.read_text()):
         if name.split(".")[0] == "hpcgeo":
             assert name.split(".")[1] in allowed, name

@@ -10,7 +10,7 @@ from hpcgeo.errors import InputError
 try:
     from hpcgeo_analysis.report import make
 except ModuleNotFoundError as error:
-    if error.name not in ("pandas", "matplotlib", "jinja2"):
+    if error.name not in ("matplotlib", "jinja2"):
         raise
     raise InputError(
         f"the report needs {error.name}: install it with `pip install 'hpcgeo[report]'`"
@@ -22,7 +22,8 @@ app = typer.Typer()
 @app.command()
 def report(
     records: Annotated[
-        list[Path], typer.Argument(help="Files of records, or folders that hold some.")
+        list[Path],
+        typer.Argument(help="Files of records (and of links), or folders that hold some."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the report; an older one is replaced.")],
     run: Annotated[
@@ -31,11 +32,22 @@ def report(
             help="Folder of a training run: show its loss and reconstructions; repeatable."
         ),
     ] = None,
+    together: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY,...",
+            help="Lay lines over each other that differ in these keys, e.g. dtype,torch; figures "
+            "and tables then say so.",
+        ),
+    ] = "",
 ) -> None:
-    """Turn records into the scaling report: report.html, report.md, table.csv, figures/*.png.
+    """Turn records into the scaling report: report.html, report.md, table.csv, figures/*.svg.
 
     hpcgeo report profiles/records --out report
 
     hpcgeo report records.jsonl --run runs/mae_vit_tiny --out report
+
+    hpcgeo report mine.jsonl profiles/records --together machine,device,kind,torch --out report
     """
-    typer.echo(make(records, out, run or []))
+    keys = [key.strip() for key in together.split(",") if key.strip()]
+    typer.echo(make(records, out, run or [], keys))

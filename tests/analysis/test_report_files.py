@@ -27,9 +27,9 @@ def records(tmp_path, sweep):
     return path
 
 
-def test_golden(sweep):
+def test_golden(sweep, links):
     """Regenerate with HPCGEO_GOLDEN=1, and read the difference."""
-    text = report.render(sweep)["report.md"].decode()
+    text = report.render(sweep, links=[links])["report.md"].decode()
     if os.environ.get("HPCGEO_GOLDEN"):
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(text, "utf-8")
@@ -66,7 +66,8 @@ def test_the_page_loads_nothing(sweep):
     loads = Loads()
     loads.feed(page)
     assert loads.found == []
-    assert loads.figures == loads.spoken == 3
+    # throughput, efficiency; a step twice; memory: of one comparison, the others are single points
+    assert loads.figures == loads.spoken == 5
     assert not re.search(r"https?://", page)
     assert "@import" not in page
     assert set(re.findall(r"url\((.)", page)) <= {"#"}
@@ -86,12 +87,16 @@ def test_colours_of_figures_follow_the_page(sweep):
 def test_order_of_sections(sweep):
     text = report.render(sweep)["report.md"].decode()
     assert re.findall(r"^## (.*)", text, flags=re.MULTILINE) == [
-        "Findings",
-        "Throughput",
-        "Efficiency",
+        "Best configuration",
+        "Weak and strong scaling",
+        "Where the time of a step goes",
         "Memory",
-        "Waiting for data and communication per step",
-        "Failures",
+        "MFU",
+        "Collectives against bandwidth",
+        "Stragglers",
+        "Energy and CO2 per million images",
+        "Predicted against measured",
+        "What was left out, and why",
         "How each number was made",
     ]
 
@@ -104,6 +109,11 @@ def test_foreign_text_stays_text(make):
     assert "&lt;script>alert" in files["report.md"].decode()
     rows = [line for line in files["report.md"].decode().splitlines() if "alert" in line]
     assert len([row for row in rows if row.startswith("|")]) == 1
+    name = "</svg><script>$\\frac{x$"
+    files = report.render([make(name, n, model=name) for n in (1, 2)])
+    (drawn,) = [text for path, text in files.items() if path.startswith("figures/throughput")]
+    assert b"<script>$" not in drawn + files["report.html"]
+    assert b"&lt;script&gt;$" in drawn
 
 
 def test_command_writes_everything(tmp_path, records):
@@ -112,23 +122,25 @@ def test_command_writes_everything(tmp_path, records):
     assert result.exit_code == 0, result.output
     assert result.output.strip() == str(out / "report.html")
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
-        "figures/efficiency-1-vit_tiny.png",
-        "figures/memory-1-vit_tiny.png",
-        "figures/throughput-1-vit_tiny.png",
+        "figures/efficiency-2-vit_tiny.svg",
+        "figures/memory-2-vit_tiny.svg",
+        "figures/share-2-vit_tiny.svg",
+        "figures/step-2-vit_tiny.svg",
+        "figures/throughput-2-vit_tiny.svg",
         "report.html",
         "report.md",
         "table.csv",
     ]
     linked = re.findall(r"\]\((figures/[^)]*)\)", (out / "report.md").read_text("utf-8"))
-    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in linked)
-    assert len(linked) == 3
+    assert all("</svg>" in (out / name).read_text("utf-8") for name in linked)
+    assert len(linked) == 5
 
 
 def test_a_file_and_its_folder_count_once(tmp_path, records):
     report.make([records, records.parent], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "9 records read twice and counted once." in text
-    assert text.startswith("# Scaling of vit_tiny on testbed\n\n9 measured records,")
+    assert "13 records read twice and counted once." in text
+    assert text.startswith("# Scaling of vit_tiny on testbed\n\n12 measured records,")
 
 
 def test_an_older_report_is_replaced_whole(tmp_path, records, monkeypatch, make):
@@ -143,7 +155,7 @@ def test_an_older_report_is_replaced_whole(tmp_path, records, monkeypatch, make)
         raise RuntimeError("halfway")
 
     with monkeypatch.context() as patch:
-        patch.setattr(report.tables, "provenance", broken)
+        patch.setattr(report.export, "table", broken)
         with pytest.raises(RuntimeError, match="halfway"):
             report.make([other], out)
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -152,7 +164,6 @@ def test_an_older_report_is_replaced_whole(tmp_path, records, monkeypatch, make)
     assert "vit_b" in (out / "report.md").read_text("utf-8")
     assert sorted(path.name for path in (out / "figures").iterdir()) == [
         "mine.png",
-        "throughput-1-vit_b.png",
     ]
     assert not list(out.glob(".report-*"))
 
@@ -187,6 +198,8 @@ def test_foreign_input_is_one_line(tmp_path, capsys, content, message):
         ({"comm_s": -1.0}, "comm_s is -1.0; it must be zero or above"),
         ({"spread": -0.5}, "p10 <= median <= p90"),
         ({"spread": 3.0}, "step_s.p10"),
+        ({"comm_s": 1e300}, "comm_s is 1e+300; it must be zero or above and below 1e+30"),
+        ({"model": "a\0b"}, "holds what cannot be shown"),
     ],
 )
 def test_impossible_numbers_are_refused(tmp_path, make, fields, message):
@@ -203,7 +216,7 @@ def test_out_that_is_a_file(tmp_path, records):
 
 def test_all_failed(make):
     files = report.render([make(step_s=None, status="failed", error="no memory")])
-    assert not any(name.endswith(".png") for name in files)
+    assert not any(name.startswith("figures/") for name in files)
     assert "no memory" in files["report.html"].decode()
 
 

@@ -26,7 +26,7 @@ def test_a_run_becomes_a_curve_a_sentence_and_the_last_picture(tmp_path: Path) -
     assert run.title == "first"
     assert run.sentence.startswith("10 steps at 106 images/s (median); the loss went from 2 to 0.2")
     assert run.picture is not None and "after 10 steps" in run.picture.alt
-    assert run.curve.png.startswith(b"\x89PNG")
+    assert "</svg>" in run.curve.svg
 
 
 def test_the_report_shows_it_and_stays_self_contained(tmp_path: Path, sweep) -> None:
@@ -36,11 +36,11 @@ def test_the_report_shows_it_and_stays_self_contained(tmp_path: Path, sweep) -> 
     make([records], out, [write_run(tmp_path / "first")])
     page = (out / "report.html").read_text()
     assert "Training runs" in page and 'src="data:image/png;base64,' in page
-    assert "figures/loss-1-first.png" in (out / "report.md").read_text()
-    assert (out / "figures" / "loss-1-first.png").exists()
+    assert "figures/loss-1-first.svg" in (out / "report.md").read_text()
+    assert (out / "figures" / "loss-1-first.svg").exists()
     make([records], out)
     assert "Training runs" not in (out / "report.html").read_text()
-    assert not (out / "figures" / "loss-1-first.png").exists()
+    assert not (out / "figures" / "loss-1-first.svg").exists()
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"step": 1}', ""])

@@ -1,38 +1,46 @@
 """Like is compared with like, and numbers come out as computed by hand."""
 
+import csv
 import io
-import math
+import re
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from hpcgeo.records import Record, knobs
-from hpcgeo_analysis import findings
-from hpcgeo_analysis.load import frame
+from hpcgeo_analysis import memory, omissions
+from hpcgeo_analysis.points import CONTEXT, points
 from hpcgeo_analysis.report import render
-from hpcgeo_analysis.scaling import Comparison, compare, points
+from hpcgeo_analysis.scaling import Comparison, compare
 
 
 def compared(records: list[Record]) -> list[Comparison]:
-    return compare(points(frame(records)))
+    return compare(points(records))
 
 
-def csv(records: list[Record]) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(render(records)["table.csv"]))
+def rows(records: list[Record]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(render(records)["table.csv"].decode())))
+
+
+def column(records: list[Record], name: str) -> list[float | None]:
+    return [float(row[name]) if row[name] else None for row in rows(records)]
+
+
+def test_the_context_is_the_key_of_a_record(make):
+    assert tuple(make().key) == CONTEXT
 
 
 def test_weak_efficiency_by_hand(make):
     # 8 images in 0.1 s on one device is 80 images/s; 32 in 0.16 s on four is 200, 50 a device.
-    table = csv([make(devices=1, step_s=0.1), make(devices=4, step_s=0.16)])
-    assert list(table.images_per_s) == pytest.approx([80, 200])
-    assert list(table.images_per_s_per_device) == pytest.approx([80, 50])
-    assert list(table.weak_efficiency) == pytest.approx([1, 0.625])
-    assert list(table.weak_base_devices) == [1, 1]
-    assert table.strong_efficiency.isna().all()
+    records = [make(devices=1, step_s=0.1), make(devices=4, step_s=0.16)]
+    assert column(records, "images_per_s") == pytest.approx([80, 200])
+    assert column(records, "images_per_s_per_device") == pytest.approx([80, 50])
+    assert column(records, "weak_efficiency") == pytest.approx([1, 0.625])
+    assert column(records, "weak_base_devices") == [1, 1]
+    assert column(records, "strong_efficiency") == [None, None]
     # p10 and p90 stand 1 % from the median
-    assert list(table.images_per_s_low) == pytest.approx([80 / 1.01, 200 / 1.01])
-    assert list(table.images_per_s_high) == pytest.approx([80 / 0.99, 200 / 0.99])
+    assert column(records, "images_per_s_low") == pytest.approx([80 / 1.01, 200 / 1.01])
+    assert column(records, "images_per_s_high") == pytest.approx([80 / 0.99, 200 / 0.99])
 
 
 def test_strong_efficiency_by_hand(make):
@@ -69,17 +77,16 @@ def test_a_single_point_has_no_efficiency(make):
     assert all(scaled.efficiency is None for scaled in comparison.scaled)
     assert "scaling" not in comparison.title
     page = render([make(devices=4)])
-    assert "no efficiency is claimed" in page["report.md"].decode()
-    assert not any(name.startswith("figures/efficiency") for name in page)
+    assert "no claim" in page["report.md"].decode()
+    assert not any(name.startswith("figures/") for name in page)
 
 
 def test_repeats_are_a_median_with_the_whole_spread(make):
     records = [make(step_s=s, created=str(s)) for s in (0.1, 0.11, 0.105)]
-    (point,) = points(frame(records))
+    (point,) = points(records)
     assert point.images_per_s == pytest.approx(8 / 0.105)
-    assert point.low == pytest.approx(8 / (0.11 * 1.01))
-    assert point.high == pytest.approx(8 / (0.1 * 0.99))
-    assert len(point.rows) == 3
+    assert point.range == pytest.approx((8 / (0.11 * 1.01), 8 / (0.1 * 0.99)))
+    assert len(point.records) == 3
     assert not point.noisy
 
 
@@ -99,6 +106,7 @@ def test_repeats_are_a_median_with_the_whole_spread(make):
         {"micro_batch": 16},
         {"accumulate": 2},
         {"config": {"data": {"workers": 4}}},
+        {"recompute": "full"},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -114,9 +122,9 @@ def test_the_report_says_what_was_separated(make):
         make(config=config),
         make(config={"data": {"workers": 2}, "train": {"steps": 5}}, dtype="bfloat16"),
     ]
-    assert findings.separated(compared(records)) == [
-        "dtype: bfloat16 and float32",
-        "data.workers: 0 and 2",
+    assert omissions.separated(points(records)) == [
+        "Only points of equal key stand in one comparison; these differ: dtype: bfloat16 and "
+        "float32. data.workers: 0 and 2."
     ]
 
 
@@ -148,23 +156,23 @@ def test_failed_points_stand_in_no_line(make):
     records = [make(), make(devices=2, step_s=None, status="failed", error="out of memory")]
     (comparison,) = compared(records)
     assert comparison.devices == [1]
-    table = csv(records)
-    assert list(table.status) == ["ok", "failed"]
-    assert table.error[1] == "out of memory"
-    assert math.isnan(table.images_per_s[1])
+    assert [row["status"] for row in rows(records)] == ["ok", "failed"]
+    assert rows(records)[1]["error"] == "out of memory"
+    assert column(records, "images_per_s")[1] is None
 
 
 def test_missing_is_never_zero(make):
-    table = csv([make(step_s=None)])
+    (row,) = rows([make(step_s=None)])
     numbers = ["images_per_s", "step_s", "peak_memory_bytes", "comm_s", "data_wait_s", "mfu"]
-    assert table[numbers].isna().all(axis=None)
+    numbers += ["memory_parameters_bytes", "activity_idle_s", "phase_forward_s", "joules_per_image"]
+    assert [row[name] for name in numbers] == [""] * len(numbers)
     text = render([make(step_s=None)])["report.md"].decode()
     assert "not measured" in text
     assert "| 0 " not in text
 
 
 def test_throughput_follows_from_the_step_where_it_is_missing(make):
-    (point,) = points(frame([make(images_per_s=None, step_s=0.1)]))
+    (point,) = points([make(images_per_s=None, step_s=0.1)])
     assert point.images_per_s == pytest.approx(80)
 
 
@@ -172,40 +180,55 @@ def test_throughput_follows_from_the_step_where_it_is_missing(make):
 def test_noisy_is_marked(make, spread, noisy):
     records = [make(devices=1), make(devices=2, spread=spread)]
     (comparison,) = compared(records)
-    assert [scaled.noisy for scaled in comparison.scaled] == [False, noisy]
-    assert list(csv(records).noisy) == [False, noisy]
+    assert [scaled.point.noisy for scaled in comparison.scaled] == [False, noisy]
+    assert [row["noisy"] for row in rows(records)] == ["False", str(noisy)]
     text = render(records)["report.md"].decode()
-    assert ("### Noisy points" in text) is noisy
-    assert text.count("(noisy)") == (2 if noisy else 0)  # efficiency: sentence and table
+    assert ("### Noisy" in text) is noisy
+    assert (
+        "not filled: noisy" in render(records)["figures/throughput-1-vit_tiny.svg"].decode()
+    ) is noisy
+
+
+@pytest.mark.parametrize("fields", [{"spread": 0.3}, {"stable": False}], ids=["noisy", "unsettled"])
+def test_a_mark_stands_wherever_its_point_appears(whole, fields):
+    """In every row and every sentence that names the line on its number of devices."""
+    records = [whole("DDP", 1, 0.1), whole("DDP", 4, 0.2, **fields), whole("FULL_SHARD", 4, 0.3)]
+    mark = "noisy" if "spread" in fields else "still getting faster"
+    text = render(records)["report.md"].decode()
+    named = [
+        line for line in text.splitlines() if re.search(r"^\| (vit_tiny \| )?DDP.* \| 4 \|", line)
+    ]
+    named += [line for line in text.splitlines() if re.search(r"^- .*DDP[^;]* on 4\b", line)]
+    assert len(named) > 8
+    assert [line for line in named if f"DDP ({mark})" not in line and f"({mark})" not in line] == []
 
 
 def test_repeats_that_disagree_are_noisy(make):
-    (point,) = points(frame([make(step_s=0.1), make(step_s=0.15)]))
+    (point,) = points([make(step_s=0.1), make(step_s=0.15)])
     assert point.noisy
 
 
 def test_mfu_needs_a_source_and_sense(make):
     peak = {"peak_flops_per_s": 1e12, "mfu": 0.3}
-    rows = [make(), make("A", **peak), make("B", **peak, peak_source="tabled")]
-    rows += [make("C", **{**peak, "mfu": 1.52}, peak_source="tabled")]
-    table = csv(rows).set_index("strategy")
-    assert table.mfu.to_dict() == pytest.approx(
-        {"DDP": math.nan, "A": math.nan, "B": 0.3, "C": math.nan}, nan_ok=True
-    )
-    text = render(rows)["report.md"].decode()
-    assert "30 % (tabled)" in text
+    records = [make(), make("A", **peak), make("B", **peak, peak_source="tabled")]
+    records += [make("C", **{**peak, "mfu": 1.52}, peak_source="tabled")]
+    shown = {row["strategy"]: row["mfu"] for row in rows(records)}
+    assert shown == {"DDP": "", "A": "", "B": "0.3", "C": ""}
+    text = render(records)["report.md"].decode()
+    assert "The best MFU is 30 %, B on 1 device against 1.00 TFLOP/s a device (tabled)." in text
     assert "not shown: no source of the peak" in text
     assert "MFU above 100 % (up to 152 %)" in text
 
 
 def test_memory_of_different_kinds_is_not_mixed(make):
-    memory = {"peak_memory_bytes": 2**30}
+    held = {"peak_memory_bytes": 2**30}
     records = [
-        make("DDP", memory_source="reserved", **memory),
-        make("FULL_SHARD", memory_source="resident", **memory),
+        make("DDP", memory_source="reserved", **held),
+        make("FULL_SHARD", memory_source="resident", **held),
+        make("ZERO3", memory_source="resident", peak_memory_bytes=2**31),
     ]
-    names = [name for name in render(records) if name.startswith("figures/memory")]
-    assert names == [
-        "figures/memory-1-vit_tiny-reserved.png",
-        "figures/memory-1-vit_tiny-resident.png",
+    (comparison,) = compared(records)
+    assert memory.sentences(comparison) == [
+        "On 1 device FULL_SHARD needs least resident memory, 1.00 GiB per rank; ZERO3 most, "
+        "2.00 GiB (2.00 x)."
     ]

@@ -12,10 +12,11 @@ from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.records import Record, read
 from hpcgeo.train.run_folder import begin
-from hpcgeo_analysis.load import frame
 from hpcgeo_analysis.load import load as load_records
+from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import make
 from hpcgeo_analysis.runs import load_run
+from tests.analysis.conftest import whole_record
 from tests.foreign.mutations import damaged, many, texts, trees
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,8 @@ def row_files(rows: list[Any]) -> st.SearchStrategy[bytes]:
 
 
 RECORD_FILES = row_files([json.loads(line) for line in RECORDS])
+WHOLE = [whole_record("DDP", n, 0.1) for n in (4, 1, 2)]
+WHOLE_FILES = row_files([json.loads(record.model_dump_json()) for record in WHOLE])
 
 
 @many
@@ -49,13 +52,13 @@ def test_records(folder: Path, content: bytes) -> None:
     try:
         for record in read([file]):
             assert Record.model_validate_json(record.model_dump_json()).layout == record.layout
-        frame(load_records([file])[0])
+        points(load_records([file])[0])
     except InputError as error:
         assert str(file) in str(error) and len(str(error)) < 2000
 
 
 @settings(many, max_examples=many.max_examples // 100)
-@given(content=RECORD_FILES)
+@given(content=RECORD_FILES | WHOLE_FILES)
 def test_reports_of_such_records(folder: Path, content: bytes) -> None:
     file = folder / "records.jsonl"
     file.write_bytes(content)
@@ -82,7 +85,7 @@ def test_metrics_in_a_report(folder: Path, content: bytes) -> None:
     run.mkdir(exist_ok=True)
     (run / "metrics.jsonl").write_bytes(content)
     try:
-        assert load_run(1, run).curve.png
+        assert load_run(1, run).curve.svg
     except InputError as error:
         assert "metrics.jsonl" in str(error) and len(str(error)) < 2000
 

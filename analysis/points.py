@@ -1,0 +1,168 @@
+"""Repeats of one configuration on one number of devices are joined to a point."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import TypeVar
+
+from hpcgeo.records import NOISY, Memory, Record
+
+Value = TypeVar("Value")
+
+#: What must agree between two points of one comparison: the names of `Record.key`, in its order.
+CONTEXT = (
+    *("kind", "machine", "device", "model", "objective", "bands", "chip", "dtype", "recompute"),
+    *("data", "communication", "torch", "knobs"),
+)
+
+
+#: Kinds of a peak of memory, the one that decides whether a model fits first; never mixed.
+KINDS = ("reserved", "resident", "allocated", "active")
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The repeats of one configuration on one number of devices; None is not measured.
+
+    Of repeats, times and rates are the median of their medians, memory is the highest.
+    """
+
+    context: tuple[str, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def first(self) -> Record:
+        """A record of it, for what all of them share."""
+        return self.records[0]
+
+    @property
+    def layout(self) -> str:
+        return self.first.layout
+
+    @property
+    def devices(self) -> int:
+        return self.first.world_size
+
+    @property
+    def nodes(self) -> int:
+        return self.first.nodes
+
+    def all(self, of: Callable[[Record], Value | None]) -> list[Value]:
+        """Return what `of` finds in each repeat that has it."""
+        return [value for value in map(of, self.records) if value is not None]
+
+    def median(self, of: Callable[[Record], float | None]) -> float | None:
+        """Return the median of what `of` finds in each repeat that has it."""
+        values = self.all(of)
+        return median(values) if values else None
+
+    def same(self, of: Callable[[Record], Value | None]) -> Value | None:
+        """Return what the repeats agree on; None where they do not, or have nothing."""
+        values = self.all(of)
+        return values[0] if values and all(value == values[0] for value in values) else None
+
+    @cached_property
+    def images_per_s(self) -> float | None:
+        return self.median(_images_per_s)
+
+    @cached_property
+    def step_s(self) -> float | None:
+        return self.median(lambda record: record.step_s.median if record.step_s else None)
+
+    @cached_property
+    def step_range(self) -> tuple[float, float] | None:
+        """From the lowest p10 to the highest p90 of the repeats."""
+        spreads = self.all(lambda record: record.step_s)
+        if not spreads:
+            return None
+        return min(spread.p10 for spread in spreads), max(spread.p90 for spread in spreads)
+
+    @cached_property
+    def range(self) -> tuple[float, float] | None:
+        """Images per second as the spread of all repeats allows; None where there is none."""
+        rates = self.all(_images_per_s)
+        if not rates or (self.step_range is None and len(rates) < 2):
+            return None
+        low, high = min(rates), max(rates)
+        if self.step_range:
+            low = min(low, self.first.global_batch / self.step_range[1])
+            high = max(high, self.first.global_batch / self.step_range[0])
+        return low, high
+
+    @property
+    def per_device(self) -> float | None:
+        """Images per second of one device."""
+        return None if self.images_per_s is None else self.images_per_s / self.devices
+
+    @cached_property
+    def noisy(self) -> bool:
+        """Whether the steps of a repeat, or of all of them together, spread too far."""
+        if any(record.noisy for record in self.records):
+            return True
+        if self.step_range is None or self.step_s is None:
+            return False
+        return (self.step_range[1] - self.step_range[0]) / self.step_s > NOISY
+
+    @cached_property
+    def mark(self) -> str:
+        """What a reader must know wherever the point appears; empty where all is well."""
+        settling = any(record.stable is False for record in self.records)
+        return ", ".join(
+            ["noisy"] * self.noisy + ["still getting faster"] * settling,
+        )
+
+    @cached_property
+    def memory_bytes(self) -> int | None:
+        """Peak memory of the worst rank; None where repeats measured different things."""
+        if self.memory_source is None:
+            return None
+        return max(self.all(lambda record: record.peak_memory_bytes))
+
+    @cached_property
+    def memory_source(self) -> str | None:
+        """What was measured as memory: reserved (device), resident (host) or not recorded."""
+        return self.same(
+            lambda record: (record.memory_source or "unnamed") if record.peak_memory_bytes else None
+        )
+
+    @cached_property
+    def memory(self) -> Memory | None:
+        """Memory by cause of the repeat that took most."""
+        return max(self.all(lambda record: record.memory), key=_taken, default=None)
+
+    @cached_property
+    def held(self) -> dict[str, int]:
+        """The known peaks in bytes, by kind, in the order of `KINDS`."""
+        kinds = {kind: getattr(self.memory, f"peak_{kind}_bytes", None) for kind in KINDS}
+        known = {kind: value for kind, value in kinds.items() if value}
+        if self.memory_source and self.memory_bytes:
+            known.setdefault(self.memory_source, self.memory_bytes)
+        return known
+
+    @cached_property
+    def parameters(self) -> int | None:
+        return max(self.all(lambda record: record.parameters), default=None)
+
+
+def points(records: Sequence[Record]) -> list[Point]:
+    """Return the points of all records that did not fail, repeats joined."""
+    groups: dict[tuple[tuple[str, ...], tuple[str | int, ...]], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.status == "ok":
+            sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
+            place = (record.strategy, record.layout, *sizes, record.global_batch)
+            groups[tuple(record.key.values()), place].append(record)
+    return [Point(key[0], tuple(group)) for key, group in sorted(groups.items())]
+
+
+def _taken(memory: Memory) -> int:
+    values = (getattr(memory, f"peak_{kind}_bytes") for kind in KINDS)
+    return next((value for value in values if value), 0)
+
+
+def _images_per_s(record: Record) -> float | None:
+    if record.images_per_s is None and record.step_s is not None:
+        return record.global_batch / record.step_s.median
+    return record.images_per_s

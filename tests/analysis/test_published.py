@@ -1,0 +1,62 @@
+"""The published points of Frontier: the report says what their paper shows, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from hpcgeo.records import read
+from hpcgeo_analysis.report import render
+
+RECORDS = Path(__file__).parents[2] / "profiles" / "records" / "frontier"
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return render(read([RECORDS]))["report.md"].decode()
+
+
+def test_which_strategy_serves_which_model(text):
+    assert (
+        "- Fastest on 1,024 devices (frontier, 32 images per device and step, bfloat16): "
+        "HYBRID_SHARD(1) for vit_base_gated, vit_huge_gated, vit_1b_gated and vit_3b_gated; "
+        "HYBRID_SHARD(8) for vit_5b_gated." in text
+    )
+
+
+def test_full_shard_is_best_or_level_on_few_nodes(text):
+    for sentence in (
+        "FULL_SHARD is fastest for vit_1b_gated on 8 to 32 devices: 776 images/s on 32",
+        "FULL_SHARD and HYBRID_SHARD(1) cannot be told apart for vit_huge_gated on 8 and 32",
+        "FULL_SHARD is fastest for vit_5b_gated on 8 and 16 devices: 100 images/s on 16",
+    ):
+        assert sentence in text
+
+
+@pytest.mark.parametrize(
+    ("share", "between", "messages"),
+    [
+        (53, "16 and 32 nodes (128 and 256 devices), from 80 % to 38 %", "111 KB to 55.7 KB"),
+        (45, "32 and 64 nodes (256 and 512 devices), from 92 % to 51 %", "155 KB to 77.3 KB"),
+        (32, "32 and 64 nodes (256 and 512 devices), from 92 % to 62 %", "223 KB to 111 KB"),
+        (25, "32 and 64 nodes (256 and 512 devices), from 95 % to 71 %", "748 KB to 374 KB"),
+    ],
+    ids=["base", "huge", "1b", "3b"],
+)
+def test_full_shard_collapses(text, share, between, messages):
+    begin = f"FULL_SHARD loses {share} % of its throughput per device between {between} of"
+    (line,) = [line for line in text.splitlines() if begin in line]
+    assert f"its all_gather messages fall from {messages} a rank (computed:" in line
+
+
+def test_hybrid_shard_of_one_scales(text):
+    kept = [line for line in text.splitlines() if "throughput per device kept" in line]
+    shares = [line.split("HYBRID_SHARD(1) ")[1].split(" %")[0] for line in kept if "(1)" in line]
+    assert shares == ["103", "100", "102", "102"]
+
+
+def test_ddp_stands_apart(text):
+    assert "dtype: DDP float32; others bfloat16." in text
+    assert (
+        "Without a rival in its setting, so not ranked: DDP (float32) of vit_base_gated, "
+        "vit_huge_gated, vit_1b_gated and vit_3b_gated." in text
+    )

@@ -1,0 +1,177 @@
+"""Memory, collectives, stragglers, energy, predictions, omissions: sentences drawn from data."""
+
+import pytest
+
+from hpcgeo.records import Energy, Memory, Wait
+from hpcgeo_analysis import collectives, memory, omissions
+from hpcgeo_analysis.plots import Look
+from hpcgeo_analysis.points import points
+from hpcgeo_analysis.report import render
+from hpcgeo_analysis.scaling import compare
+from hpcgeo_analysis.sections import Study
+
+GIB = 2**30
+
+
+def text(records, **options):
+    return render(records, **options)["report.md"].decode()
+
+
+@pytest.mark.parametrize(
+    ("least", "sentence"),
+    [
+        (
+            2**29,
+            "On 2 devices FULL_SHARD needs least reserved memory, 0.500 GiB per rank; "
+            "DDP most, 1.00 GiB (2.00 x).",
+        ),
+        (
+            2**30 - 10,
+            "On 2 devices reserved memory differs by less than 2.0 % between strategies: "
+            "1.00 GiB per rank.",
+        ),
+    ],
+)
+def test_memory(make, least, sentence):
+    records = [
+        make(name, 2, peak_memory_bytes=value, memory_source="reserved")
+        for name, value in (("DDP", 2**30), ("FULL_SHARD", least))
+    ]
+    (comparison,) = compare(points(records))
+    assert memory.sentences(comparison) == [sentence]
+
+
+def test_memory_at_the_limit_is_said(whole):
+    held = whole("DDP", 1, 0.1).memory.model_copy(update={"limit_bytes": 5 * GIB + GIB // 4})
+    (comparison,) = compare(points([whole("DDP", 1, 0.1, memory=held)]))
+    assert memory.sentences(comparison) == [
+        "On 1 device most is taken by optimizer under DDP (42 %).",
+        "DDP on 1 device takes 95 % of what a device has.",
+    ]
+
+
+def test_memory_figure_is_stacked_with_its_limit(whole):
+    figure = render([whole("DDP", 2, 0.1), whole("FULL_SHARD", 2, 0.1)])
+    drawn = figure["figures/memory-1-vit_tiny.svg"].decode()
+    for label in ("parameters", "gradients", "optimizer", "activations", "other", "limit: 8"):
+        assert label in drawn
+    assert "gathered units" not in drawn
+
+
+def test_kinds_of_memory_stand_in_one_figure_apart(make):
+    def held(**peaks):
+        return Memory(**{f"peak_{kind}_bytes": value * GIB for kind, value in peaks.items()})
+
+    records = [make("DDP", memory=held(reserved=9, active=5)), make("ZERO1", memory=held(active=4))]
+    records += [make("ZERO3", memory=held(active=2))]
+    drawn = render(records)["figures/memory-1-vit_tiny.svg"].decode()
+    assert "active, not split by cause" in drawn
+    assert "reserved" not in drawn
+    (comparison,) = compare(points(records))
+    assert memory.sentences(comparison) == [
+        "On 1 device ZERO3 needs least active memory, 2.00 GiB per rank; DDP most, 5.00 GiB "
+        "(2.50 x)."
+    ]
+
+
+def test_a_cliff_and_its_end_are_found(links, make):
+    written = text([make()], links=[links])
+    assert (
+        "- all_gather (all, 4 ranks on 1 node): a cliff at 4.19 MB messages, 225 MB/s after "
+        "1.50 GB/s at 1.05 MB, recovered at 16.8 MB." in written
+    )
+    moved = links.transfers
+    assert collectives.cliffs("x", [(each, 1e9) for each in moved]) == []
+    falling = list(zip(moved, (4e9, 1e9, 1e9, 1e9), strict=True))
+    assert collectives.cliffs("x", falling) == [
+        "x: a cliff at 1.05 MB messages, 1.00 GB/s after 4.00 GB/s at 262 KB, not recovered."
+    ]
+
+
+def test_traffic_of_training_stands_beside_the_curve(links, whole):
+    files = render([whole("FULL_SHARD", 4, 0.1)], links=[links])
+    assert "in training steps" in files["figures/links-1_testbed_all_gather.svg"].decode()
+    # four calls of 4 MiB in 40 ms: 419 MB/s, of which 3 / 4 cross a link
+    assert (
+        "On 4 devices most time goes to all_gather over dp_shard (4 ranks) under FULL_SHARD: "
+        "40.0 ms of a step in 4 calls of 4.19 MB, 1.05 MB a rank at 315 MB/s of bus bandwidth."
+    ) in files["report.md"].decode()
+
+
+def test_curves_alone_are_a_report(tmp_path, links):
+    written = render([], links=[links])["report.md"].decode()
+    assert written.startswith("# Scaling of collectives on testbed")
+    assert "## Best configuration\n\nNot measured." in written
+
+
+def test_a_straggler_has_rank_host_and_delay(make):
+    wait = Wait(seconds=[0.06, 0.06, 0.01, 0.06], straggler=2, host="node7", late_s=0.05)
+    written = text([make(devices=4, wait=wait), make(devices=2, wait=Wait(seconds=[0.0, 0.0]))])
+    assert (
+        "- Rank 2 on node7 holds up the others: they wait 50.0 ms a step longer than it, 50 % of "
+        "the step (vit_tiny, DDP on 4 devices)." in written
+    )
+    assert "- No straggler in 1 of 2 points whose waits were recorded." in written
+
+
+def test_energy_by_hand(make):
+    def used(joules, **fields):
+        return Energy(source="nvml", covers="1 GPU", joules=joules, images=100, **fields)
+
+    grid = {"grid_g_per_kwh": 500.0, "grid_source": "IEA 2023"}
+    written = text([make("DDP", energy=used(360.0, **grid)), make("A", energy=used(720.0))])
+    # 3.6 J an image is 3.6 MJ = 1 kWh per million images, at 500 g/kWh half a kilogram.
+    assert (
+        "- On 1 device DDP needs 3.60 J an image: 1.00 kWh, 0.500 kg of CO2 per million images "
+        "(nvml, 1 GPU); A needs 2.00 x of that, the most." in written
+    )
+    assert "| A | 1 | 7.20 | 2.00 | no grid factor |" in written
+    assert "CO2 with 500 g/kWh (IEA 2023)." in written
+
+
+def test_counters_that_see_other_things_are_not_compared(make):
+    def used(covers):
+        return Energy(source="rapl", covers=covers, joules=100.0, images=10)
+
+    written = text([make("DDP", energy=used("package")), make("A", energy=used("package, memory"))])
+    assert "of that, the most" not in written
+
+
+def test_no_energy_is_said(make):
+    assert "Not measured: no record holds what a counter of energy saw." in text([make()])
+
+
+def test_predicted_against_measured(make):
+    records = [make(devices=2, step_s=0.1), make(devices=4, step_s=0.1)]
+    for devices, rate in ((2, 176.0), (4, 320.0), (8, 1.0)):
+        values = {"kind": "predicted", "images_per_s": rate, "versions": {}}
+        records.append(make(devices=devices, step_s=None, **values))
+    written = text(records)
+    assert "- Throughput: predicted is 1.00 x to 1.10 x of measured in 2 points." in written
+    assert "| vit_tiny | DDP | 2 | 176 | 160 | 1.10 x |" in written
+
+
+def test_nothing_predicted_is_said(make):
+    assert "Nothing was predicted that was measured too." in text([make()])
+
+
+def test_out_of_memory_is_left_out_with_its_cause(make):
+    full = make(devices=2, step_s=None, status="out_of_memory", error="needs 70 GiB of 64")
+    written = text([make(), full, full.model_copy(update={"created": "later"})])
+    assert "- 2 points ran out of memory; in no figure." in written
+    assert "| out of memory | needs 70 GiB of 64 | 2 |" in written
+
+
+def test_cautions(make):
+    records = [make(images_per_s=100.0, dirty=True), make(devices=2, commit="fedcba9876543210")]
+    found = points(records)
+    comparisons = compare(found)
+    study = Study(records, [], found, comparisons, Look(comparisons), copies=2)
+    assert omissions.cautions(study) == [
+        "2 records read twice and counted once.",
+        "1 record made from a tree with uncommitted changes.",
+        "vit_tiny, weak scaling, 8 images per device and step: made by several commits: "
+        "0123456789 and fedcba9876.",
+        "vit_tiny, DDP on 1 device: images_per_s is 100, but global batch over median step is "
+        "80.0.",
+    ]
