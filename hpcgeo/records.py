@@ -82,7 +82,7 @@ class Spread(Part):
 
 
 class Phases(Part):
-    """Seconds of a step by phase, of the mean rank; medians of the measured steps."""
+    """Seconds of a step by phase, of the mean rank: means of the middle half of the steps."""
 
     step_s: float = Field(description="the whole step of the mean rank; phases and rest sum to it")
     data_wait_s: float = Field(description="the next batch was not there yet")

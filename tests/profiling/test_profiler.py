@@ -46,7 +46,8 @@ def consistent(record: Record) -> None:
     assert phases is not None and activity is not None and check is not None
     named = phases.model_dump(exclude={"step_s"})
     assert min(named.values()) >= 0
-    assert sum(named.values()) == pytest.approx(phases.step_s, rel=0.1)  # medians, one by one
+    assert sum(named.values()) == pytest.approx(phases.step_s)
+    assert phases.other_s < 0.03 * phases.step_s
     parts = activity.model_dump(exclude={"step_s", "comm_s"})
     assert min(parts.values()) >= 0
     assert sum(parts.values()) == pytest.approx(activity.step_s, rel=1e-6)
