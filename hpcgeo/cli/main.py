@@ -3,7 +3,7 @@
 import os
 import sys
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -17,11 +17,15 @@ COMMANDS = {
     "data": "Build, inspect and verify data sets.",
     "train": "Train a recipe; resume where it stopped.",
     "export": "Write the weights of a run for other libraries.",
-    "profile": "Measure a recipe, or a grid of them.",
+    "profile": "Measure recipes, grids of them and collectives; compare records.",
     "report": "Turn records into the scaling report.",
     "list": "Show the facts: models, machines, strategies, recipes, sensors.",
     "jobs": "Render job scripts.",
 }
+
+
+#: Of docstrings: paragraphs are folded to the width of the terminal, indented lines stay.
+MARKUP: Literal["markdown"] = "markdown"
 
 
 class LazyGroup(TyperGroup):
@@ -43,13 +47,16 @@ class LazyGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS:
             return super().resolve_command(ctx, args)
-        command = typer.main.get_command(import_module(f"hpcgeo.cli.{name}").app)
+        commands = import_module(f"hpcgeo.cli.{name}").app
+        commands.rich_markup_mode = MARKUP
+        command = typer.main.get_command(commands)
         command.name = name
         return name, command, args[1:]
 
 
 app = typer.Typer(
     cls=LazyGroup,
+    rich_markup_mode=MARKUP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -80,7 +87,7 @@ def hpcgeo() -> None:
     # When a rank fails, torch's C++ adds a trace on every other one, and buries the cause.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        app()
+        app(prog_name="hpcgeo")
     except InputError as error:
         typer.echo(f"hpcgeo: {error}", err=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""`hpcgeo profile` (and `hpcgeo-profile`): measure a recipe, or a grid of them."""
+"""`hpcgeo profile` (and `hpcgeo-profile`): measure, and compare what was measured."""
 
 import sys
 from enum import Enum
@@ -13,7 +13,8 @@ from hpcgeo.log import set_up
 from hpcgeo.machines import grid as grid_of
 
 app = typer.Typer(
-    no_args_is_help=True, help="Measure a recipe, or a grid of them; records are JSON lines."
+    no_args_is_help=True,
+    help="Measure recipes, grids of them and collectives; compare records. Records are JSON lines.",
 )
 Records = Annotated[Path, typer.Option(help="File of records to append to (JSON lines).")]
 
