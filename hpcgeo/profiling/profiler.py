@@ -159,6 +159,7 @@ class Profiler(Meter):
         traced = self._number >= self.options.steps + len(OBSERVED)
         if traced and self._trace is None:
             self._start_trace()
+        dist.barrier()  # rank 0 has written the line of the step before; it is not late for that
         self._clock.take()
         if len(self.rows) > 3:  # in its first steps DeepSpeed compares ranks: let it
             self._book.begin()
