@@ -180,7 +180,7 @@ def _table(found: Sequence[Field]) -> Table:
                 text(comparison.model),
                 whole(point.nodes),
                 whole(point.devices),
-                text(comparison.setting or "as the rest"),
+                text(comparison.setting or "as the rest", "words"),
                 text(comparison.fixed),
                 line(best),
                 number(rate(point.images_per_s), point.images_per_s, "best"),

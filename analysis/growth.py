@@ -104,11 +104,14 @@ def _loss(known: Sequence[Scaled]) -> list[str]:
         if ratio < DROP:
             first, second = before.point, after.point
             where = nodes(first.nodes, second.nodes, (first.devices, second.devices))
+            change = messages.change(first, second)
+            if len(known) == 2 and not change:
+                continue  # what the line keeps is said already
             name = marked(after.line, (before, after))
             sentences.append(
                 f"{name} loses {percent(1 - ratio)} of its throughput per device between "
                 f"{where}, from {percent(before.efficiency)} to {percent(after.efficiency)} of its "
-                f"smallest run{messages.change(first, second)}."
+                f"smallest run{change}."
             )
     return sentences
 

@@ -183,7 +183,7 @@ def decomposition(points: Sequence[Point]) -> Block:
     rows, sentences = [], []
     for name, plain, without, what in (
         ("communication", "on", "off", "communication"),
-        ("data", "shards", "synthetic", "reading"),
+        ("data", "shards", "held", "reading"),
     ):
         pairs = _pairs(points, name, plain, without)
         shares = []

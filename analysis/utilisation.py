@@ -73,7 +73,7 @@ def _products(comparison: Comparison) -> list[str]:
     shares = []
     for scaled in comparison.scaled:
         product, shown = _product(scaled.point), peak(scaled.point)
-        if product and shown:
+        if product and shown and shown[1] != "measured":  # then it is the peak
             shares.append(product / shown[0])
     if not shares:
         return []

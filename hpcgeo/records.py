@@ -201,7 +201,9 @@ class Record(Part):
     micro_batch: Count
     accumulate: Count
     global_batch: Count
-    data: str = Field(description="'synthetic' or 'shards'")
+    data: str = Field(
+        description="shards, synthetic (generated), or held: the first batches, held in memory"
+    )
     recompute: str = Field(MISSING, description="none, full, selective, or every k-th block")
     communication: Literal["on", "off"] = Field("on", description="off: collectives do nothing")
 

@@ -46,7 +46,9 @@ def run(
     ] = 5,
     data: Annotated[
         Reading,
-        typer.Option(help="real: read; synthetic: train on the first batches, held in memory."),
+        typer.Option(
+            help="real: read; synthetic: every step trains on the first batches, held in memory."
+        ),
     ] = Reading.real,
     communication: Annotated[
         Switch,

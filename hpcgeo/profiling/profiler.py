@@ -201,7 +201,7 @@ class Profiler(Meter):
             **self._found,
         }
         if not self.options.reading:
-            fields["data"] = "synthetic"
+            fields["data"] = "held"
         return fields
 
     @property

@@ -61,9 +61,10 @@ def test_messages_are_computed_where_traffic_was_not_recorded(make):
     ],
 )
 def test_no_message_is_invented(make, strategy, fields):
-    records = [published(make, strategy, n, 100.0 * n**0.2, **fields) for n in (1, 2)]
+    records = [published(make, strategy, n, 100.0 * n**0.2, **fields) for n in (1, 2, 4)]
     assert "loses 43 %" in kept(records)[1]
     assert "message" not in kept(records)[1]
+    assert len(kept(records[:2])) == 1  # two points: what is kept says it
 
 
 def test_measured_traffic_comes_first(whole):

@@ -125,7 +125,7 @@ def test_a_slow_loader_is_waiting_for_data(records: Path) -> None:
     assert slow.data_wait_s is not None and slow.data_wait_s >= 0.05
     held = profile(records, 2, "DDP", "--data", "synthetic", fault="slow_loader")
     assert held.phases is not None and held.phases.data_wait_s < 0.05
-    assert held.data == "synthetic"
+    assert held.data == "held"
 
 
 def test_zero_3_cannot_be_without_communication(tmp_path: Path) -> None:
