@@ -31,7 +31,7 @@ def section(study: Study) -> Section:
 
 def separated(points: Sequence[Point]) -> list[str]:
     """Return what keeps records apart, from their own values, and whose values these are."""
-    trained = [point for point in points if point.first.communication == "on"]
+    trained = [point for point in points if not point.first.bare]
     contexts = {point.context for point in trained}
     names = [column for column in CONTEXT if column != "knobs"]
     sentences = []
@@ -121,11 +121,11 @@ def cautions(study: Study) -> list[str]:
     records, sentences = study.records, []
     if study.copies:
         sentences.append(f"{counted(study.copies, 'record')} read twice and counted once.")
-    silent = sum(record.communication == "off" for record in records)
+    silent = sum(record.bare for record in records)
     if silent:
         sentences.append(
-            f"{counted(silent, 'record')} with communication off: no training, so in no comparison "
-            "of throughput; see the decomposition."
+            f"{counted(silent, 'record')} with communication off or data held in memory: no "
+            "training, so in no comparison of throughput; see the decomposition."
         )
     dirty = sum(record.dirty is True for record in records)
     if dirty:

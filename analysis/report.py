@@ -162,6 +162,8 @@ def _tiles(study: Study) -> list[tuple[str, str]]:
     records = study.records
     counts = sorted({made.world_size for made in (*records, *study.links)})
     kinds = {kind: sum(r.kind == kind for r in records) for kind in _KINDS}
+    layouts = len({record.layout for record in records})
+    devices = "device" if counts == [1] else "devices"
     numbers = (
         (len(study.comparisons), "comparison"),
         (sum(point.noisy for point in study.points), "noisy point"),
@@ -173,8 +175,8 @@ def _tiles(study: Study) -> list[tuple[str, str]]:
             for kind, count in kinds.items()
             if count
         ),
-        (f"{len({record.layout for record in records}):,}", "strategies"),
-        (f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else f"{counts[0]:,}", "devices"),
+        (f"{layouts:,}", "strategy" if layouts == 1 else "strategies"),
+        (f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else f"{counts[0]:,}", devices),
         *((f"{count:,}", noun if count == 1 else f"{noun}s") for count, noun in numbers),
     ]
 

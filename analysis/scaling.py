@@ -84,13 +84,13 @@ def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Compar
     """Return every comparison: measured first, then by size of model, weak before strong.
 
     Args:
-        found: points; those without communication are no training and stand in none.
+        found: points; those that left something out of their steps stand in none.
         together: keys in which lines of one comparison may differ.
     """
     asked = tuple(together)
     blocks: dict[tuple[str, ...], list[Point]] = defaultdict(list)
     for point in found:
-        if point.first.communication == "on":
+        if not point.first.bare:
             blocks[merged(point.context, asked)].append(point)
     order = sorted(blocks, key=lambda key: (key[0], _size(blocks[key]), key))
     apart = list(differing(blocks))

@@ -270,6 +270,11 @@ class Record(Part):
         }
 
     @property
+    def bare(self) -> bool:
+        """Whether communication or reading was left out of its steps, to see what they cost."""
+        return self.communication == "off" or self.data == "held"
+
+    @property
     def noisy(self) -> bool:
         """Whether the step times spread too far to be trusted."""
         return self.step_s is not None and self.step_s.relative > NOISY

@@ -139,8 +139,8 @@ def test_command_writes_everything(tmp_path, records):
 def test_a_file_and_its_folder_count_once(tmp_path, records):
     report.make([records, records.parent], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "13 records read twice and counted once." in text
-    assert text.startswith("# Scaling of vit_tiny on testbed\n\n12 measured records,")
+    assert "14 records read twice and counted once." in text
+    assert text.startswith("# Scaling of vit_tiny on testbed\n\n13 measured records,")
 
 
 def test_an_older_report_is_replaced_whole(tmp_path, records, monkeypatch, make):
