@@ -107,13 +107,19 @@ def lay_out(
     layout: Layout,
 ) -> Topology:
     """Return the topology; every rank calls it, after `join`, with its own place."""
+    places = placed(host, local_rank, device)
+    return Topology(rank, device, strategy, layout, near_first(places), places)
+
+
+def placed(host: str, local_rank: int, device: torch.device) -> tuple[Place, ...]:
+    """Return where every rank runs; every rank calls it with its own place."""
     per_package = 1
     if device.type == "cuda":
         per_package = device_of(torch.cuda.get_device_name(device)).per_package
     mine = Place(host, local_rank, local_rank // per_package)
     places: list[Place] = [mine] * dist.get_world_size()
     dist.all_gather_object(places, mine)
-    return Topology(rank, device, strategy, layout, near_first(places), tuple(places))
+    return tuple(places)
 
 
 def near_first(places: Sequence[Place]) -> tuple[int, ...]:

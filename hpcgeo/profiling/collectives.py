@@ -19,18 +19,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hpcgeo.errors import InputError
-from hpcgeo.launch.environment import Environment, discover
+from hpcgeo.launch.environment import discover
 from hpcgeo.launch.rendezvous import master
 from hpcgeo.log import bar, log, set_up
-from hpcgeo.machines import device_of, machine
+from hpcgeo.machines import machine
 from hpcgeo.parallel.group import join, on_rank_0
-from hpcgeo.parallel.topology import Place, near_first
+from hpcgeo.parallel.topology import Place, near_first, placed
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import Collective, Group, in_words
 from hpcgeo.profiling.communication import BUS
 from hpcgeo.records import Links, Spread, Transfer, append
 from hpcgeo.train.faults import compare_ranks, explained
-from hpcgeo.train.provenance import command, commit, device_name, versions
+from hpcgeo.train.provenance import command, commit, device_name, driver, environment, versions
 
 ROUNDS = 3
 #: Repetitions of one size in one round, fewest and most.
@@ -42,9 +42,6 @@ ELEMENT = 4  # bytes: float32
 #: Named anew in torch 2.13, where the older names warn.
 ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-
-#: Beginnings of the names of variables that change how messages travel.
-VARIABLES = ("NCCL_", "RCCL_", "GLOO_", "FI_", "UCX_", "HSA_", "TORCH_NCCL_", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -82,10 +79,10 @@ def measure(
     Raises:
         InputError: one rank, ranks that differ, sizes that do not fit, a file nobody can write.
     """
-    environment = discover()
-    set_up(environment.rank, environment.host)
+    here = discover()
+    set_up(here.rank, here.host)
     machine(machine_name)
-    if environment.world_size < 2:
+    if here.world_size < 2:
         raise InputError(
             "one rank has nobody to talk to: start at least 2, e.g. `mpirun -n 2 hpcgeo-profile "
             "collectives`"
@@ -93,25 +90,25 @@ def measure(
     last_bytes = last_bytes or 2 ** (30 if torch.cuda.is_available() else 26)
     sizes = doubling(first_bytes, last_bytes)
     device = join(
-        environment.rank,
-        environment.world_size,
-        environment.local_rank,
-        environment.local_size,
-        master(environment),
-        host=environment.host,
+        here.rank,
+        here.world_size,
+        here.local_rank,
+        here.local_size,
+        master(here),
+        host=here.host,
         meet_s=MEET_S,
     )
     with explained(lambda: "measuring collectives"):
-        name = device_name(device, environment.local_size)
+        name = device_name(device, here.local_size)
         options = {"--from": first_bytes, "--to": last_bytes, "--seconds": seconds}
         facts = {"device": name, "--machine": machine_name} | options
-        compare_ranks({key: str(value) for key, value in facts.items()}, environment.host, device)
+        compare_ranks({key: str(value) for key, value in facts.items()}, here.host, device)
         on_rank_0(lambda: _refuse_paths([path for path in (records, machine_file) if path]))
-        places = _places(environment, device)
-        cases = _cases(sizes, places, environment.rank, device)
+        places = placed(here.host, here.local_rank, device)
+        cases = _cases(sizes, places, here.rank, device)
         _repeat(cases, seconds, device)
         links = _describe(cases, places, machine_name, name, device)
-    if environment.rank == 0:
+    if here.rank == 0:
         append(records, links)
         _conclude(links, records, machine_file)
     return links
@@ -163,16 +160,6 @@ def groups_of(places: Sequence[Place]) -> dict[Group, list[list[int]]]:
         else:
             log.info("%s is the same as %s: measured once, as %s", kind, wider, wider)
     return kinds
-
-
-def _places(environment: Environment, device: torch.device) -> list[Place]:
-    per_package = 1
-    if device.type == "cuda":
-        per_package = device_of(torch.cuda.get_device_name(device)).per_package
-    mine = Place(environment.host, environment.local_rank, environment.local_rank // per_package)
-    places = [mine] * environment.world_size
-    dist.all_gather_object(places, mine)
-    return places
 
 
 def _cases(
@@ -264,10 +251,6 @@ def _describe(
 ) -> Links:
     hosts = sorted({place.host for place in places})
     head, dirty = commit()
-    found = versions()
-    if device.type == "cuda":
-        nccl = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
-        found = found | {"nccl": ".".join(map(str, nccl))}
     return Links(
         kind="measured",
         machine=machine,
@@ -277,10 +260,9 @@ def _describe(
         world_size=len(places),
         backend=dist.get_backend(),
         transfers=[_transfer(case, Spread.of(_slowest(case.seconds, device))) for case in cases],
-        versions=found,
-        environment={
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)
-        },
+        versions=versions(),
+        driver=driver(device),
+        environment=environment(),
         commit=head,
         dirty=dirty,
         command=command(),
