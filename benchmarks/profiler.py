@@ -16,8 +16,8 @@ import torch.distributed as dist
 
 from hpcgeo.config import load
 from hpcgeo.phases import watched
+from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping
-from hpcgeo.profiling.profiler import Clock
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.pretrain import pretrain
 

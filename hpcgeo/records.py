@@ -85,7 +85,7 @@ class Phases(Part):
     """Seconds of a step by phase, of the mean rank: means of the middle half of the steps."""
 
     step_s: float = Field(description="the whole step of the mean rank; phases and rest sum to it")
-    data_wait_s: float = Field(description="the next batch was not there yet")
+    data_wait_s: float = Field(description="no batch was there, and a device had nothing to do")
     host_to_device_s: float = Field(description="batch to the device, views of it, noise of masks")
     forward_s: float
     backward_s: float = Field(description="with the collectives it waits for")
@@ -130,11 +130,12 @@ class Wait(Part):
     """How long ranks waited for others before collectives, in seconds per step."""
 
     seconds: list[float] = Field(description="by rank; a straggler waits least")
-    straggler: Count | None = Field(None, description="rank that the others wait for, if any")
+    straggler: Count | None = Field(None, description="the latest rank, if any is late")
     host: str | None = Field(None, description="of the straggler")
     late_s: float | None = Field(
-        None, description="how much longer the median of the others waits than the straggler"
+        None, description="how much longer the upper half of the ranks waits than the straggler"
     )
+    late_ranks: Count | None = Field(None, description="how many ranks are late, with it")
 
 
 class Memory(Part):
@@ -211,7 +212,9 @@ class Record(Part):
     stable: bool | None = Field(None, description="whether steps had stopped getting faster")
     images_per_s: float | None = Field(None, description="all ranks; global_batch / median step")
     step_s: Spread | None = Field(None, description="seconds per step, slowest rank")
-    data_wait_s: float | None = Field(None, description="median wait for data per step")
+    data_wait_s: float | None = Field(
+        None, description="median wait for data per step: of the host, slowest rank"
+    )
     comm_s: float | None = Field(None, description="seconds per step in which a collective runs")
     phases: Phases | None = None
     activity: Activity | None = None
@@ -226,6 +229,7 @@ class Record(Part):
     counted_flops: float | None = Field(
         None, description="of a step as executed, recompute included, all ranks, by counting"
     )
+    executed_flops: float | None = Field(None, description="the same in closed form")
     peak_flops_per_s: float | None = Field(None, description="of one device, at this dtype")
     peak_source: str | None = Field(None, description="'measured' or 'tabled'")
     mfu: float | None = None

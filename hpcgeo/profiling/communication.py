@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hpcgeo.log import log
+from hpcgeo.profiling.clock import Clock
 from hpcgeo.records import Traffic, Wait
 
 #: Operation of c10d -> its name, and the argument that is the whole message.
@@ -56,8 +58,8 @@ SWITCH_S = 1e-4
 
 Array = npt.NDArray[np.float64]
 
-#: A rank is a straggler where it is late by more than this share of a step, and the one that waits
-#: least in more than this share of the steps.
+#: A rank is late where the upper half of the ranks waits longer than it by more than this share of
+#: a step, in more than this share of the steps.
 LATE, OFTEN = 0.05, 0.75
 
 
@@ -78,12 +80,12 @@ class Kind(NamedTuple):
 
 @dataclass
 class _Call:
-    """A collective under way; times in seconds on the clock of this rank."""
+    """A collective under way, and its moments."""
 
     kind: Kind
-    begin: float
-    end: float | None = None
-    work: Any = None  #: until its duration on the device is known
+    begin: Any
+    end: Any = None
+    queues: bool = False  #: it runs on a stream of its group, behind the one before
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class Bookkeeping:
 
     def __init__(self, device: torch.device, *, communication: bool = True) -> None:
         """Prepare to note collectives; without `communication` those of a step do nothing."""
-        self.device = device
         self.communication = communication
+        self._clock = Clock(device)
         self._calls: list[_Call] = []
         self._noting = False
         self._groups: dict[str, Group] = {}
@@ -118,7 +120,8 @@ class Bookkeeping:
         for operation in OPERATIONS:
             library.impl(operation, self._kernel(operation), KEY.name)
         interval = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
+        if not self._clock.on_device:
+            sys.setswitchinterval(SWITCH_S)
         try:
             yield
         finally:
@@ -128,24 +131,34 @@ class Bookkeeping:
     def begin(self) -> None:
         """Note the collectives from here on: a step begins."""
         self._calls = []
+        self._zero = self._clock.now()
         self._noting = True
 
     def end(self) -> Calls:
         """Return the collectives since `begin`; the device has been synchronised."""
         self._noting = False
+        if not self._clock.on_device:
+            self._wait_for_ends()
+        begins, seconds = [], []
+        free: dict[Group, float] = {}
         for call in self._calls:
-            if call.work is not None:
-                call.end = call.begin + call.work._get_duration() * 1e-3
-                call.work = None
+            begin = self._clock.seconds(self._zero, call.begin)
+            end = self._clock.seconds(self._zero, call.end)
+            if call.queues:
+                begin = max(begin, free.get(call.kind.group, 0.0))
+                free[call.kind.group] = end
+            begins.append(begin)
+            seconds.append(max(0.0, end - begin))
+        kinds = tuple(call.kind for call in self._calls)
+        return Calls(kinds, np.array(begins), np.array(seconds))
+
+    def _wait_for_ends(self) -> None:
+        """Wait for the thread that completes collectives: it tells just after the rank goes on."""
         patience = time.perf_counter() + 1.0
         while any(call.end is None for call in self._calls) and time.perf_counter() < patience:
-            time.sleep(1e-4)  # the thread that completes them tells just after the rank goes on
-        now = time.perf_counter()
-        return Calls(
-            tuple(call.kind for call in self._calls),
-            np.array([call.begin for call in self._calls]),
-            np.array([max(0.0, (call.end or now) - call.begin) for call in self._calls]),
-        )
+            time.sleep(1e-4)
+        for call in self._calls:
+            call.end = call.end or time.perf_counter()
 
     def _kernel(self, operation: str) -> Any:
         collective, place = OPERATIONS[operation]
@@ -162,29 +175,46 @@ class Bookkeeping:
             if not self.communication:
                 return _left_out(operation, arguments)
             kind = Kind(collective, self._group(arguments), _bytes(arguments[place]))
-            call = _Call(kind, time.perf_counter())
+            call = _Call(kind, self._clock.now())
             self._calls.append(call)
             answer = usual(arguments)
-            # It began somewhere within the call: between making its buffers and coming back here.
-            call.begin = (call.begin + time.perf_counter()) / 2
             work = dist.Work.unbox(answer[-1] if isinstance(answer, tuple) else answer)
-            if self.device.type == "cuda":
-                call.work = work
+            if self._clock.on_device:
+                self._tell_on_device(work, call)
             else:
+                # It began somewhere within the call: between making its buffers and coming back.
+                call.begin = (call.begin + time.perf_counter()) / 2
                 _tell(work, call)
             return answer
 
         return kernel
 
+    def _tell_on_device(self, work: Any, call: _Call) -> None:
+        """Have the end of a collective noted on the stream that it runs on.
+
+        One that is waited for at once has no work, and runs on the current stream. The future of
+        another one is complete as soon as it is started: its callback runs now, on a stream that
+        waits for the collective.
+        """
+
+        def stop(done: Any = None) -> None:
+            call.end = self._clock.now()
+
+        if work is None:
+            stop()
+        else:
+            call.queues = True
+            work.get_future().add_done_callback(stop)
+
     def _group(self, arguments: Sequence[Any]) -> Group:
         group = _group_of(arguments)
         if group.group_name not in self._groups:
-            axis = group.group_desc.removeprefix("mesh_")
             ranks = tuple(dist.get_process_group_ranks(group))
-            name = "world" if len(ranks) == dist.get_world_size() else axis
+            name = group.group_desc.removeprefix("mesh_")
+            if name in ("", "undefined"):
+                name = f"group of {len(ranks)}"
+            name = "world" if len(ranks) == dist.get_world_size() else name
             self._groups[group.group_name] = Group(name, ranks)
-            if self.device.type == "cuda":
-                group._enable_collectives_timing()
         return self._groups[group.group_name]
 
 
@@ -277,8 +307,9 @@ def gathered(steps: Sequence[Calls]) -> list[list[Calls]] | None:
 def compared(step: Sequence[Calls]) -> tuple[Array, Array, Array] | None:
     """Return begin, seconds and the seconds of the last to come: (ranks, calls) each.
 
-    Members of a group leave a collective together, however late they came: the one that spends
-    least time in it came last. None where the ranks did not call the same.
+    Members of a group leave an all_reduce, all_gather or reduce_scatter together, however late they
+    came: the one that spends least time in it came last. Of other collectives nothing is said: the
+    seconds of the last are its own. None where the ranks did not call the same.
 
     Args:
         step: the calls of every rank in one step.
@@ -288,9 +319,11 @@ def compared(step: Sequence[Calls]) -> tuple[Array, Array, Array] | None:
         return None
     seconds = np.stack([calls.seconds for calls in step])
     least = seconds.copy()
-    names = [kind.group.name for kind in step[0].kinds]
-    for name in set(names):
-        columns = [place for place, other in enumerate(names) if other == name]
+    together: dict[Group, list[int]] = defaultdict(list)
+    for place, kind in enumerate(step[0].kinds):
+        if kind.collective in BUS:
+            together[kind.group].append(place)
+    for columns in together.values():
         for group in {calls.kinds[columns[0]].group for calls in step}:
             block = np.ix_(group.ranks, columns)
             least[block] = seconds[block].min(axis=0)
@@ -313,16 +346,25 @@ def wait(ranks: Sequence[Sequence[Calls]], hosts: Sequence[str], step_s: float) 
     """
     steps = [compared(step) for step in zip(*ranks, strict=True)]
     rows = [union_s(found[0], found[0] + found[1] - found[2]) for found in steps if found]
+    if len(rows) < len(steps):
+        log.warning("ranks call different collectives: of these steps no waits are recorded")
     if not rows:
         return None
     by_step = np.stack(rows, axis=1)  # (ranks, steps)
-    seconds = np.median(by_step, axis=1)
-    first = int(seconds.argmin())
-    late = float(np.median(np.delete(seconds, first)) - seconds[first]) if len(seconds) > 1 else 0.0
-    often = float(np.mean(by_step.argmin(axis=0) == first))
-    if late <= LATE * step_s or often <= OFTEN:
-        return Wait(seconds=seconds.tolist())
-    return Wait(seconds=seconds.tolist(), straggler=first, host=hosts[first], late_s=late)
+    upper = np.sort(by_step, axis=0)[len(by_step) // 2 :]
+    late = np.median(upper, axis=0) - by_step
+    often = (late > LATE * step_s).mean(axis=1) > OFTEN
+    late_s = np.where(often, np.median(late, axis=1), 0.0)
+    first, seconds = int(late_s.argmax()), np.median(by_step, axis=1).tolist()
+    if not often[first]:
+        return Wait(seconds=seconds)
+    return Wait(
+        seconds=seconds,
+        straggler=first,
+        host=hosts[first],
+        late_s=float(late_s[first]),
+        late_ranks=int(often.sum()),
+    )
 
 
 def traffic(ranks: Sequence[Sequence[Calls]]) -> list[Traffic]:

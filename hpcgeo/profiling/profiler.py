@@ -10,8 +10,9 @@ import os
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,9 @@ from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.machines import Grid, grid, machine
-from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import communication, flops, memory, trace
+from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping, Calls
 from hpcgeo.profiling.energy import Joules
 from hpcgeo.profiling.summary import summary
@@ -36,16 +37,30 @@ from hpcgeo.records import Activity, CrossCheck, Phases, Record, append
 from hpcgeo.strategies import strategy
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.pretrain import pretrain
+from hpcgeo.train.record import describe
 
 Item = TypeVar("Item")
 
-#: What is looked at after the measured steps, a step each, and how many are traced then.
-OBSERVED = ("memory", "flops")
-TRACED_STEPS = 3
+#: What follows the measured steps. The first traced one, in which the trace starts, is left out.
+TRACED_STEPS = 4
+LATER = ("memory", "flops", *["traced"] * TRACED_STEPS)
 
 #: Warm-up ends where the median of as many steps is no longer below that of those before, by this
-#: part, and after so many steps more than were asked for in any case.
-WINDOW, FASTER, LONGEST = 5, 0.05, 50
+#: part, and after so many steps more than were asked for in any case; not before SHORTEST: in the
+#: first steps DeepSpeed compares what ranks do, and collectives are left alone.
+WINDOW, FASTER, LONGEST, SHORTEST = 5, 0.05, 50, 4
+
+#: Up to so many ranks each leaves a trace, beyond it the first of each host.
+TRACES = 8
+
+#: What a device does in a traced step: a field of `Activity`, and its name in a trace.
+ACTIVITIES = {
+    "compute_s": "compute",
+    "exposed_comm_s": "exposed_comm",
+    "host_to_device_s": "host_to_device_copy",
+    "data_wait_s": "data_wait",
+    "idle_s": "idle",
+}
 
 #: Side of the square matrices whose product is measured, on a host and on a device.
 PRODUCT = {"cpu": 1536, "cuda": 8192}
@@ -61,7 +76,7 @@ class Options:
         communication: False: collectives do nothing in a step.
         reading: False: every step trains on the first batches, held in memory.
         product: measure a matrix product on a device too; on a host it always is.
-        traces: folder for the trace of every rank.
+        traces: folder for traces, a file a rank.
         grid: that the power comes from; None: that of the machine, if known.
     """
 
@@ -74,67 +89,27 @@ class Options:
     grid: Grid | None = None
 
 
-class Clock:
-    """Seconds of this rank's phases; on a device those of its stream, without waiting for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.naming = False  #: phases stand in the trace
-        self._marks: list[tuple[str, Any, Any]] = []
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        with record_function(trace.OURS + name) if self.naming else nullcontext():
-            begin = self._now()
-            try:
-                yield
-            finally:
-                self._marks.append((name, begin, self._now()))
-
-    def take(self) -> list[float]:
-        """Return the seconds of each phase since the last call; the device is synchronised."""
-        seconds = dict.fromkeys(PHASES, 0.0)
-        for name, begin, end in self._marks:
-            spent = end - begin if self.device.type == "cpu" else begin.elapsed_time(end) * 1e-3
-            seconds[name] += spent
-        self._marks.clear()
-        return list(seconds.values())
-
-    def _now(self) -> Any:
-        if self.device.type == "cpu":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
-
-
 class Profiler(Meter):
     """A meter that watches phases and collectives, and traces the last steps."""
 
-    def __init__(
-        self,
-        folder: Path,
-        topology: Topology,
-        *arguments: Any,
-        options: Options,
-        run: RunConfig,
-        **named: Any,
-    ) -> None:
-        super().__init__(folder, topology, *arguments, **named)
+    def __init__(self, *arguments: Any, options: Options) -> None:
+        super().__init__(*arguments)
         self.options = options
-        self.run = run
         self.warmup_steps = 0
         self.stable: bool | None = None  #: None: still warming up
-        self._clock = Clock(topology.device)
-        self._book = Bookkeeping(topology.device, communication=options.communication)
+        self.early: Record | None = None  #: what is known once all steps are measured
+        device = self.topology.device
+        self._clock = Clock(device, trace.OURS)
+        self._book = Bookkeeping(device, communication=options.communication)
         self._watching = watched(self._clock)
         self._standing = self._book.installed()
-        self._joules = Joules(topology)
+        self._joules = Joules(self.topology)
         self._found: dict[str, Any] = {}  #: fields of the record, as they become known
         self._held: list[Any] = []
         self._trace: Any = None
-        self._own: list[list[float]] = []  #: phases and the whole, of each step of this rank
-        self._calls: list[Calls] = []  #: of each step of this rank
+        #: By stage, for each step of this rank: phases and the whole, in seconds; collectives.
+        self._own: dict[str, list[list[float]]] = defaultdict(list)
+        self._calls: dict[str, list[Calls]] = defaultdict(list)
 
     def __enter__(self) -> "Profiler":
         self._standing.__enter__()
@@ -145,6 +120,9 @@ class Profiler(Meter):
     def __exit__(self, *raised: Any) -> None:
         self._watching.__exit__(*raised)
         self._standing.__exit__(*raised)
+        if self._trace and self._stage != "done":
+            with suppress(Exception):  # of what went wrong, this is not the cause
+                self._trace.stop()
         super().__exit__(*raised)
 
     def waiting(self, batches: Iterator[Item], count: int) -> Iterator[Item]:
@@ -156,19 +134,22 @@ class Profiler(Meter):
         yield from super().waiting(iter(self._held), count)
 
     def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
-        traced = self._number >= self.options.steps + len(OBSERVED)
-        if traced and self._trace is None:
+        stage = self._stage
+        if stage == "traced" and self._trace is None:
             self._start_trace()
-        dist.barrier()  # rank 0 has written the line of the step before; it is not late for that
+        self._begin_together()
+        # What follows memory would take the bookkeeping's own for the step's.
+        noted = len(self.rows) >= SHORTEST and not (
+            stage == "memory" and self.options.communication
+        )
         self._clock.take()
-        if len(self.rows) > 3:  # in its first steps DeepSpeed compares ranks: let it
+        if noted:
             self._book.begin()
-        with record_function(trace.STEP) if traced else nullcontext():
-            answer, seconds = super().measure(partial(self._observed, step))
-        calls, phases = self._book.end(), self._clock.take()
-        if self._number >= 0:
-            self._calls.append(calls)
-            self._own.append([*phases, seconds])
+        with record_function(trace.STEP) if stage == "traced" else nullcontext():
+            answer, seconds = super().measure(partial(self._observed, stage, step))
+        if noted:
+            self._calls[stage].append(self._book.end())
+        self._own[stage].append([*self._clock.take(), seconds])
         return answer, seconds
 
     def record(self, *arguments: Any, **named: Any) -> bool:
@@ -176,33 +157,26 @@ class Profiler(Meter):
         if self.stable is None:
             self._warm_up()
         elif self._number == self.options.steps:
-            images = self.options.steps * self.global_batch
-            self._found["energy"] = self._joules.stop(images, self.options.grid)
-        if self._done:
+            self._measured()
+        if self._stage == "done":
             self._trace.stop()
-        return stop or self._done
+        return stop or self._stage == "done"
 
     def measured(self) -> list[dict[str, Any]]:
         return self.rows[self.warmup_steps :][: self.options.steps]
 
     def extras(self) -> dict[str, Any]:
-        if not self._done:
+        if self._number < self.options.steps:
             raise InputError(
                 f"stopped after {len(self.rows)} steps, {self.options.steps} were to be measured "
                 f"after warm-up: nothing is recorded; give the run more time"
             )
-        fields: dict[str, Any] = {
-            "stable": self.stable,
-            "communication": "on" if self.options.communication else "off",
-            **self._phases(),
-            **self._activity(),
-            **self._collectives(),
-            **self._product(),
-            **self._found,
-        }
-        if not self.options.reading:
-            fields["data"] = "held"
-        return fields
+        if self.early is None:  # once more at the end, with what takes longer or may fail
+            return self._found
+        if self._stage != "done":
+            log.warning("stopped before all was observed: what is missing is not in the record")
+            return self._found
+        return {**self._found, **self._activity(), **self._traffic(), **self._product()}
 
     @property
     def _number(self) -> int:
@@ -210,34 +184,58 @@ class Profiler(Meter):
         return -1 if self.stable is None else len(self.rows) - self.warmup_steps
 
     @property
-    def _done(self) -> bool:
-        return self._number == self.options.steps + len(OBSERVED) + TRACED_STEPS
+    def _stage(self) -> str:
+        """What the next step is for."""
+        if self._number < self.options.steps:
+            return "warm-up" if self.stable is None else "measured"
+        return (*LATER, "done")[self._number - self.options.steps]
 
-    def _observed(self, step: Callable[[], Item]) -> Item:
-        """Run a step, under the eye that its number asks for."""
-        place = self._number - self.options.steps
-        if not 0 <= place < len(OBSERVED):
-            return step()
-        if OBSERVED[place] == "memory":
+    def _begin_together(self) -> None:
+        """Wait for all ranks: one that wrote metrics, or started a trace, is not late for that."""
+        dist.barrier()
+        if self.topology.device.type == "cuda":
+            torch.cuda.synchronize(self.topology.device)
+
+    def _observed(self, stage: str, step: Callable[[], Item]) -> Item:
+        """Run a step, under the eye of its stage."""
+        if stage == "memory":
             answer, own = memory.observe(
-                self.engine, self.topology, step, compiled=self.run.parallel.compile
+                self.parts.engine, self.topology, step, compiled=self.run.parallel.compile
             )
             self._found["memory"] = memory.worst(own, self.topology)
-        else:
+        elif stage == "flops":
             answer, counted = flops.counted(step, self.topology.device, self.run.parallel)
             self._found["counted_flops"] = counted
+        else:
+            answer = step()
         return answer
 
     def _warm_up(self) -> None:
         times = [row["step_s"] for row in self.rows]
-        over = len(times) >= self.options.warmup + LONGEST
-        if len(times) >= self.options.warmup and (settled(times) or over):
+        least = max(self.options.warmup, SHORTEST)
+        if len(times) >= least and (settled(times) or len(times) >= least + LONGEST):
             self.stable = settled(times)
             self.warmup_steps = len(times)
             log.info("warm after %d steps; measuring %d", len(times), self.options.steps)
             if not self.stable:
                 log.warning("steps are still getting faster after %d", len(times))
             self._joules.start()
+
+    def _measured(self) -> None:
+        """Note what the measured steps say, and keep it: what comes next may fail."""
+        energy = self._joules.stop(self.options.steps * self.global_batch, self.options.grid)
+        self._found |= {
+            "stable": self.stable,
+            "communication": "on" if self.options.communication else "off",
+            "phases": self._phases(),
+            "energy": energy,
+        }
+        if not self.options.reading:
+            self._found["data"] = "held"
+        if self.options.communication:
+            busy = [calls.busy_s for calls in self._calls["measured"]]
+            self._found["comm_s"] = float(np.median(self._mean_of_ranks(busy)))
+        self.early = describe(self.run, self.parts, self)
 
     def _start_trace(self) -> None:
         activities = [ProfilerActivity.CPU]
@@ -248,69 +246,62 @@ class Profiler(Meter):
         self._trace = profile(activities=activities)
         self._trace.start()
 
-    def _phases(self) -> dict[str, Any]:
+    def _phases(self) -> Phases:
         """Return phases, of the mean rank: the mean of the middle half of the steps, by their time.
 
         As robust as a median, and the parts sum to the whole.
         """
-        own = torch.tensor(self._own[: self.options.steps], dtype=torch.float64)
-        steps = _mean_of_ranks(own, self.topology)
+        steps = self._mean_of_ranks(self._own["measured"])
         steps = steps[np.argsort(steps[:, -1])]
         quarter = len(steps) // 4
         *seconds, whole = steps[quarter : len(steps) - quarter].mean(axis=0).tolist()
         named = {f"{name}_s": value for name, value in zip(PHASES, seconds, strict=True)}
-        return {"phases": Phases(step_s=whole, other_s=whole - sum(seconds), **named)}
+        return Phases(step_s=whole, other_s=whole - sum(seconds), **named)
 
     def _activity(self) -> dict[str, Any]:
         """Return what the device did in the traced steps, and the same figures by two paths."""
-        with tempfile.TemporaryDirectory(prefix="hpcgeo-trace-") as folder:
-            path = Path(folder) / f"rank{self.topology.rank}.json"
-            if self.options.traces:
-                self.options.traces.mkdir(parents=True, exist_ok=True)
-                path = self.options.traces / path.name
-            self._trace.export_chrome_trace(str(path))
-            steps = trace.read(path)
-        calls = self._calls[-TRACED_STEPS:]
-        noted = [
-            statistics.fmean(values)
-            for values in (
-                [row[-1] for row in self._own[-TRACED_STEPS:]],
-                [made.busy_s for made in calls],
-                [len(made.kinds) for made in calls],
-            )
-        ]
-        read = [steps.total.mean(), steps.comm.mean(), steps.calls.mean()]
-        parts = [value.mean() for value in steps.activity.values()]
-        own = torch.tensor([*noted, *read, *parts], dtype=torch.float64)
-        mean = _mean_of_ranks(own, self.topology).tolist()
-        activity = dict(zip(steps.activity, mean[6:], strict=True))
+        whole = [row[-1] for row in self._own["traced"][1:]]
+        calls = self._calls["traced"][1:]
+        busy, number = [made.busy_s for made in calls], [len(made.kinds) for made in calls]
+        try:
+            steps = self._read_trace()
+        except (OSError, ValueError, RuntimeError) as error:
+            log.warning("the trace cannot be read, activity is not recorded: %s", error)
+            figures = [np.nan] * (6 + len(ACTIVITIES))
+        else:
+            read = [steps.activity[name] for name in ACTIVITIES.values()]
+            lists: list[Any] = [whole, busy, number, steps.total, steps.comm, steps.calls, *read]
+            figures = [float(np.mean(values)) for values in lists]
+        mean = self._mean_of_ranks(figures).tolist()  # every rank comes here, whatever it has read
+        if np.isnan(mean).any():
+            return {}
+        parts = dict(zip(ACTIVITIES, mean[6:], strict=True))
         return {
-            "activity": Activity(
-                step_s=mean[3],
-                comm_s=mean[4],
-                compute_s=activity["compute"],
-                exposed_comm_s=activity["exposed_comm"],
-                host_to_device_s=activity["host_to_device_copy"],
-                data_wait_s=activity["data_wait"],
-                idle_s=activity["idle"],
-            ),
+            "activity": Activity(step_s=mean[3], comm_s=mean[4], **parts),
             "cross_check": CrossCheck(
                 step_s=(mean[0], mean[3]), comm_s=(mean[1], mean[4]), calls=(mean[2], mean[5])
             ),
         }
 
-    def _collectives(self) -> dict[str, Any]:
-        """Return communication of the measured steps, and who waited for whom."""
-        measured = self._calls[: self.options.steps]
-        busy = torch.tensor([calls.busy_s for calls in measured], dtype=torch.float64)
-        comm_s = float(np.median(_mean_of_ranks(busy, self.topology)))
-        ranks = communication.gathered(measured)
+    def _read_trace(self) -> trace.Steps:
+        rank, on_device = self.topology.rank, self.topology.device.type == "cuda"
+        kept = self.topology.world_size <= TRACES or self.topology.places[rank].local_rank == 0
+        with tempfile.TemporaryDirectory(prefix="hpcgeo-trace-") as folder:
+            path = Path(folder) / f"rank{rank}.json"
+            if self.options.traces and kept:
+                self.options.traces.mkdir(parents=True, exist_ok=True)
+                path = self.options.traces / path.name
+            self._trace.export_chrome_trace(str(path))
+            return trace.read_apart(path, on_device)
+
+    def _traffic(self) -> dict[str, Any]:
+        """Return the collectives of the measured steps, and who waited for whom; on rank 0."""
+        ranks = communication.gathered(self._calls["measured"])
         if ranks is None or not self.options.communication:
-            return {"comm_s": comm_s if self.options.communication else None}
+            return {}
         step_s = statistics.median(row["step_s"] for row in self.measured())
         hosts = [place.host for place in self.topology.places]
         return {
-            "comm_s": comm_s,
             "traffic": communication.traffic(ranks),
             "wait": communication.wait(ranks, hosts, step_s),
         }
@@ -320,13 +311,16 @@ class Profiler(Meter):
         on_host = self.topology.device.type == "cpu"
         if not (on_host or self.options.product):
             return {}
-        own = torch.tensor(
-            _product_rate(getattr(torch, self.run.train.dtype), self.topology.device),
-            dtype=torch.float64,
-        )
-        rate = float(_mean_of_ranks(own, self.topology))
+        own = _product_rate(getattr(torch, self.run.train.dtype), self.topology.device)
+        rate = float(self._mean_of_ranks(own))
         peak = {"peak_flops_per_s": rate, "peak_source": "measured"} if on_host else {}
         return {"product_flops_per_s": rate, **peak}
+
+    def _mean_of_ranks(self, values: Any) -> Any:
+        """Return the mean over ranks, as an array."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.topology.device)
+        dist.all_reduce(total)
+        return (total / self.topology.world_size).cpu().numpy()
 
 
 def profile_run(recipe: str, overrides: Sequence[str], options: Options, records: Path) -> Record:
@@ -343,11 +337,33 @@ def profile_run(recipe: str, overrides: Sequence[str], options: Options, records
         _refuse(run, options)
         if options.grid is None and (own := machine(run.launch.machine).grid):
             options = replace(options, grid=grid(own))
-        record = pretrain(run, partial(Profiler, options=options, run=run))
+        meters: list[Profiler] = []
+
+        def meter(*arguments: Any) -> Profiler:
+            meters.append(Profiler(*arguments, options=options))
+            return meters[0]
+
+        try:
+            record = pretrain(run, meter)
+        except BaseException:
+            if meters and meters[0].early:
+                log.warning("it failed when all steps were measured: what was, is recorded")
+                _keep(run, meters[0].early, records)
+            raise
+    return _keep(run, record, records)
+
+
+def _keep(run: RunConfig, record: Record, records: Path) -> Record:
+    """Append a record, with what the closed forms say; rank 0 does."""
+    bands = record.bands or 0
+    config = {part: knobs for part, knobs in (record.config or {}).items() if part != "run"}
+    known = {
+        "config": config,
+        "predicted_memory": memory.predicted(run, bands, record.world_size),
+        "executed_flops": flops.executed(run, bands, record.global_batch),
+    }
+    record = record.model_copy(update=known)
     if dist.get_rank() == 0:
-        config = {part: knobs for part, knobs in (record.config or {}).items() if part != "run"}
-        expected = memory.predicted(run, record.bands or 0, record.world_size)
-        record = record.model_copy(update={"config": config, "predicted_memory": expected})
         append(records, record)
         log.info("%s\n  appended to %s", summary(record), records)
     return record
@@ -359,7 +375,7 @@ def configure(
     """Return the configuration of a profile run: no checkpoints, no pictures, no warm-up of lr."""
     fixed = [
         f"run.dir={folder}",
-        f"train.steps={warmup + LONGEST + steps + len(OBSERVED) + TRACED_STEPS}",
+        f"train.steps={max(warmup, SHORTEST) + LONGEST + steps + len(LATER)}",
         "train.reconstruct_every=null",
         "checkpoint.every=0",
         "optim.warmup_steps=0",
@@ -406,10 +422,3 @@ def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
     return 2 * side**3 / min(seconds)
-
-
-def _mean_of_ranks(values: torch.Tensor, topology: Topology) -> Any:
-    """Return the mean over ranks, as an array."""
-    total = values.to(topology.device)
-    dist.all_reduce(total)
-    return (total / topology.world_size).cpu().numpy()

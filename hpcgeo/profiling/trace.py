@@ -6,16 +6,16 @@ launched from); never by the name of a kernel, which on ROCm may be the same for
 """
 
 import json
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from hpcgeo.phases import PHASES
 
 #: In front of the annotations that we make ourselves.
 OURS = "hpcgeo:"
@@ -40,30 +40,33 @@ class Steps:
     Attributes:
         total: from begin to end.
         activity: what ran, by name; disjoint, and with idle they sum to `total`.
-        phases: the same time by phase, from annotations.
         comm: a collective ran, compute beside it or not.
         calls: collectives.
     """
 
     total: Spans
     activity: dict[str, Spans]
-    phases: dict[str, Spans]
     comm: Spans
     calls: Spans
 
 
-def read(path: Path) -> Steps:
-    """Return what a trace says of its steps.
+def read(path: Path, on_device: bool) -> Steps:
+    """Return what a trace says of its steps but the first, which also started the trace.
 
     Args:
         path: Chrome trace in JSON, with a span ``hpcgeo:step`` for each step.
+        on_device: whether a device was to be traced, or the host itself.
+
+    Raises:
+        ValueError: a device was to be traced, and nothing of it is there.
     """
-    spans = _sorted_out(json.loads(path.read_bytes())["traceEvents"])
-    windows = spans["step"]
-    seconds = {name: _seconds(spans[name], windows) for name in PHASES}
+    spans = _sorted_out(json.loads(path.read_bytes())["traceEvents"], on_device)
+    windows = spans["step"][1:]
+    if on_device and not len(spans["device"]):
+        raise ValueError("the trace holds nothing that ran on the device")
     # On a device what runs is seen, on a host what was called: there reading calls operators too.
     parts = ["compute", "exposed_comm", "host_to_device_copy", "data_wait"]
-    if not len(spans["device"]):
+    if not on_device:
         parts = ["data_wait", *parts[:-1]]
     sources = {**spans, "exposed_comm": spans["comm"]}
     activity, taken = {}, np.zeros(len(windows))
@@ -78,13 +81,27 @@ def read(path: Path) -> Steps:
     return Steps(
         total=total * 1e-6,
         activity={name: value * 1e-6 for name, value in activity.items()},
-        phases={name: value * 1e-6 for name, value in seconds.items()},
         comm=_seconds(spans["comm"], windows) * 1e-6,
         calls=inside.sum(axis=0).astype(float),
     )
 
 
-def _sorted_out(events: Iterable[Mapping[str, Any]]) -> dict[str, Spans]:
+def read_apart(path: Path, on_device: bool) -> Steps:
+    """Do the same in a process of its own: a large file would hold Python's lock for long.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    command = [sys.executable, __file__, str(path), *(["device"] if on_device else [])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError((done.stderr.strip().splitlines() or ["no word of why"])[-1])
+    said = json.loads(done.stdout)
+    activity = {name: np.array(value) for name, value in said.pop("activity").items()}
+    return Steps(activity=activity, **{name: np.array(value) for name, value in said.items()})
+
+
+def _sorted_out(events: Iterable[Mapping[str, Any]], on_device: bool) -> dict[str, Spans]:
     """Return begin and end, (N, 2) in microseconds, of what the figures need."""
     events = [event for event in events if event.get("ph") == "X"]
     recorded = {
@@ -92,7 +109,6 @@ def _sorted_out(events: Iterable[Mapping[str, Any]]) -> dict[str, Spans]:
         for event in events
         if event["name"] == "record_param_comms" and "External id" in event.get("args", {})
     }
-    on_device = any(event.get("cat") in DEVICE for event in events)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for event in events:
         kind = _kind(event, on_device, recorded)
@@ -101,7 +117,7 @@ def _sorted_out(events: Iterable[Mapping[str, Any]]) -> dict[str, Spans]:
             found[kind].append(span)
             if event.get("cat") in DEVICE:
                 found["device"].append(span)
-    names = ("step", "compute", "comm", "host_to_device_copy", "device", *PHASES)
+    names = ("step", "compute", "comm", "host_to_device_copy", "device", "data_wait")
     return {name: np.array(found[name], dtype=float).reshape(-1, 2) for name in names}
 
 
@@ -111,12 +127,12 @@ def _kind(event: Mapping[str, Any], on_device: bool, recorded: set[Any]) -> str 
         if name.startswith(OURS):
             return str(name.removeprefix(OURS))
         return "comm" if name.startswith("gloo:") else None
-    if category == "gpu_memcpy":
-        direction = name.lower().replace(" ", "")
-        return "host_to_device_copy" if "htod" in direction or "hosttod" in direction else "compute"
     if category in DEVICE:
-        collective = MARK in arguments or arguments.get("External id") in recorded
-        return "comm" if collective else "compute"
+        if MARK in arguments or arguments.get("External id") in recorded:
+            return "comm"
+        direction = name.lower().replace(" ", "") if category == "gpu_memcpy" else ""
+        copies = "htod" in direction or "hosttod" in direction
+        return "host_to_device_copy" if copies else "compute"
     if category == "cpu_op" and not on_device and not name.startswith(NO_COMPUTE):
         return "compute" if "::" in name else None
     return None
@@ -132,3 +148,7 @@ def _seconds(spans: Spans, windows: Spans) -> Spans:
     begin, end = begin[begin < reach], reach[begin < reach]
     parts = np.minimum(end[:, None], windows[:, 1]) - np.maximum(begin[:, None], windows[:, 0])
     return np.asarray(np.maximum(parts, 0.0).sum(axis=0))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(read(Path(sys.argv[1]), "device" in sys.argv)), default=list))

@@ -18,7 +18,8 @@ from hpcgeo.log import log
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.faults import explained
-from hpcgeo.train.pretrain import Parts, build, loader, new_engine, one_step
+from hpcgeo.train.parts import Parts
+from hpcgeo.train.pretrain import build, loader, new_engine, one_step
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.train.state_plan import local_pieces
 from hpcgeo.train.watchdog import Watchdog

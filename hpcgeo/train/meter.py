@@ -20,10 +20,10 @@ import torch.distributed as dist
 from rich.progress import Progress
 from torch import Tensor
 
+from hpcgeo.config import RunConfig
 from hpcgeo.log import bar, log
-from hpcgeo.parallel.engine import Engine
-from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
+from hpcgeo.train.parts import Parts
 
 Item = TypeVar("Item")
 
@@ -36,28 +36,19 @@ class Meter:
 
     warmup_steps = WARMUP_STEPS
 
-    def __init__(
-        self,
-        folder: Path,
-        topology: Topology,
-        engine: Engine,
-        *,
-        steps: int,
-        first_step: int,
-        global_batch: int,
-        log_every: int,
-    ) -> None:
-        """Open the metrics of a run that has done `first_step` of `steps` steps."""
-        self.topology = topology
-        self.engine = engine
-        self.steps = steps
-        self.global_batch = global_batch
-        self.log_every = log_every
+    def __init__(self, folder: Path, run: RunConfig, parts: Parts, first_step: int) -> None:
+        """Open the metrics of a run that has done `first_step` of its steps."""
+        self.run = run
+        self.parts = parts
+        self.topology = parts.topology
+        self.steps = run.train.steps
+        self.global_batch = parts.global_batch
+        self.log_every = run.train.log_every
         self.rows: list[dict[str, Any]] = []
         self.skips = 0  #: steps in a row, up to the last one, whose numbers were not finite
         self._waited = 0.0
         self._stood_still = 0.0
-        self._writes = topology.rank == 0
+        self._writes = self.topology.rank == 0
         self._quiet = not self._writes or not sys.stderr.isatty()
         self._step = first_step
         if self._writes:
@@ -67,7 +58,7 @@ class Meter:
             self._board = board.SummaryWriter(
                 str(folder / "tensorboard"), purge_step=self._step + 1
             )
-        self._bar = bar("training", steps, shown=self._writes)
+        self._bar = bar("training", self.steps, shown=self._writes)
 
     def __enter__(self) -> "Meter":
         self._progress: Progress = self._bar.__enter__()

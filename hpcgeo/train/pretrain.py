@@ -1,12 +1,10 @@
 """Pretraining: the one place where models, data and parallel meet, and the loop."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from hpcgeo.config import RunConfig
@@ -34,6 +32,7 @@ from hpcgeo.train import divergence, pictures
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.faults import agree, explained
 from hpcgeo.train.meter import Meter
+from hpcgeo.train.parts import Parts
 from hpcgeo.train.record import describe
 from hpcgeo.train.run_folder import LOCK, begin, claim
 from hpcgeo.train.schedule import learning_rate
@@ -42,17 +41,6 @@ from hpcgeo.train.watchdog import Watchdog
 from hpcgeo.zoo import architecture
 
 NUM_PICTURES = 6
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a run, built."""
-
-    dataset: Dataset
-    topology: Topology
-    engine: Engine
-    views: Views
-    global_batch: int
 
 
 def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
@@ -90,15 +78,7 @@ def _pretrain(
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
     )
-    meter = meter_of(
-        folder,
-        parts.topology,
-        parts.engine,
-        steps=run.train.steps,
-        first_step=first_step,
-        global_batch=parts.global_batch,
-        log_every=run.train.log_every,
-    )
+    meter = meter_of(folder, run, parts, first_step)
     with meter, Stop(environment, run.launch) as stop:
         step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
     watchdog.at("ending")
@@ -253,16 +233,7 @@ def _conclude(
             last["loss"],
             last["step"],
         )
-    hosts: list[str] = [""] * parts.topology.world_size
-    dist.all_gather_object(hosts, environment.host)
-    record = describe(
-        run,
-        parts.topology,
-        meter,
-        bands=len(parts.dataset.bands),
-        data=parts.dataset.kind,
-        hosts=hosts,
-    )
+    record = describe(run, parts, meter)
     if environment.rank == 0 and meter.measured():
         write_text(folder / "record.json", record.model_dump_json() + "\n")
     return record

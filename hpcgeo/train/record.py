@@ -1,7 +1,6 @@
 """The profile record of a run, from its meter."""
 
 import statistics
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,6 +11,7 @@ from hpcgeo.parallel.topology import Topology
 from hpcgeo.records import Record, Spread
 from hpcgeo.strategies import strategy
 from hpcgeo.train.meter import Meter
+from hpcgeo.train.parts import Parts
 from hpcgeo.train.provenance import (
     command,
     commit,
@@ -23,16 +23,10 @@ from hpcgeo.train.provenance import (
 from hpcgeo.zoo import architecture
 
 
-def describe(
-    run: RunConfig, topology: Topology, meter: Meter, *, bands: int, data: str, hosts: Sequence[str]
-) -> Record:
-    """Return the record of the steps a meter has seen; every rank calls it.
-
-    Args:
-        bands: bands of the images.
-        data: 'synthetic' or 'shards'.
-        hosts: the host of every rank.
-    """
+def describe(run: RunConfig, parts: Parts, meter: Meter) -> Record:
+    """Return the record of the steps a meter has seen; every rank calls it."""
+    topology, bands = parts.topology, len(parts.dataset.bands)
+    hosts = [place.host for place in topology.places]
     device = device_name(topology.device, hosts.count(hosts[topology.rank]))
     fields = {
         "device": device,
@@ -40,7 +34,7 @@ def describe(
         "nodes": len(set(hosts)),
         "parameters": architecture(run.model.name).mae_parameters(bands),
         "bands": bands,
-        "data": data,
+        "data": parts.dataset.kind,
         "driver": driver(topology.device),
         "environment": environment(),
         "command": command(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from hpcgeo.cli.main import hpcgeo
 from hpcgeo.data import synthetic
+from hpcgeo.profiling import memory
 from hpcgeo.train import pretrain
 
 SLEEP_S = 0.05
@@ -35,6 +36,16 @@ def slow_loader() -> None:
     synthetic.SyntheticDataset.read = read  # type: ignore[method-assign]
 
 
+def failing_observer() -> None:
+    """The step whose memory is followed ends the run."""
+
+    def observe(*arguments: Any, **named: Any) -> Any:
+        raise RuntimeError("no memory left to follow memory")
+
+    memory.observe = observe
+
+
 if __name__ == "__main__":
-    {"slow_rank": slow_rank, "slow_loader": slow_loader}[sys.argv.pop(1)]()
+    faults = (slow_rank, slow_loader, failing_observer)
+    {fault.__name__: fault for fault in faults}[sys.argv.pop(1)]()
     hpcgeo()

@@ -66,7 +66,7 @@ def test_every_collective_is_noted() -> None:
         ("reduce_scatter", *world, 24),
         ("all_gather", *world, 96),
         ("broadcast", *world, 32),
-        ("all_reduce", "undefined", (0, 1), 16),
+        ("all_reduce", "group of 2", (0, 1), 16),
         ("all_reduce", *world, 32),
     ]
     for rank, (noted, results) in enumerate(on_ranks(_collectives, 3, True)):
@@ -140,18 +140,31 @@ def test_the_last_to_come_waits_for_nobody() -> None:
     waited = wait([[rank, rank] for rank in made(0.5)], ["a", "a", "b", "b"], step_s=2.0)
     assert waited is not None
     assert waited.seconds == pytest.approx([0.6, 0.5, 0.1, 0.5])
-    assert (waited.straggler, waited.host) == (2, "b")
-    assert waited.late_s == pytest.approx(0.4)
+    assert (waited.straggler, waited.host, waited.late_ranks) == (2, "b", 1)
+    assert waited.late_s == pytest.approx(0.55 - 0.1)
+
+
+@pytest.mark.parametrize("late", [{2}, {2, 3}, {0, 1}, set(range(8))])
+def test_late_ranks_of_many_are_found(late: set[int]) -> None:
+    size = 4 if max(late) < 4 else 32
+    world = Group("world", tuple(range(size)))
+    ranks = [
+        calls([Kind("all_reduce", world, 8)], [0.0], [0.01 if rank in late else 0.11])
+        for rank in range(size)
+    ]
+    waited = wait([[rank] * 5 for rank in ranks], ["node"] * size, step_s=0.3)
+    assert waited is not None and waited.straggler == min(late)
+    assert waited.late_s == pytest.approx(0.1) and waited.late_ranks == len(late)
 
 
 def test_a_little_late_is_no_straggler() -> None:
-    waited = wait([[rank] for rank in made(0.13)], ["a"] * 4, step_s=2.0)
+    waited = wait([[rank] for rank in made(0.04)], ["a"] * 4, step_s=2.0)
     assert waited is not None and waited.straggler is None
 
 
 def test_ranks_that_call_differently_are_not_compared() -> None:
     one = made(0.1)[0]
-    other = calls([Kind("broadcast", WORLD, 4)], [0.0], [1.0])
+    other = calls([Kind("all_reduce", WORLD, 4)], [0.0], [1.0])
     assert compared([one, other]) is None
     assert wait([[one], [other]], ["a", "a"], step_s=1.0) is None
     assert {row.transfer_s for row in traffic([[one], [other]])} == {None}
@@ -170,3 +183,9 @@ def test_traffic() -> None:
     assert reduce.bus_bytes_per_s == pytest.approx(1.5e5)
     assert (gather.group, gather.ranks, gather.message_bytes) == ("tp", 2, 64)
     assert gather.bus_bytes_per_s == pytest.approx(64 / 0.02 / 2)
+
+
+def test_of_a_broadcast_no_wait_is_said() -> None:
+    step = [calls([Kind("broadcast", WORLD, 4)], [0.0], [rank + 1.0]) for rank in range(4)]
+    waited = wait([[rank] for rank in step], ["a"] * 4, step_s=1.0)
+    assert waited is not None and waited.seconds == [0.0] * 4
