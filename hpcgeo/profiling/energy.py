@@ -107,7 +107,7 @@ class Joules:
             self._source = None
             return
         for name, joules in now.items():
-            used = joules - self._last[name]
+            used = joules - self._last.get(name, joules)
             if used < 0:
                 used += self._source.ranges.get(name, 0.0)
             self._used[name] = self._used.get(name, 0.0) + used
