@@ -22,7 +22,7 @@ def summary(record: Record) -> str:
         lines.append(f"phases: {_shares(phases, phases.pop('step_s'))}")
     if record.activity:
         activity = record.activity.model_dump(exclude={"comm_s"})
-        lines.append(f"device, traced: {_shares(activity, activity.pop('step_s'))}")
+        lines.append(f"device, traced steps: {_shares(activity, activity.pop('step_s'))}")
     if record.comm_s and record.world_size > 1:
         first = [
             f"{t.calls:g} {t.collective} of {t.message_bytes:,} bytes over {t.group} ({t.ranks})"
@@ -31,9 +31,10 @@ def summary(record: Record) -> str:
         more = ", ..." if len(record.traffic) > SHOWN else ""
         lines.append(f"communication {_ms(record.comm_s)} a step: {', '.join(first)}{more}")
     if record.wait and record.wait.straggler is not None and record.wait.late_s:
+        more = (record.wait.late_ranks or 1) - 1
         lines.append(
-            f"straggler: the others wait {_ms(record.wait.late_s)} a step for rank "
-            f"{record.wait.straggler} on {record.wait.host}"
+            f"straggler: others wait {_ms(record.wait.late_s)} a step for rank "
+            f"{record.wait.straggler} on {record.wait.host}{f' and {more} more' if more else ''}"
         )
     if record.mfu:
         lines.append(f"MFU {record.mfu:.1%} of a {record.peak_source} peak")
