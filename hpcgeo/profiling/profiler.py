@@ -138,10 +138,9 @@ class Profiler(Meter):
         if stage == "traced" and self._trace is None:
             self._start_trace()
         self._begin_together()
-        # What follows memory would take the bookkeeping's own for the step's.
-        noted = len(self.rows) >= SHORTEST and not (
-            stage == "memory" and self.options.communication
-        )
+        # Noting a collective may hold its result for a while: not where memory is followed.
+        plain = stage == "memory" and self.options.communication
+        noted = len(self.rows) >= SHORTEST and not plain
         self._clock.take()
         if noted:
             self._book.begin()
@@ -173,10 +172,11 @@ class Profiler(Meter):
             )
         if self.early is None:  # once more at the end, with what takes longer or may fail
             return self._found
-        if self._stage != "done":
-            log.warning("stopped before all was observed: what is missing is not in the record")
-            return self._found
-        return {**self._found, **self._activity(), **self._traffic(), **self._product()}
+        fields = {**self._found, **self._traffic(), **self._product()}
+        if self._stage == "done":
+            return {**fields, **self._activity()}
+        log.warning("stopped before all was observed: what is missing is not in the record")
+        return fields
 
     @property
     def _number(self) -> int:

@@ -31,10 +31,11 @@ def summary(record: Record) -> str:
         more = ", ..." if len(record.traffic) > SHOWN else ""
         lines.append(f"communication {_ms(record.comm_s)} a step: {', '.join(first)}{more}")
     if record.wait and record.wait.straggler is not None and record.wait.late_s:
-        more = (record.wait.late_ranks or 1) - 1
+        others = (record.wait.late_ranks or 1) - 1
+        also = f" and {others} more" if others else ""
         lines.append(
             f"straggler: others wait {_ms(record.wait.late_s)} a step for rank "
-            f"{record.wait.straggler} on {record.wait.host}{f' and {more} more' if more else ''}"
+            f"{record.wait.straggler} on {record.wait.host}{also}"
         )
     if record.mfu:
         lines.append(f"MFU {record.mfu:.1%} of a {record.peak_source} peak")
