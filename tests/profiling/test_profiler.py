@@ -42,6 +42,18 @@ def sharded(records: Path) -> Record:
 def consistent(record: Record) -> None:
     assert record.step_s is not None and len(record.step_s.values) == 6
     assert record.warmup_steps and record.warmup_steps >= 5 and record.stable is not None
+    assert record.images_per_s == pytest.approx(record.global_batch / record.step_s.median)
+    assert record.global_batch == 4 * record.world_size
+    forward = architecture("vit_tiny").mae_forward_flops(3, (32, 32), 0.75)
+    assert record.model_flops == 3 * forward * record.global_batch
+    assert record.peak_source == "measured" and record.peak_flops_per_s
+    available = record.peak_flops_per_s * record.world_size * record.step_s.median
+    assert record.mfu == pytest.approx(record.model_flops / available)
+    assert record.data_wait_s is not None and 0 <= record.data_wait_s < record.step_s.median
+    assert record.peak_memory_bytes and record.peak_memory_bytes > 2**27
+    assert record.memory_source == "resident"
+    assert record.versions["torch"] and record.command and "profile run" in record.command
+    assert record.config is not None and "run" not in record.config
     phases, activity, check = record.phases, record.activity, record.cross_check
     assert phases is not None and activity is not None and check is not None
     named = phases.model_dump(exclude={"step_s"})
@@ -139,6 +151,16 @@ def test_what_was_measured_outlives_what_is_observed_later(tmp_path: Path) -> No
     assert record.step_s is not None and len(record.step_s.values) == 6
     assert record.phases is not None and record.predicted_memory is not None
     assert record.memory is None and record.activity is None and record.counted_flops is None
+
+
+def test_a_run_that_is_stopped_early_is_not_recorded(tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    command = [sys.executable, "-m", "hpcgeo", "profile", "run", "mae_vit_tiny", *SMALL]
+    command += ["launch.time_limit=0.001", "--records", str(records)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "nothing is recorded; give the run more time" in done.stderr
+    assert not records.exists()
 
 
 def test_zero_3_cannot_be_without_communication(tmp_path: Path) -> None:
