@@ -71,10 +71,12 @@ def _check_names(part: Record | Links, names: Iterable[str], path: Path) -> None
 def _check_links(links: Links, path: Path) -> None:
     _check_names(links, ("machine", "device", "backend"), path)
     for moved in links.transfers:
-        if not 0 <= moved.bus_bytes_per_s < LARGEST or not 0 <= moved.seconds.median < LARGEST:
+        spread = moved.seconds
+        values = (moved.message_bytes, spread.p10, moved.bus_bytes_per_s, spread.p90)
+        if not all(0 < value < LARGEST for value in (*values, spread.median)):
             raise InputError(
-                f"{path}: {links.machine}: {moved.collective} of {moved.message_bytes} bytes: time "
-                f"and bandwidth must be zero or above, and below {LARGEST:g}"
+                f"{path}: {links.machine}: {moved.collective} of {moved.message_bytes} bytes: "
+                f"size, time and bandwidth must be above zero, and below {LARGEST:g}"
             )
 
 
