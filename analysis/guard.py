@@ -107,12 +107,28 @@ def telling(found: Sequence[Point], names: Iterable[str]) -> list[str]:
     return kept
 
 
-def phrase(name: str, text: str) -> str:
-    """Return a setting as a title says it: its value where that speaks for itself."""
-    plain = ("kind", "machine", "device", "dtype", "objective")
+def phrase(name: str, text: str, among: Iterable[str] = ()) -> str:
+    """Return a setting as a title says it: its value where that speaks for itself.
+
+    Args:
+        name: of a column, a batch or a knob.
+        text: its value.
+        among: the values it is told apart from; what lists have in common is left out.
+    """
+    plain = ("kind", "machine", "device", "backend", "dtype", "objective")
+    text = shortened(name, text, among)
     if name in plain and text != MISSING:
         return text
     return f"{name.replace('_', '-') if name in BATCHES else name} {text}"
+
+
+def shortened(name: str, text: str, among: Iterable[str]) -> str:
+    """Return software or environment without what all of them have in common."""
+    if name not in ("software", "environment"):
+        return text
+    lists = [set(each.split(", ")) for each in {text, *among}]
+    common = set.intersection(*lists) if len(lists) > 1 else set()
+    return ", ".join(part for part in text.split(", ") if part not in common) or "nothing else"
 
 
 def sides(found: Iterable[Point], name: str) -> str:

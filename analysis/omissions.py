@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, NOISY, Record
-from hpcgeo_analysis.guard import differing, setting, sides
+from hpcgeo_analysis.guard import differing, setting, shortened, sides
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison
 from hpcgeo_analysis.sections import DRAWN, Block, Section, Study, name
@@ -37,7 +37,7 @@ def separated(points: Sequence[Point]) -> list[str]:
     sentences = []
     for key, values in differing(contexts).items():
         if key in names or key == "configuration" or len(values) <= 6:
-            who = listed(values)
+            who = listed([shortened(key, value, values) for value in values])
             if key == "dtype":
                 who = sides(trained, key)
             sentences.append(f"{key}: {who}.")

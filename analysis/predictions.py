@@ -22,8 +22,8 @@ from hpcgeo_analysis.words import NOT_MEASURED, counted, gib, rate, times
 #: A prediction further off than this part is named.
 OFF = 0.1
 
-#: What a prediction need not know: torch, and knobs that a formula does not take.
-_FREE = ("kind", "torch", "knobs")
+#: What a prediction need not know: software, variables, and knobs that a formula does not take.
+_FREE = ("kind", "torch", "software", "environment", "knobs")
 
 
 def section(study: Study) -> Section:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import MISSING, Links, Record
+from hpcgeo.records import MISSING, Links, Record, pairs
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.sections import Block, Section, Study
 from hpcgeo_analysis.tables import (
@@ -48,9 +48,9 @@ def _environments(made: Sequence[Record | Links]) -> tuple[list[Table], dict[int
             record.machine,
             record.device,
             _hosts(sorted(set(record.hosts))),
-            _pairs(record.versions),
+            pairs(record.versions),
             record.driver or MISSING,
-            _pairs(record.environment),
+            pairs(record.environment),
             record.commit or MISSING,
             {None: MISSING, True: "uncommitted changes", False: "clean"}[record.dirty],
             record.source or MISSING,
@@ -106,10 +106,6 @@ def _steps(point: Point) -> str:
     warmup = MISSING if record.warmup_steps is None else f"{record.warmup_steps:,}"
     values = record.step_s.values if record.step_s else []
     return f"{warmup} + {len(values):,}" if values else f"{warmup} + {MISSING}"
-
-
-def _pairs(named: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(named.items())) or MISSING
 
 
 def _hosts(names: Sequence[str]) -> str:

@@ -64,13 +64,15 @@ class Study:
         return {number for _, _, number in sorted(order)[:DRAWN]}
 
     @cached_property
-    def _apart(self) -> list[str]:
+    def _apart(self) -> dict[str, list[str]]:
         found = differing({point.context for point in self.points})
-        return [key for key in found if key in CONTEXT and key != "model"]
+        return {key: found[key] for key in found if key in CONTEXT and key != "model"}
 
     def setting(self, point: Point) -> str:
         """Return what separates a point from others of this study, beside model and knobs."""
-        return ", ".join(phrase(key, value(point, key)) for key in self._apart) or "as the rest"
+        apart = self._apart.items()
+        said = (phrase(key, value(point, key), among) for key, among in apart)
+        return ", ".join(said) or "as the rest"
 
     @cached_property
     def once(self) -> list[Comparison]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hpcgeo.records import Energy, Memory, Wait
-from hpcgeo_analysis import collectives, memory, omissions
+from hpcgeo.records import Energy, Memory, Spread, Wait
+from hpcgeo_analysis import memory, omissions
 from hpcgeo_analysis.plots import Look
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
@@ -77,15 +77,50 @@ def test_kinds_of_memory_stand_in_one_figure_apart(make):
 def test_a_cliff_and_its_end_are_found(links, make):
     written = text([make()], links=[links])
     assert (
-        "- all_gather (all, 4 ranks on 1 node): a cliff at 4.19 MB messages, 225 MB/s after "
-        "1.50 GB/s at 1.05 MB, recovered at 16.8 MB." in written
+        "- all_gather (all, 4 ranks on 1 node): bandwidth falls from 2 GB/s at 1 MiB to 0.3 GB/s "
+        "at 4 MiB, recovers at 16 MiB." in written
     )
-    moved = links.transfers
-    assert collectives.cliffs("x", [(each, 1e9) for each in moved]) == []
-    falling = list(zip(moved, (4e9, 1e9, 1e9, 1e9), strict=True))
-    assert collectives.cliffs("x", falling) == [
-        "x: a cliff at 1.05 MB messages, 1.00 GB/s after 4.00 GB/s at 262 KB, not recovered."
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": "GPU"},
+        {"kind": "published"},
+        {"versions": {"torch": "2.14"}},
+        {"versions": {"nccl": "2.29"}},
+        {"environment": {"NCCL_ALGO": "Tree"}},
+    ],
+)
+def test_curves_of_unlike_links_are_not_one(links, other):
+    """Every second size was measured elsewhere, three times as slow: no curve has a cliff."""
+    rising = [moved for moved in links.transfers if moved.message_bytes != 2**22]
+    slow = [
+        moved.model_copy(
+            update={
+                "message_bytes": 2 * moved.message_bytes,
+                "seconds": Spread.of([6 * moved.seconds.median]),
+            }
+        )
+        for moved in rising
     ]
+    here = links.model_copy(update={"transfers": rising})
+    there = links.model_copy(update={"transfers": slow, **other})
+    written = text([], links=[here, there])
+    assert "falls from" not in written and written.count("### testbed, gloo, ") == 2
+    again = links.model_copy(update={"transfers": slow})
+    assert "falls from" in text([], links=[here, again])
+
+
+def test_repeats_of_a_size_are_one_point(links):
+    slow = [
+        moved.model_copy(update={"seconds": Spread.of([3 * moved.seconds.median])})
+        for moved in links.transfers
+    ]
+    repeats = [links, links, links.model_copy(update={"transfers": slow})]
+    written = text([], links=repeats)
+    rows = [row for row in written.splitlines() if row.startswith("| all_gather | all |")]
+    assert len(rows) == 4 and rows[0].endswith("| 256 KiB | 0.262 ms | 1.00 GB/s | 750 MB/s |")
 
 
 def test_traffic_of_training_stands_beside_the_curve(links, whole):
