@@ -30,8 +30,8 @@ from hpcgeo_analysis.words import (
     times,
 )
 
-#: Two medians closer than this are called level where no spread is given.
-LEVEL = 0.005
+#: Two rates closer than this are called level where no spread is given.
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Field:
     def tied(self) -> list[Scaled]:
         """The lines that cannot be told from the best."""
         return [other for other in self.ranked[1:] if _tied(self.best, other)]
+
+    @property
+    def spread(self) -> bool:
+        """Whether the best and the next have a spread; only then is one claimed to be faster."""
+        return all(scaled.point.range for scaled in self.ranked[:2])
 
 
 def section(study: Study) -> Section:
@@ -110,22 +115,25 @@ def serves(found: Sequence[Field]) -> list[str]:
         where = f"{key[1]}, {key[-1].split(' (')[0]}"
         where += f", {each.comparison.setting}" if each.comparison.setting else ""
         size = counted(max(counts), "device") if len(counts) == 1 else "the most devices of each"
-        sentences.append(f"Fastest on {size} ({where}): {'; '.join(parts)}.")
+        spread = all(each.spread for each in models.values())
+        what = "Fastest" if spread else "Highest rate"
+        end = "" if spread else "; no spread given"
+        sentences.append(f"{what} on {size} ({where}): {'; '.join(parts)}{end}.")
     return sentences
 
 
 def fastest(found: Sequence[Field]) -> list[str]:
     """Return who is fastest at which numbers of devices of one comparison, and by how much."""
-    verdicts: dict[tuple[str, ...], list[Field]] = defaultdict(list)
+    verdicts: dict[tuple[bool, tuple[str, ...]], list[Field]] = defaultdict(list)
     alone = []
     for each in found:
         if len(each.ranked) > 1:
             order = list(each.comparison.lines)
             level = sorted([each.best, *each.tied], key=lambda scaled: order.index(scaled.line))
-            verdicts[tuple(scaled.line for scaled in level)].append(each)
+            verdicts[each.spread, tuple(scaled.line for scaled in level)].append(each)
         else:
             alone.append(each)
-    sentences = [_verdict(lines, where) for lines, where in verdicts.items()]
+    sentences = [_verdict(lines, where) for (_, lines), where in verdicts.items()]
     if alone and verdicts:
         names = [f"{e.best.name} on {counted(e.best.point.devices, 'device')}" for e in alone]
         sentences.append(f"Without a rival: {listed(names)}.")
@@ -145,7 +153,7 @@ def _alone(found: Sequence[Field]) -> list[str]:
     return [f"Without a rival in its setting, so not ranked: {'; '.join(parts)}."] if parts else []
 
 
-def _verdict(lines: tuple[str, ...], found: Sequence[Field]) -> str:
+def _verdict(lines: Sequence[str], found: Sequence[Field]) -> str:
     last = found[-1]
     shown = [scaled for each in found for scaled in each.ranked]
     names = [marked(line, shown) for line in lines]
@@ -158,16 +166,18 @@ def _verdict(lines: tuple[str, ...], found: Sequence[Field]) -> str:
     ratios = [f"{times(_ratio(best, other))} {other.name}" for other in slower]
     if len(slower) > 1:
         ratios = [f"{ratios[0]} (next)", f"{ratios[-1]} (slowest)"]
-    if not tied:
+    if not tied and last.spread:
         return f"{names[0]} is fastest {where}: {speed}, {listed(ratios)}."
-    spread = best.point.range and tied[0].point.range
+    if not tied:
+        verb = "has the highest rate"
+        return f"{names[0]} {verb} {where}: {speed}, {listed(ratios)}; no spread given."
     why = (
-        "their spreads overlap" if spread else f"less than {percent(LEVEL)} apart, no spread given"
+        "their spreads overlap"
+        if last.spread
+        else f"less than {percent(LEVEL)} apart, no spread given"
     )
-    sentence = f"{listed(names)} cannot be told apart {where} ({why}): {speed} of {best.name}, "
-    return (
-        sentence + f"the highest median{', ' if ratios else ''}{listed(ratios) if ratios else ''}."
-    )
+    sentence = f"{listed(names)} cannot be told apart {where} ({why}): {speed} of {best.name}"
+    return f"{', '.join([sentence, 'the highest', *([listed(ratios)] if ratios else [])])}."
 
 
 def _table(found: Sequence[Field]) -> Table:
@@ -196,7 +206,7 @@ def _table(found: Sequence[Field]) -> Table:
     )
     like = "" if apart else ", like with like"
     notes = [f"Not like for like, as asked: {'. '.join(apart)}."] if apart else []
-    table = Table(f"The fastest of each model and number of nodes{like}", head, rows, notes)
+    table = Table(f"The highest rate of each model and number of nodes{like}", head, rows, notes)
     table = without_empty(table, ("memory (GiB)", "efficiency"))
     return without_constant(table, ("setting", "batch", "model"))
 
@@ -213,10 +223,9 @@ def _lead(each: Field) -> list[Cell]:
         return [number("no rival", None), text("none", "missing"), text("no rival", "missing")]
     other = each.ranked[1]
     ratio = _ratio(each.best, other)
-    spread = each.best.point.range and other.point.range
-    told = "yes" if spread else "no spread given"
+    told = "yes" if each.spread else "no spread given"
     if other in each.tied:
-        told = "no, within the spread" if spread else "no, level"
+        told = "no, within the spread" if each.spread else "no, level"
     return [
         number(f"{(ratio - 1) * 100:.1f} %", ratio),
         text(other.name, "line"),

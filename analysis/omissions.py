@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, NOISY, Record
+from hpcgeo_analysis.best import LEVEL
 from hpcgeo_analysis.guard import differing, setting, shortened, sides
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison
@@ -134,8 +135,9 @@ def cautions(study: Study) -> list[str]:
     bare = sum(point.range is None for point in timed)
     if bare:
         sentences.append(
-            f"{counted(bare, 'point')} of {len(timed):,} without a spread: small differences "
-            "between them cannot be told from noise."
+            f"{counted(bare, 'point')} of {len(timed):,} without a spread: less than "
+            f"{percent(LEVEL)} apart they are called level, and beyond it nothing says that a "
+            "difference is more than noise."
         )
     if len(study.comparisons) > DRAWN:
         sentences.append(

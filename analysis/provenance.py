@@ -21,18 +21,31 @@ from hpcgeo_analysis.words import NOT_MEASURED, seconds
 HOSTS = 4
 
 
+#: How the numbers of each kind came about.
+RULES = {
+    "measured": "throughput is global batch over the median step, of all devices; of repeats, the "
+    "median of their medians. Memory is the highest of the repeats, on the worst rank.",
+    "published": "as printed by the source named below; how steps were timed is the source's.",
+    "predicted": "by arithmetic; no clock ran.",
+}
+SPREADS = (
+    "The spread reaches from the lowest p10 to the highest p90 of the step times of all repeats; "
+    "two points whose spreads overlap are within noise of each other.",
+    "The range of an efficiency combines the spreads of both runs.",
+)
+
+
 def section(study: Study) -> Section:
     """Return the rules of the numbers, the environments, and one row for each point."""
-    rules = [
-        "Throughput is global batch over the median step, of all devices; of repeats, the median "
-        "of their medians.",
-        "The spread reaches from the lowest p10 to the highest p90 of the step times of all "
-        "repeats; two points whose spreads overlap are within noise of each other.",
-        "The range of an efficiency combines the spreads of both runs.",
-        "Memory is the highest of the repeats, on the worst rank.",
-        "Whether ranks shared cores or a device is not recorded: hold devices against device text "
-        "and hosts below.",
-    ]
+    kinds = [kind for kind in RULES if any(made.kind == kind for made in study.records)]
+    rules = [f"{kind.capitalize()}: {RULES[kind]}" for kind in kinds]
+    if any(point.step_range for point in study.points):
+        rules += SPREADS
+    if "measured" in kinds:
+        rules.append(
+            "Whether ranks shared cores or a device is not recorded: hold devices against device "
+            "text and hosts below."
+        )
     tables, used = _environments([*study.records, *study.links])
     made = [_points(study, used)] if study.points else []
     return Section("made", "How each number was made", "", [Block("", rules, (), [*tables, *made])])
@@ -93,12 +106,20 @@ def _points(study: Study, used: dict[int, str]) -> Table:
                 text(_steps(point)),
                 step,
                 whole(len(point.records)),
-                text(max(each.created for each in point.records)),
+                text(_last_made(point)),
                 Cell("; ".join(commands) or MISSING, "; ".join(commands), "code"),
             ]
         )
     table = Table("One row per point; click a column to sort", head, rows)
+    table = without_empty(table, head[6:])
     return without_constant(table, ("setting", "micro-batch", "runs"))
+
+
+def _last_made(point: Point) -> str:
+    """Return when; a published point's date is that of its transcription."""
+    if point.first.kind == "published":
+        return MISSING
+    return max(record.created for record in point.records)
 
 
 def _steps(point: Point) -> str:
