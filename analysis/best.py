@@ -72,11 +72,11 @@ def section(study: Study) -> Section:
 
 
 def fields(comparisons: Sequence[Comparison]) -> list[Field]:
-    """Return every field of lines, each set of points once."""
+    """Return every field of lines that ran, each set of points once."""
     found = []
     seen: set[frozenset[int]] = set()
     for comparison in comparisons:
-        for count in comparison.devices:
+        for count in comparison.devices if comparison.context["kind"] != "predicted" else ():
             ranked = sorted(
                 (s for s in comparison.scaled if s.point.devices == count and s.point.images_per_s),
                 key=lambda scaled: -(scaled.point.images_per_s or 0),

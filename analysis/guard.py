@@ -28,8 +28,8 @@ def known(found: Sequence[Point]) -> list[str]:
     return [*columns, *BATCHES, CONFIGURATION, *sorted(knobs)]
 
 
-def check(together: Iterable[str], found: Sequence[Point]) -> None:
-    """Refuse keys that nothing carries.
+def check(together: Sequence[str], found: Sequence[Point]) -> None:
+    """Refuse keys that nothing carries, and predictions in one figure with what ran.
 
     Raises:
         InputError: the message lists the known keys.
@@ -40,6 +40,12 @@ def check(together: Iterable[str], found: Sequence[Point]) -> None:
             raise InputError(
                 f"--together {name}: lines cannot differ in this; choose from {', '.join(names)}"
             )
+    kinds = {point.first.kind for point in found}
+    if "kind" in together and "predicted" in kinds and len(kinds) > 1:
+        raise InputError(
+            "--together kind: predicted points do not compete with what ran; the report holds them "
+            "against each other by itself, or leave the predicted records out"
+        )
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,11 @@
 """Memory, collectives, stragglers, energy, predictions, omissions: sentences drawn from data."""
 
+import csv
+import io
+
 import pytest
 
+from hpcgeo.errors import InputError
 from hpcgeo.records import Energy, Memory, Spread, Wait
 from hpcgeo_analysis import memory, omissions
 from hpcgeo_analysis.plots import Look
@@ -27,7 +31,7 @@ def text(records, **options):
         ),
         (
             2**30 - 10,
-            "On 2 devices reserved memory differs by less than 2.0 % between strategies: "
+            "On 2 devices reserved memory differs by less than 2.0 % between the 2 measured: "
             "1.00 GiB per rank.",
         ),
     ],
@@ -149,6 +153,23 @@ def test_a_straggler_has_rank_host_and_delay(make):
     assert "- No straggler in 1 of 2 points whose waits were recorded." in written
 
 
+def test_a_straggler_of_repeats(make):
+    def late(host, seconds, ranks):
+        waits = [0.06, 0.06, 0.01, 0.06]
+        return Wait(seconds=waits, straggler=2, host=host, late_s=seconds, late_ranks=ranks)
+
+    waits = [late("n1", 0.01, 1), late("n1", 0.02, 3), late("n2", 0.01, 1), Wait(seconds=[0.0])]
+    times = (0.1, 0.2, 0.1, 0.1)
+    repeats = [make(devices=4, step_s=s, wait=w) for s, w in zip(times, waits, strict=True)]
+    written = text(repeats)
+    assert (
+        "- Rank 2 on n1 holds up the others: they wait 20.0 ms a step longer than it, 10 % of the "
+        "step (vit_tiny, DDP on 4 devices (noisy)), in 2 of 4 runs. 2 more ranks of that run are "
+        "late too." in written
+    )
+    assert "- Rank 2 on n2 holds up the others: they wait 10.0 ms" in written
+
+
 def test_energy_by_hand(make):
     def used(joules, **fields):
         return Energy(source="nvml", covers="1 GPU", joules=joules, images=100, **fields)
@@ -193,8 +214,72 @@ def test_nothing_predicted_is_said(make):
 def test_out_of_memory_is_left_out_with_its_cause(make):
     full = make(devices=2, step_s=None, status="out_of_memory", error="needs 70 GiB of 64")
     written = text([make(), full, full.model_copy(update={"created": "later"})])
-    assert "- 2 points ran out of memory; in no figure." in written
+    assert "- 1 point ran out of memory; in no figure." in written
     assert "| out of memory | needs 70 GiB of 64 | 2 |" in written
+
+
+def test_a_point_that_was_measured_since_did_not_fail(make):
+    broken = {"status": "failed", "error": "lost a rank", "device": "not started"}
+    mended = make(devices=2, created="2026-01-03", environment={"OMP_NUM_THREADS": "1"})
+    silent = {"communication": "off", "created": "2026-01-02"}
+    knobs = {"config": {"optim": {"clip": 1.0}}, "created": "2026-01-04"}
+    records = [make(), mended]
+    records += [
+        make(devices=2, step_s=None, **broken, **fields)
+        for fields in ({"created": "2026-01-02"}, silent, knobs)
+    ]
+    written = text(records)
+    assert "- 2 points failed; in no figure." in written
+    assert "- 1 point failed once and was measured since." in written
+    assert ", 2 failed points." in written
+
+
+def test_a_predicted_rate_wins_nothing(make):
+    fields = {"kind": "predicted", "step_s": None, "versions": {}}
+    predicted = [make(name, images_per_s=rate, **fields) for name, rate in (("A", 9.0), ("B", 5.0))]
+    written = text(predicted)
+    assert "## Best configuration\n\nNot measured." in written
+    assert "of the fastest not ranked" in written and "100 %" not in written
+    with pytest.raises(InputError, match="--together kind: predicted points do not compete"):
+        render([make(), *predicted], together=["kind", "torch"])
+
+
+def test_predicted_memory_is_held_against_its_own_kind_alone(make):
+    def peak(kind, source):
+        return {"kind": kind, "peak_memory_bytes": GIB, "memory_source": source}
+
+    for source, cell in (
+        ("reserved", "1.00 x"),
+        ("active", "not alike: active and reserved"),
+    ):
+        records = [
+            make(**peak("measured", "reserved")),
+            make(step_s=None, images_per_s=80.0, **peak("predicted", source)),
+        ]
+        (row,) = [
+            row
+            for row in text(records).splitlines()
+            if "| vit_tiny | DDP | 1 | 80.0 | 80.0 |" in row
+        ]
+        assert row.endswith(f"| {cell} |")
+
+
+def test_one_peak_of_memory_everywhere(whole):
+    """The peak of all steps and ranks is the headline; memory by cause is of one rank."""
+    held = Memory(peak_reserved_bytes=GIB, peak_active_bytes=GIB // 2, limit_bytes=4 * GIB)
+    peak = {"peak_memory_bytes": 2 * GIB, "memory_source": "reserved"}
+    files = render([whole("DDP", 1, 0.1, memory=held, **peak)])
+    assert "| DDP | 1 | 2.00 | 0.500 | 50 % |" in files["report.md"].decode()
+    (row,) = csv.DictReader(io.StringIO(files["table.csv"].decode()))
+    assert row["memory_peak_reserved_bytes"] == row["peak_memory_bytes"] == str(2 * GIB)
+
+
+def test_a_share_above_all_of_the_peak_is_no_median(whole):
+    records = [whole("DDP", 1, 0.1, mfu=share, hfu=share) for share in (0.5, 0.6, 1.2)]
+    written = text(records)
+    assert "| DDP | 1 | not shown: above 100 % | not shown: above 100 % |" in written
+    for name in ("MFU", "HFU"):
+        assert f"- 1 record with an {name} above 100 % (up to 120 %): impossible" in written
 
 
 def test_cautions(make):
