@@ -1,7 +1,7 @@
 """What is the best configuration per model and number of nodes, and by how much."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hpcgeo_analysis.growth import marked
@@ -181,6 +181,8 @@ def _verdict(lines: Sequence[str], found: Sequence[Field]) -> str:
 
 
 def _table(found: Sequence[Field]) -> Table:
+    kinds = {kind for each in found for kind in [*each.best.point.held][:1]}
+    memory = f"{next(iter(kinds))} (GiB)" if len(kinds) == 1 else "memory (GiB)"
     rows = []
     for each in found:
         best, comparison = each.best, each.comparison
@@ -195,26 +197,26 @@ def _table(found: Sequence[Field]) -> Table:
                 line(best),
                 number(rate(point.images_per_s), point.images_per_s, "best"),
                 *_lead(each),
-                _memory(point),
+                _memory(point, kinds),
                 valued(percent, best.efficiency),
             ]
         )
     head = ["model", "nodes", "devices", "setting", "batch", "best", "images/s", "lead"]
-    head += ["over", "told apart", "memory (GiB)", "efficiency"]
+    head += ["over", "told apart", memory, "efficiency"]
     apart = sorted(
         {f"{e.comparison.model}: {e.comparison.apart}" for e in found if e.comparison.apart}
     )
     like = "" if apart else ", like with like"
     notes = [f"Not like for like, as asked: {'. '.join(apart)}."] if apart else []
     table = Table(f"The highest rate of each model and number of nodes{like}", head, rows, notes)
-    table = without_empty(table, ("memory (GiB)", "efficiency"))
-    return without_constant(table, ("setting", "batch", "model"))
+    table = without_empty(table, (memory, "efficiency"))
+    return without_constant(table, ("nodes", "setting", "batch", "model"))
 
 
-def _memory(point: Point) -> Cell:
-    """Return the peak that decides whether a model fits, with its kind: kinds may differ by row."""
+def _memory(point: Point, kinds: Collection[str]) -> Cell:
+    """Return the peak that decides whether a model fits, with its kind where there are several."""
     for kind, value in point.held.items():
-        return number(f"{gib(value)} {kind}", value)
+        return number(f"{gib(value)} {kind}" if len(kinds) > 1 else gib(value), value)
     return number(NOT_MEASURED, None)
 
 
@@ -223,13 +225,13 @@ def _lead(each: Field) -> list[Cell]:
         return [number("no rival", None), text("none", "missing"), text("no rival", "missing")]
     other = each.ranked[1]
     ratio = _ratio(each.best, other)
-    told = "yes" if each.spread else "no spread given"
+    told = "yes" if each.spread else "no spread"
     if other in each.tied:
-        told = "no, within the spread" if each.spread else "no, level"
+        told = "no" if each.spread else "no, level"
     return [
         number(f"{(ratio - 1) * 100:.1f} %", ratio),
-        text(other.name, "line"),
-        text(told, "line"),
+        text(other.name, "line noisy" if other.point.mark else "line"),
+        text(told),
     ]
 
 
