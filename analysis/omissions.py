@@ -92,14 +92,16 @@ def _few(sentences: Sequence[str]) -> list[str]:
 
 def failed(records: Sequence[Record]) -> tuple[dict[Place, list[Record]], int]:
     """Return the failures of each point that never worked later, and how many did."""
-    worked: dict[Place, str] = {}
     tries: dict[Place, list[Record]] = {}
     for record in records:
-        place = _place(record)
-        if record.status == "ok":
+        if record.status != "ok":
+            tries.setdefault(_place(record), []).append(record)
+    sizes = {_sizes(found[0]) for found in tries.values()}  # a key takes long to build
+    worked: dict[Place, str] = {}
+    for record in records:
+        if record.status == "ok" and _sizes(record) in sizes:
+            place = _place(record)
             worked[place] = max(worked.get(place, ""), record.created)
-        else:
-            tries.setdefault(place, []).append(record)
     left = {
         place: found
         for place, found in tries.items()
@@ -111,8 +113,12 @@ def failed(records: Sequence[Record]) -> tuple[dict[Place, list[Record]], int]:
 def _place(record: Record) -> Place:
     """Return what a point is; one that failed before it started does not know all of its key."""
     key = (value for name, value in record.key.items() if name not in UNSTARTED)
+    return (*key, *_sizes(record))
+
+
+def _sizes(record: Record) -> Place:
     sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
-    return (*key, record.layout, *sizes)
+    return (record.layout, *sizes)
 
 
 def _failed(records: Sequence[Record]) -> Block:
