@@ -68,7 +68,8 @@ def _least(known: Sequence[Scaled]) -> list[str]:
     if len(ranked) > 1:
         last, worst = ranked[-1]
         ratio = last.joules_per_image / least.joules_per_image
-        sentence += f"; {worst.name} needs {times(ratio)} of that, the most"
+        sentence += f"; {worst.name} needs {times(ratio)} of that, the most of the {len(ranked)} "
+        sentence += "measured"
     return [f"{sentence}."]
 
 

@@ -151,8 +151,8 @@ def _least(row: Sequence[Scaled], kind: str) -> str:
             f"{len(row)} measured: {gib(low)} GiB per rank."
         )
     return (
-        f"{where} {least.name} needs least {kind} memory, {gib(low)} GiB per rank; {most.name} "
-        f"most, {gib(high)} GiB ({times(high / low)})."
+        f"{where} {least.name} needs least {kind} memory of the {len(row)} measured, {gib(low)} "
+        f"GiB per rank; {most.name} most, {gib(high)} GiB ({times(high / low)})."
     )
 
 

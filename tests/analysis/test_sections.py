@@ -26,8 +26,8 @@ def text(records, **options):
     [
         (
             2**29,
-            "On 2 devices FULL_SHARD needs least reserved memory, 0.500 GiB per rank; "
-            "DDP most, 1.00 GiB (2.00 x).",
+            "On 2 devices FULL_SHARD needs least reserved memory of the 2 measured, 0.500 GiB per "
+            "rank; DDP most, 1.00 GiB (2.00 x).",
         ),
         (
             2**30 - 10,
@@ -73,8 +73,8 @@ def test_kinds_of_memory_stand_in_one_figure_apart(make):
     assert "reserved" not in drawn
     (comparison,) = compare(points(records))
     assert memory.sentences(comparison) == [
-        "On 1 device ZERO3 needs least active memory, 2.00 GiB per rank; DDP most, 5.00 GiB "
-        "(2.50 x)."
+        "On 1 device ZERO3 needs least active memory of the 3 measured, 2.00 GiB per rank; DDP "
+        "most, 5.00 GiB (2.50 x)."
     ]
 
 
@@ -179,10 +179,18 @@ def test_energy_by_hand(make):
     # 3.6 J an image is 3.6 MJ = 1 kWh per million images, at 500 g/kWh half a kilogram.
     assert (
         "- On 1 device DDP needs 3.60 J an image: 1.00 kWh, 0.500 kg of CO2 per million images "
-        "(nvml, 1 GPU); A needs 2.00 x of that, the most." in written
+        "(nvml, 1 GPU); A needs 2.00 x of that, the most of the 2 measured." in written
     )
     assert "| A | 1 | 7.20 | 2.00 | no grid factor |" in written
     assert "CO2 with 500 g/kWh (IEA 2023)." in written
+
+
+def test_energy_of_repeats_is_their_median(make):
+    used = [Energy(source="nvml", covers="1 GPU", joules=j, images=100) for j in (100, 400)]
+    written = text([make(energy=each) for each in used])
+    assert "DDP needs 2.50 J an image" in written
+    other = used[0].model_copy(update={"covers": "2 GPUs"})
+    assert "J an image" not in text([make(energy=used[0]), make(energy=other)])
 
 
 def test_counters_that_see_other_things_are_not_compared(make):
