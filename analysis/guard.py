@@ -140,8 +140,10 @@ def shortened(name: str, text: str, among: Iterable[str]) -> str:
 def sides(found: Iterable[Point], name: str) -> str:
     """Return who has which value, e.g. ``DDP float32; others bfloat16``, or the values alone."""
     layouts: dict[str, set[str]] = defaultdict(set)
+    found = list(found)
+    among = {value(point, name) for point in found}
     for point in found:
-        layouts[value(point, name)].add(point.layout)
+        layouts[shortened(name, value(point, name), among)].add(point.layout)
     order = sorted(layouts, key=lambda text: (len(layouts[text]), text))
     everyone = [layout for text in order for layout in layouts[text]]
     if len(set(everyone)) < len(everyone) or len(everyone) == len(order) > 2:

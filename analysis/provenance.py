@@ -24,7 +24,8 @@ HOSTS = 4
 #: How the numbers of each kind came about.
 RULES = {
     "measured": "throughput is global batch over the median step, of all devices; of repeats, the "
-    "median of their medians. Memory is the highest of the repeats, on the worst rank.",
+    "median of their medians. Where the time of a step goes is said of one repeat, that with the "
+    "median step. Memory is the highest of the repeats, on the worst rank.",
     "published": "as printed by the source named below; how steps were timed is the source's.",
     "predicted": "by arithmetic; no clock ran.",
 }

@@ -42,7 +42,9 @@ def test_repeats_in_other_surroundings_are_other_points(make, other, said):
     assert len(found) == 2
     titles = [comparison.title for comparison in compare(found)]
     assert sum(said in title for title in titles) == 1
-    assert not any("OMP_NUM_THREADS" in title or "cuda" in title for title in titles)
+    (together,) = compare(found, ["software", "environment"])
+    assert len(together.lines) == 2 and said in together.title
+    assert not any("OMP" in title or "cuda" in title for title in (*titles, together.title))
 
 
 def test_asked_together_they_share_axes_and_say_so(make):
