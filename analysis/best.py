@@ -1,7 +1,7 @@
 """What is the best configuration per model and number of nodes, and by how much."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hpcgeo_analysis.growth import marked
@@ -30,8 +30,8 @@ from hpcgeo_analysis.words import (
     times,
 )
 
-#: Two medians closer than this are called level where no spread is given.
-LEVEL = 0.005
+#: Two rates closer than this are called level where no spread is given.
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Field:
         """The lines that cannot be told from the best."""
         return [other for other in self.ranked[1:] if _tied(self.best, other)]
 
+    @property
+    def spread(self) -> bool:
+        """Whether the best and the next have a spread; only then is one claimed to be faster."""
+        return all(scaled.point.range for scaled in self.ranked[:2])
+
 
 def section(study: Study) -> Section:
     """Return the table of the best, and who is fastest in sentences."""
@@ -67,11 +72,11 @@ def section(study: Study) -> Section:
 
 
 def fields(comparisons: Sequence[Comparison]) -> list[Field]:
-    """Return every field of lines, each set of points once."""
+    """Return every field of lines that ran, each set of points once."""
     found = []
     seen: set[frozenset[int]] = set()
     for comparison in comparisons:
-        for count in comparison.devices:
+        for count in comparison.devices if comparison.context["kind"] != "predicted" else ():
             ranked = sorted(
                 (s for s in comparison.scaled if s.point.devices == count and s.point.images_per_s),
                 key=lambda scaled: -(scaled.point.images_per_s or 0),
@@ -110,22 +115,25 @@ def serves(found: Sequence[Field]) -> list[str]:
         where = f"{key[1]}, {key[-1].split(' (')[0]}"
         where += f", {each.comparison.setting}" if each.comparison.setting else ""
         size = counted(max(counts), "device") if len(counts) == 1 else "the most devices of each"
-        sentences.append(f"Fastest on {size} ({where}): {'; '.join(parts)}.")
+        spread = all(each.spread for each in models.values())
+        what = "Fastest" if spread else "Highest rate"
+        end = "" if spread else "; no spread given"
+        sentences.append(f"{what} on {size} ({where}): {'; '.join(parts)}{end}.")
     return sentences
 
 
 def fastest(found: Sequence[Field]) -> list[str]:
     """Return who is fastest at which numbers of devices of one comparison, and by how much."""
-    verdicts: dict[tuple[str, ...], list[Field]] = defaultdict(list)
+    verdicts: dict[tuple[bool, tuple[str, ...]], list[Field]] = defaultdict(list)
     alone = []
     for each in found:
         if len(each.ranked) > 1:
             order = list(each.comparison.lines)
             level = sorted([each.best, *each.tied], key=lambda scaled: order.index(scaled.line))
-            verdicts[tuple(scaled.line for scaled in level)].append(each)
+            verdicts[each.spread, tuple(scaled.line for scaled in level)].append(each)
         else:
             alone.append(each)
-    sentences = [_verdict(lines, where) for lines, where in verdicts.items()]
+    sentences = [_verdict(lines, where) for (_, lines), where in verdicts.items()]
     if alone and verdicts:
         names = [f"{e.best.name} on {counted(e.best.point.devices, 'device')}" for e in alone]
         sentences.append(f"Without a rival: {listed(names)}.")
@@ -145,7 +153,7 @@ def _alone(found: Sequence[Field]) -> list[str]:
     return [f"Without a rival in its setting, so not ranked: {'; '.join(parts)}."] if parts else []
 
 
-def _verdict(lines: tuple[str, ...], found: Sequence[Field]) -> str:
+def _verdict(lines: Sequence[str], found: Sequence[Field]) -> str:
     last = found[-1]
     shown = [scaled for each in found for scaled in each.ranked]
     names = [marked(line, shown) for line in lines]
@@ -158,19 +166,23 @@ def _verdict(lines: tuple[str, ...], found: Sequence[Field]) -> str:
     ratios = [f"{times(_ratio(best, other))} {other.name}" for other in slower]
     if len(slower) > 1:
         ratios = [f"{ratios[0]} (next)", f"{ratios[-1]} (slowest)"]
-    if not tied:
+    if not tied and last.spread:
         return f"{names[0]} is fastest {where}: {speed}, {listed(ratios)}."
-    spread = best.point.range and tied[0].point.range
+    if not tied:
+        verb = "has the highest rate"
+        return f"{names[0]} {verb} {where}: {speed}, {listed(ratios)}; no spread given."
     why = (
-        "their spreads overlap" if spread else f"less than {percent(LEVEL)} apart, no spread given"
+        "their spreads overlap"
+        if last.spread
+        else f"less than {percent(LEVEL)} apart, no spread given"
     )
-    sentence = f"{listed(names)} cannot be told apart {where} ({why}): {speed} of {best.name}, "
-    return (
-        sentence + f"the highest median{', ' if ratios else ''}{listed(ratios) if ratios else ''}."
-    )
+    sentence = f"{listed(names)} cannot be told apart {where} ({why}): {speed} of {best.name}"
+    return f"{', '.join([sentence, 'the highest', *([listed(ratios)] if ratios else [])])}."
 
 
 def _table(found: Sequence[Field]) -> Table:
+    kinds = {kind for each in found for kind in [*each.best.point.held][:1]}
+    memory = f"{next(iter(kinds))} (GiB)" if len(kinds) == 1 else "memory (GiB)"
     rows = []
     for each in found:
         best, comparison = each.best, each.comparison
@@ -185,26 +197,26 @@ def _table(found: Sequence[Field]) -> Table:
                 line(best),
                 number(rate(point.images_per_s), point.images_per_s, "best"),
                 *_lead(each),
-                _memory(point),
+                _memory(point, kinds),
                 valued(percent, best.efficiency),
             ]
         )
     head = ["model", "nodes", "devices", "setting", "batch", "best", "images/s", "lead"]
-    head += ["over", "told apart", "memory (GiB)", "efficiency"]
+    head += ["over", "told apart", memory, "efficiency"]
     apart = sorted(
         {f"{e.comparison.model}: {e.comparison.apart}" for e in found if e.comparison.apart}
     )
     like = "" if apart else ", like with like"
     notes = [f"Not like for like, as asked: {'. '.join(apart)}."] if apart else []
-    table = Table(f"The fastest of each model and number of nodes{like}", head, rows, notes)
-    table = without_empty(table, ("memory (GiB)", "efficiency"))
-    return without_constant(table, ("setting", "batch", "model"))
+    table = Table(f"The highest rate of each model and number of nodes{like}", head, rows, notes)
+    table = without_empty(table, (memory, "efficiency"))
+    return without_constant(table, ("nodes", "setting", "batch", "model"))
 
 
-def _memory(point: Point) -> Cell:
-    """Return the peak that decides whether a model fits, with its kind: kinds may differ by row."""
+def _memory(point: Point, kinds: Collection[str]) -> Cell:
+    """Return the peak that decides whether a model fits, with its kind where there are several."""
     for kind, value in point.held.items():
-        return number(f"{gib(value)} {kind}", value)
+        return number(f"{gib(value)} {kind}" if len(kinds) > 1 else gib(value), value)
     return number(NOT_MEASURED, None)
 
 
@@ -213,14 +225,13 @@ def _lead(each: Field) -> list[Cell]:
         return [number("no rival", None), text("none", "missing"), text("no rival", "missing")]
     other = each.ranked[1]
     ratio = _ratio(each.best, other)
-    spread = each.best.point.range and other.point.range
-    told = "yes" if spread else "no spread given"
+    told = "yes" if each.spread else "no spread"
     if other in each.tied:
-        told = "no, within the spread" if spread else "no, level"
+        told = "no" if each.spread else "no, level"
     return [
         number(f"{(ratio - 1) * 100:.1f} %", ratio),
-        text(other.name, "line"),
-        text(told, "line"),
+        text(other.name, "line noisy" if other.point.mark else "line"),
+        text(told),
     ]
 
 

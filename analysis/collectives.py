@@ -5,18 +5,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
-from hpcgeo.records import Links, Traffic, Transfer
+from hpcgeo.plan import links as machine_files
+from hpcgeo.plan.links import in_words
+from hpcgeo.records import MISSING, Links, Spread, Traffic, Transfer, pairs, software
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.charts import Curve
+from hpcgeo_analysis.guard import phrase
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.scaling import Scaled
 from hpcgeo_analysis.sections import Block, Section, Study
-from hpcgeo_analysis.tables import Table, line, text, valued, whole, without_empty
+from hpcgeo_analysis.tables import Table, line, number, text, valued, whole, without_empty
 from hpcgeo_analysis.words import counted, seconds, size
 
-#: A cliff: the bandwidth of a larger message falls below this share of the best smaller one.
-CLIFF = 0.6
-
+#: A collective, its group, ranks, and nodes or bytes of a message.
 Key = tuple[str, str, int, int]
 
 
@@ -30,7 +31,8 @@ def section(study: Study) -> Section:
             blocks.append(Block(comparison.title, found, (), [_table(known)]))
     intro = (
         "Bus bandwidth is message over time, times 2 (n - 1) / n for all_reduce and (n - 1) / n "
-        "for the others: what a link carries."
+        "for the others: what a link carries. Where a bandwidth is said to fall, it is that of "
+        "messages: message over time."
     )
     return Section("collectives", "Collectives against bandwidth", intro, blocks)
 
@@ -45,78 +47,87 @@ def traffic(point: Point) -> dict[Key, list[Traffic]]:
     return dict(found)
 
 
-def cliffs(label: str, points: Sequence[tuple[Transfer, float]]) -> list[str]:
-    """Return where larger messages are slower, and where they recover.
-
-    Args:
-        label: of the curve.
-        points: transfers by size, with their bus bandwidth in bytes per second.
-    """
-    sentences = []
-    best, fallen = points[0], False
-    for moved, rate in points[1:]:
-        if not fallen and rate < CLIFF * best[1]:
-            fallen = True
-            again = next(
-                (m for m, r in points if m.message_bytes > moved.message_bytes and r >= best[1]),
-                None,
-            )
-            end = f", recovered at {size(again.message_bytes)}" if again else ", not recovered"
-            sentences.append(
-                f"{label}: a cliff at {size(moved.message_bytes)} messages, {size(rate)}/s after "
-                f"{size(best[1])}/s at {size(best[0].message_bytes)}{end}."
-            )
-        if rate >= best[1]:
-            best, fallen = (moved, rate), False
-    return sentences
-
-
 def _curves(study: Study) -> list[Block]:
-    machines: dict[tuple[str, str], list[Links]] = defaultdict(list)
+    """Return a block for each machine, and for whatever else keeps curves apart."""
+    groups: dict[tuple[str, ...], list[Links]] = defaultdict(list)
     for link in study.links:
-        machines[link.machine, link.backend].append(link)
+        groups[tuple(_surroundings(link).values())].append(link)
+    columns = [sorted(set(column)) for column in zip(*groups, strict=True)]
     blocks: list[Block] = []
-    for (machine, backend), links in sorted(machines.items()):
-        groups: dict[tuple[str, str, int, int], list[Transfer]] = defaultdict(list)
-        for link in links:
-            for moved in link.transfers:
-                key = (moved.collective, moved.group, moved.ranks, moved.nodes)
-                groups[key].append(moved)
-        sentences, drawn = [], defaultdict(list)
-        for (collective, group, ranks, nodes), transfers in sorted(groups.items()):
-            where = f"{group}, {counted(ranks, 'rank')} on {counted(nodes, 'node')}"
-            by_size = sorted(transfers, key=lambda moved: moved.message_bytes)
-            points = [(moved, moved.bus_bytes_per_s) for moved in by_size]
-            sentences += _ends(f"{collective} ({where})", by_size)
-            sentences += cliffs(f"{collective} ({where})", points)
-            drawn[collective].append(
-                Curve(where, [(m.message_bytes, rate) for m, rate in points if rate > 0])
-            )
-        plots = []
-        for collective, found in drawn.items():
-            dots = _dots(study.points, machine, collective)
-            name = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{len(blocks) + 1}-{machine}-{collective}")
-            title = f"{collective}: bus bandwidth against message size"
-            below = f"{machine}, {backend}, {', '.join(sorted({k.kind for k in links}))}"
-            plots.append(charts.curves(f"links-{name}", title, below, [*found, *dots]))
-        table = _transfers(groups)
-        blocks.append(Block(f"{machine}, {backend}", sentences, plots, [table]))
+    for _, links in sorted(groups.items()):
+        named = zip(_surroundings(links[0]).items(), columns, strict=True)
+        said = [phrase(name, value, among) for (name, value), among in named if len(among) > 1]
+        title = ", ".join(dict.fromkeys([links[0].machine, links[0].backend, *said]))
+        blocks.append(_curve_block(title, f"{len(blocks) + 1}-{links[0].machine}", links, study))
     return blocks
 
 
-def _ends(label: str, by_size: Sequence[Transfer]) -> list[str]:
+def _surroundings(link: Links) -> dict[str, str]:
+    """Return what must agree between two measurements of one curve."""
+    return {
+        "machine": link.machine,
+        "backend": link.backend,
+        "kind": link.kind,
+        "device": link.device,
+        "torch": link.versions.get("torch", MISSING),
+        "software": software(link),
+        "environment": pairs(link.environment),
+    }
+
+
+def _curve_block(title: str, name: str, links: Sequence[Links], study: Study) -> Block:
+    first = links[0]
+    sentences, drawn, rows = [], defaultdict(list), list[Transfer]()
+    for (collective, group, ranks, nodes), by_size in _repeats_joined(links).items():
+        where = f"{group}, {counted(ranks, 'rank')} on {counted(nodes, 'node')}"
+        label = f"{collective} ({where})"
+        (curve,) = machine_files.of(first.model_copy(update={"transfers": by_size})).curves
+        sentences += [_ends(label, by_size), *(f"{label}: {cliff}." for cliff in curve.cliffs)]
+        drawn[collective].append(
+            Curve(where, [(float(m.message_bytes), m.bus_bytes_per_s) for m in by_size])
+        )
+        rows += by_size
+    plots = []
+    for collective, found in drawn.items():
+        file = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{name}-{collective}")
+        heading = f"{collective}: bus bandwidth against message size"
+        below = f"{title}, {first.kind}" if first.kind not in title.split(", ") else title
+        dots = _dots(study.points, first, collective)
+        plots.append(charts.curves(f"links-{file}", heading, below, [*found, *dots]))
+    return Block(title, sentences, plots, [_transfers(rows)])
+
+
+def _repeats_joined(links: Sequence[Links]) -> dict[Key, list[Transfer]]:
+    """Return every curve by size; of repeats of a size the median, with the spread of all."""
+    found: dict[tuple[Key, int], list[Transfer]] = defaultdict(list)
+    for moved in (moved for link in links for moved in link.transfers):
+        place: Key = (moved.collective, moved.group, moved.ranks, moved.nodes)
+        found[place, moved.message_bytes].append(moved)
+    curves: dict[Key, list[Transfer]] = defaultdict(list)
+    for (key, _), same in sorted(found.items()):
+        middle = sorted(same, key=lambda moved: moved.seconds.median)[(len(same) - 1) // 2]
+        low = min(moved.seconds.p10 for moved in same)
+        high = max(moved.seconds.p90 for moved in same)
+        seconds_of_all = Spread(median=middle.seconds.median, p10=low, p90=high)
+        curves[key].append(middle.model_copy(update={"seconds": seconds_of_all}))
+    return curves
+
+
+def _ends(label: str, by_size: Sequence[Transfer]) -> str:
     smallest = by_size[0]
     best = max(by_size, key=lambda moved: moved.bus_bytes_per_s)
-    return [
-        f"{label}: {seconds(smallest.seconds.median)} for {size(smallest.message_bytes)}, up to "
-        f"{size(best.bus_bytes_per_s)}/s at {size(best.message_bytes)}."
-    ]
+    return (
+        f"{label}: {seconds(smallest.seconds.median)} for {in_words(smallest.message_bytes)}, bus "
+        f"bandwidth up to {size(best.bus_bytes_per_s)}/s at {in_words(best.message_bytes)}."
+    )
 
 
-def _dots(points: Sequence[Point], machine: str, collective: str) -> list[Curve]:
+def _dots(points: Sequence[Point], link: Links, collective: str) -> list[Curve]:
+    """Return what training reached on the same devices."""
     dots = []
     for point in points:
-        if point.first.machine == machine:
+        made = point.first
+        if (made.kind, made.machine, made.device) == (link.kind, link.machine, link.device):
             for (kind, _, _, message), moved in traffic(point).items():
                 rate = _bus(moved)
                 if kind == collective and rate:
@@ -174,20 +185,19 @@ def _table(known: Sequence[Scaled]) -> Table:
     return without_empty(Table(caption, head, rows), ("transfer", "bus bandwidth"))
 
 
-def _transfers(groups: dict[tuple[str, str, int, int], list[Transfer]]) -> Table:
+def _transfers(moved: Sequence[Transfer]) -> Table:
     rows = [
         [
-            text(collective),
-            text(group),
-            whole(ranks),
-            whole(nodes),
-            valued(size, moved.message_bytes),
-            valued(seconds, moved.seconds.median),
-            valued(_per_second, moved.algorithm_bytes_per_s),
-            valued(_per_second, moved.bus_bytes_per_s),
+            text(each.collective),
+            text(each.group),
+            whole(each.ranks),
+            whole(each.nodes),
+            number(in_words(each.message_bytes), each.message_bytes),
+            valued(seconds, each.seconds.median),
+            valued(_per_second, each.algorithm_bytes_per_s),
+            valued(_per_second, each.bus_bytes_per_s),
         ]
-        for (collective, group, ranks, nodes), transfers in sorted(groups.items())
-        for moved in sorted(transfers, key=lambda moved: moved.message_bytes)
+        for each in moved
     ]
     head = ["collective", "group", "ranks", "nodes", "message", "median time"]
     head += ["algorithm bandwidth", "bus bandwidth"]

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from hpcgeo.records import Energy
+from hpcgeo.records import Energy, Record
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.scaling import Scaled
 from hpcgeo_analysis.sections import Block, Section, Study
@@ -26,9 +26,16 @@ def section(study: Study) -> Section:
 
 
 def energy(point: Point) -> Energy | None:
-    """Return the energy of the repeat with the median joules per image."""
-    found = sorted(point.all(lambda record: record.energy), key=lambda e: e.joules_per_image)
-    return found[len(found) // 2] if found else None
+    """Return the median joules per image of the repeats; None where counters saw other things."""
+    first = point.same(_counter) and point.all(lambda record: record.energy)[0]
+    if not first:
+        return None
+    each = point.median(lambda record: record.energy and record.energy.joules_per_image)
+    return first.model_copy(update={"joules": (each or 0.0) * first.images})
+
+
+def _counter(record: Record) -> tuple[str, str] | None:
+    return (record.energy.source, record.energy.covers) if record.energy else None
 
 
 def kwh(found: Energy) -> float:
@@ -61,7 +68,8 @@ def _least(known: Sequence[Scaled]) -> list[str]:
     if len(ranked) > 1:
         last, worst = ranked[-1]
         ratio = last.joules_per_image / least.joules_per_image
-        sentence += f"; {worst.name} needs {times(ratio)} of that, the most"
+        sentence += f"; {worst.name} needs {times(ratio)} of that, the most of the {len(ranked)} "
+        sentence += "measured"
     return [f"{sentence}."]
 
 

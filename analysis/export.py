@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpcgeo.records import Activity, Memory, Phases, Record
 from hpcgeo_analysis.energy import carbon, energy, kwh
-from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.points import CONTEXT, KINDS, Point
 from hpcgeo_analysis.scaling import Comparison
 from hpcgeo_analysis.utilisation import mfu, peak
 
@@ -56,6 +56,7 @@ def _row(point: Point) -> dict[str, object]:
     share, found = mfu(point), energy(point)
     shown = peak(point) if share is not None else None
     by_cause = point.memory or Memory()
+    activity, phases = point.typical("activity") or {}, point.typical("phases") or {}
     commits = {record.commit for record in point.records if record.commit}
     return {
         **_place(point.first),
@@ -82,17 +83,14 @@ def _row(point: Point) -> dict[str, object]:
         "hfu": mfu(point, "hfu"),
         "peak_flops_per_s": shown[0] if shown else None,
         "peak_source": shown[1] if shown else None,
-        **{f"activity_{key}": _part(point, "activity", key) for key in _ACTIVITY},
-        **{f"phase_{key}": _part(point, "phases", key) for key in _PHASES},
+        **{f"activity_{key}": activity.get(key) for key in _ACTIVITY},
+        **{f"phase_{key}": phases.get(key) for key in _PHASES},
         **{f"memory_{key}": getattr(by_cause, key) for key in Memory.model_fields},
+        **{f"memory_peak_{kind}_bytes": point.held.get(kind) for kind in KINDS},
         "joules_per_image": found.joules_per_image if found else None,
         "kwh_per_million_images": kwh(found) if found else None,
         "kg_co2_per_million_images": carbon(found) if found else None,
     }
-
-
-def _part(point: Point, part: str, key: str) -> float | None:
-    return point.median(lambda record: getattr(getattr(record, part), key, None))
 
 
 def _settled(point: Point) -> bool:

@@ -13,7 +13,6 @@ from hpcgeo_analysis.tables import (
     Table,
     line,
     number,
-    valued,
     whole,
     without_constant,
     without_empty,
@@ -52,11 +51,12 @@ def file_name(comparison: Comparison) -> str:
 def kept(comparison: Comparison) -> list[str]:
     """Return how much of its throughput per device each line keeps, and where it loses it."""
     ends: dict[tuple[int, int], list[Scaled]] = defaultdict(list)
-    single, losses = [], []
+    single, untimed, losses = list[str](), list[str](), list[str]()
     for name, members in comparison.lines.items():
         known = [scaled for scaled in members if scaled.efficiency is not None]
         if not known:
-            single.append(name)
+            timed = any(scaled.point.images_per_s for scaled in members)
+            (single if timed else untimed).append(name)
             continue
         assert known[0].base is not None
         ends[known[0].base.devices, known[-1].point.devices].append(known[-1])
@@ -79,6 +79,8 @@ def kept(comparison: Comparison) -> list[str]:
             f"{listed(single)} {verb} measured at one number of devices only: no efficiency "
             "is claimed."
         )
+    if untimed:
+        sentences.append(f"{listed(untimed)} {'was' if len(untimed) == 1 else 'were'} not timed.")
     return sentences
 
 
@@ -118,8 +120,8 @@ def _loss(known: Sequence[Scaled]) -> list[str]:
 
 def marked(line: str, shown: Sequence[Scaled]) -> str:
     """Return a line with the marks of all points that a sentence rests on."""
-    marks = sorted({scaled.point.mark for scaled in shown if scaled.line == line} - {""})
-    return f"{line} ({listed(marks)})" if marks else line
+    marks = {mark for scaled in shown if scaled.line == line for mark in scaled.point.marks}
+    return f"{line} ({listed(sorted(marks))})" if marks else line
 
 
 def _table(comparison: Comparison) -> Table:
@@ -130,15 +132,19 @@ def _table(comparison: Comparison) -> Table:
     head = ["strategy", "devices", "images/s", "p10 to p90", "images/s per device"]
     head += ["of the fastest", "efficiency", "its range", "against", "nodes", "micro-batch"]
     head += ["accumulation", "runs"]
-    rows = [_row(scaled, best[scaled.point.devices]) for scaled in comparison.scaled]
+    predicted = comparison.context["kind"] == "predicted"
+    if predicted:
+        best = {}  # no clock says which is fastest
+    rows = [_row(scaled, best.get(scaled.point.devices)) for scaled in comparison.scaled]
     table = Table(f"Throughput and efficiency: {comparison.fixed}", head, rows)
     table = without_empty(table, ("p10 to p90", "its range"))
-    return without_constant(table, ("against", "nodes", "micro-batch", "accumulation", "runs"))
+    same = ["against", "nodes", "micro-batch", "accumulation", "runs"]
+    return without_constant(table, [*same, *(["of the fastest"] if predicted else [])])
 
 
-def _row(scaled: Scaled, best: float) -> list[Cell]:
+def _row(scaled: Scaled, best: float | None) -> list[Cell]:
     point, record = scaled.point, scaled.point.first
-    share = point.images_per_s / best if point.images_per_s else None
+    share = point.images_per_s / best if point.images_per_s and best else None
     low, high = point.range or (None, None)
     against = scaled.base.devices if scaled.base else None
     extent = None if scaled.low is None else f"{percent(scaled.low)} to {percent(scaled.high)}"
@@ -148,7 +154,7 @@ def _row(scaled: Scaled, best: float) -> list[Cell]:
         number(rate(point.images_per_s), point.images_per_s, "best" if share == 1 else ""),
         number(span(low, high), low),
         number(rate(point.per_device), point.per_device),
-        valued(percent, share),
+        number("not ranked" if best is None else percent(share), share),
         number(
             percent(scaled.efficiency)
             if scaled.efficiency is not None

@@ -28,8 +28,8 @@ def known(found: Sequence[Point]) -> list[str]:
     return [*columns, *BATCHES, CONFIGURATION, *sorted(knobs)]
 
 
-def check(together: Iterable[str], found: Sequence[Point]) -> None:
-    """Refuse keys that nothing carries.
+def check(together: Sequence[str], found: Sequence[Point]) -> None:
+    """Refuse keys that nothing carries, and predictions in one figure with what ran.
 
     Raises:
         InputError: the message lists the known keys.
@@ -40,6 +40,12 @@ def check(together: Iterable[str], found: Sequence[Point]) -> None:
             raise InputError(
                 f"--together {name}: lines cannot differ in this; choose from {', '.join(names)}"
             )
+    kinds = {point.first.kind for point in found}
+    if "kind" in together and "predicted" in kinds and len(kinds) > 1:
+        raise InputError(
+            "--together kind: predicted points do not compete with what ran; the report holds them "
+            "against each other by itself, or leave the predicted records out"
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -107,19 +113,37 @@ def telling(found: Sequence[Point], names: Iterable[str]) -> list[str]:
     return kept
 
 
-def phrase(name: str, text: str) -> str:
-    """Return a setting as a title says it: its value where that speaks for itself."""
-    plain = ("kind", "machine", "device", "dtype", "objective")
+def phrase(name: str, text: str, among: Iterable[str] = ()) -> str:
+    """Return a setting as a title says it: its value where that speaks for itself.
+
+    Args:
+        name: of a column, a batch or a knob.
+        text: its value.
+        among: the values it is told apart from; what lists have in common is left out.
+    """
+    plain = ("kind", "machine", "device", "backend", "dtype", "objective")
+    text = shortened(name, text, among)
     if name in plain and text != MISSING:
         return text
     return f"{name.replace('_', '-') if name in BATCHES else name} {text}"
 
 
+def shortened(name: str, text: str, among: Iterable[str]) -> str:
+    """Return software or environment without what all of them have in common."""
+    if name not in ("software", "environment"):
+        return text
+    lists = [set(each.split(", ")) for each in {text, *among}]
+    common = set.intersection(*lists) if len(lists) > 1 else set()
+    return ", ".join(part for part in text.split(", ") if part not in common) or "nothing else"
+
+
 def sides(found: Iterable[Point], name: str) -> str:
     """Return who has which value, e.g. ``DDP float32; others bfloat16``, or the values alone."""
     layouts: dict[str, set[str]] = defaultdict(set)
+    found = list(found)
+    among = {value(point, name) for point in found}
     for point in found:
-        layouts[value(point, name)].add(point.layout)
+        layouts[shortened(name, value(point, name), among)].add(point.layout)
     order = sorted(layouts, key=lambda text: (len(layouts[text]), text))
     everyone = [layout for text in order for layout in layouts[text]]
     if len(set(everyone)) < len(everyone) or len(everyone) == len(order) > 2:

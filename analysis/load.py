@@ -13,10 +13,10 @@ _NAMES = ("machine", "device", "model", "objective", "strategy", "dtype", "data"
 _COUNTS = ("nodes", "world_size", "micro_batch", "accumulate", "global_batch")
 _POSITIVE = (
     *("images_per_s", "mfu", "hfu", "peak_memory_bytes", "peak_flops_per_s", "model_flops"),
-    *("counted_flops", "product_flops_per_s"),
+    *("counted_flops", "executed_flops", "product_flops_per_s"),
 )
 _TIMES = ("data_wait_s", "comm_s")
-_PARTS = ("phases", "activity", "cross_check")
+_PARTS = ("phases", "activity", "cross_check", "memory", "predicted_memory", "wait")
 
 
 def load(paths: Iterable[Path]) -> tuple[list[Record], list[Links], int]:
@@ -71,10 +71,12 @@ def _check_names(part: Record | Links, names: Iterable[str], path: Path) -> None
 def _check_links(links: Links, path: Path) -> None:
     _check_names(links, ("machine", "device", "backend"), path)
     for moved in links.transfers:
-        if not 0 <= moved.bus_bytes_per_s < LARGEST or not 0 <= moved.seconds.median < LARGEST:
+        spread = moved.seconds
+        values = (moved.message_bytes, spread.p10, moved.bus_bytes_per_s, spread.p90)
+        if not all(0 < value < LARGEST for value in (*values, spread.median)):
             raise InputError(
-                f"{path}: {links.machine}: {moved.collective} of {moved.message_bytes} bytes: time "
-                f"and bandwidth must be zero or above, and below {LARGEST:g}"
+                f"{path}: {links.machine}: {moved.collective} of {moved.message_bytes} bytes: "
+                f"size, time and bandwidth must be above zero, and below {LARGEST:g}"
             )
 
 

@@ -147,12 +147,12 @@ def _least(row: Sequence[Scaled], kind: str) -> str:
     where = f"On {counted(least.point.devices, 'device')}"
     if high / low < APART:
         return (
-            f"{where} {kind} memory differs by less than {percent(APART - 1)} between "
-            f"strategies: {gib(low)} GiB per rank."
+            f"{where} {kind} memory differs by less than {percent(APART - 1)} between the "
+            f"{len(row)} measured: {gib(low)} GiB per rank."
         )
     return (
-        f"{where} {least.name} needs least {kind} memory, {gib(low)} GiB per rank; {most.name} "
-        f"most, {gib(high)} GiB ({times(high / low)})."
+        f"{where} {least.name} needs least {kind} memory of the {len(row)} measured, {gib(low)} "
+        f"GiB per rank; {most.name} most, {gib(high)} GiB ({times(high / low)})."
     )
 
 

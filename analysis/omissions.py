@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import MISSING, NOISY, Record
-from hpcgeo_analysis.guard import differing, setting, sides
+from hpcgeo.records import MISSING, NOISY, UNSTARTED, Record
+from hpcgeo_analysis.best import LEVEL
+from hpcgeo_analysis.guard import differing, setting, shortened, sides
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison
-from hpcgeo_analysis.sections import DRAWN, Block, Section, Study, name
-from hpcgeo_analysis.tables import Cell, Table, text, whole
+from hpcgeo_analysis.sections import ALIKE, DRAWN, Block, Section, Study, name
+from hpcgeo_analysis.steps import decomposition
+from hpcgeo_analysis.tables import Cell, Table, text, whole, without_constant
 from hpcgeo_analysis.words import counted, listed, percent, rate, seconds
 
 #: Largest disagreement between images_per_s and global_batch / median step.
 DISAGREE = 0.02
+#: What a point is, as `_place` says it.
+Place = tuple[str | int, ...]
+
 #: Points of one kind named before the rest is counted.
 NAMED = 20
 
@@ -20,9 +25,9 @@ def section(study: Study) -> Section:
     """Return failures, noise, what was separated, and cautions."""
     blocks = [
         Block("Separated", separated(study.points)),
-        Block("Failed", _failed(study.records), (), _failures(study.records), warns=True),
-        Block("Noisy", _few(noisy(study.points)), warns=True),
-        Block("Still getting faster", _few(unsettled(study.points)), warns=True),
+        _failed(study.records),
+        Block("Noisy", _few(noisy(study)), warns=True),
+        Block("Still getting faster", _few(unsettled(study)), warns=True),
         Block("Cautions", cautions(study), warns=True),
     ]
     found = [block for block in blocks if not block.empty]
@@ -37,7 +42,7 @@ def separated(points: Sequence[Point]) -> list[str]:
     sentences = []
     for key, values in differing(contexts).items():
         if key in names or key == "configuration" or len(values) <= 6:
-            who = listed(values)
+            who = listed([shortened(key, value, values) for value in values])
             if key == "dtype":
                 who = sides(trained, key)
             sentences.append(f"{key}: {who}.")
@@ -53,22 +58,30 @@ def separated(points: Sequence[Point]) -> list[str]:
     return []
 
 
-def noisy(points: Sequence[Point]) -> list[str]:
+def noisy(study: Study) -> list[str]:
     """Return which points spread too far to be trusted."""
     found = []
-    for point in points:
+    for point in study.points:
         if point.noisy and point.step_range:
             low, high = point.step_range
             found.append(
-                f"{name(point)}: {seconds(point.step_s)} a step, {seconds(low)} to {seconds(high)}."
+                f"{_where(study, point)}: {seconds(point.step_s)} a step, {seconds(low)} to "
+                f"{seconds(high)}."
             )
     head = f"(p90 - p10) / median of the step time exceeds {percent(NOISY)}: repeat these."
     return [head, *found] if found else []
 
 
-def unsettled(points: Sequence[Point]) -> list[str]:
+def unsettled(study: Study) -> list[str]:
     """Return which points were measured before their steps had stopped getting faster."""
-    return [f"{name(p)}." for p in points if any(record.stable is False for record in p.records)]
+    early = [p for p in study.points if any(record.stable is False for record in p.records)]
+    return [f"{_where(study, point)}." for point in early]
+
+
+def _where(study: Study, point: Point) -> str:
+    setting = study.setting(point)
+    rest = f"{name(point)}, micro-batch {point.first.micro_batch:,}"
+    return rest if setting == ALIKE else f"{rest}, {setting}"
 
 
 def _few(sentences: Sequence[str]) -> list[str]:
@@ -77,43 +90,79 @@ def _few(sentences: Sequence[str]) -> list[str]:
     return [*sentences[:NAMED], *more] if rest > 1 else list(sentences)
 
 
-def _failed(records: Sequence[Record]) -> list[str]:
-    failed = [record for record in records if record.status == "failed"]
-    full = [record for record in records if record.status == "out_of_memory"]
-    sentences = []
-    if failed:
-        sentences.append(f"{counted(len(failed), 'point')} failed; in no figure.")
-    if full:
-        sentences.append(f"{counted(len(full), 'point')} ran out of memory; in no figure.")
-    return sentences
+def failed(records: Sequence[Record]) -> tuple[dict[Place, list[Record]], int]:
+    """Return the failures of each point that never worked later, and how many did."""
+    tries: dict[Place, list[Record]] = {}
+    for record in records:
+        if record.status != "ok":
+            tries.setdefault(_place(record), []).append(record)
+    sizes = {_sizes(found[0]) for found in tries.values()}  # a key takes long to build
+    worked: dict[Place, str] = {}
+    for record in records:
+        if record.status == "ok" and _sizes(record) in sizes:
+            place = _place(record)
+            worked[place] = max(worked.get(place, ""), record.created)
+    left = {
+        place: found
+        for place, found in tries.items()
+        if worked.get(place, "") < max(record.created for record in found)
+    }
+    return left, len(tries) - len(left)
 
 
-def _failures(records: Sequence[Record]) -> list[Table]:
+def _place(record: Record) -> Place:
+    """Return what a point is; one that failed before it started does not know all of its key."""
+    key = (value for name, value in record.key.items() if name not in UNSTARTED)
+    return (*key, *_sizes(record))
+
+
+def _sizes(record: Record) -> Place:
+    sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
+    return (record.layout, *sizes)
+
+
+def _failed(records: Sequence[Record]) -> Block:
     """Return the points that failed, repeats of one cause together."""
-    head = ["model", "strategy", "devices", "nodes", "micro-batch", "dtype", "status", "cause"]
-    head += ["times", "command"]
-    seen: dict[tuple[object, ...], list[Record]] = {}
-    for r in records:
-        if r.status != "ok":
-            place = (r.model, r.layout, r.world_size, r.nodes, r.micro_batch, r.dtype)
-            seen.setdefault((*place, r.status, r.error, r.command), []).append(r)
-    rows = [
-        [
-            text(r.model),
-            text(r.layout, "line"),
-            whole(r.world_size),
-            whole(r.nodes),
-            whole(r.micro_batch),
-            text(r.dtype),
-            text(r.status.replace("_", " ")),
-            text(r.error or "no cause was recorded"),
-            whole(len(same)),
-            Cell(r.command or MISSING, r.command or "", "code"),
-        ]
-        for same in seen.values()
-        for r in same[:1]
+    found, mended = failed(records)
+    last = [tries[-1].status for tries in found.values()]
+    sentences = [
+        f"{counted(last.count(status), 'point')} {words}"
+        for status, words in (
+            ("failed", "failed; in no figure."),
+            ("out_of_memory", "ran out of memory; in no figure."),
+        )
+        if status in last
     ]
-    return [Table("Points that failed, with their cause", head, rows)] if rows else []
+    if mended:
+        verb = "was" if mended == 1 else "were"
+        sentences.append(f"{counted(mended, 'point')} failed once and {verb} measured since.")
+    head = ["model", "strategy", "devices", "nodes", "micro-batch", "dtype", "communication"]
+    head += ["status", "cause", "times", "command"]
+    rows = []
+    for tries in found.values():
+        causes: dict[tuple[object, ...], list[Record]] = {}
+        for r in tries:
+            causes.setdefault((r.status, r.error, r.command), []).append(r)
+        rows += [_failure(same[0], len(same)) for same in causes.values()]
+    table = Table("Points that failed, with their cause", head, rows)
+    tables = [without_constant(table, ("communication",))] if rows else []
+    return Block("Failed", sentences, (), tables, warns=True)
+
+
+def _failure(record: Record, times: int) -> list[Cell]:
+    return [
+        text(record.model),
+        text(record.layout, "line"),
+        whole(record.world_size),
+        whole(record.nodes),
+        whole(record.micro_batch),
+        text(record.dtype),
+        text(record.communication),
+        text(record.status.replace("_", " ")),
+        text(record.error or "no cause was recorded"),
+        whole(times),
+        Cell(record.command or MISSING, record.command or "", "code"),
+    ]
 
 
 def cautions(study: Study) -> list[str]:
@@ -123,9 +172,10 @@ def cautions(study: Study) -> list[str]:
         sentences.append(f"{counted(study.copies, 'record')} read twice and counted once.")
     silent = sum(record.bare for record in records)
     if silent:
+        shown = "" if decomposition(study.points).empty else "; see the decomposition"
         sentences.append(
             f"{counted(silent, 'record')} with communication off or data held in memory: no "
-            "training, so in no comparison of throughput; see the decomposition."
+            f"training, so in no comparison of throughput{shown}."
         )
     dirty = sum(record.dirty is True for record in records)
     if dirty:
@@ -134,8 +184,9 @@ def cautions(study: Study) -> list[str]:
     bare = sum(point.range is None for point in timed)
     if bare:
         sentences.append(
-            f"{counted(bare, 'point')} of {len(timed):,} without a spread: small differences "
-            "between them cannot be told from noise."
+            f"{counted(bare, 'point')} of {len(timed):,} without a spread: less than "
+            f"{percent(LEVEL)} apart they are called level, and beyond it nothing says that a "
+            "difference is more than noise."
         )
     if len(study.comparisons) > DRAWN:
         sentences.append(
@@ -158,12 +209,15 @@ def _commits(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _impossible(records: Sequence[Record]) -> list[str]:
     sentences = []
-    above = [record.mfu for record in records if record.mfu is not None and record.mfu > 1]
-    if above:
-        sentences.append(
-            f"{counted(len(above), 'record')} with an MFU above 100 % (up to "
-            f"{percent(max(above))}): impossible, so the peak or the FLOPs are wrong; not shown."
-        )
+    for what in ("mfu", "hfu"):
+        shares = [share for record in records if (share := getattr(record, what)) is not None]
+        above = [share for share in shares if share > 1]
+        if above:
+            sentences.append(
+                f"{counted(len(above), 'record')} with an {what.upper()} above 100 % (up to "
+                f"{percent(max(above))}): impossible, so the peak or the FLOPs are wrong; not "
+                "shown, nor that of its repeats."
+            )
     for record in records:
         if record.step_s and record.images_per_s:
             implied = record.global_batch / record.step_s.median

@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 #: What must agree between two points of one comparison: the names of `Record.key`, in its order.
 CONTEXT = (
     *("kind", "machine", "device", "model", "objective", "bands", "chip", "dtype", "recompute"),
-    *("data", "communication", "torch", "knobs"),
+    *("data", "communication", "torch", "software", "environment", "knobs"),
 )
 
 
@@ -58,6 +58,11 @@ class Point:
         values = self.all(of)
         return median(values) if values else None
 
+    def typical(self, name: str) -> dict[str, float] | None:
+        """Return a part of the repeat whose step is the median of those that have it, whole."""
+        known = sorted((r for r in self.records if getattr(r, name)), key=_step_s)
+        return vars(getattr(known[(len(known) - 1) // 2], name)) if known else None
+
     def same(self, of: Callable[[Record], Value | None]) -> Value | None:
         """Return what the repeats agree on; None where they do not, or have nothing."""
         values = self.all(of)
@@ -73,9 +78,9 @@ class Point:
 
     @cached_property
     def step_range(self) -> tuple[float, float] | None:
-        """From the lowest p10 to the highest p90 of the repeats."""
+        """From the lowest p10 to the highest p90 of the repeats; None of one step alone."""
         spreads = self.all(lambda record: record.step_s)
-        if not spreads:
+        if not spreads or (len(spreads) == 1 and len(spreads[0].values) == 1):
             return None
         return min(spread.p10 for spread in spreads), max(spread.p90 for spread in spreads)
 
@@ -106,12 +111,14 @@ class Point:
         return (self.step_range[1] - self.step_range[0]) / self.step_s > NOISY
 
     @cached_property
-    def mark(self) -> str:
-        """What a reader must know wherever the point appears; empty where all is well."""
+    def marks(self) -> list[str]:
+        """What a reader must know wherever the point appears; nothing where all is well."""
         settling = any(record.stable is False for record in self.records)
-        return ", ".join(
-            ["noisy"] * self.noisy + ["still getting faster"] * settling,
-        )
+        return ["noisy"] * self.noisy + ["still getting faster"] * settling
+
+    @cached_property
+    def mark(self) -> str:
+        return ", ".join(self.marks)
 
     @cached_property
     def memory_bytes(self) -> int | None:
@@ -136,10 +143,9 @@ class Point:
     def held(self) -> dict[str, int]:
         """The known peaks in bytes, by kind, in the order of `KINDS`."""
         kinds = {kind: getattr(self.memory, f"peak_{kind}_bytes", None) for kind in KINDS}
-        known = {kind: value for kind, value in kinds.items() if value}
-        if self.memory_source and self.memory_bytes:
-            known.setdefault(self.memory_source, self.memory_bytes)
-        return known
+        if self.memory_source:  # of all steps and ranks, `memory` of one
+            kinds[self.memory_source] = self.memory_bytes
+        return {kind: value for kind, value in kinds.items() if value}
 
     @cached_property
     def parameters(self) -> int | None:
@@ -160,6 +166,10 @@ def points(records: Sequence[Record]) -> list[Point]:
 def _taken(memory: Memory) -> int:
     values = (getattr(memory, f"peak_{kind}_bytes") for kind in KINDS)
     return next((value for value in values if value), 0)
+
+
+def _step_s(record: Record) -> float:
+    return record.step_s.median if record.step_s else 0.0
 
 
 def _images_per_s(record: Record) -> float | None:

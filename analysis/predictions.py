@@ -22,8 +22,8 @@ from hpcgeo_analysis.words import NOT_MEASURED, counted, gib, rate, times
 #: A prediction further off than this part is named.
 OFF = 0.1
 
-#: What a prediction need not know: torch, and knobs that a formula does not take.
-_FREE = ("kind", "torch", "knobs")
+#: What a prediction need not know: software, variables, and knobs that a formula does not take.
+_FREE = ("kind", "torch", "software", "environment", "knobs")
 
 
 def section(study: Study) -> Section:
@@ -119,7 +119,7 @@ def _speed(study: Study) -> Block:
                     _cell(ratio),
                     valued(gib, point.memory_bytes),
                     valued(gib, other.memory_bytes),
-                    _cell(_ratio(point.memory_bytes, other.memory_bytes)),
+                    _memory_ratio(point, other),
                 ]
             )
     if not rows:
@@ -138,6 +138,14 @@ def _speed(study: Study) -> Block:
     table = without_empty(Table("Whole points", head, rows), head[4:])
     said = _extent("Throughput", ratios)
     return Block("Throughput", said, (), [without_constant(table, ("setting", "against"))])
+
+
+def _memory_ratio(predicted: Point, found: Point) -> Cell:
+    """Return the ratio of peaks of one kind; of two kinds it would say nothing."""
+    kinds = [point.memory_source for point in (predicted, found) if point.memory_bytes]
+    if len(set(kinds)) == 2:
+        return number(f"not alike: {' and '.join(map(str, kinds))}", None)
+    return _cell(_ratio(predicted.memory_bytes, found.memory_bytes))
 
 
 def _place(point: Point) -> tuple[object, ...]:

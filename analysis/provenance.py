@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import MISSING, Links, Record
+from hpcgeo.records import MISSING, Links, Record, pairs
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.sections import Block, Section, Study
 from hpcgeo_analysis.tables import (
@@ -21,18 +21,32 @@ from hpcgeo_analysis.words import NOT_MEASURED, seconds
 HOSTS = 4
 
 
+#: How the numbers of each kind came about.
+RULES = {
+    "measured": "throughput is global batch over the median step, of all devices; of repeats, the "
+    "median of their medians. Where the time of a step goes is said of one repeat, that with the "
+    "median step. Memory is the highest of the repeats, on the worst rank.",
+    "published": "as printed by the source named below; how steps were timed is the source's.",
+    "predicted": "by arithmetic; no clock ran.",
+}
+SPREADS = (
+    "The spread reaches from the lowest p10 to the highest p90 of the step times of all repeats; "
+    "two points whose spreads overlap are within noise of each other.",
+    "The range of an efficiency combines the spreads of both runs.",
+)
+
+
 def section(study: Study) -> Section:
     """Return the rules of the numbers, the environments, and one row for each point."""
-    rules = [
-        "Throughput is global batch over the median step, of all devices; of repeats, the median "
-        "of their medians.",
-        "The spread reaches from the lowest p10 to the highest p90 of the step times of all "
-        "repeats; two points whose spreads overlap are within noise of each other.",
-        "The range of an efficiency combines the spreads of both runs.",
-        "Memory is the highest of the repeats, on the worst rank.",
-        "Whether ranks shared cores or a device is not recorded: hold devices against device text "
-        "and hosts below.",
-    ]
+    kinds = [kind for kind in RULES if any(made.kind == kind for made in study.records)]
+    rules = [f"{kind.capitalize()}: {RULES[kind]}" for kind in kinds]
+    if any(point.step_range for point in study.points):
+        rules += SPREADS
+    if "measured" in kinds:
+        rules.append(
+            "Whether ranks shared cores or a device is not recorded: hold devices against device "
+            "text and hosts below."
+        )
     tables, used = _environments([*study.records, *study.links])
     made = [_points(study, used)] if study.points else []
     return Section("made", "How each number was made", "", [Block("", rules, (), [*tables, *made])])
@@ -48,9 +62,9 @@ def _environments(made: Sequence[Record | Links]) -> tuple[list[Table], dict[int
             record.machine,
             record.device,
             _hosts(sorted(set(record.hosts))),
-            _pairs(record.versions),
+            pairs(record.versions),
             record.driver or MISSING,
-            _pairs(record.environment),
+            pairs(record.environment),
             record.commit or MISSING,
             {None: MISSING, True: "uncommitted changes", False: "clean"}[record.dirty],
             record.source or MISSING,
@@ -93,12 +107,20 @@ def _points(study: Study, used: dict[int, str]) -> Table:
                 text(_steps(point)),
                 step,
                 whole(len(point.records)),
-                text(max(each.created for each in point.records)),
+                text(_last_made(point)),
                 Cell("; ".join(commands) or MISSING, "; ".join(commands), "code"),
             ]
         )
     table = Table("One row per point; click a column to sort", head, rows)
+    table = without_empty(table, head[6:])
     return without_constant(table, ("setting", "micro-batch", "runs"))
+
+
+def _last_made(point: Point) -> str:
+    """Return when; a published point's date is that of its transcription."""
+    if point.first.kind == "published":
+        return MISSING
+    return max(record.created for record in point.records)
 
 
 def _steps(point: Point) -> str:
@@ -106,10 +128,6 @@ def _steps(point: Point) -> str:
     warmup = MISSING if record.warmup_steps is None else f"{record.warmup_steps:,}"
     values = record.step_s.values if record.step_s else []
     return f"{warmup} + {len(values):,}" if values else f"{warmup} + {MISSING}"
-
-
-def _pairs(named: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(named.items())) or MISSING
 
 
 def _hosts(names: Sequence[str]) -> str:

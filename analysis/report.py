@@ -167,7 +167,7 @@ def _tiles(study: Study) -> list[tuple[str, str]]:
     numbers = (
         (len(study.comparisons), "comparison"),
         (sum(point.noisy for point in study.points), "noisy point"),
-        (sum(record.status != "ok" for record in records), "failed point"),
+        (len(omissions.failed(records)[0]), "failed point"),
     )
     return [
         *(

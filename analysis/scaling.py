@@ -7,7 +7,7 @@ devices do.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -23,6 +23,10 @@ STRATEGIES = (
     *("DDP", "NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD", "HYBRID_SHARD"),
     *("ZERO1", "ZERO2", "ZERO3"),
 )
+
+
+#: What the setting of a comparison says, beside its model; knobs are too many.
+_SAID = tuple(name for name in CONTEXT if name not in ("model", "knobs"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,20 +97,20 @@ def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Compar
         if not point.first.bare:
             blocks[merged(point.context, asked)].append(point)
     order = sorted(blocks, key=lambda key: (key[0], _size(blocks[key]), key))
-    apart = list(differing(blocks))
+    apart = differing(blocks)
     comparisons: list[Comparison] = []
     for key in order:
         needed = _needed(key, blocks, apart)
         for mode, fixed, chosen in _groups(blocks[key], asked):
             members = [point for _, point in chosen]
-            said = [phrase(name, setting(key, name)) for name in needed if setting(key, name)]
+            said = _said(key, needed, apart)
             comparison = Comparison(
                 number=len(comparisons) + 1,
                 title=_title(mode, fixed, [*said, *filter(None, [_apart(members, asked)])], chosen),
                 context=_context(members),
                 mode=mode,
                 fixed=fixed,
-                setting=_setting(key, apart),
+                setting=", ".join(_said(key, [n for n in apart if n in _SAID], apart)),
                 apart=_apart(members, asked),
                 lines=_scale(chosen),
             )
@@ -125,9 +129,10 @@ def _size(block: Sequence[Point]) -> float:
     return max((point.parameters or 0) for point in block)
 
 
-def _setting(key: tuple[str, ...], apart: Iterable[str]) -> str:
-    names = [name for name in apart if name in CONTEXT and name != "model"]
-    return ", ".join(phrase(name, setting(key, name)) for name in names if setting(key, name))
+def _said(
+    key: tuple[str, ...], names: Iterable[str], apart: Mapping[str, Sequence[str]]
+) -> list[str]:
+    return [phrase(n, setting(key, n), apart[n]) for n in names if setting(key, n)]
 
 
 def _context(members: Sequence[Point]) -> dict[str, str]:
@@ -159,9 +164,11 @@ def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
     for point in block:
         fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))
     names = telling(block, asked)
+    among = {name: {value(point, name) for point in block} for name in names}
     labels = {}
     for point in block:
-        label = " ".join([point.layout, *(phrase(name, value(point, name)) for name in names)])
+        said = (phrase(name, value(point, name), among[name]) for name in names)
+        label = " ".join([point.layout, *said])
         if point.nodes != fewest[point.devices]:
             label += f", {point.devices / point.nodes:g} per node"
         labels[point] = label

@@ -13,6 +13,8 @@ from hpcgeo_analysis.tables import Table
 
 #: Comparisons that get figures: more than a reader looks at, and drawing takes time.
 DRAWN = 6
+#: The setting of a point that differs in nothing from the others.
+ALIKE = "as the rest"
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,15 @@ class Study:
         return {number for _, _, number in sorted(order)[:DRAWN]}
 
     @cached_property
-    def _apart(self) -> list[str]:
+    def _apart(self) -> dict[str, list[str]]:
         found = differing({point.context for point in self.points})
-        return [key for key in found if key in CONTEXT and key != "model"]
+        return {key: found[key] for key in found if key in CONTEXT and key != "model"}
 
     def setting(self, point: Point) -> str:
         """Return what separates a point from others of this study, beside model and knobs."""
-        return ", ".join(phrase(key, value(point, key)) for key in self._apart) or "as the rest"
+        apart = self._apart.items()
+        said = (phrase(key, value(point, key), among) for key, among in apart)
+        return ", ".join(said) or ALIKE
 
     @cached_property
     def once(self) -> list[Comparison]:
@@ -85,8 +89,11 @@ class Study:
         return chosen
 
 
-def name(point: Point) -> str:
-    """Return a point in words, e.g. ``vit_tiny, DDP on 4 devices (noisy)``."""
+def name(point: Point, *others: Point) -> str:
+    """Return a point in words with its marks and those of others, e.g. ``vit_tiny, DDP on 4 devices
+    (noisy)``.
+    """
     devices = f"{point.devices:,} device{'' if point.devices == 1 else 's'}"
-    mark = f" ({point.mark})" if point.mark else ""
+    marks = dict.fromkeys(mark for each in (point, *others) for mark in each.marks)
+    mark = f" ({', '.join(marks)})" if marks else ""
     return f"{point.first.model}, {point.layout} on {devices}{mark}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import Activity, Phases, Record
+from hpcgeo.records import Record
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.charts import Bar
 from hpcgeo_analysis.growth import file_name
@@ -23,6 +23,7 @@ ACTIVITY = {
     "idle_s": ("idle", REST[0]),
 }
 PHASES = {
+    "step_s": "mean rank's step",
     "data_wait_s": "data wait",
     "host_to_device_s": "host to device",
     "forward_s": "forward",
@@ -39,7 +40,7 @@ def section(study: Study) -> Section:
     """Return stacked steps, phases, and what switching off communication or data saves."""
     blocks = []
     for comparison in study.once:
-        traced = [s for s in comparison.scaled if activity(s.point)]
+        traced = [s for s in comparison.scaled if s.point.typical("activity")]
         plots = _plots(comparison, traced) if comparison.number in study.drawn else []
         tables = [_activity(traced)] if traced else []
         tables += [table for table in [_phases(comparison)] if table]
@@ -49,26 +50,11 @@ def section(study: Study) -> Section:
     return Section("steps", "Where the time of a step goes", "", [b for b in blocks if not b.empty])
 
 
-def activity(point: Point) -> dict[str, float] | None:
-    """Return seconds of a traced step by cause, medians of the repeats."""
-    return _medians(point, "activity", [*Activity.model_fields])
-
-
-def _medians(point: Point, part: str, keys: Sequence[str]) -> dict[str, float] | None:
-    found = {}
-    for key in keys:
-        value = point.median(lambda record, key=key: getattr(getattr(record, part), key, None))
-        if value is None:
-            return None
-        found[key] = value
-    return found
-
-
 def _plots(comparison: Comparison, traced: Sequence[Scaled]) -> list[Plot]:
     chosen = charts.some(traced)
     if len(chosen) < 2:
         return []
-    spent = [(scaled, activity(scaled.point) or {}) for scaled in chosen]
+    spent = [(scaled, scaled.point.typical("activity") or {}) for scaled in chosen]
     causes = list(ACTIVITY.values())
     absolute, share = [], []
     scale, unit = (1, "seconds") if max(times["step_s"] for _, times in spent) > 1 else (1000, "ms")
@@ -90,7 +76,7 @@ def _plots(comparison: Comparison, traced: Sequence[Scaled]) -> list[Plot]:
 def _activity(traced: Sequence[Scaled]) -> Table:
     rows = []
     for scaled in traced:
-        times = activity(scaled.point) or {}
+        times = scaled.point.typical("activity") or {}
         row = [line(scaled), whole(scaled.point.devices), valued(seconds, times["step_s"])]
         for key in ACTIVITY:
             share = times[key] / times["step_s"] if times["step_s"] else None
@@ -106,10 +92,10 @@ def _phases(comparison: Comparison) -> Table | None:
     rows = []
     for scaled in comparison.scaled:
         point = scaled.point
-        phases = _medians(point, "phases", [*Phases.model_fields]) or {}
-        phases.setdefault("data_wait_s", point.median(lambda r: r.data_wait_s))
+        wait = point.median(lambda record: record.data_wait_s)
+        phases = point.typical("phases") or ({} if wait is None else {"data_wait_s": wait})
         comm = point.median(lambda record: record.comm_s)
-        if comm is None and not any(value is not None for value in phases.values()):
+        if comm is None and not phases:
             continue
         row = [line(scaled), whole(point.devices), valued(seconds, point.step_s)]
         row += [valued(seconds, phases.get(key)) for key in PHASES]
@@ -118,7 +104,10 @@ def _phases(comparison: Comparison) -> Table | None:
     head = ["strategy", "devices", "step", *PHASES.values(), "collectives run", "of the step"]
     if not rows:
         return None
-    caption = "Phases of a step; collectives may overlap with compute"
+    caption = (
+        "Phases of a step, which sum to that of the mean rank, of the repeat with the median step; "
+        "step is of the slowest rank, collectives may overlap with compute"
+    )
     return without_empty(Table(caption, head, rows), head[3:])
 
 
@@ -128,7 +117,7 @@ def _causes(traced: Sequence[Scaled]) -> list[str]:
     for key, least in WORTH.items():
         shares = []
         for scaled in traced:
-            times = activity(scaled.point) or {}
+            times = scaled.point.typical("activity") or {}
             if times["step_s"]:
                 shares.append((times[key] / times["step_s"], scaled))
         if not shares:
@@ -192,8 +181,8 @@ def decomposition(points: Sequence[Point]) -> Block:
             saved = whole_step.step_s - bare.step_s
             apart = _apart(whole_step, bare)
             if apart != WITHIN:
-                shares.append((saved / whole_step.step_s, whole_step))
-            marks = listed(sorted({m for m in (whole_step.mark, bare.mark) if m}))
+                shares.append((saved / whole_step.step_s, named(whole_step, bare)))
+            marks = listed(sorted({*whole_step.marks, *bare.marks}))
             rows.append(
                 [
                     text(f"{what}"),
@@ -213,7 +202,7 @@ def decomposition(points: Sequence[Point]) -> Block:
             share, worst = max(clear, key=lambda pair: pair[0])
             verb = "Communication that hurts is" if what == "communication" else "Reading is"
             sentences.append(
-                f"{verb} up to {percent(share)} of a step ({named(worst)}), by the step with "
+                f"{verb} up to {percent(share)} of a step ({worst}), by the step with "
                 f"{name} {without} in {counted(len(pairs), 'pair')}."
             )
         elif pairs:
@@ -245,8 +234,8 @@ def _pairs(
 def _apart(first: Point, second: Point) -> str:
     if first.step_range is None or second.step_range is None:
         return "no spread given"
-    overlap = first.step_range[0] <= second.step_range[1]
-    return WITHIN if overlap else "beyond the spread"
+    (low, high), (other_low, other_high) = first.step_range, second.step_range
+    return WITHIN if low <= other_high and other_low <= high else "beyond the spread"
 
 
 def _signed(share: float) -> str:

@@ -1,6 +1,7 @@
 """How much of the peak is used: MFU and HFU, with the source of the peak."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from hpcgeo_analysis.points import Point
 from hpcgeo_analysis.scaling import Comparison, Scaled
@@ -16,7 +17,7 @@ from hpcgeo_analysis.tables import (
     without_constant,
     without_empty,
 )
-from hpcgeo_analysis.words import NOT_MEASURED, counted, flops, percent
+from hpcgeo_analysis.words import NOT_MEASURED, counted, flops, percent, rate
 
 
 def section(study: Study) -> Section:
@@ -34,11 +35,9 @@ def section(study: Study) -> Section:
 
 
 def mfu(point: Point, name: str = "mfu") -> float | None:
-    """Return MFU (or ``hfu``) where the peak has one source and the share is possible."""
-    share = point.median(lambda record: getattr(record, name))
-    if share is None or share > 1 or peak(point) is None:
-        return None
-    return share
+    """Return MFU (or ``hfu``) where the peak has one source and every repeat is possible."""
+    shares = point.all(lambda record: getattr(record, name))
+    return median(shares) if shares and max(shares) <= 1 and peak(point) else None
 
 
 def peak(point: Point) -> tuple[float, str] | None:
@@ -109,25 +108,26 @@ def _table(known: Sequence[Scaled]) -> Table:
                 valued(percent, speed / product if speed and product else None),
                 valued(_tera, model),
                 valued(_tera, counted_flops),
+                valued(_tera, point.median(lambda record: record.executed_flops)),
             ]
         )
     head = ["strategy", "devices", "MFU", "HFU", "a device", "peak", "peak is"]
-    head += ["matrix product", "of the product", "TFLOP a step", "TFLOP counted"]
+    head += ["matrix product", "of the product", "TFLOP a step", "TFLOP counted", "TFLOP executed"]
     table = Table("Use of the peak", head, rows)
     table = without_empty(table, ("HFU", *head[4:6], *head[7:]))
     return without_constant(table, ("peak", "peak is"))
 
 
 def _tera(value: float) -> str:
-    return f"{value / 1e12:,.3g}"
+    return rate(value / 1e12)
 
 
 def _share(point: Point, name: str) -> Cell:
-    share = point.median(lambda record: getattr(record, name))
-    if share is None:
+    shares = point.all(lambda record: getattr(record, name))
+    if not shares:
         return number(NOT_MEASURED, None)
     if peak(point) is None:
         return number("not shown: no source of the peak", None)
-    if share > 1:
+    if max(shares) > 1:
         return number("not shown: above 100 %", None)
-    return number(percent(share), share)
+    return valued(percent, mfu(point, name))

@@ -45,13 +45,15 @@ def gib(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """Return a fraction in percent.
 
-    >>> percent(0.9142), percent(0.0712), percent(0.004), percent(0.0), percent(None)
-    ('91 %', '7.1 %', '0.40 %', '0 %', 'not measured')
+    >>> percent(0.9142), percent(0.9962), percent(0.0712), percent(0.004), percent(None)
+    ('91 %', '99.6 %', '7.1 %', '0.40 %', 'not measured')
     """
     if value is None:
         return NOT_MEASURED
     if value == 0:
         return "0 %"
+    if 0.99 <= value < 0.9995:
+        return f"{value * 100:.1f} %"
     return f"{value * 100:.0f} %" if value >= 0.0995 else f"{digits(value * 100, 2)} %"
 
 

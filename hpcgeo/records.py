@@ -52,6 +52,12 @@ NEUTRAL = (
 )
 
 
+#: Versions beside torch that change speed.
+SOFTWARE = ("cuda", "hip", "nccl", "rccl", "deepspeed")
+
+#: Entries of a key that a point knows only once it has started.
+UNSTARTED = ("device", "software", "environment")
+
 _NEUTRAL_PARTS = tuple(name for name in NEUTRAL if name[-1] == ".")
 
 
@@ -270,6 +276,8 @@ class Record(Part):
             "data": self.data,
             "communication": self.communication,
             "torch": self.versions.get("torch", MISSING),
+            "software": software(self),
+            "environment": pairs(self.environment),
             "knobs": MISSING if self.config is None else json.dumps(knobs(self.config)),
         }
 
@@ -320,6 +328,17 @@ class Links(Part):
 
 
 Line = TypeVar("Line", Record, Links)
+
+
+def software(made: Record | Links) -> str:
+    """Return the versions beside torch that change speed, and the driver, as text."""
+    found = {name: made.versions[name] for name in SOFTWARE if name in made.versions}
+    return pairs(found | ({"driver": made.driver} if made.driver else {}))
+
+
+def pairs(named: Mapping[str, str]) -> str:
+    """Return names with their values as text."""
+    return ", ".join(f"{name} {value}" for name, value in sorted(named.items())) or MISSING
 
 
 def knobs(config: Mapping[str, Any] | None) -> dict[str, Any]:

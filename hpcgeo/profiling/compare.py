@@ -12,7 +12,7 @@ from rich.table import Table
 
 from hpcgeo.errors import InputError
 from hpcgeo.profiling.intervals import ALONE, BLOCKS, METHOD, interval, middle
-from hpcgeo.records import Record, read
+from hpcgeo.records import UNSTARTED, Record, read
 from hpcgeo.tables import find
 
 Verdict = Literal[
@@ -295,9 +295,10 @@ def _memory(
 def _failed(rows: Sequence[Sequence[Row]], between: Sequence[str]) -> Iterator[Pair]:
     """Yield the points that failed on a side and never worked there.
 
-    A point that failed before it started knows no device: that key is left out.
+    A point that failed before it started knows neither device nor driver nor the variables of its
+    ranks: these keys are left out.
     """
-    apart = [*between, "device"]
+    apart = [*between, *UNSTARTED]
     good, bad = (
         [{row.point(apart): row for row in side if belongs(row.record)} for side in rows]
         for belongs in (_worked, lambda record: record.status != "ok")

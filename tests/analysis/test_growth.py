@@ -50,6 +50,13 @@ def test_messages_are_computed_where_traffic_was_not_recorded(make):
     )
 
 
+def test_a_line_that_was_not_timed_is_no_line_of_one_size(make):
+    records = [make(devices=n) for n in (1, 2)]
+    records += [make("ZERO3", n, None, peak_memory_bytes=1) for n in (1, 2)]
+    said = kept(records)
+    assert said[-1] == "ZERO3 was not timed." and not any("one number" in each for each in said)
+
+
 @pytest.mark.parametrize(
     ("strategy", "fields"),
     [

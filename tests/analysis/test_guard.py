@@ -24,6 +24,29 @@ def study(make):
     return records
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"versions": {"torch": "2.13.0", "cuda": "13.0", "nccl": "2.29"}}, "nccl 2.29"),
+        ({"driver": "nvidia 590"}, "driver nvidia 590"),
+        ({"environment": {"NCCL_ALGO": "Tree", "OMP_NUM_THREADS": "4"}}, "NCCL_ALGO Tree"),
+    ],
+)
+def test_repeats_in_other_surroundings_are_other_points(make, other, said):
+    known = {
+        "versions": {"torch": "2.13.0", "cuda": "13.0", "nccl": "2.28"},
+        "driver": "nvidia 580",
+        "environment": {"NCCL_ALGO": "Ring", "OMP_NUM_THREADS": "4"},
+    }
+    found = points([make(**known), make(step_s=0.3, **known | other)])
+    assert len(found) == 2
+    titles = [comparison.title for comparison in compare(found)]
+    assert sum(said in title for title in titles) == 1
+    (together,) = compare(found, ["software", "environment"])
+    assert len(together.lines) == 2 and said in together.title
+    assert not any("OMP" in title or "cuda" in title for title in (*titles, together.title))
+
+
 def test_asked_together_they_share_axes_and_say_so(make):
     assert lines(study(make)) == [["A", "B"], ["DDP"]]
     assert lines(study(make), "dtype") == [["DDP float32", "A bfloat16", "B bfloat16"]]

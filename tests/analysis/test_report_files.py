@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hpcgeo.cli.main import app
 from hpcgeo.errors import InputError
-from hpcgeo.records import append
+from hpcgeo.records import Memory, Wait, append
 from hpcgeo_analysis import report
 from hpcgeo_analysis.__main__ import main
 
@@ -199,6 +199,8 @@ def test_foreign_input_is_one_line(tmp_path, capsys, content, message):
         ({"spread": -0.5}, "p10 <= median <= p90"),
         ({"spread": 3.0}, "step_s.p10"),
         ({"comm_s": 1e300}, "comm_s is 1e+300; it must be zero or above and below 1e+30"),
+        ({"wait": Wait(seconds=[0.0], straggler=0, late_s=-1.0)}, "wait.late_s is -1.0"),
+        ({"memory": Memory(parameters_bytes=-1)}, "memory.parameters_bytes is -1"),
         ({"model": "a\0b"}, "holds what cannot be shown"),
     ],
 )

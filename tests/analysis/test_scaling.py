@@ -229,6 +229,6 @@ def test_memory_of_different_kinds_is_not_mixed(make):
     ]
     (comparison,) = compared(records)
     assert memory.sentences(comparison) == [
-        "On 1 device FULL_SHARD needs least resident memory, 1.00 GiB per rank; ZERO3 most, "
-        "2.00 GiB (2.00 x)."
+        "On 1 device FULL_SHARD needs least resident memory of the 2 measured, 1.00 GiB per rank; "
+        "ZERO3 most, 2.00 GiB (2.00 x)."
     ]

@@ -1,9 +1,13 @@
 """Memory, collectives, stragglers, energy, predictions, omissions: sentences drawn from data."""
 
+import csv
+import io
+
 import pytest
 
-from hpcgeo.records import Energy, Memory, Wait
-from hpcgeo_analysis import collectives, memory, omissions
+from hpcgeo.errors import InputError
+from hpcgeo.records import Energy, Memory, Spread, Wait
+from hpcgeo_analysis import memory, omissions
 from hpcgeo_analysis.plots import Look
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
@@ -22,12 +26,12 @@ def text(records, **options):
     [
         (
             2**29,
-            "On 2 devices FULL_SHARD needs least reserved memory, 0.500 GiB per rank; "
-            "DDP most, 1.00 GiB (2.00 x).",
+            "On 2 devices FULL_SHARD needs least reserved memory of the 2 measured, 0.500 GiB per "
+            "rank; DDP most, 1.00 GiB (2.00 x).",
         ),
         (
             2**30 - 10,
-            "On 2 devices reserved memory differs by less than 2.0 % between strategies: "
+            "On 2 devices reserved memory differs by less than 2.0 % between the 2 measured: "
             "1.00 GiB per rank.",
         ),
     ],
@@ -69,23 +73,58 @@ def test_kinds_of_memory_stand_in_one_figure_apart(make):
     assert "reserved" not in drawn
     (comparison,) = compare(points(records))
     assert memory.sentences(comparison) == [
-        "On 1 device ZERO3 needs least active memory, 2.00 GiB per rank; DDP most, 5.00 GiB "
-        "(2.50 x)."
+        "On 1 device ZERO3 needs least active memory of the 3 measured, 2.00 GiB per rank; DDP "
+        "most, 5.00 GiB (2.50 x)."
     ]
 
 
 def test_a_cliff_and_its_end_are_found(links, make):
     written = text([make()], links=[links])
     assert (
-        "- all_gather (all, 4 ranks on 1 node): a cliff at 4.19 MB messages, 225 MB/s after "
-        "1.50 GB/s at 1.05 MB, recovered at 16.8 MB." in written
+        "- all_gather (all, 4 ranks on 1 node): bandwidth falls from 2 GB/s at 1 MiB to 0.3 GB/s "
+        "at 4 MiB, recovers at 16 MiB." in written
     )
-    moved = links.transfers
-    assert collectives.cliffs("x", [(each, 1e9) for each in moved]) == []
-    falling = list(zip(moved, (4e9, 1e9, 1e9, 1e9), strict=True))
-    assert collectives.cliffs("x", falling) == [
-        "x: a cliff at 1.05 MB messages, 1.00 GB/s after 4.00 GB/s at 262 KB, not recovered."
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": "GPU"},
+        {"kind": "published"},
+        {"versions": {"torch": "2.14"}},
+        {"versions": {"nccl": "2.29"}},
+        {"environment": {"NCCL_ALGO": "Tree"}},
+    ],
+)
+def test_curves_of_unlike_links_are_not_one(links, other):
+    """Every second size was measured elsewhere, three times as slow: no curve has a cliff."""
+    rising = [moved for moved in links.transfers if moved.message_bytes != 2**22]
+    slow = [
+        moved.model_copy(
+            update={
+                "message_bytes": 2 * moved.message_bytes,
+                "seconds": Spread.of([6 * moved.seconds.median]),
+            }
+        )
+        for moved in rising
     ]
+    here = links.model_copy(update={"transfers": rising})
+    there = links.model_copy(update={"transfers": slow, **other})
+    written = text([], links=[here, there])
+    assert "falls from" not in written and written.count("### testbed, gloo, ") == 2
+    again = links.model_copy(update={"transfers": slow})
+    assert "falls from" in text([], links=[here, again])
+
+
+def test_repeats_of_a_size_are_one_point(links):
+    slow = [
+        moved.model_copy(update={"seconds": Spread.of([3 * moved.seconds.median])})
+        for moved in links.transfers
+    ]
+    repeats = [links, links, links.model_copy(update={"transfers": slow})]
+    written = text([], links=repeats)
+    rows = [row for row in written.splitlines() if row.startswith("| all_gather | all |")]
+    assert len(rows) == 4 and rows[0].endswith("| 256 KiB | 0.262 ms | 1.00 GB/s | 750 MB/s |")
 
 
 def test_traffic_of_training_stands_beside_the_curve(links, whole):
@@ -114,6 +153,23 @@ def test_a_straggler_has_rank_host_and_delay(make):
     assert "- No straggler in 1 of 2 points whose waits were recorded." in written
 
 
+def test_a_straggler_of_repeats(make):
+    def late(host, seconds, ranks):
+        waits = [0.06, 0.06, 0.01, 0.06]
+        return Wait(seconds=waits, straggler=2, host=host, late_s=seconds, late_ranks=ranks)
+
+    waits = [late("n1", 0.01, 1), late("n1", 0.02, 3), late("n2", 0.01, 1), Wait(seconds=[0.0])]
+    times = (0.1, 0.2, 0.1, 0.1)
+    repeats = [make(devices=4, step_s=s, wait=w) for s, w in zip(times, waits, strict=True)]
+    written = text(repeats)
+    assert (
+        "- Rank 2 on n1 holds up the others: they wait 20.0 ms a step longer than it, 10 % of the "
+        "step (vit_tiny, DDP on 4 devices (noisy)), in 2 of 4 runs. 2 more ranks of that run are "
+        "late too." in written
+    )
+    assert "- Rank 2 on n2 holds up the others: they wait 10.0 ms" in written
+
+
 def test_energy_by_hand(make):
     def used(joules, **fields):
         return Energy(source="nvml", covers="1 GPU", joules=joules, images=100, **fields)
@@ -123,10 +179,18 @@ def test_energy_by_hand(make):
     # 3.6 J an image is 3.6 MJ = 1 kWh per million images, at 500 g/kWh half a kilogram.
     assert (
         "- On 1 device DDP needs 3.60 J an image: 1.00 kWh, 0.500 kg of CO2 per million images "
-        "(nvml, 1 GPU); A needs 2.00 x of that, the most." in written
+        "(nvml, 1 GPU); A needs 2.00 x of that, the most of the 2 measured." in written
     )
     assert "| A | 1 | 7.20 | 2.00 | no grid factor |" in written
     assert "CO2 with 500 g/kWh (IEA 2023)." in written
+
+
+def test_energy_of_repeats_is_their_median(make):
+    used = [Energy(source="nvml", covers="1 GPU", joules=j, images=100) for j in (100, 400)]
+    written = text([make(energy=each) for each in used])
+    assert "DDP needs 2.50 J an image" in written
+    other = used[0].model_copy(update={"covers": "2 GPUs"})
+    assert "J an image" not in text([make(energy=used[0]), make(energy=other)])
 
 
 def test_counters_that_see_other_things_are_not_compared(make):
@@ -158,8 +222,72 @@ def test_nothing_predicted_is_said(make):
 def test_out_of_memory_is_left_out_with_its_cause(make):
     full = make(devices=2, step_s=None, status="out_of_memory", error="needs 70 GiB of 64")
     written = text([make(), full, full.model_copy(update={"created": "later"})])
-    assert "- 2 points ran out of memory; in no figure." in written
+    assert "- 1 point ran out of memory; in no figure." in written
     assert "| out of memory | needs 70 GiB of 64 | 2 |" in written
+
+
+def test_a_point_that_was_measured_since_did_not_fail(make):
+    broken = {"status": "failed", "error": "lost a rank", "device": "not started"}
+    mended = make(devices=2, created="2026-01-03", environment={"OMP_NUM_THREADS": "1"})
+    silent = {"communication": "off", "created": "2026-01-02"}
+    knobs = {"config": {"optim": {"clip": 1.0}}, "created": "2026-01-04"}
+    records = [make(), mended]
+    records += [
+        make(devices=2, step_s=None, **broken, **fields)
+        for fields in ({"created": "2026-01-02"}, silent, knobs)
+    ]
+    written = text(records)
+    assert "- 2 points failed; in no figure." in written
+    assert "- 1 point failed once and was measured since." in written
+    assert ", 2 failed points." in written
+
+
+def test_a_predicted_rate_wins_nothing(make):
+    fields = {"kind": "predicted", "step_s": None, "versions": {}}
+    predicted = [make(name, images_per_s=rate, **fields) for name, rate in (("A", 9.0), ("B", 5.0))]
+    written = text(predicted)
+    assert "## Best configuration\n\nNot measured." in written
+    assert "of the fastest not ranked" in written and "100 %" not in written
+    with pytest.raises(InputError, match="--together kind: predicted points do not compete"):
+        render([make(), *predicted], together=["kind", "torch"])
+
+
+def test_predicted_memory_is_held_against_its_own_kind_alone(make):
+    def peak(kind, source):
+        return {"kind": kind, "peak_memory_bytes": GIB, "memory_source": source}
+
+    for source, cell in (
+        ("reserved", "1.00 x"),
+        ("active", "not alike: active and reserved"),
+    ):
+        records = [
+            make(**peak("measured", "reserved")),
+            make(step_s=None, images_per_s=80.0, **peak("predicted", source)),
+        ]
+        (row,) = [
+            row
+            for row in text(records).splitlines()
+            if "| vit_tiny | DDP | 1 | 80.0 | 80.0 |" in row
+        ]
+        assert row.endswith(f"| {cell} |")
+
+
+def test_one_peak_of_memory_everywhere(whole):
+    """The peak of all steps and ranks is the headline; memory by cause is of one rank."""
+    held = Memory(peak_reserved_bytes=GIB, peak_active_bytes=GIB // 2, limit_bytes=4 * GIB)
+    peak = {"peak_memory_bytes": 2 * GIB, "memory_source": "reserved"}
+    files = render([whole("DDP", 1, 0.1, memory=held, **peak)])
+    assert "| DDP | 1 | 2.00 | 0.500 | 50 % |" in files["report.md"].decode()
+    (row,) = csv.DictReader(io.StringIO(files["table.csv"].decode()))
+    assert row["memory_peak_reserved_bytes"] == row["peak_memory_bytes"] == str(2 * GIB)
+
+
+def test_a_share_above_all_of_the_peak_is_no_median(whole):
+    records = [whole("DDP", 1, 0.1, mfu=share, hfu=share) for share in (0.5, 0.6, 1.2)]
+    written = text(records)
+    assert "| DDP | 1 | not shown: above 100 % | not shown: above 100 % |" in written
+    for name in ("MFU", "HFU"):
+        assert f"- 1 record with an {name} above 100 % (up to 120 %): impossible" in written
 
 
 def test_cautions(make):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hpcgeo.records import Spread
 from hpcgeo_analysis import steps
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
@@ -59,6 +60,44 @@ def test_a_difference_within_the_spread_is_not_claimed(make):
         "A step with communication off is not shorter beyond the spread in 1 pair: no "
         "communication that hurts is claimed."
     ]
+
+
+def test_parts_of_repeats_are_those_of_one_run(whole):
+    """Medians of each part would sum to no step."""
+
+    records = []
+    for step_s, exposed in ((0.1, 0.05), (0.3, 0.01), (0.2, 0.09)):
+        traced = whole("DDP", 1, step_s).activity
+        parts = {"compute_s": traced.compute_s - exposed, "exposed_comm_s": exposed}
+        records.append(whole("DDP", 1, step_s, activity=traced.model_copy(update=parts)))
+    (point,) = points(records)
+    for part in ("activity", "phases"):
+        assert point.typical(part) == vars(getattr(records[2], part))
+    written = render(records)["report.md"].decode()
+    assert "| 200 ms | 100 ms (50 %) | 90.0 ms (45 %) |" in written
+    assert "| 200 ms | 200 ms | 2.00 ms | 2.00 ms | 60.0 ms | 120 ms |" in written
+
+
+def test_one_step_is_no_spread(make):
+    def run(step_s):
+        return make().model_copy(update={"step_s": Spread.of([step_s])})
+
+    (point,) = points([run(0.1)])
+    assert point.step_s == 0.1 and point.range is None and point.step_range is None
+    (point,) = points([run(0.1), run(0.2)])
+    assert point.step_range == (0.1, 0.2)
+
+
+def test_both_points_of_a_pair_bear_their_marks(make):
+    pair = [make(spread=0.3, stable=False), make(step_s=0.01, spread=0.3, communication="off")]
+    block = decomposition(pair)
+    assert "(vit_tiny, DDP on 1 device (noisy, still getting faster))" in block.sentences[0]
+    assert block.tables[0].rows[0][-1].text == "beyond the spread, noisy and still getting faster"
+
+
+def test_a_step_that_grows_without_communication_is_told_apart(make):
+    block = decomposition([make(step_s=0.1), make(step_s=0.2, communication="off")])
+    assert block.tables[0].rows[0][-1].text == "beyond the spread"
 
 
 @pytest.mark.parametrize("other", [{"dtype": "bfloat16"}, {"micro_batch": 16}, {"devices": 2}])

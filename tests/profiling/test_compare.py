@@ -159,6 +159,7 @@ def test_memory(tmp_path: Path) -> None:
 def test_failures_are_points(tmp_path: Path) -> None:
     timeless = {"step_s": None, "images_per_s": None, "peak_memory_bytes": None}
     fields = {"status": "failed", "error": "lost a rank", "device": "not started", **timeless}
+    fields |= {"environment": {"OMP_NUM_THREADS": "1"}}
     broken = {name: point(name, **fields) for name in ("DDP", "NO_SHARD", "FULL_SHARD")}
     a = [point("DDP"), broken["NO_SHARD"], broken["FULL_SHARD"]]
     b = [broken["DDP"], point("NO_SHARD"), broken["FULL_SHARD"]]
@@ -192,6 +193,10 @@ def test_keys_that_may_differ(tmp_path: Path) -> None:
         compared(tmp_path, [point()], [newer, point(device="GPU")], "torch", "device")
     with pytest.raises(InputError, match=r"unknown key 'tork' \(did you mean 'torch'\?\)"):
         compared(tmp_path, [point()], [newer], "tork")
+    ring, tree = (point(environment={"NCCL_ALGO": name}) for name in ("Ring", "Tree"))
+    with pytest.raises(InputError, match=r"environment \(NCCL_ALGO Ring; there NCCL_ALGO Tree\)"):
+        compared(tmp_path, [ring], [tree])
+    assert compared(tmp_path, [ring], [tree], "environment").pairs
     knobs = [point(config={"optim": {"clip": clip}}) for clip in (1.0, 2.0)]
     with pytest.raises(InputError, match=r"differs in knobs \(optim.clip\)"):
         compared(tmp_path, knobs[:1], knobs[1:])
