@@ -136,7 +136,7 @@ def say_measured_again(every: Iterable[Cell], known: Known) -> None:
     ]
     if again:
         log.warning(
-            "%d points were measured by other code and will be again: %s",
+            "measured by other code, to be measured again: %d points (%s)",
             len(again),
             _other_code(again[-1]),
         )

@@ -1,5 +1,5 @@
 """Sweeps where the world misbehaves: Slurm fails or is told otherwise, lines are torn, locks are
-missing, Ctrl-C comes twice. Slurm's commands are scripts: the real ones do not fail when told to."""
+missing, Ctrl-C comes twice. Slurm's commands are scripts: real ones do not fail when told to."""
 
 import errno
 import fcntl
@@ -222,7 +222,7 @@ def test_nothing_is_measured_again_without_a_word(
     )
     append(tmp_path / "r" / "records-0.jsonl", record)
     assert Jobs(asked, tmp_path / "r", "x").planned
-    assert "1 points were measured by other code and will be again: commit def, here abc" in (
+    assert "measured by other code, to be measured again: 1 points (commit def, here abc" in (
         caplog.text
     )
 
