@@ -128,6 +128,7 @@ def test_no_budget_and_no_commit_submit_nothing(
     with pytest.raises(InputError, match=r"uncommitted changes.*git commit"):
         jobs.submit(9)
     assert not (commands / "words").exists()
+    monkeypatch.setattr("hpcgeo.cli.profile.set_up", lambda: None)  # of a log that is closed here
     file = tmp_path / "s.yaml"
     file.write_text("{recipe: mae_vit_tiny, nodes: [1]}")
     words = ["sweep", str(file), "--submit", "--plan", "--records", str(tmp_path / "r")]
