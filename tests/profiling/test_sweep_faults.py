@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -191,7 +192,8 @@ def test_the_watch_outlives_an_error_and_settles_alone(
             held.__exit__(None, None, None)
 
     held = alone(tmp_path / "r" / "lock")
-    monkeypatch.setattr(submit.time, "sleep", slept)
+    # Of this module alone: subprocess sleeps too.
+    monkeypatch.setattr(submit, "time", SimpleNamespace(sleep=slept, monotonic=time.monotonic))
     assert jobs.watch().counts() == {"failed": 1}
     assert len(naps) == 2 and batch.unsettled([]) == []
 
