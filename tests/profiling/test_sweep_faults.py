@@ -264,7 +264,8 @@ def test_a_second_ctrl_c_leaves_no_ranks(tmp_path: Path, monkeypatch: pytest.Mon
     # one is forgotten by the launcher.
     script, children = tmp_path / "launcher.sh", tmp_path / "children"
     script.write_text(
-        "exec 2>/dev/null\nsetsid sleep 600 &\nfirst=$!\ntrap 'sleep 1; kill $first; exit' TERM\nsleep 600 &\n"
+        "exec 2>/dev/null\nsetsid sleep 600 &\nfirst=$!\ntrap 'sleep 1; kill $first; exit' TERM\n"
+        "sleep 600 &\n"
         f"echo $first $! > {children}\nwait\nwait\n"
     )
     monkeypatch.setattr(sweep, "GRACE_S", 20)
