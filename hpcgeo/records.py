@@ -7,7 +7,7 @@ arithmetic). Two records may stand on one axis where their `key` agrees.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -371,13 +371,20 @@ def append(path: Path, record: Record | Links) -> None:
         os.fsync(file.fileno())
 
 
-def read(paths: Iterable[Path]) -> list[Record]:
+class TornError(InputError):
+    """A line that is no JSON, as a crash or a full disk leaves it."""
+
+
+def read(paths: Iterable[Path], torn: Callable[[str], None] | None = None) -> list[Record]:
     """Return all records of files and folders (searched for ``records*.jsonl``, ``record.json``).
+
+    Args:
+        torn: told of a line that is not JSON, which is then left out; None: it is an error.
 
     Raises:
         InputError: nothing there, or a line that is not a record; the message names file and line.
     """
-    return _read(Record, paths, ("record.json", "records*.jsonl"))
+    return _read(Record, paths, ("record.json", "records*.jsonl"), torn)
 
 
 def read_links(paths: Iterable[Path]) -> list[Links]:
@@ -389,7 +396,12 @@ def read_links(paths: Iterable[Path]) -> list[Links]:
     return _read(Links, paths, ("links*.jsonl",))
 
 
-def _read(kind: type[Line], paths: Iterable[Path], patterns: Sequence[str]) -> list[Line]:
+def _read(
+    kind: type[Line],
+    paths: Iterable[Path],
+    patterns: Sequence[str],
+    torn: Callable[[str], None] | None = None,
+) -> list[Line]:
     found: list[Line] = []
     for path in paths:
         if path.is_dir():
@@ -401,17 +413,23 @@ def _read(kind: type[Line], paths: Iterable[Path], patterns: Sequence[str]) -> l
         else:
             raise InputError(f"{path}: no such file or folder of records")
         for file in files:
-            found += _read_file(kind, file)
+            found += _read_file(kind, file, torn)
     return found
 
 
-def _read_file(kind: type[Line], path: Path) -> list[Line]:
+def _read_file(kind: type[Line], path: Path, torn: Callable[[str], None] | None) -> list[Line]:
     records = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if line.strip():
+                if not line.strip():
+                    continue
+                try:
                     records.append(_parsed(kind, line, f"{path}:{number}"))
+                except TornError as error:
+                    if torn is None:
+                        raise
+                    torn(str(error))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     return records
@@ -423,6 +441,6 @@ def _parsed(kind: type[Line], line: bytes, place: str) -> Line:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
-            raise InputError(f"{place}: not JSON: {first['msg']}") from None
+            raise TornError(f"{place}: not JSON: {first['msg']}") from None
         key = ".".join(str(step) for step in first["loc"])
         raise InputError(f"{place}: not a record: {key}: {first['msg']}") from None

@@ -293,6 +293,8 @@ def _in_slurm(
     jobs = submitting.Jobs(grid, records, file.stem, retry=retry)
     if action == "plan":
         typer.echo(jobs.plan())
+        if budget is not None:
+            jobs.afford(budget)
         return jobs.board()
     with import_module("hpcgeo.profiling.sweep").alone(records / "lock"):
         jobs.settle()

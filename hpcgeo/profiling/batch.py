@@ -6,8 +6,11 @@ RECORDS/jobs/NAME/   one call of sbatch; NAME is the name of the job in the queu
   3.out              what task 3 said
   3.now              what it measures at this moment
   records-3.jsonl    what it recorded; a file of its own, since many tasks write at once
+  records-lost-3.jsonl  how it ended, found from outside where it could not say it
+  missing.json       tasks that ended and did not say how: when that was first seen
 """
 
+import json
 import os
 import re
 import subprocess
@@ -77,6 +80,10 @@ class Batch:
         """Return the file of records of a task."""
         return self.folder / f"records-{task}.jsonl"
 
+    def lost(self, task: int) -> Path:
+        """Return the file of what was found out about a task; no host appends to another's."""
+        return self.folder / f"records-lost-{task}.jsonl"
+
     def output(self, task: int) -> Path:
         """Return the file that holds what a task said."""
         return self.folder / f"{task}.out"
@@ -143,17 +150,24 @@ class Batch:
             and (
                 self._now(task).exists()
                 # before the first measurement
-                or (self.output(task).exists() and not self.own(task).exists())
+                or (
+                    self.output(task).exists()
+                    and not self.own(task).exists()
+                    and not self.lost(task).exists()
+                )
             )
         ]
 
     def settle(self, queued: Collection[int]) -> None:
-        """Record what became of tasks that have ended and could not say it."""
-        for task in self.unsettled(queued):
-            paths = [path for path in (self.output(task), self._now(task)) if path.exists()]
-            if any(time.time() - path.stat().st_mtime < SETTLED_S for path in paths):
-                continue
-            self._conclude(task, self.now(task) or self._start(task), None)
+        """Record what became of tasks that are missing for a while and did not say it."""
+        before, now = self._missing(), time.time()
+        missing = {task: min(now, before.get(task, now)) for task in self.unsettled(queued)}
+        for task, since in list(missing.items()):
+            if now - since >= SETTLED_S:
+                self._conclude(task, self.now(task) or self._start(task), None)
+                del missing[task]
+        if missing != before:
+            write_text(self.folder / "missing.json", json.dumps(missing))
 
     def _conclude(self, task: int, now: Now, code: int | None) -> None:
         """Record the end of a measurement, unless it has recorded itself."""
@@ -167,7 +181,8 @@ class Batch:
                 if (output := self.output(task)).exists():
                     output.replace(output.with_suffix(".cancelled"))
             else:
-                append(self.own(task), failure(self.contents.sweep, now.point, how))
+                file = self.lost(task) if code is None else self.own(task)
+                append(file, failure(self.contents.sweep, now.point, how))
         self._now(task).unlink(missing_ok=True)
 
     def _answers(self, cell: Cell, own: Sequence[Record]) -> list[Record]:
@@ -183,6 +198,13 @@ class Batch:
         cell = cell_of(sweep, self.contents.points[task])
         point = pending(sweep, cell, self._answers(cell, [])) or cell.point
         return Now(point=point, value="", job="", output=0, records=0)
+
+    def _missing(self) -> dict[int, float]:
+        try:
+            found = json.loads((self.folder / "missing.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {int(task): float(since) for task, since in found.items()}
 
     def _now(self, task: int) -> Path:
         return self.folder / f"{task}.now"

@@ -9,17 +9,26 @@ Status = Literal["failed", "out_of_memory", "cancelled"]
 #: The most that a record repeats of a line.
 LONGEST = 500
 
-#: The kernel's or Slurm's out-of-memory killer, Slurm's name of the state, and what the C library,
-#: Python and CUDA say where no rank could put it into words of ours.
+#: What a rank says; the answer is kept for ever, so that what others say, such as a library that
+#: fell back to something else, is none.
 NO_MEMORY = re.compile(
-    r"oom[-_]kill|Out Of Memory|OUT_OF_MEMORY|CUDA out of memory|std::bad_alloc|\bMemoryError\b"
+    r": out of memory|CUDA out of memory|std::bad_alloc|\bMemoryError\b"
     r"|[Cc]annot allocate memory(?! in static TLS)"
+)
+#: Memory that may not be pinned for the network: a limit of the system's, whatever the point needs.
+PINNED = re.compile(r"ibv_|reg_mr|memlock", re.IGNORECASE)
+#: The out-of-memory killer of Slurm or of the kernel, and Slurm's name of the state.
+OOM_KILLED = re.compile(
+    r"^(slurmstepd|srun|JobState).*(oom[-_]kill|Out Of Memory|OUT_OF_MEMORY)"
+    r"|oom-kill:|Out of memory: Kill"
 )
 #: What Slurm says when it ends a job, and its names of the state then. (It also says that a step
 #: was cancelled when one rank has failed.)
 TIME = re.compile(r"DUE TO TIME LIMIT|JobState=TIMEOUT")
 NODE = re.compile(r"DUE TO NODE FAILURE|JobState=(NODE|BOOT)_FAIL")
-CANCELLED = re.compile(r"\*\*\* JOB \d+ ON \S+ CANCELLED AT|JobState=(CANCELLED|PREEMPTED)")
+CANCELLED = re.compile(
+    r"\*\*\* JOB [\d_]+ ON \S+ CANCELLED AT|DUE TO PREEMPTION|JobState=(CANCELLED|PREEMPTED)"
+)
 
 #: A rank that says no cause of its own, only that it misses another one.
 FOLLOWED = re.compile(
@@ -48,11 +57,12 @@ def ending(said: str, code: int | None = None) -> Ending:
     lines = [line.strip() for line in said.splitlines()]
     ours = [line.removeprefix("hpcgeo: ") for line in lines if line.startswith("hpcgeo: ")]
     causes = [line for line in ours if not FOLLOWED.search(line)]
-    for pattern, among in ((": out of memory", causes), (NO_MEMORY, lines)):
+    memory = [line for line in causes if not PINNED.search(line)]
+    for pattern, among in ((NO_MEMORY, memory), (OOM_KILLED, lines)):
         if line := _first(pattern, among):
             return _ending("out_of_memory", line)
     ends: tuple[tuple[re.Pattern[str], Status, str], ...] = (
-        (TIME, "failed", "no end within the time limit of the job"),
+        (TIME, "failed", "no end within the time limit"),
         (NODE, "failed", "the node failed"),
         (CANCELLED, "cancelled", "the job was cancelled"),
     )
@@ -63,8 +73,8 @@ def ending(said: str, code: int | None = None) -> Ending:
         return _ending("failed", causes[0])
     if _killed(said, code):
         return _ending(
-            "out_of_memory",
-            "a rank was killed (SIGKILL) without a word, as the system does where memory runs out",
+            "failed",
+            "a rank was killed (SIGKILL) without a word; the system does so where memory runs out",
         )
     if ours:
         return _ending("failed", ours[0])
@@ -79,8 +89,8 @@ def _killed(said: str, code: int | None) -> bool:
     return code in (137, -9) or KILLED.search(said) is not None
 
 
-def _first(pattern: str | re.Pattern[str], lines: list[str]) -> str | None:
-    return next((line for line in lines if re.search(pattern, line)), None)
+def _first(pattern: re.Pattern[str], lines: list[str]) -> str | None:
+    return next((line for line in lines if pattern.search(line)), None)
 
 
 def _ending(status: Status, error: str) -> Ending:

@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hpcgeo.config import SYNTHETIC
+from hpcgeo.log import log
 from hpcgeo.profiling.ending import Ending
 from hpcgeo.profiling.points import (
     OPTIONS,
@@ -32,6 +34,7 @@ class Known:
     Attributes:
         answers: measured or out of memory, by the key of the cell.
         failures: the latest failure of the rest.
+        others: what other code measured last.
     """
 
     def __init__(
@@ -50,14 +53,16 @@ class Known:
         """
         self.answers: defaultdict[str, list[Record]] = defaultdict(list)
         self.failures: dict[str, Record] = {}
+        self.others: dict[str, Record] = {}
         for record in records:
-            if record.config is None or not (any_code or _by_this_code(record)):
+            if record.config is None or record.data == "held":  # the latter is another question
                 continue
-            if record.data == "held":
-                continue  # another question
             asked = {name: str(getattr(record, name)) for name in OPTIONS}
             key = key_of(sweep, record.config, record.world_size, record.nodes, asked)
-            if record.status == "failed" or (retry and record.status == "out_of_memory"):
+            if not any_code and _other_code(record):
+                if record.status == "ok":
+                    self.others[key] = record
+            elif record.status == "failed" or (retry and record.status == "out_of_memory"):
                 self.failures[key] = record
             elif any_code or _enough(sweep, record):
                 self.answers[key].append(record)
@@ -114,12 +119,41 @@ def recorded(path: Path) -> list[Record]:
     """Return the records of a file or folder, which need not exist yet."""
     if path.is_dir() and not any(path.rglob("records*.jsonl")):
         return []
-    return read([path]) if path.exists() else []
+    return read([path], torn=_skipped) if path.exists() else []
 
 
-def _by_this_code(record: Record) -> bool:
-    here = (*commit(), versions())
-    return not record.dirty and (record.commit, record.dirty, record.versions) == here
+@cache
+def _skipped(error: str) -> None:
+    log.warning("%s: skipped, torn by a crash or a full disk", error)  # once
+
+
+def say_measured_again(every: Iterable[Cell], known: Known) -> None:
+    """Say what is recorded by other code, and why it is measured again: it costs a second time."""
+    again = [
+        known.others[cell.key]
+        for cell in every
+        if cell.key in known.others and not known.answers[cell.key]
+    ]
+    if again:
+        log.warning(
+            "measured by other code, to be measured again: %d points (%s)",
+            len(again),
+            _other_code(again[-1]),
+        )
+
+
+def _other_code(record: Record) -> str:
+    """Return how the code of a record differs from this code; nothing where it does not."""
+    head, dirty = commit()
+    if record.dirty or dirty:
+        return "uncommitted changes"
+    here = {"commit": head, "changes": dirty, **versions()}
+    there = {"commit": record.commit, "changes": record.dirty, **record.versions}
+    return ", ".join(
+        f"{name} {there.get(name)}, here {here.get(name)}"
+        for name in here | there
+        if there.get(name) != here.get(name)
+    )
 
 
 def _enough(sweep: Sweep, record: Record) -> bool:

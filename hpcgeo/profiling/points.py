@@ -244,7 +244,11 @@ def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _overrides(value, f"{prefix}{key}.")
         else:
-            text = yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]
+            text, *more = yaml.safe_dump(
+                value, default_flow_style=True, width=10**6, allow_unicode=True
+            ).splitlines()
+            if more not in ([], ["..."]):  # JSON is YAML on one line
+                text = json.dumps(value, ensure_ascii=False)
             yield f"{prefix}{key}={text}"
 
 

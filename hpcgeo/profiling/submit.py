@@ -1,29 +1,38 @@
 """A sweep as Slurm jobs: an array for every node count; says its cost, submits nothing twice."""
 
-import getpass
 import math
 import re
 import secrets
 import shlex
 import shutil
-import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgeo.errors import InputError
 from hpcgeo.launch import sbatch
+from hpcgeo.log import log
 from hpcgeo.machines import machine
+from hpcgeo.profiling import slurm
 from hpcgeo.profiling.batch import Batch, Contents
 from hpcgeo.profiling.board import Board
-from hpcgeo.profiling.known import Known, answer, pending, recorded
+from hpcgeo.profiling.known import Known, answer, pending, recorded, say_measured_again
 from hpcgeo.profiling.points import Cell, Sweep, cell_of
-from hpcgeo.profiling.sweep import StoppedError, existing, table
+from hpcgeo.profiling.sweep import StoppedError, TakenError, alone, existing, table
+from hpcgeo.train.provenance import commit
 
-POLL_S = 5.0
+POLL_S = 30.0  # and more often for the first minutes
 MAX_ARRAY = 1001  # Slurm's default of MaxArraySize; task numbers are below it
+
+#: Lines of the script that no word for sbatch and none of its variables may change: by these jobs
+#: are found again, and their cost is what was said.
+OURS = re.compile(
+    r"^#SBATCH (--(?:job-name|nodes|ntasks-per-node|time|array|output|open-mode|exclusive"
+    r"|no-requeue)\b.*)$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ class Jobs:
     Attributes:
         cells: all points.
         queued: tasks that wait or run, by the key of their cell.
-        planned: the jobs of what is neither recorded nor queued.
+        ending: keys of cells whose task has left the queue and whose end is not known yet.
+        planned: the jobs of what is neither recorded nor queued nor ending.
     """
 
     def __init__(self, sweep: Sweep, records: Path, name: str, *, retry: bool = False) -> None:
@@ -92,12 +102,19 @@ class Jobs:
         self.cells = existing(sweep)
         self._keys: dict[tuple[str, int], str] = {}
         self.look()
+        say_measured_again(self.cells, self.known)
 
     def look(self) -> None:
         """See what is submitted, in the queue and recorded, and plan what is left."""
         folders = sorted(path.parent for path in self.records.glob("jobs/*/batch.json"))
         self.batches = [Batch(folder) for folder in folders]
         self.queued = self._queue()
+        self.ending = {
+            self._key(batch, number)
+            for batch in self.batches
+            if batch.contents.sweep.until_oom == self.sweep.until_oom
+            for number in batch.unsettled(self._numbers(batch))
+        } - self.queued.keys()
         self.known = Known(self.sweep, recorded(self.records), retry=self.retry)
         self.planned = list(self._plan())
 
@@ -129,6 +146,22 @@ class Jobs:
             batch.settle(self._numbers(batch))
         self.look()
 
+    def afford(self, budget: float) -> None:
+        """Hold the planned jobs against a budget.
+
+        Args:
+            budget: node-hours that they may cost.
+
+        Raises:
+            InputError: they may cost more.
+        """
+        if not self.node_hours <= budget:  # nan allows nothing
+            raise InputError(
+                f"the jobs may take {self.node_hours:.4g} node-hours, more than the budget of "
+                f"{budget:g}: nothing is submitted; give a larger --budget, fewer points, or fewer "
+                f"`minutes` a point"
+            )
+
     def submit(self, budget: float, words: str = "") -> None:
         """Submit the planned jobs.
 
@@ -137,27 +170,37 @@ class Jobs:
             words: for sbatch, such as ``-A PROJECT``.
 
         Raises:
-            InputError: they may cost more, or sbatch refuses one (those before it are submitted).
+            InputError: they may cost more, the code has uncommitted changes, or sbatch refuses one
+                (those before it are submitted).
         """
-        if self.node_hours > budget:
+        self.afford(budget)
+        if commit()[1]:
             raise InputError(
-                f"the jobs may take {self.node_hours:.4g} node-hours, more than the budget of "
-                f"{budget:g}: nothing is submitted; give a larger --budget, fewer points, or fewer "
-                f"`minutes` a point"
+                "the code has uncommitted changes, and what it measures would never be skipped: "
+                "commit them (git commit), then submit"
             )
-        for planned in self.planned:
+        for done, planned in enumerate(self.planned):
             points = [cell.point for cell in planned.cells]
             contents = Contents(sweep=self.sweep, retry=self.retry, points=points)
             batch = Batch.write(planned.folder, contents, planned.script)
+            # On the command line, after the user's: the last one counts.
+            ours = [word for line in OURS.findall(planned.script) for word in shlex.split(line)]
+            script = planned.folder / "job.sbatch"
             try:
-                _slurm("sbatch", "--parsable", *shlex.split(words), planned.folder / "job.sbatch")
+                job = slurm.ask("sbatch", *shlex.split(words), *ours, "--parsable", script)
+                if not job.strip():
+                    raise InputError("sbatch gave no job: drop what keeps it from submitting")
             except InputError as error:
-                shutil.rmtree(planned.folder)
-                done = self.planned.index(planned)
-                raise InputError(
-                    f"{error}; {done} of {len(self.planned)} jobs are submitted, the same command "
-                    f"goes on"
-                ) from None
+                found = slurm.accepted(planned.job.name, error)
+                if found is False:  # otherwise the folder is how the next call finds the job
+                    shutil.rmtree(planned.folder)
+                if not found:
+                    doubt = "" if found is False else ", and one may be: wait a minute"
+                    raise InputError(
+                        f"{error}; {done} of {len(self.planned)} jobs are submitted{doubt}; the "
+                        f"same command goes on"
+                    ) from None
+                log.warning("%s; the job was accepted all the same", error)
             self.batches.append(batch)
         self.planned = []
         self.queued = self._queue()
@@ -169,22 +212,39 @@ class Jobs:
             StoppedError: by Ctrl-C.
         """
         # What these measure is shown, whatever the code was when they did.
-        ours = list({id(task.batch): task.batch for task in self.queued.values()}.values())
+        queued = {task.batch.folder for task in self.queued.values()}
+        ours = [
+            batch
+            for batch in self.batches
+            if batch.folder in queued or batch.unsettled(self._numbers(batch))
+        ]
         board = self.board()
         with board:
             try:
-                while True:
-                    self.queued = self._queue()
-                    for batch in ours:
-                        batch.settle(self._numbers(batch))
-                    fresh = [record for batch in ours for record in batch.records()]
-                    self._show(board, Known(self.sweep, fresh, any_code=True))
-                    ending = any(batch.unsettled(self._numbers(batch)) for batch in ours)
-                    if not self.queued and not ending:
-                        return board
-                    time.sleep(POLL_S)
+                began = time.monotonic()
+                while not self._ended(ours, board):
+                    time.sleep(max(1.0, min(POLL_S, (time.monotonic() - began) / 20)))
+                return board
             except KeyboardInterrupt:
                 raise StoppedError(board) from None
+
+    def _ended(self, ours: list[Batch], board: Board) -> bool:
+        """Show where our jobs are; return whether the last one has ended and settled."""
+        try:
+            self.queued = self._queue()
+        except InputError as error:
+            log.warning("%s; the jobs go on, it is asked again", error)
+            return False
+        try:
+            with alone(self.records / "lock"):
+                for batch in ours:
+                    batch.settle(self._numbers(batch))
+        except TakenError:
+            pass  # another call settles
+        fresh = [record for batch in ours for record in batch.records()]
+        self._show(board, Known(self.sweep, fresh, any_code=True))
+        ending = any(batch.unsettled(self._numbers(batch)) for batch in ours)
+        return not self.queued and not ending
 
     def board(self) -> Board:
         """Return the states of all points."""
@@ -192,13 +252,15 @@ class Jobs:
         for row, cell in zip(board.rows, self.cells, strict=True):
             if task := self.queued.get(cell.key):
                 row.state, row.details = _state(task)
+            elif cell.key in self.ending and row.state in ("waiting", "failed"):
+                row.state, row.details = "waiting", "still ending: call again"
         return board
 
     def cancel(self) -> int:
         """Take the jobs out of the queue; return how many tasks there were."""
         tasks = len(self.queued)
         if tasks:
-            _slurm("scancel", *(task.job for task in self.queued.values()))
+            slurm.ask("scancel", *(task.job for task in self.queued.values()))
         return tasks
 
     def _show(self, board: Board, fresh: Known) -> None:
@@ -219,7 +281,7 @@ class Jobs:
         groups: defaultdict[tuple[str, int, int], list[Cell]] = defaultdict(list)
         for cell in self.cells:
             left = pending(self.sweep, cell, self.known.answers[cell.key])
-            if cell.key not in self.queued and left:
+            if cell.key not in self.queued and cell.key not in self.ending and left:
                 nodes = cell.point.nodes or 1
                 groups[cell.run.launch.machine, nodes, cell.point.ranks].append(cell)
         most = _max_array() if groups else MAX_ARRAY
@@ -244,6 +306,8 @@ class Jobs:
             tasks=len(members),
             at_once=self.sweep.at_once,
             folder=str(folder),
+            minutes=math.ceil(self.sweep.minutes),
+            commit=commit()[0],
         )
         return Planned(job, per_node, members, folder, script)
 
@@ -258,19 +322,16 @@ class Jobs:
             return {}
         ours = {cell.key for cell in self.cells}
         by_name = {batch.folder.name: batch for batch in self.batches}
-        # %K: number in the array; %i: job and number.
-        said = _slurm("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%j|%K|%i|%T")
         found = {}
-        for line in said.splitlines():
-            name, number, job, state = line.split("|")
-            batch = by_name.get(name)
-            if batch:
-                self._active[name].append(int(number))
-            if batch and batch.contents.sweep.until_oom == self.sweep.until_oom:
-                running = state not in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD")
-                key = self._key(batch, int(number))
+        for task in slurm.queue():
+            batch = by_name.get(task.name)
+            if batch is None:
+                continue
+            self._active[task.name].append(task.number)
+            if batch.contents.sweep.until_oom == self.sweep.until_oom:
+                key = self._key(batch, task.number)
                 if key in ours:
-                    found[key] = Task(batch, int(number), job, running)
+                    found[key] = Task(batch, task.number, task.job, task.running)
         return found
 
     def _key(self, batch: Batch, number: int) -> str:
@@ -322,28 +383,7 @@ def _walltime(sweep: Sweep, where: str, nodes: int) -> str:
 
 def _max_array() -> int:
     try:
-        found = re.search(r"MaxArraySize\s*=\s*(\d+)", _slurm("scontrol", "show", "config"))
+        found = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm.ask("scontrol", "show", "config"))
     except InputError:  # a plan is made anywhere
         found = None
     return max(1, int(found[1])) if found else MAX_ARRAY
-
-
-def _slurm(*command: object) -> str:
-    """Run one of Slurm's commands and return what it said.
-
-    Raises:
-        InputError: it is not there, or refuses.
-    """
-    words: Sequence[str] = [str(word) for word in command]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    except OSError:
-        raise InputError(
-            f"there is no {words[0]} here: jobs are submitted where Slurm's commands are"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{words[0]} gives no answer: try again later") from None
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InputError(f"{words[0]}: {said[-1].removeprefix(f'{words[0]}: ')}")
-    return done.stdout

@@ -1,18 +1,30 @@
 """A sweep measured here, one point after the other: skips what is recorded, records failures."""
 
+import errno
 import fcntl
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.profiling.board import Board
 from hpcgeo.profiling.ending import Ending, ending
-from hpcgeo.profiling.known import Known, answer, failure, pending, recorded, standing
+from hpcgeo.profiling.known import (
+    Known,
+    answer,
+    failure,
+    pending,
+    recorded,
+    say_measured_again,
+    standing,
+)
 from hpcgeo.profiling.points import Cell, Point, Sweep, cells, labels
 from hpcgeo.records import Record, append
 from hpcgeo.train.provenance import commit
@@ -33,7 +45,7 @@ def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
     Raises:
         InputError: the points cannot run here, or another sweep writes to `records`.
     """
-    every = existing(sweep)
+    every = _here(sweep)
     if not sweep.launch and any((cell.point.nodes or 1) > 1 for cell in every):
         raise InputError(
             "points on several nodes: --submit makes them Slurm jobs; inside an allocation give "
@@ -42,20 +54,28 @@ def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
     file = records if records.suffix == ".jsonl" else records / "records-here.jsonl"
     with alone(file):
         known = Known(sweep, recorded(records), retry=retry)
+        say_measured_again(every, known)
+        before = len(recorded(file))
         with table(sweep, every, known) as board:
             try:
                 with terminated_is_interrupted():
                     for index, cell in enumerate(every):
                         _measure(sweep, cell, known.answers[cell.key], file, board, index)
             except KeyboardInterrupt:
-                _interrupted(sweep, every, file, board)
+                _interrupted(sweep, every, known, recorded(file)[before:], board)
                 raise StoppedError(board) from None
     return board
 
 
 def plan(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
     """Return the states of all points; nothing runs."""
-    return table(sweep, existing(sweep), Known(sweep, recorded(records), retry=retry))
+    every, known = _here(sweep), Known(sweep, recorded(records), retry=retry)
+    say_measured_again(every, known)
+    return table(sweep, every, known)
+
+
+class TakenError(InputError):
+    """Another sweep is at work on the same records."""
 
 
 class StoppedError(Exception):
@@ -90,7 +110,8 @@ def alone(path: Path) -> Iterator[None]:
     """Hold a file, so that two sweeps do not do the same work twice.
 
     Raises:
-        InputError: another sweep holds it, or it cannot be written.
+        TakenError: another sweep holds it.
+        InputError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,23 +121,41 @@ def alone(path: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another sweep writes to {path}: wait for it, or choose other --records"
-            ) from None
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise TakenError(
+                    f"another sweep writes to {path}: wait for it, or choose other --records"
+                ) from None
+            _no_lock(path)  # Lustre mounted without flock
         yield
+
+
+@cache
+def _no_lock(path: Path) -> None:
+    log.warning("cannot lock %s here: make sure that no other sweep runs", path)  # once
 
 
 @contextmanager
 def terminated_is_interrupted() -> Iterator[None]:
     """Treat SIGTERM and a closed terminal as Ctrl-C."""
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    with _signals(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def _signals(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+        for number, earlier in zip(numbers, before, strict=True):
+            signal.signal(number, earlier)
+
+
+def _here(sweep: Sweep) -> list[Cell]:
+    if sweep.at_once:
+        raise InputError("`at_once` has no effect without --submit: drop it from the sweep")
+    return existing(sweep)
 
 
 def _measure(
@@ -136,16 +175,26 @@ def _measure(
             board.set(index, "failed", new[-1].error or "")
             return
         answers += new
+        if pending(sweep, cell, answers) == point:  # it would be measured for ever
+            board.set(index, "failed", "recorded, but not as asked")
+            return
     if board.rows[index].state == "running":
         board.set(index, *answer(sweep, answers))
 
 
-def _interrupted(sweep: Sweep, every: Sequence[Cell], file: Path, board: Board) -> None:
-    """Put into the table what became of the point that ran; it may have ended by itself."""
-    known = Known(sweep, recorded(file), any_code=True)
+def _interrupted(
+    sweep: Sweep, every: Sequence[Cell], known: Known, new: list[Record], board: Board
+) -> None:
+    """Put into the table what became of the point that ran; it may have ended by itself.
+
+    Args:
+        known: what answered before.
+        new: what was recorded since.
+    """
+    fresh = Known(sweep, new, any_code=True)
     for row, cell in zip(board.rows, every, strict=True):
         if row.state == "running":
-            answers = known.answers[cell.key]
+            answers = [*known.answers[cell.key], *fresh.answers[cell.key]]
             row.state, row.details = "waiting", "interrupted"
             if pending(sweep, cell, answers) is None:
                 row.state, row.details = answer(sweep, answers)
@@ -166,17 +215,25 @@ def _run(sweep: Sweep, point: Point, file: Path) -> Ending | None:
     try:
         _, said = process.communicate(timeout=60 * sweep.minutes)
     except BaseException as error:
-        # The launcher takes its ranks along; killed itself, it would leave them running.
-        process.terminate()
-        try:
-            process.communicate(timeout=GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        _end(process)
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         return Ending("failed", f"no end within the {sweep.minutes:g} `minutes` of the sweep")
     return ending(said, process.returncode) if process.returncode else None
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a launcher, which takes its ranks along; killed itself, it may leave them running."""
+    # So a second Ctrl-C, or a closed terminal, does not hurry it.
+    with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP), process:
+        log.info("ending the ranks, which may take up to %d s", GRACE_S)
+        try:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=GRACE_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _launcher(sweep: Sweep, point: Point) -> Sequence[str]:

@@ -97,18 +97,21 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 def commit() -> tuple[str | None, bool | None]:
     """Return the commit of the checkout this package runs from, and whether its code has changes.
 
+    Where there is no checkout, or git refuses on this node, what the job was submitted with counts.
     Records in profiles/records are no code: a sweep that appends to them leaves the tree clean.
     (None, None) for an installed package.
     """
     root = Path(hpcgeo.__file__).parents[1]
+    handed = os.environ.get("HPCGEO_COMMIT")
+    unknown = (handed, False) if handed else (None, None)
     if not (root / ".git").exists():
-        return None, None
+        return unknown
     try:
         head = _git(root, "rev-parse", "HEAD")
         code = (".", ":(exclude)profiles/records")
         changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *code)
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        return unknown
     return head, bool(changes)
 
 

@@ -247,21 +247,28 @@ KILLED = "srun: error: node2: task 1: Killed"
             [f"{HEAD}a reader process ended: killed, out of memory (fewer data.workers), or"],
             *(1, "failed", "reader process"),
         ),
-        ([LOST, KILLED], 137, "out_of_memory", "killed (SIGKILL)"),
+        ([f"{HEAD}RuntimeError: CUDA out of memory. Tried"], 1, "out_of_memory", "Tried"),
+        ([f"{HEAD}ibv_reg_mr: Cannot allocate memory"], 1, "failed", "ibv_reg_mr"),
+        ([LOST, KILLED], 137, "failed", "killed (SIGKILL)"),
         (
             [LOST, "Root Cause (first observed):", " exitcode  : -9 (pid: 3)"],
             1,
-            "out_of_memory",
-            "",
+            "failed",
+            "killed (SIGKILL)",
         ),
         ([f"{HEAD}x is wrong", "srun: error: node1: task 0: Killed"], 137, "failed", "x is wrong"),
         (["srun: error: n: task 1: Segmentation fault", KILLED], 139, "failed", "139"),
         (["slurmstepd: error: Detected 1 oom_kill event in Step 7.0"], 1, "out_of_memory", "oom"),
         (["srun: error: node2: task 1: Out Of Memory"], 137, "out_of_memory", "Out Of Memory"),
-        (["OpenBLAS: Cannot allocate memory"], 1, "out_of_memory", "OpenBLAS"),
+        (["OpenBLAS: Cannot allocate memory", f"{HEAD}x is wrong"], 1, "failed", "x is wrong"),
+        (["[ 9.1] oom-kill:constraint=CONSTRAINT_MEMCG", KILLED], 137, "out_of_memory", "oom"),
+        (["srun: error: fork: Cannot allocate memory"], 1, "failed", "fork"),
         (["libx.so: cannot allocate memory in static TLS block"], 1, "failed", "static TLS"),
         ([f"{JOB} DUE TO TIME LIMIT ***"], None, "failed", "time limit"),
         ([f"{JOB} DUE TO NODE FAILURE, SEE LOG ***"], None, "failed", "node failed"),
+        ([f"{JOB} DUE TO PREEMPTION ***"], None, "cancelled", "PREEMPTION"),
+        ([f"{STEP[:-4]} DUE TO PREEMPTION ***"], None, "cancelled", "PREEMPTION"),
+        ([JOB.replace("JOB 7", "JOB 12_3")], None, "cancelled", "JOB 12_3"),
         ([f"{JOB} ***", f"{HEAD}stopped after 2 of 9 steps"], None, "cancelled", "JOB 7"),
         (["JobState=OUT_OF_MEMORY"], None, "out_of_memory", "OUT_OF_MEMORY"),
         (["JobState=TIMEOUT"], None, "failed", "time limit"),
@@ -299,14 +306,19 @@ def test_a_job_that_could_not_say_how_it_ended(
         now = Now(point=every[1], value="", job="", output=len(earlier), records=0)
         (batch.folder / "1.now").write_text(now.model_dump_json())
     assert batch.unsettled([]) == [1] and batch.unsettled([1]) == []
+    past = time.time() - 2 * SETTLED_S
+    for path in batch.folder.iterdir():
+        os.utime(path, (past, past))  # it was silent for long: that says nothing of its end
     batch.settle([])
     assert not batch.records()  # a shared file system may show more in a moment
-    for path in (batch.output(1), batch.folder / "1.now"):
-        if path.exists():
-            os.utime(path, (time.time() - 2 * SETTLED_S,) * 2)
+    (batch.folder / "missing.json").write_text(json.dumps({"1": past}))
     batch.settle([1])
-    assert not batch.records()
+    assert not batch.records()  # it is in the queue again
     batch.settle([])
+    assert not batch.records()
+    (batch.folder / "missing.json").write_text(json.dumps({"1": past}))
+    batch.settle([])
+    assert not batch.own(1).exists()  # another host may be writing to it
     assert batch.unsettled([]) == []
     assert [(record.status, record.world_size) for record in batch.records()] == (
         [(status, 2)] if status else []
