@@ -1,5 +1,6 @@
 """Fixtures for every folder of tests."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 from tests.distributed import ALL
 from tests.slurm import slurm
+
+# A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["slurm"]
 
