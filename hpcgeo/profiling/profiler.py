@@ -28,7 +28,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.machines import Grid, grid, machine
 from hpcgeo.phases import PHASES, watched
-from hpcgeo.profiling import communication, flops, memory, trace
+from hpcgeo.profiling import flops, memory, trace, waits
 from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping, Calls
 from hpcgeo.profiling.energy import Joules
@@ -296,14 +296,14 @@ class Profiler(Meter):
 
     def _traffic(self) -> dict[str, Any]:
         """Return the collectives of the measured steps, and who waited for whom; on rank 0."""
-        ranks = communication.gathered(self._calls["measured"])
+        ranks = waits.gathered(self._calls["measured"])
         if ranks is None or not self.options.communication:
             return {}
         step_s = statistics.median(row["step_s"] for row in self.measured())
         hosts = [place.host for place in self.topology.places]
         return {
-            "traffic": communication.traffic(ranks),
-            "wait": communication.wait(ranks, hosts, step_s),
+            "traffic": waits.traffic(ranks),
+            "wait": waits.wait(ranks, hosts, step_s),
         }
 
     def _product(self) -> dict[str, Any]:

@@ -9,17 +9,8 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgeo.profiling.communication import (
-    Bookkeeping,
-    Calls,
-    Group,
-    Kind,
-    compared,
-    gathered,
-    traffic,
-    union_s,
-    wait,
-)
+from hpcgeo.profiling.communication import Bookkeeping, Calls, Group, Kind, union_s
+from hpcgeo.profiling.waits import compared, gathered, traffic, wait
 from tests.distributed import on_ranks
 
 SPANS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=12)
