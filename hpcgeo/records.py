@@ -163,7 +163,7 @@ class Memory(Part):
 class Energy(Part):
     """Energy of the measured steps, and its carbon."""
 
-    source: str = Field(description="nvml, amdsmi, rocm-smi, rapl or slurm")
+    source: str = Field(description="nvml, amdsmi, pm_counters, rocm-smi or rapl")
     covers: str = Field(description="what the counter sees, e.g. '4 GPUs of each of 2 nodes'")
     joules: float = Field(description="of all nodes, during the measured steps")
     images: Count = Field(description="trained on in that time")

@@ -9,12 +9,12 @@ the step time.
 import os
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -410,15 +410,12 @@ def settled(step_s: Sequence[float]) -> bool:
 
 def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Return the FLOP/s of the best of several square matrix products on this rank."""
-    side = PRODUCT[device.type]
+    side, clock = PRODUCT[device.type], Clock(device)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    seconds = []
+    moments = [clock.now()]
     for _ in range(6):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begin = time.perf_counter()
         a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begin)
-    return 2 * side**3 / min(seconds)
+        moments.append(clock.now())
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 2 * side**3 / min(clock.seconds(*pair) for pair in pairwise(moments))
