@@ -21,7 +21,7 @@ import torch.distributed as dist
 from rich import print
 from rich.table import Table
 
-from hpcgeo.config import Objective, Parallel
+from hpcgeo.knobs import Mae, Parallel
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.spread import local, spread
@@ -47,7 +47,7 @@ def build(rank: int, options: argparse.Namespace, store: str, answers: Any) -> N
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     before, begin = resident(), time.perf_counter()
     with torch.device("meta"):
-        objective = MAE(architecture(options.model), 3, Objective())
+        objective = MAE(architecture(options.model), 3, Mae())
     objective.to(getattr(torch, options.dtype))
     spread(objective, topology, parallel, torch.bfloat16, partial(draw, seed=0))
     seconds = time.perf_counter() - begin

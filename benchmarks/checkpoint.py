@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hpcgeo.config import Checkpoint, Objective, Optim, Parallel
+from hpcgeo.knobs import Checkpoint, Mae, Optim, Parallel
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.native import NativeEngine
@@ -56,7 +56,7 @@ def measure(rank: int, ranks: int, folder: Path, model: str, rounds: int) -> Non
     chosen, parallel = strategy("FULL_SHARD"), Parallel(strategy="FULL_SHARD")
     layout = chosen.layout(ranks, dict(parallel))
     with torch.device("meta"):
-        objective = MAE(architecture(model), 3, Objective())
+        objective = MAE(architecture(model), 3, Mae())
     engine = NativeEngine(
         objective,
         lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout),

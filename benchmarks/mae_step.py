@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from hpcgeo.config import Objective
+from hpcgeo.knobs import Mae
 from hpcgeo.objectives.exchange import from_transformers
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.zoo import architecture
@@ -52,7 +52,7 @@ def main() -> None:
     peer.vit.embeddings.patch_embeddings.projection._is_hf_initialized = False
     peer.vit.embeddings.initialize_weights()
     peer.decoder.initialize_weights(196)
-    ours = MAE(architecture("vit_base"), 3, Objective())
+    ours = MAE(architecture("vit_base"), 3, Mae())
     ours.load_state_dict(
         from_transformers(peer.state_dict(), architecture("vit_base"), ours.state_dict())
     )

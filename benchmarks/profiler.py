@@ -60,7 +60,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         knobs = [f"run.dir={folder}/run", f"train.steps={2 * (PAIRS + WARMUP)}"]
-        knobs += ["checkpoint.every=0", "train.reconstruct_every=null", "launch.threads=1"]
+        knobs += ["checkpoint.every=0", "train.look_every=null", "launch.threads=1"]
         run = load("mae_vit_tiny", [*knobs, *sys.argv[1:]])
         pretrain(run, partial(meter))
     if dist.get_rank() == 0:

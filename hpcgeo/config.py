@@ -3,269 +3,48 @@
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import (
+    SYNTHETIC,
+    Checkpoint,
+    Data,
+    Launch,
+    Mae,
+    MaskedTokens,
+    Mixture,
+    Model,
+    MultiTask,
+    Optim,
+    Parallel,
+    Part,
+    Place,
+    Train,
+)
 from hpcgeo.tables import brief, nearest, parse
 
-#: Marks a knob that may differ when a run is resumed: it changes how fast, not what, is computed.
-FREE: Any = {"free_on_resume": True}
-
-SYNTHETIC = "synthetic"
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Part(BaseModel):
-    """A strict, immutable piece of the configuration."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
-    )
+#: What `data` and `objective` may be, by the tag that pydantic puts into the place of an error.
+TAGS: dict[str, type[Part]] = {
+    "images": Data,
+    "mixture": Mixture,
+    "mae": Mae,
+    "multitask": MultiTask,
+    "masked_tokens": MaskedTokens,
+}
 
 
-class Place(Part):
-    """Where the run lives."""
-
-    dir: Path = Field(description="folder of the run; an existing run there is resumed")
-
-
-class Model(Part):
-    """What is trained."""
-
-    name: str = Field(description="a row of `hpcgeo list models`")
-    weights: Path | None = Field(
-        None,
-        description="start from this safetensors file: an export under our names, or a ViTMAE of "
-        "transformers; by default from random numbers",
-    )
+def _kind_of_data(value: Any) -> str:
+    mixed = "tasks" in value if isinstance(value, dict) else isinstance(value, Mixture)
+    return "mixture" if mixed else "images"
 
 
-class Augment(Part):
-    """Random views, drawn from (seed, epoch, position) of the sample."""
-
-    scale: tuple[float, float] = Field((0.2, 1.0), description="area of the crop, as a fraction")
-    ratio: tuple[float, float] = Field((0.75, 4 / 3), description="aspect ratio of the crop")
-    flip: bool = Field(True, description="mirror left-right and up-down, each with probability 1/2")
-    rotate: bool = Field(True, description="rotate by a random multiple of 90 degrees")
-
-    @field_validator("scale", "ratio")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        low, high = value
-        if not 0 < low <= high:
-            raise ValueError("the range needs 0 < low <= high")
-        return value
-
-
-class Data(Part):
-    """Where samples come from and what is done to them."""
-
-    path: str = Field(
-        SYNTHETIC,
-        description="folder written by `hpcgeo data build`, or 'synthetic': generated in memory",
-    )
-    layout: str | None = Field(
-        None, description="which layout of the data set, where it has several (`hpcgeo data info`)"
-    )
-    chip: tuple[PositiveInt, PositiveInt] = Field(
-        (224, 224), description="height and width fed to the model; one number means square"
-    )
-    workers: int = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="reader processes per rank; 0 reads in the rank",
-        json_schema_extra=FREE,
-    )
-    augment: Augment = Augment()
-
-    @field_validator("chip", mode="before")
-    @classmethod
-    def _square(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int) else value
-
-
-class Objective(Part):
-    """Masked autoencoding (He et al. 2021, arXiv 2111.06377)."""
-
-    name: Literal["mae"] = "mae"
-    mask_ratio: float = Field(0.75, gt=0, lt=1, description="fraction of patches that is hidden")
-    normalise_target: bool = Field(
-        True, description="predict patches normalised by their own mean and deviation"
-    )
-
-
-class Parallel(Part):
-    """How the model is spread over ranks. Ranks = data-parallel ranks x tensor."""
-
-    backend: Literal["native", "deepspeed"] | None = Field(
-        None,
-        description="native: DDP and FSDP2; deepspeed: ZeRO; by default that of the strategy",
-        json_schema_extra=FREE,
-    )
-    strategy: str = Field(
-        "DDP", description="a row of `hpcgeo list strategies`", json_schema_extra=FREE
-    )
-    group_size: PositiveInt | None = Field(
-        None,
-        description="ranks that together hold one copy; hybrid strategies only",
-        json_schema_extra=FREE,
-    )
-    tensor: PositiveInt = Field(
-        1,
-        description="ranks over which the products of a block are cut (tensor parallelism)",
-        json_schema_extra=FREE,
-    )
-    recompute: Literal["none", "full", "selective"] | PositiveInt = Field(
-        "none",
-        description="activations computed again in backward: none; full: of every block; k: of "
-        "every k-th block; selective: all but matrix products",
-        json_schema_extra=FREE,
-    )
-    compile: bool = Field(False, description="torch.compile for each block", json_schema_extra=FREE)
-    offload: bool = Field(
-        False,
-        description="keep parameters, gradients and optimizer in the host's memory",
-        json_schema_extra=FREE,
-    )
-    reduce_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32",
-        description="of gradients while they are summed over ranks; bfloat16 halves the bytes and "
-        "is unstable on some hundred ranks",
-        json_schema_extra=FREE,
-    )
-    forward_prefetch: PositiveInt | None = Field(
-        None,
-        description="blocks gathered ahead in forward; by default one, once the host gets there",
-        json_schema_extra=FREE,
-    )
-    backward_prefetch: PositiveInt | None = Field(
-        None, description="blocks gathered ahead in backward; by default 1", json_schema_extra=FREE
-    )
-
-
-class Optim(Part):
-    """AdamW with linear warm-up and cosine decay."""
-
-    base_lr: float = Field(
-        1.5e-4, gt=0, description="learning rate of a global batch of 256, scaled linearly with it"
-    )
-    min_lr: float = Field(0.0, ge=0, description="learning rate at the last step")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    weight_decay: float = Field(0.05, ge=0, description="on matrices; not on biases and norms")
-    clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
-
-
-class Train(Part):
-    """How long, in which portions and in which precision."""
-
-    steps: PositiveInt = Field(description="optimizer steps of the whole run")
-    micro_batch: PositiveInt = Field(
-        32, description="samples of one forward on one rank", json_schema_extra=FREE
-    )
-    accumulate: PositiveInt = Field(1, description="micro-batches per step", json_schema_extra=FREE)
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "bfloat16", description="of the arithmetic; weights and optimizer stay in float32"
-    )
-    log_every: PositiveInt = Field(
-        10, description="steps between lines in a job log", json_schema_extra=FREE
-    )
-    reconstruct_every: int | None = Field(
-        0,
-        ge=0,
-        description="steps between pictures of reconstructions; 0: only at the end; null: none",
-        json_schema_extra=FREE,
-    )
-    max_skips: PositiveInt = Field(
-        5,
-        description="steps in a row that may be skipped because loss or gradient is not finite",
-        json_schema_extra=FREE,
-    )
-    patience_s: float = Field(
-        20.0,
-        ge=1,
-        description="seconds without a sign of life of a rank, or without progress in a step, "
-        "after which the job ends; a step may always take 10 times the longest before it. A file "
-        "system that stalls for longer silences ranks that read themselves (data.workers=0)",
-        json_schema_extra=FREE,
-    )
-
-
-class Checkpoint(Part):
-    """What is kept of the training state."""
-
-    every: int = Field(
-        100,
-        ge=0,
-        description="steps between checkpoints; 0: none, not even at the end",
-        json_schema_extra=FREE,
-    )
-    keep: PositiveInt = Field(2, description="newest checkpoints kept", json_schema_extra=FREE)
-    keep_every: PositiveInt | None = Field(
-        None,
-        description="checkpoints of every n-th step are kept for ever; a multiple of `every`",
-        json_schema_extra=FREE,
-    )
-    asynchronous: bool = Field(
-        True,
-        description="train on while a copy of the state on the host is written; false: wait, and "
-        "need no copy",
-        json_schema_extra=FREE,
-    )
-
-    @model_validator(mode="after")
-    def _some_are_kept(self) -> "Checkpoint":
-        if self.keep_every and (not self.every or self.keep_every % self.every):
-            raise ValueError(
-                f"keep_every {self.keep_every} is no multiple of every {self.every}: no checkpoint "
-                f"falls on these steps"
-            )
-        return self
-
-
-class Launch(Part):
-    """Where the run runs and for how long."""
-
-    machine: str = Field(
-        "local", description="a row of `hpcgeo list machines`", json_schema_extra=FREE
-    )
-    threads: PositiveInt | None = Field(
-        None,
-        le=4096,
-        description="threads of a rank that drives no GPU; by default its share of the cores",
-        json_schema_extra=FREE,
-    )
-    meet_s: float = Field(
-        50.0,
-        gt=0,
-        description="seconds that ranks wait for each other at the start",
-        json_schema_extra=FREE,
-    )
-    time_limit: float | None = Field(
-        None,
-        gt=0,
-        description="seconds within which the run saves and stops; by default the job's own end",
-        json_schema_extra=FREE,
-    )
-    requeue: Path | None = Field(
-        None,
-        description="file that rank 0 leaves when a stopped run can go on; the job script, which "
-        "names it, then asks Slurm to requeue the job",
-        json_schema_extra=FREE,
-    )
+def _kind_of_objective(value: Any) -> str:
+    name = value.get("name", "mae") if isinstance(value, dict) else getattr(value, "name", "mae")
+    return str(name)
 
 
 class RunConfig(Part):
@@ -274,8 +53,16 @@ class RunConfig(Part):
     run: Place
     seed: int = Field(0, ge=0, lt=2**32)
     model: Model
-    data: Data = Data()
-    objective: Objective = Objective()
+    data: Annotated[
+        Annotated[Data, Tag("images")] | Annotated[Mixture, Tag("mixture")],
+        Discriminator(_kind_of_data),
+    ] = Data()
+    objective: Annotated[
+        Annotated[Mae, Tag("mae")]
+        | Annotated[MultiTask, Tag("multitask")]
+        | Annotated[MaskedTokens, Tag("masked_tokens")],
+        Discriminator(_kind_of_objective),
+    ] = Mae()
     parallel: Parallel = Parallel()
     optim: Optim = Optim()
     train: Train
@@ -290,6 +77,34 @@ class RunConfig(Part):
                 f"{self.train.steps}: shorten the warm-up or train longer"
             )
         return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RunConfig":
+        mixed = isinstance(self.data, Mixture)
+        if mixed == isinstance(self.objective, Mae):
+            raise ValueError(
+                f"objective.name {self.objective.name} "
+                + ("needs images (data.path), not data.tasks" if mixed else "needs data.tasks")
+            )
+        return self
+
+    @property
+    def mae(self) -> tuple[Data, Mae]:
+        """The data and the objective of a run of MAE.
+
+        Raises:
+            InputError: it is another kind of run.
+        """
+        if not (isinstance(self.data, Data) and isinstance(self.objective, Mae)):
+            raise InputError(f"this is for MAE alone, and the run has {self.objective.name}")
+        return self.data, self.objective
+
+    @property
+    def source(self) -> str:
+        """Where samples come from: shards, synthetic, mixture."""
+        if isinstance(self.data, Mixture):
+            return "mixture"
+        return SYNTHETIC if self.data.path == SYNTHETIC else "shards"
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, every knob named."""
@@ -379,14 +194,25 @@ def _apply(values: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, recipe: str) -> list[str]:
     lines = []
     for detail in error.errors():
-        key = ".".join(str(step) for step in detail["loc"])
+        place = [str(step) for step in detail["loc"]]
+        part = _part(place[:-1])
+        if place[1:2] and place[1] in TAGS:
+            del place[1]
+        key = ".".join(place)
         if detail["type"] == "extra_forbidden":
-            *parents, last = (str(step) for step in detail["loc"])
-            known = _keys(parents)
+            *parents, last = place
+            known = list(part.model_fields)
             where = f"in {'.'.join(parents)!r}" if parents else "at the top"
             lines.append(
                 f"{recipe}: unknown knob {brief(key)}{nearest(last, known)}; "
                 f"known {where}: {', '.join(known)}"
+            )
+        elif detail["type"] == "union_tag_invalid":
+            known = list(TAGS)[2:]
+            name = detail["ctx"]["tag"]
+            lines.append(
+                f"{recipe}: unknown {key}.name {brief(name)}{nearest(name, known)}; known: "
+                f"{', '.join(known)}"
             )
         elif detail["type"] == "missing":
             lines.append(f"{recipe}: {key} is missing; set it in the recipe or as {key}=VALUE")
@@ -397,13 +223,19 @@ def _explain(error: ValidationError, recipe: str) -> list[str]:
     return lines
 
 
-def _keys(parents: Sequence[str]) -> list[str]:
+def _part(place: Sequence[str]) -> type[BaseModel]:
+    """Return which part lies at a place, as pydantic writes it: with tags, and names in dicts."""
     part: type[BaseModel] = RunConfig
-    for parent in parents:
-        annotation = part.model_fields[parent].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        part = annotation
-    return list(part.model_fields)
+    for number, step in enumerate(place):
+        if number == 1 and step in TAGS:
+            part = TAGS[step]
+        elif step in part.model_fields:
+            annotation = part.model_fields[step].annotation
+            of_entries = get_args(annotation)[-1:] if get_origin(annotation) is dict else ()
+            found = of_entries[0] if of_entries else annotation
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                part = found
+    return part
 
 
 def _fixed(part: BaseModel, prefix: str = "") -> dict[str, Any]:
@@ -417,6 +249,9 @@ def _fixed(part: BaseModel, prefix: str = "") -> dict[str, Any]:
             continue
         if isinstance(value, BaseModel):
             values |= _fixed(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            for key, entry in value.items():
+                values |= _fixed(entry, f"{prefix}{name}.{key}.")
         else:
             values[prefix + name] = value
     return values

@@ -46,7 +46,8 @@ NEUTRAL = (
     "train.accumulate",
     "train.dtype",
     "train.log_every",
-    "train.reconstruct_every",
+    "train.look_every",
+    "train.reconstruct_every",  # its name before
     "checkpoint.",
     "launch.",
 )
@@ -201,7 +202,9 @@ class Record(Part):
     parameters: Count | None = Field(None, description="trained parameters, encoder and decoder")
     objective: str
     bands: Count | None = None
-    chip: tuple[Count, Count] = Field(description="height, width in pixels")
+    chip: tuple[Count, Count] | None = Field(
+        None, description="height, width in pixels; None: samples of several sizes"
+    )
     strategy: str
     group_size: Count | None = None
     dtype: str
@@ -270,7 +273,7 @@ class Record(Part):
             "model": self.model,
             "objective": self.objective,
             "bands": MISSING if self.bands is None else str(self.bands),
-            "chip": f"{self.chip[0]} x {self.chip[1]}",
+            "chip": MISSING if self.chip is None else f"{self.chip[0]} x {self.chip[1]}",
             "dtype": self.dtype,
             "recompute": self.recompute,
             "data": self.data,

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Below the ground: what every floor may use.
-CELLAR = {"", "errors", "files", "tables", "log", "phases"}
+CELLAR = {"", "errors", "files", "tables", "log", "phases", "knobs"}
 FLOORS = {
     **dict.fromkeys(["", "errors", "files", "facts", "recipes"], -2),
-    **dict.fromkeys(["tables", "log", "phases"], -1),
+    **dict.fromkeys(["tables", "log", "phases", "knobs"], -1),
     **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "config"], 0),
     **dict.fromkeys(["plan", "data", "models"], 1),
     "objectives": 2,

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpcgeo.config import Objective
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Mae
 from hpcgeo.models import attention
 from hpcgeo.models.layers import Block
 from hpcgeo.models.vit import ViT
@@ -31,7 +31,7 @@ def test_parameters_equal_the_modules(name: str, bands: int) -> None:
     model = architecture(name)
     with torch.device("meta"):
         assert model.parameters(bands) == count(ViT(model, bands))
-        assert model.mae_parameters(bands) == count(MAE(model, bands, Objective()))
+        assert model.mae_parameters(bands) == count(MAE(model, bands, Mae()))
     head = nn.Linear(model.encoder.width, 1000, device="meta")
     assert model.parameters(bands, classes=1000) == model.parameters(bands) + count(head)
 
@@ -76,7 +76,7 @@ def test_flops_equal_what_the_counter_counts(
     # The counter does not know the fused kernel of a CPU.
     monkeypatch.setattr(attention, "PLAIN_UP_TO", {torch.float32: 10**9})
     model = architecture(name)
-    mae = MAE(model, 5, Objective())
+    mae = MAE(model, 5, Mae())
     images = torch.randn(2, 5, *chip)
     patches = model.num_patches(chip)
     with FlopCounterMode(display=False) as forward:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import maxsize
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,13 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hpcgeo.config import SYNTHETIC, Data
 from hpcgeo.data.dataset import Dataset, ShardDataset
 from hpcgeo.data.draws import shuffled
 from hpcgeo.data.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import SYNTHETIC, Data
+
+Item = TypeVar("Item", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -62,35 +64,21 @@ def open_dataset(config: Data) -> Dataset:
     return ShardDataset(Path(config.path), config.layout)
 
 
-class Loader:
+class Loader(Generic[Item]):
     """Iterates over the micro-batches of one rank, step after step, without end."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int,
-        micro_batch: int,
-        accumulate: int,
-        rank: int,
-        world: int,
-        workers: int,
-        first_step: int = 0,
+        self, batches: TorchDataset[Item], *, accumulate: int, workers: int, first_step: int = 0
     ) -> None:
         """Plan the reading; files are opened when the first batch is asked for.
 
         Args:
-            dataset: to read from.
-            seed: of the run; the order is a function of it and the position.
-            micro_batch: samples of a batch.
+            batches: the micro-batches of this rank, by their number since the start of the run.
             accumulate: micro-batches per step on this rank.
-            rank: of this process among those that read different samples.
-            world: how many such processes there are.
             workers: reader processes; 0 reads in this one.
             first_step: step to begin with.
         """
-        batches = _Batches(dataset, seed, micro_batch, rank, world)
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Item] = DataLoader(
             batches,
             batch_size=None,
             sampler=range(first_step * accumulate, maxsize),
@@ -103,7 +91,7 @@ class Loader:
             generator=torch.Generator(),  # its own: the run's random numbers are left alone
         )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Item]:
         try:
             yield from self._loader
         except InputError as error:  # a worker's error comes wrapped in its traceback
@@ -111,8 +99,16 @@ class Loader:
 
 
 @dataclass(frozen=True)
-class _Batches(TorchDataset[Batch]):
-    """The micro-batches of a rank by their number since the start of the run."""
+class Batches(TorchDataset[Batch]):
+    """The micro-batches of a rank by their number since the start of the run.
+
+    Attributes:
+        dataset: to read from.
+        seed: of the run; the order is a function of it and the position.
+        micro_batch: samples of a batch.
+        rank: of this process among those that read different samples.
+        world: how many such processes there are.
+    """
 
     dataset: Dataset
     seed: int

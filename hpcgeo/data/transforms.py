@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgeo.config import Augment
 from hpcgeo.data.dataset import Dataset
 from hpcgeo.data.draws import uniform
 from hpcgeo.data.loader import Batch
+from hpcgeo.knobs import Augment
 
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]

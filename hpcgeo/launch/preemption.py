@@ -8,8 +8,8 @@ from datetime import datetime
 from types import FrameType, TracebackType
 from typing import Any
 
-from hpcgeo.config import Launch
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Launch
 from hpcgeo.launch.environment import Environment
 from hpcgeo.log import log
 from hpcgeo.machines import machine

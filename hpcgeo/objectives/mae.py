@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpcgeo.config import Objective
+from hpcgeo.knobs import Mae
 from hpcgeo.models.layers import NORM_EPS, blocks
 from hpcgeo.models.patches import patchify, unpatchify
 from hpcgeo.models.positions import sincos_2d
@@ -21,7 +21,9 @@ from hpcgeo.zoo import Architecture
 class MAE(nn.Module):
     """Encoder on the visible patches, light decoder, loss on the masked ones."""
 
-    def __init__(self, architecture: Architecture, bands: int, config: Objective) -> None:
+    methods = ("reconstruct",)
+
+    def __init__(self, architecture: Architecture, bands: int, config: Mae) -> None:
         super().__init__()
         self.architecture = architecture
         self.config = config

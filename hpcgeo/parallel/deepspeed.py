@@ -17,8 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpcgeo.config import Optim, Parallel
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Optim, Parallel
 from hpcgeo.log import log
 from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.segment import Segment
@@ -110,17 +110,21 @@ class DeepSpeedEngine:
         self.pieces = {name: self._piece(value) for name, value in objective.named_parameters()}
         self._initialise(initial)
 
-    def forward_backward(self, micro_batches: Iterable[Inputs]) -> dict[str, Tensor]:
+    def forward_backward(
+        self, micro_batches: Iterable[Inputs], count: int | None = None
+    ) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
+        count = count or self.accumulate
         with self._patches():
             for number, inputs in enumerate(micro_batches, 1):
-                self.engine.set_gradient_accumulation_boundary(number == self.accumulate)
+                self.engine.set_gradient_accumulation_boundary(number == count)
                 with phase("forward"), self._autocast():
                     scalars = self.engine(**inputs)
                 with phase("backward"):
-                    self.engine.backward(scalars["loss"])  # divides by `accumulate`
+                    # It divides by `accumulate`.
+                    self.engine.backward(scalars["loss"] * (self.accumulate / count))
                 for name, value in scalars.items():
-                    mean = value.detach() / self.accumulate
+                    mean = value.detach() / count
                     totals[name] = totals[name] + mean if name in totals else mean
         return totals
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 #: What one forward takes, by name.
-Inputs = Mapping[str, Tensor]
+Inputs = Mapping[str, Any]
 #: Gives rows of the initial value of a parameter, from its name and whole shape.
 Initial = Callable[[str, Sequence[int], slice], Tensor]
 
@@ -16,8 +16,14 @@ class Engine(Protocol):
 
     objective: nn.Module
 
-    def forward_backward(self, micro_batches: Iterable[Inputs]) -> dict[str, Tensor]:
-        """Run all micro-batches of one step of this rank; return the mean of each named scalar."""
+    def forward_backward(
+        self, micro_batches: Iterable[Inputs], count: int | None = None
+    ) -> dict[str, Tensor]:
+        """Run all micro-batches of one step of this rank; return the mean of each named scalar.
+
+        Args:
+            count: of the micro-batches, equal on all ranks; by default `accumulate`.
+        """
 
     def step(self, lr: float) -> Tensor:
         """Update the parameters; return the norm of the whole gradient before clipping.

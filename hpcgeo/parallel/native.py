@@ -23,7 +23,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcgeo.config import Optim, Parallel
+from hpcgeo.knobs import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.spread import local, spread
 from hpcgeo.parallel.topology import Topology
@@ -58,16 +58,19 @@ class NativeEngine:
             _groups(objective, optim.weight_decay), betas=optim.betas, fused=True
         )
 
-    def forward_backward(self, micro_batches: Iterable[Inputs]) -> dict[str, Tensor]:
+    def forward_backward(
+        self, micro_batches: Iterable[Inputs], count: int | None = None
+    ) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
+        count = count or self.accumulate
         for number, inputs in enumerate(micro_batches, 1):
-            with self._reduce_gradients(number == self.accumulate):
+            with self._reduce_gradients(number == count):
                 with phase("forward"), self._autocast():
                     scalars = self.model(**inputs)
                 with phase("backward"):
-                    (scalars["loss"] / self.accumulate).backward()
+                    (scalars["loss"] / count).backward()
             for name, value in scalars.items():
-                mean = value.detach() / self.accumulate
+                mean = value.detach() / count
                 totals[name] = totals[name] + mean if name in totals else mean
         return totals
 

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcgeo.config import Parallel
+from hpcgeo.knobs import Parallel
 from hpcgeo.log import log
 from hpcgeo.parallel.engine import Initial
 from hpcgeo.parallel.recompute import recompute
@@ -31,6 +31,9 @@ MANY_RANKS = 256
 
 class Objective(Protocol):
     """What is trained: a module whose forward returns named scalars, one of them `loss`."""
+
+    #: What `Engine.evaluate` calls, by name.
+    methods: tuple[str, ...]
 
     def stacks(self) -> list[list[nn.Module]]:
         """Return the blocks, in the order of their use; each is one unit to shard."""
@@ -154,7 +157,8 @@ def _shard(
     for unit in units:
         fully_shard(unit, reshard_after_forward=reshard, **options)
     fully_shard(objective, reshard_after_forward=False, **options)
-    register_fsdp_forward_method(objective, "reconstruct")
+    for method in objective.methods:
+        register_fsdp_forward_method(objective, method)
     _prefetch(units, parallel.forward_prefetch, FSDPModule.set_modules_to_forward_prefetch)
     _prefetch(units[::-1], parallel.backward_prefetch, FSDPModule.set_modules_to_backward_prefetch)
 

@@ -38,8 +38,9 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     grow while activations go, and the sum is an upper bound.
 
     Raises:
-        InputError: strategy, group size and world do not fit.
+        InputError: strategy, group size and world do not fit, or the run is not one of MAE.
     """
+    data, mae = run.mae
     model = architecture(run.model.name)
     chosen = strategy(run.parallel.strategy)
     layout = chosen.layout(world_size, dict(run.parallel))
@@ -50,8 +51,8 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     low = DTYPE_BYTES[run.train.dtype]
     activations = run.train.micro_batch * model.mae_activation_bytes(
         bands,
-        run.data.chip,
-        run.objective.mask_ratio,
+        data.chip,
+        mae.mask_ratio,
         low,
         recompute=run.parallel.recompute,
         tensor=layout.tp,

@@ -17,7 +17,8 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
-from hpcgeo.config import Parallel, RunConfig
+from hpcgeo.config import RunConfig
+from hpcgeo.knobs import Parallel
 from hpcgeo.zoo import architecture
 
 Item = TypeVar("Item")
@@ -83,10 +84,11 @@ def executed(run: RunConfig, bands: int, images: int) -> float:
         bands: of the images.
         images: of the step, on all ranks.
     """
+    data, mae = run.mae
     model, recompute = architecture(run.model.name), run.parallel.recompute
-    N = model.num_patches(run.data.chip)
-    V = model.num_visible(run.data.chip, run.objective.mask_ratio)
-    forward = model.mae_forward_flops(bands, run.data.chip, run.objective.mask_ratio)
+    N = model.num_patches(data.chip)
+    V = model.num_visible(data.chip, mae.mask_ratio)
+    forward = model.mae_forward_flops(bands, data.chip, mae.mask_ratio)
     embedding = 2 * V * model.patch**2 * bands * model.encoder.width
     again = 0.0
     for stack, tokens in ((model.encoder, V + 1), (model.decoder, N + 1)):

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hpcgeo.config import SYNTHETIC
 from hpcgeo.log import log
 from hpcgeo.profiling.ending import Ending
 from hpcgeo.profiling.points import (
@@ -110,7 +109,7 @@ def failure(sweep: Sweep, point: Point, ending: Ending) -> Record:
     fields = stated(run, point.ranks) | dict(point.options)
     fields |= {"status": ending.status, "error": ending.error, "device": "not started"}
     fields |= {"nodes": point.nodes or 1}
-    fields |= {"data": SYNTHETIC if run.data.path == SYNTHETIC else "shards"}
+    fields |= {"data": run.source}
     fields["config"] = without(fields["config"], ["run"])
     return Record(**fields)
 

@@ -355,13 +355,13 @@ def profile_run(recipe: str, overrides: Sequence[str], options: Options, records
 
 def _keep(run: RunConfig, record: Record, records: Path) -> Record:
     """Append a record, with what the closed forms say; rank 0 does."""
-    bands = record.bands or 0
     config = {part: knobs for part, knobs in (record.config or {}).items() if part != "run"}
-    known = {
-        "config": config,
-        "predicted_memory": memory.predicted(run, bands, record.world_size),
-        "executed_flops": flops.executed(run, bands, record.global_batch),
-    }
+    known: dict[str, Any] = {"config": config}
+    if record.bands is not None:  # of images; there is no closed form of a mixture
+        known |= {
+            "predicted_memory": memory.predicted(run, record.bands, record.world_size),
+            "executed_flops": flops.executed(run, record.bands, record.global_batch),
+        }
     record = record.model_copy(update=known)
     if dist.get_rank() == 0:
         append(records, record)
@@ -376,7 +376,7 @@ def configure(
     fixed = [
         f"run.dir={folder}",
         f"train.steps={max(warmup, SHORTEST) + LONGEST + steps + len(LATER)}",
-        "train.reconstruct_every=null",
+        "train.look_every=null",
         "checkpoint.every=0",
         "optim.warmup_steps=0",
     ]

@@ -19,7 +19,7 @@ from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.faults import explained
 from hpcgeo.train.parts import Parts
-from hpcgeo.train.pretrain import build, loader, new_engine, one_step
+from hpcgeo.train.pretrain import build, new_engine, one_step
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.train.state_plan import local_pieces
 from hpcgeo.train.watchdog import Watchdog
@@ -96,12 +96,12 @@ def _interrupted(
     run: RunConfig, parts: Parts, watchdog: Watchdog, steps: int, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     checkpoints = Checkpoints(
-        folder, run.checkpoint, global_batch=parts.global_batch, data=parts.dataset.digest
+        folder, run.checkpoint, global_batch=parts.global_batch, data=parts.workload.dataset.digest
     )
     losses: dict[str, Any] = {}
     for first_step in (0, steps):
         parts = replace(parts, engine=NONE)
-        parts = replace(parts, engine=new_engine(run, parts.dataset, parts.topology))
+        parts = replace(parts, engine=new_engine(run, parts.workload, parts.topology))
         if first_step:
             assert checkpoints.restore(parts.engine) == first_step
         losses |= _train(run, parts, watchdog, range(first_step, first_step + steps))
@@ -113,11 +113,11 @@ def _interrupted(
 
 def _train(run: RunConfig, parts: Parts, watchdog: Watchdog, steps: range) -> dict[str, Any]:
     """Return this rank's losses by step."""
-    batches = watchdog.reading(iter(loader(run, parts, steps.start)))
+    batches = watchdog.reading(iter(parts.workload.batches(parts.topology, steps.start)))
     found: dict[str, Any] = {}
     for step in steps:
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
-        losses, _ = one_step(run, parts, islice(batches, run.train.accumulate), lr)
+        losses, _ = one_step(parts, islice(batches, run.train.accumulate), lr)
         found[f"step {step + 1}"] = losses["loss"].detach().cpu()
     return found
 

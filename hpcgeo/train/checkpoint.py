@@ -36,9 +36,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from hpcgeo.config import Checkpoint
 from hpcgeo.errors import InputError
 from hpcgeo.files import sync_folder, write_text
+from hpcgeo.knobs import Checkpoint
 from hpcgeo.log import log, track
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.group import on_rank_0

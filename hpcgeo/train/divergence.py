@@ -11,13 +11,12 @@ import torch
 import torch.distributed as dist
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.dataset import Dataset
-from hpcgeo.data.draws import shuffled
 from hpcgeo.data.loader import positions
 from hpcgeo.errors import FaultError
 from hpcgeo.files import write_text
 from hpcgeo.log import log
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.train.workload import Workload
 
 
 def keep(
@@ -25,13 +24,13 @@ def keep(
     loss: torch.Tensor,
     run: RunConfig,
     topology: Topology,
-    dataset: Dataset,
+    workload: Workload,
     folder: Path,
 ) -> None:
     """Leave skipped/step-N.json for a step that was skipped; every rank calls it.
 
     It names the ranks whose own loss was not finite (all of them where it was the gradient alone)
-    with their samples: `position` counts over the run, `index` is the sample in the data set.
+    with their samples: `position` counts over the run, `index` is the sample in its data set.
 
     Args:
         row: the metrics of the step.
@@ -51,13 +50,12 @@ def keep(
         position = np.concatenate(
             [positions(number, run.train.micro_batch, *reads) for number in numbers]
         )
-        index = shuffled(position, len(dataset), run.seed)
         ranks.append(
             {
                 "rank": one,
                 "loss": str(losses[one].item()),
                 "position": position.tolist(),
-                "index": index.tolist(),
+                **workload.samples(position),
             }
         )
     found = {
@@ -66,7 +64,6 @@ def keep(
         "loss": str(row["loss"]),
         "grad_norm": str(row["grad_norm"]),
         "seed": run.seed,
-        "data": run.data.path,
         "ranks": ranks,
     }
     path = folder / "skipped" / f"step-{row['step']:08d}.json"

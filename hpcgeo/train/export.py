@@ -86,11 +86,12 @@ def export(
     out = out or folder / "export" / f"step-{step:08d}-{to}"
     if out.exists():
         raise InputError(f"{out} is there already: choose another folder with --out")
+    data, _ = run.mae
     form, model = FORMATS[to], architecture(run.model.name)
     weights = Weights(checkpoint)
     bands = weights.shapes["encoder.embed.weight"][1] // model.patch**2
     config = form.config(run, model, bands) if form.config else None
-    grid = run.data.chip[0] // model.patch, run.data.chip[1] // model.patch
+    grid = data.chip[0] // model.patch, data.chip[1] // model.patch
     fixed = positions(model, grid, form.names) if form.names else {}
     sources = [name for name in weights.shapes if not form.names or form.names.of(name)]
 
@@ -160,11 +161,11 @@ def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str],
         "config": json.dumps(run.model_dump(mode="json")),
     }
     try:
-        data = open_dataset(run.data)
+        data = open_dataset(run.mae[0])
     except InputError as error:
         return words, f"; without the bands and their moments: {error}"
     if data.digest != json.loads((checkpoint / "step.json").read_text()).get("data"):
-        return words, f"; without the bands and their moments: {run.data.path} was built anew"
+        return words, f"; without the bands and their moments: {run.mae[0].path} was built anew"
     words |= {
         "bands": json.dumps(data.bands),
         "mean": json.dumps(data.mean.tolist()),
@@ -179,7 +180,7 @@ def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
     Raises:
         InputError: the chip is not square.
     """
-    height, width = run.data.chip
+    (height, width), objective = run.mae[0].chip, run.mae[1]
     if height != width:
         raise InputError(
             f"data.chip {height} x {width}: {TRANSFORMERS.title} takes square images only; choose "
@@ -205,8 +206,8 @@ def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
         "layer_norm_eps": NORM_EPS,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "mask_ratio": run.objective.mask_ratio,
-        "norm_pix_loss": run.objective.normalise_target,
+        "mask_ratio": objective.mask_ratio,
+        "norm_pix_loss": objective.normalise_target,
     }
 
 
@@ -226,7 +227,7 @@ def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
         "num_features": encoder.width,
         "global_pool": "token",
         "model_args": {
-            "img_size": list(run.data.chip),
+            "img_size": list(run.mae[0].chip),
             "patch_size": model.patch,
             "in_chans": bands,
             "num_classes": 0,
@@ -240,7 +241,7 @@ def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
             "act_layer": "gelu",
         },
         "pretrained_cfg": {
-            "input_size": [bands, *run.data.chip],
+            "input_size": [bands, *run.mae[0].chip],
             "fixed_input_size": True,
             "num_classes": 0,
         },

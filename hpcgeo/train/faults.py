@@ -12,10 +12,10 @@ import torch.distributed as dist
 
 import hpcgeo
 from hpcgeo.config import RunConfig
-from hpcgeo.data.dataset import Dataset
 from hpcgeo.errors import FaultError, InputError
 from hpcgeo.parallel.group import listed
 from hpcgeo.train.provenance import versions
+from hpcgeo.train.workload import Source
 
 #: What torch's allocator on a host says, by version.
 NO_MEMORY = ("not enough memory", "can't allocate memory")
@@ -67,7 +67,7 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-def agree(run: RunConfig, dataset: Dataset, host: str, device: torch.device) -> None:
+def agree(run: RunConfig, dataset: Source, host: str, device: torch.device) -> None:
     """Compare configuration, data set and what `compare_ranks` adds; every rank calls it.
 
     Raises:

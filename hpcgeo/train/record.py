@@ -7,7 +7,6 @@ from typing import Any
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.machines import device_of
-from hpcgeo.parallel.topology import Topology
 from hpcgeo.records import Record, Spread
 from hpcgeo.strategies import strategy
 from hpcgeo.train.meter import Meter
@@ -20,26 +19,24 @@ from hpcgeo.train.provenance import (
     environment,
     versions,
 )
-from hpcgeo.zoo import architecture
 
 
 def describe(run: RunConfig, parts: Parts, meter: Meter) -> Record:
     """Return the record of the steps a meter has seen; every rank calls it."""
-    topology, bands = parts.topology, len(parts.dataset.bands)
+    topology = parts.topology
     hosts = [place.host for place in topology.places]
     device = device_name(topology.device, hosts.count(hosts[topology.rank]))
     fields = {
         "device": device,
         "hosts": sorted(set(hosts)),
         "nodes": len(set(hosts)),
-        "parameters": architecture(run.model.name).mae_parameters(bands),
-        "bands": bands,
-        "data": parts.dataset.kind,
+        "data": parts.workload.dataset.kind,
+        **parts.workload.facts(),
         "driver": driver(topology.device),
         "environment": environment(),
         "command": command(),
     }
-    measured = _measured(run, topology, meter, bands, device)
+    measured = _measured(run, parts, meter, device)
     return Record(**fields | stated(run, topology.world_size) | measured)
 
 
@@ -53,7 +50,7 @@ def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
         "world_size": world_size,
         "model": run.model.name,
         "objective": run.objective.name,
-        "chip": run.data.chip,
+        "chip": getattr(run.data, "chip", None),
         "strategy": run.parallel.strategy,
         "group_size": run.parallel.group_size,
         "dtype": run.train.dtype,
@@ -69,19 +66,13 @@ def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
     }
 
 
-def _measured(
-    run: RunConfig, topology: Topology, meter: Meter, bands: int, device: str
-) -> dict[str, Any]:
+def _measured(run: RunConfig, parts: Parts, meter: Meter, device: str) -> dict[str, Any]:
     extras = meter.extras()
     rows = meter.measured()
     if not rows:
         return {}
     step_s = Spread.of([row["step_s"] for row in rows])
-    # Forward once, backward twice as much (weights and inputs).
-    forward = architecture(run.model.name).mae_forward_flops(
-        bands, run.data.chip, run.objective.mask_ratio
-    )
-    model_flops = 3.0 * forward * meter.global_batch
+    topology, model_flops = parts.topology, parts.workload.model_flops(meter.global_batch)
     fields = {
         "warmup_steps": meter.warmup_steps,
         "step_s": step_s,
@@ -95,7 +86,7 @@ def _measured(
     }
     if peak := fields.get("peak_flops_per_s"):
         available = peak * topology.world_size * step_s.median
-        fields["mfu"] = model_flops / available
+        fields["mfu"] = model_flops / available if model_flops else None
         if counted := fields.get("counted_flops"):
             fields["hfu"] = counted / available
     return fields

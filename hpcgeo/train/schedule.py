@@ -2,7 +2,7 @@
 
 import math
 
-from hpcgeo.config import Optim
+from hpcgeo.knobs import Optim
 
 
 def learning_rate(step: int, steps: int, global_batch: int, optim: Optim) -> float:

@@ -34,7 +34,7 @@ Phase = Literal[
     "computing",
     "writing metrics",
     "saving a checkpoint",
-    "drawing a picture",
+    "looking at the model",
     "ending",
 ]
 

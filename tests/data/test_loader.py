@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from hpcgeo.config import Data
 from hpcgeo.data.build import build
 from hpcgeo.data.dataset import ShardDataset
 from hpcgeo.data.draws import shuffled
 from hpcgeo.data.executors import run
-from hpcgeo.data.loader import Loader, open_dataset
+from hpcgeo.data.loader import Batches, Loader, open_dataset
 from hpcgeo.data.settings import Settings
 from hpcgeo.data.synthetic import SyntheticDataset, scene
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Data
 from tests.data.rasters import noise, write_tiff
 
 
@@ -25,8 +25,10 @@ def dataset(photos, tmp_path):
 
 
 def batches(dataset, count, **options):
-    base = {"seed": 0, "micro_batch": 2, "accumulate": 1, "rank": 0, "world": 1, "workers": 0}
-    return list(islice(Loader(dataset, **{**base, **options}), count))
+    what = {"seed": 0, "micro_batch": 2, "rank": 0, "world": 1}
+    what |= {name: options.pop(name) for name in what if name in options}
+    how = {"accumulate": 1, "workers": 0} | options
+    return list(islice(Loader(Batches(dataset, **what), **how), count))
 
 
 def steps(dataset, num_steps, world, accumulate, micro_batch, first_step=0):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from hpcgeo.data.loader import Loader
+from hpcgeo.data.loader import Batches, Loader
 
 Sample = tuple[int, int]  # its position in the run, its index in the data set
 
@@ -89,12 +89,8 @@ def samples_of(
     ranks = []
     for rank in range(split.world):
         loader = Loader(
-            dataset,
-            seed=seed,
-            micro_batch=split.micro_batch,
+            Batches(dataset, seed, split.micro_batch, rank, split.world),
             accumulate=split.accumulate,
-            rank=rank,
-            world=split.world,
             workers=split.workers,
             first_step=first_step,
         )

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from hpcgeo.config import Augment
 from hpcgeo.data.loader import Batch
 from hpcgeo.data.transforms import Views
+from hpcgeo.knobs import Augment
 
 CPU = torch.device("cpu")
 CALM = Augment(scale=(1, 1), ratio=(1, 1), flip=False, rotate=False)

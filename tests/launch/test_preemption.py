@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcgeo.config import Launch
+from hpcgeo.knobs import Launch
 from hpcgeo.launch import preemption
 from hpcgeo.launch.environment import Environment
 from hpcgeo.launch.preemption import Stop, job_times
@@ -56,7 +56,7 @@ def test_a_signal_sets_the_flag_and_the_handler_goes_again(number):
 def test_a_signal_before_the_loop_waits_for_it_and_one_after_it_does_not_kill():
     program = """
 import os, signal
-from hpcgeo.config import Launch
+from hpcgeo.knobs import Launch
 from hpcgeo.launch.environment import Environment
 from hpcgeo.launch.preemption import Stop, hold
 hold()

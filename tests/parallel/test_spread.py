@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcgeo.config import Parallel
+from hpcgeo.knobs import Parallel
 from hpcgeo.models.initialise import draw
 from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.spread import MANY_RANKS, initialise, warn

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from hpcgeo.config import Objective, Optim, Parallel
+from hpcgeo.knobs import Mae, Optim, Parallel
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.choice import engine_of
@@ -50,7 +50,7 @@ def build(
     rank = dist.get_rank()
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     with torch.device("meta"):
-        objective = MAE(architecture(model), bands, Objective())
+        objective = MAE(architecture(model), bands, Mae())
     engine = engine_of(chosen)(
         objective,
         topology,

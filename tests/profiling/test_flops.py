@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from torch.profiler import ProfilerActivity, profile
 
-from hpcgeo.config import Parallel, load
+from hpcgeo.config import load
+from hpcgeo.knobs import Parallel
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.profiling.flops import counted, executed

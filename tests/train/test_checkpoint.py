@@ -19,8 +19,9 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from hpcgeo.config import Checkpoint, load
+from hpcgeo.config import load
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Checkpoint
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.train.checkpoint import Checkpoints, sealed

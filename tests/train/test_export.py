@@ -16,9 +16,10 @@ from transformers import ViTMAEForPreTraining
 from transformers import logging as transformers_logging
 
 from hpcgeo import __version__
-from hpcgeo.config import Checkpoint, RunConfig, load
+from hpcgeo.config import RunConfig, load
 from hpcgeo.data.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Checkpoint
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
 from hpcgeo.objectives.mae import MAE
