@@ -7,7 +7,7 @@ module by a test.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -34,17 +34,23 @@ class Stack:
     @property
     def parameters(self) -> int:
         """Parameters of all blocks: two norms, qkv and projection with biases, the MLP."""
-        W, M = self.width, self.hidden
-        into = 2 * M if self.mlp == "gated" else M
-        attention = (W + 1) * 3 * W + (W + 1) * W
-        return self.depth * (4 * W + attention + (W + 1) * into + (M + 1) * W)
+        W = self.width
+        return self.depth * (4 * W + (W + 1) * 4 * W + self.mlp_parameters)
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Parameters of the MLP of one block, with its biases."""
+        into = 2 * self.hidden if self.mlp == "gated" else self.hidden
+        return (self.width + 1) * into + (self.hidden + 1) * self.width
 
     def flops(self, tokens: int) -> int:
         """Forward FLOPs of one sequence of `tokens`."""
-        W, M, T = self.width, self.hidden, tokens
-        into = 2 * M if self.mlp == "gated" else M
-        products = 4 * W * W + W * into + M * W
-        return self.depth * (2 * T * products + 4 * T * T * W)
+        W, T = self.width, tokens
+        return self.depth * (8 * T * W * W + self.mlp_flops(T) + 4 * T * T * W)
+
+    def mlp_flops(self, tokens: int) -> int:
+        """Forward FLOPs of the MLP of one block."""
+        return 2 * tokens * (3 if self.mlp == "gated" else 2) * self.width * self.hidden
 
     def cut_parameters(self, tensor: int) -> float:
         """Return the parameters that one of `tensor` ranks computes with: all norms, the biases of
@@ -219,6 +225,39 @@ class Architecture:
         return 4 * (pixels + in_float32) + tokens * dtype_bytes
 
 
+@dataclass(frozen=True)
+class PerceiverArchitecture:
+    """A Perceiver: latents that read tokens once, and a stack on them; a row of facts/models.yaml.
+
+    Further letters: C width of a token, n tokens of a sample, N_l latents.
+    """
+
+    name: str
+    stack: Stack
+    latents: int
+    context: int
+    source: str
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the latents, of the block that reads (three norms, q, kv and projection
+        with biases, the MLP) and of the stack."""
+        W, C = self.stack.width, self.context
+        read = 4 * W + 2 * C + (W + 1) * 2 * W + (C + 1) * 2 * W + self.stack.mlp_parameters
+        return self.latents * W + read + self.stack.parameters
+
+    def forward_flops(self, lengths: Sequence[int]) -> int:
+        """Return the forward FLOPs of one pass; the queries of the latents are computed once.
+
+        Args:
+            lengths: tokens of each sample; what is padded counts as its cluster's longest.
+        """
+        W, C, Q = self.stack.width, self.context, self.latents
+        tokens = 4 * C * W + 4 * Q * W  # of each: k and v; its part in attention
+        sample = 2 * Q * W * W + self.stack.mlp_flops(Q) + self.stack.flops(Q)
+        return 2 * Q * W * W + sum(lengths) * tokens + len(lengths) * sample
+
+
 @cache
 def models() -> dict[str, Architecture]:
     """Return every architecture by name."""
@@ -233,6 +272,26 @@ def models() -> dict[str, Architecture]:
 def architecture(name: str) -> Architecture:
     """Return one architecture; an unknown name is an InputError that lists the known ones."""
     return find(models(), name, "model")
+
+
+@cache
+def perceivers() -> dict[str, PerceiverArchitecture]:
+    """Return every Perceiver by name."""
+    return {
+        name: PerceiverArchitecture(
+            name=name,
+            stack=Stack(row["width"], row["depth"], row["heads"], row["hidden"], "plain"),
+            latents=row["latents"],
+            context=row["context"],
+            source=row["source"],
+        )
+        for name, row in read("models")["perceiver"].items()
+    }
+
+
+def perceiver(name: str) -> PerceiverArchitecture:
+    """Return one Perceiver; an unknown name is an InputError that lists the known ones."""
+    return find(perceivers(), name, "Perceiver")
 
 
 def _architecture(
