@@ -6,9 +6,13 @@ Letters: B batch, H heads, T tokens, Q queries, d width of a head; N tokens of S
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from hpcgeo.models.ragged import Packed
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # PyTorch before 2.10
+    varlen_attn = None
 
 #: On a CPU plain batched products are faster than the fused kernel up to this many tokens
 #: (forward and backward; benchmarks/attention.py measures the crossing). Elsewhere fused always is.
@@ -41,8 +45,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
 def packed_attention(q: Tensor, kv: Tensor, layout: Packed) -> Tensor:
     """Return the attention of each sample's queries to its own tokens alone.
 
-    On a GPU one kernel does all samples; elsewhere, and in float32, which that kernel has not, one
-    call each: on a CPU that is faster than nested tensors, which know only plain products there.
+    On a GPU one kernel does all samples, where PyTorch has it. Elsewhere, and in float32, which it
+    does not know, each has a call of its own: on a CPU that takes an eighth of the time of nested
+    tensors, which have no fused kernel there.
 
     Args:
         q: (S, H, Q, d)
@@ -52,14 +57,13 @@ def packed_attention(q: Tensor, kv: Tensor, layout: Packed) -> Tensor:
     Returns:
         (S, H, Q, d)
     """
-    if q.device.type == "cuda" and q.dtype in RAGGED_KERNEL:
+    if varlen_attn and q.device.type == "cuda" and q.dtype in RAGGED_KERNEL:
         S, H, Q, d = q.shape
         k, v = kv.unbind(2)  # (N, H, d)
         starts = torch.arange(0, (S + 1) * Q, Q, dtype=torch.int32, device=q.device)
         flat = q.transpose(1, 2).reshape(S * Q, H, d)
         most = max(layout.lengths)
-        out = varlen_attn(flat, k, v, starts, layout.bounds, Q, most)
-        assert isinstance(out, Tensor)  # without its sums of rows
+        out = varlen_attn(flat, k, v, starts, layout.bounds, Q, most)  # (S Q, H, d)
         return out.view(S, Q, H, d).transpose(1, 2)
     k, v = kv.permute(2, 1, 0, 3)  # (H, N, d)
     samples = zip(
