@@ -138,14 +138,7 @@ class Architecture:
         Raises:
             InputError: the message lists what does.
         """
-        stacks = (self.encoder, self.decoder)
-        common = math.gcd(*(size for stack in stacks for size in (stack.heads, stack.hidden)))
-        if common % tensor:
-            fits = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
-            raise InputError(
-                f"parallel.tensor {tensor} does not divide the heads and hidden widths of "
-                f"{self.name} and its decoder: choose one of {fits}"
-            )
+        _refuse_cut(f"{self.name} and its decoder", (self.encoder, self.decoder), tensor)
 
     def parameters(self, bands: int, classes: int = 0) -> int:
         """Return the encoder's parameters: patch embedding, class token, blocks, last norm, head.
@@ -256,6 +249,64 @@ class PerceiverArchitecture:
         tokens = 4 * C * W + 4 * Q * W  # of each: k and v; its part in attention
         sample = 2 * Q * W * W + self.stack.mlp_flops(Q) + self.stack.flops(Q)
         return 2 * Q * W * W + sum(lengths) * tokens + len(lengths) * sample
+
+    def activation_bytes(
+        self,
+        lengths: Sequence[int],
+        dtype_bytes: int,
+        *,
+        recompute: Recompute = "none",
+        tensor: int = 1,
+    ) -> float:
+        """Return the bytes that all blocks keep of one pass between forward and backward.
+
+        Args:
+            lengths: tokens of each sample, as above.
+        """
+        Q, S = self.latents, len(lengths)
+        stack = S * self.stack.activation_bytes(Q, dtype_bytes, recompute=recompute, tensor=tensor)
+        return stack + self._read_bytes(sum(lengths), S, dtype_bytes, recompute, tensor)
+
+    def _read_bytes(
+        self, tokens: int, samples: int, dtype_bytes: int, recompute: Recompute, tensor: int
+    ) -> float:
+        """Return the bytes that the block which reads keeps; its latents are parameters.
+
+        The tokens, with what their norm gives and k and v; the queries of all samples, with their
+        norm; of each sample the output of attention with its row sums, the residual, its norm, and
+        in the MLP the input and output of the activation.
+        """
+        W, M, C, Q = self.stack.width, self.stack.hidden, self.context, self.latents
+        gates = 2 if self.stack.mlp == "gated" else 1
+        entry = tokens * C * dtype_bytes
+        if recompute in ("full", 1):
+            return entry
+        sums = 4 * self.stack.heads * Q * samples / tensor
+        if recompute == "selective":
+            shared = 2 * tokens * W + Q * W + samples * Q * (W + gates * M)
+            return entry + sums + (shared / tensor + samples * Q * 2 * W) * dtype_bytes
+        shared = 2 * tokens * W + Q * W + samples * Q * (W + gates * 2 * M)
+        whole = tokens * C + Q * W + samples * Q * 2 * W
+        statistics = 8 * (tokens + Q + samples * Q)
+        return entry + sums + (shared / tensor + whole) * dtype_bytes + statistics
+
+    def refuse_cut(self, tensor: int) -> None:
+        """Refuse tensor parallelism over ranks that do not divide heads and hidden width.
+
+        Raises:
+            InputError: the message lists what does.
+        """
+        _refuse_cut(self.name, (self.stack,), tensor)
+
+
+def _refuse_cut(name: str, stacks: Sequence[Stack], tensor: int) -> None:
+    common = math.gcd(*(size for stack in stacks for size in (stack.heads, stack.hidden)))
+    if common % tensor:
+        fits = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+        raise InputError(
+            f"parallel.tensor {tensor} does not divide the heads and hidden widths of {name}: "
+            f"choose one of {fits}"
+        )
 
 
 @cache

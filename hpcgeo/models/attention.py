@@ -3,23 +3,27 @@
 Letters: B batch, H heads, T tokens, Q queries, d width of a head; N tokens of S samples.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hpcgeo.models.ragged import Packed
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # PyTorch before 2.10
-    varlen_attn = None
-
 #: On a CPU plain batched products are faster than the fused kernel up to this many tokens
 #: (forward and backward; benchmarks/attention.py measures the crossing). Elsewhere fused always is.
 PLAIN_UP_TO = {torch.bfloat16: 1024}
 
 #: What the kernel for samples of any length computes in, on a GPU.
-RAGGED_KERNEL = (torch.bfloat16, torch.float16)
+RAGGED_KERNEL: tuple[torch.dtype, ...] = ()
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # PyTorch before 2.10
+    pass
+else:
+    RAGGED_KERNEL = (torch.bfloat16, torch.float16)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -57,14 +61,14 @@ def packed_attention(q: Tensor, kv: Tensor, layout: Packed) -> Tensor:
     Returns:
         (S, H, Q, d)
     """
-    if varlen_attn and q.device.type == "cuda" and q.dtype in RAGGED_KERNEL:
+    if q.device.type == "cuda" and q.dtype in RAGGED_KERNEL:
         S, H, Q, d = q.shape
         k, v = kv.unbind(2)  # (N, H, d)
         starts = torch.arange(0, (S + 1) * Q, Q, dtype=torch.int32, device=q.device)
         flat = q.transpose(1, 2).reshape(S * Q, H, d)
         most = max(layout.lengths)
-        out = varlen_attn(flat, k, v, starts, layout.bounds, Q, most)  # (S Q, H, d)
-        return out.view(S, Q, H, d).transpose(1, 2)
+        read = varlen_attn(flat, k, v, starts, layout.bounds, Q, most)  # (S Q, H, d)
+        return cast(Tensor, read).view(S, Q, H, d).transpose(1, 2)
     k, v = kv.permute(2, 1, 0, 3)  # (H, N, d)
     samples = zip(
         q.unsqueeze(1), k.split(layout.lengths, 1), v.split(layout.lengths, 1), strict=True

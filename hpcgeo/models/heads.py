@@ -70,8 +70,8 @@ def chunked(
 
     Without gradients nothing but queries and answers grows with Q.
     """
-    parts = [None] * -(-queries.shape[1] // size) if local is None else local.split(size, 1)
-    chunks = zip(queries.split(size, 1), parts, strict=True)
+    given = [queries] if local is None else [queries, local]
+    chunks = zip(*(torch.split(tensor, size, dim=1) for tensor in given), strict=True)
     return torch.cat([head(latents, *chunk) for chunk in chunks], dim=1)
 
 
