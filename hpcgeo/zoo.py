@@ -7,7 +7,7 @@ module by a test.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -34,17 +34,23 @@ class Stack:
     @property
     def parameters(self) -> int:
         """Parameters of all blocks: two norms, qkv and projection with biases, the MLP."""
-        W, M = self.width, self.hidden
-        into = 2 * M if self.mlp == "gated" else M
-        attention = (W + 1) * 3 * W + (W + 1) * W
-        return self.depth * (4 * W + attention + (W + 1) * into + (M + 1) * W)
+        W = self.width
+        return self.depth * (4 * W + (W + 1) * 4 * W + self.mlp_parameters)
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Parameters of the MLP of one block, with its biases."""
+        into = 2 * self.hidden if self.mlp == "gated" else self.hidden
+        return (self.width + 1) * into + (self.hidden + 1) * self.width
 
     def flops(self, tokens: int) -> int:
         """Forward FLOPs of one sequence of `tokens`."""
-        W, M, T = self.width, self.hidden, tokens
-        into = 2 * M if self.mlp == "gated" else M
-        products = 4 * W * W + W * into + M * W
-        return self.depth * (2 * T * products + 4 * T * T * W)
+        W, T = self.width, tokens
+        return self.depth * (8 * T * W * W + self.mlp_flops(T) + 4 * T * T * W)
+
+    def mlp_flops(self, tokens: int) -> int:
+        """Forward FLOPs of the MLP of one block."""
+        return 2 * tokens * (3 if self.mlp == "gated" else 2) * self.width * self.hidden
 
     def cut_parameters(self, tensor: int) -> float:
         """Return the parameters that one of `tensor` ranks computes with: all norms, the biases of
@@ -132,14 +138,7 @@ class Architecture:
         Raises:
             InputError: the message lists what does.
         """
-        stacks = (self.encoder, self.decoder)
-        common = math.gcd(*(size for stack in stacks for size in (stack.heads, stack.hidden)))
-        if common % tensor:
-            fits = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
-            raise InputError(
-                f"parallel.tensor {tensor} does not divide the heads and hidden widths of "
-                f"{self.name} and its decoder: choose one of {fits}"
-            )
+        _refuse_cut(f"{self.name} and its decoder", (self.encoder, self.decoder), tensor)
 
     def parameters(self, bands: int, classes: int = 0) -> int:
         """Return the encoder's parameters: patch embedding, class token, blocks, last norm, head.
@@ -219,6 +218,97 @@ class Architecture:
         return 4 * (pixels + in_float32) + tokens * dtype_bytes
 
 
+@dataclass(frozen=True)
+class PerceiverArchitecture:
+    """A Perceiver: latents that read tokens once, and a stack on them; a row of facts/models.yaml.
+
+    Further letters: C width of a token, n tokens of a sample, N_l latents.
+    """
+
+    name: str
+    stack: Stack
+    latents: int
+    context: int
+    source: str
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the latents, of the block that reads (three norms, q, kv and projection
+        with biases, the MLP) and of the stack."""
+        W, C = self.stack.width, self.context
+        read = 4 * W + 2 * C + (W + 1) * 2 * W + (C + 1) * 2 * W + self.stack.mlp_parameters
+        return self.latents * W + read + self.stack.parameters
+
+    def forward_flops(self, lengths: Sequence[int]) -> int:
+        """Return the forward FLOPs of one pass; the queries of the latents are computed once.
+
+        Args:
+            lengths: tokens of each sample; what is padded counts as its cluster's longest.
+        """
+        W, C, Q = self.stack.width, self.context, self.latents
+        tokens = 4 * C * W + 4 * Q * W  # of each: k and v; its part in attention
+        sample = 2 * Q * W * W + self.stack.mlp_flops(Q) + self.stack.flops(Q)
+        return 2 * Q * W * W + sum(lengths) * tokens + len(lengths) * sample
+
+    def activation_bytes(
+        self,
+        lengths: Sequence[int],
+        dtype_bytes: int,
+        *,
+        recompute: Recompute = "none",
+        tensor: int = 1,
+    ) -> float:
+        """Return the bytes that all blocks keep of one pass between forward and backward.
+
+        Args:
+            lengths: tokens of each sample, as above.
+        """
+        Q, S = self.latents, len(lengths)
+        stack = S * self.stack.activation_bytes(Q, dtype_bytes, recompute=recompute, tensor=tensor)
+        return stack + self._read_bytes(sum(lengths), S, dtype_bytes, recompute, tensor)
+
+    def _read_bytes(
+        self, tokens: int, samples: int, dtype_bytes: int, recompute: Recompute, tensor: int
+    ) -> float:
+        """Return the bytes that the block which reads keeps; its latents are parameters.
+
+        The tokens, with what their norm gives and k and v; the queries of all samples, with their
+        norm; of each sample the output of attention with its row sums, the residual, its norm, and
+        in the MLP the input and output of the activation.
+        """
+        W, M, C, Q = self.stack.width, self.stack.hidden, self.context, self.latents
+        gates = 2 if self.stack.mlp == "gated" else 1
+        entry = tokens * C * dtype_bytes
+        if recompute in ("full", 1):
+            return entry
+        sums = 4 * self.stack.heads * Q * samples / tensor
+        if recompute == "selective":
+            shared = 2 * tokens * W + Q * W + samples * Q * (W + gates * M)
+            return entry + sums + (shared / tensor + samples * Q * 2 * W) * dtype_bytes
+        shared = 2 * tokens * W + Q * W + samples * Q * (W + gates * 2 * M)
+        whole = tokens * C + Q * W + samples * Q * 2 * W
+        statistics = 8 * (tokens + Q + samples * Q)
+        return entry + sums + (shared / tensor + whole) * dtype_bytes + statistics
+
+    def refuse_cut(self, tensor: int) -> None:
+        """Refuse tensor parallelism over ranks that do not divide heads and hidden width.
+
+        Raises:
+            InputError: the message lists what does.
+        """
+        _refuse_cut(self.name, (self.stack,), tensor)
+
+
+def _refuse_cut(name: str, stacks: Sequence[Stack], tensor: int) -> None:
+    common = math.gcd(*(size for stack in stacks for size in (stack.heads, stack.hidden)))
+    if common % tensor:
+        fits = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+        raise InputError(
+            f"parallel.tensor {tensor} does not divide the heads and hidden widths of {name}: "
+            f"choose one of {fits}"
+        )
+
+
 @cache
 def models() -> dict[str, Architecture]:
     """Return every architecture by name."""
@@ -233,6 +323,26 @@ def models() -> dict[str, Architecture]:
 def architecture(name: str) -> Architecture:
     """Return one architecture; an unknown name is an InputError that lists the known ones."""
     return find(models(), name, "model")
+
+
+@cache
+def perceivers() -> dict[str, PerceiverArchitecture]:
+    """Return every Perceiver by name."""
+    return {
+        name: PerceiverArchitecture(
+            name=name,
+            stack=Stack(row["width"], row["depth"], row["heads"], row["hidden"], "plain"),
+            latents=row["latents"],
+            context=row["context"],
+            source=row["source"],
+        )
+        for name, row in read("models")["perceiver"].items()
+    }
+
+
+def perceiver(name: str) -> PerceiverArchitecture:
+    """Return one Perceiver; an unknown name is an InputError that lists the known ones."""
+    return find(perceivers(), name, "Perceiver")
 
 
 def _architecture(

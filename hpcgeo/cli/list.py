@@ -14,10 +14,11 @@ from hpcgeo.config import recipes
 from hpcgeo.machines import devices, machines
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
-from hpcgeo.zoo import Architecture, models
+from hpcgeo.zoo import Stack, models, perceivers
 
-#: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16.
-BANDS, CHIP, DTYPE_BYTES = 3, (224, 224), 2
+#: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
+#: as many tokens as such a chip has patches of 16 pixels.
+BANDS, CHIP, TOKENS, DTYPE_BYTES = 3, (224, 224), 196, 2
 
 #: Too long for a table.
 JSON_ONLY = ("source", "to_verify")
@@ -77,23 +78,35 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _encoder(model: Architecture) -> str:
-    stack = model.encoder
+def _encoder(stack: Stack, entry: str) -> str:
     shape = f"{stack.width} x {stack.depth}, {stack.heads} heads"
-    return f"{shape}, p {model.patch}, {stack.mlp} {stack.hidden}"
+    return f"{shape}, {entry}, {stack.mlp} {stack.hidden}"
 
 
 def _models() -> list[Row]:
-    return [
+    vits = [
         {
             "model": model.name,
             "parameters": model.parameters(BANDS),
             "forward_flops": model.forward_flops(BANDS, CHIP),
             "activation_bytes": model.activation_bytes(CHIP, DTYPE_BYTES),
-            "encoder": _encoder(model),
+            "encoder": _encoder(model.encoder, f"p {model.patch}"),
             "source": model.source,
         }
         for model in models().values()
+    ]
+    return vits + [
+        {
+            "model": model.name,
+            "parameters": model.parameters,
+            "forward_flops": model.forward_flops([TOKENS]),
+            "activation_bytes": model.activation_bytes([TOKENS], DTYPE_BYTES),
+            "encoder": _encoder(
+                model.stack, f"{model.latents} latents of tokens of {model.context}"
+            ),
+            "source": model.source,
+        }
+        for model in perceivers().values()
     ]
 
 
@@ -165,7 +178,8 @@ def _sensors() -> list[Row]:
 #: Kind: the line under its table, and its rows.
 TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     Kind.models: (
-        "encoder (width x depth, patch, MLP) on one RGB image of 224 x 224; bfloat16, no recompute",
+        "encoder (width x depth, patch or latents, MLP) on one RGB image of 224 x 224, or on 196 "
+        "tokens; bfloat16, no recompute",
         _models,
     ),
     Kind.machines: (

@@ -2,7 +2,7 @@
 
 The values of a row depend on (seed, name of the parameter, row) alone: every strategy and every
 number of ranks starts from the same bits. Laws as in MAE: Xavier uniform matrices, zero biases,
-unit norms, tokens normal with deviation 0.02.
+unit norms, tokens normal with deviation 0.02; a logarithm of a variance begins at zero.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     """Return rows of the initial value of a parameter, float32 on the CPU.
 
     Args:
-        name: the qualified name; its last word is `bias`, `weight` or `..._token`.
-        shape: of the whole parameter; a weight of two dimensions is a matrix (out, in), of one a
-            norm.
+        name: the qualified name; its last word is `bias`, `weight`, `log_variance` or `..._token`.
+        shape: of the whole parameter; a weight of two dimensions is a matrix (out, in), of four a
+            convolution (out, in, height, width), of one a norm.
         rows: which rows of the first dimension.
         seed: of the run.
 
@@ -27,15 +27,16 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
         ValueError: no law for a parameter of that name and shape.
     """
     kind = name.rpartition(".")[2]
-    if kind == "bias":
+    if kind in ("bias", "log_variance"):
         return torch.zeros(shape)[rows]
     if kind == "weight" and len(shape) == 1:
         return torch.ones(shape)[rows]
     if kind.endswith("_token"):
         return torch.empty(shape).normal_(0, 0.02, generator=_generator(seed, name, 0))[rows]
-    if kind == "weight" and len(shape) == 2:
-        bound = math.sqrt(6 / sum(shape))
-        values = torch.empty(len(range(*rows.indices(shape[0]))), shape[1])
+    if kind == "weight" and len(shape) in (2, 4):
+        # Fan in and fan out: of a convolution, all that a value is made of and goes into.
+        bound = math.sqrt(6 / (sum(shape[:2]) * math.prod(shape[2:])))
+        values = torch.empty(len(range(*rows.indices(shape[0]))), *shape[1:])
         for row, value in zip(range(*rows.indices(shape[0])), values, strict=True):
             value.uniform_(-bound, bound, generator=_generator(seed, name, row))
         return values

@@ -3,7 +3,8 @@
 Between blocks, and in the norms, activations are cut along the tokens (sequence parallel,
 Korthikanti et al. 2022, arXiv 2205.05198, section 4.2): attention and MLP gather them before their
 first product and scatter the sums of their last. They are DTensors there, which know their whole
-length: it need not be a multiple of the ranks.
+length: it need not be a multiple of the ranks. A block that reads a context of many tokens with few
+latents is cut by heads and hidden units alone: both are whole on every rank, as are its sums.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ STYLES: dict[str, ParallelStyle] = {
     ),
     "columns": ColwiseParallel(),
     "rows": RowwiseParallel(output_layouts=TOKENS, use_local_output=False),
+    "sums": RowwiseParallel(),
 }
 #: At the begin of a stack.
 ENTER = PrepareModuleInput(
@@ -51,15 +53,17 @@ def cut(stacks: Iterable[Sequence[Any]], mesh: DeviceMesh) -> None:
     Outside the stacks every rank of the axis computes the same.
 
     Args:
-        stacks: blocks in the order of their use; each takes and returns (B, T, W).
-        mesh: of the axis `tp`; `Architecture.refuse_cut` says which sizes fit.
+        stacks: blocks in the order of their use; each takes and returns (B, T, W). The blocks of
+            one stack either all have their tokens cut or all have them whole.
+        mesh: of the axis `tp`; `refuse_cut` of the architecture says which sizes fit.
     """
     for stack in stacks:
         for block in stack:
             plan = {name: STYLES[word] for name, word in block.tensor_plan().items()}
             parallelize_module(block, mesh, plan, src_data_rank=None)
-        parallelize_module(stack[0], mesh, ENTER)
-        stack[-1].register_forward_hook(_leave)
+        if "sequence" in stack[0].tensor_plan().values():
+            parallelize_module(stack[0], mesh, ENTER)
+            stack[-1].register_forward_hook(_leave)
 
 
 def _leave(block: Any, inputs: Any, output: Any) -> Tensor:
