@@ -1,0 +1,1 @@
+"""Readers of labelled samples, one file for a layout; `hpcgeo.data.tasks` opens them by name."""

@@ -1,0 +1,226 @@
+"""What every reader of labelled samples hands over, and the few steps that readers share."""
+
+import csv
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hpcgeo.data.sample import Float32, Float64, Sample, Signal, Target
+from hpcgeo.errors import InputError
+
+Int64 = npt.NDArray[np.int64]
+
+SPLITS = ("train", "validation", "test")
+
+#: A time of which nothing is known, (1, 2).
+ANY_TIME: Float64 = np.array([[0.0, np.inf]])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How images are cut into tokens: `patch` pixels on a side, chips of `size` (None: as stored).
+
+    Raises:
+        InputError: a patch that is no power of two, or does not divide the size.
+    """
+
+    patch: int
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.patch & (self.patch - 1):
+            raise InputError(f"patch {self.patch}: a power of two, e.g. 16")
+        if self.size is not None and (self.size < 1 or self.size % self.patch):
+            raise InputError(f"size {self.size}: must be a multiple of patch {self.patch}")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The labelled samples of one folder or file, all parts of it together.
+
+    Attributes:
+        target: what they are labelled with, before any standardisation.
+        signals: every signal that any sample may hold.
+        splits: (N,) the part each sample is in, one of `SPLITS`.
+        groups: (N,) what shares ground and is held out together; a name for each sample: none do.
+        labels: (N,) class of each sample, or (N, K) its numbers; empty where the label is an image.
+        digest: checksum of what the samples are read from.
+        load: reads a sample by its number, values as stored.
+    """
+
+    target: Target
+    signals: tuple[Signal, ...]
+    splits: npt.NDArray[np.str_]
+    groups: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.generic]
+    digest: str
+    load: Callable[[int], Sample]
+
+
+def single_target(target: str | None, name: str) -> None:
+    """Refuse a target other than the only one of a layout, which need not be named."""
+    if target not in (None, name):
+        raise InputError(f"unknown target {target!r}; known: {name}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into an InputError that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow, NumPy, zlib and HDF5 share no class of errors
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file.
+
+    Raises:
+        InputError: there is no such file, it lacks a column, a row is cut short, or it has no rows.
+    """
+    with reading(path), path.open(newline="", encoding="utf-8") as file:
+        lines = csv.DictReader(file)
+        missing = [name for name in columns if name not in (lines.fieldnames or ())]
+        if missing:
+            raise InputError(f"{path}: no column {', '.join(missing)}")
+        rows = list(lines)
+    if not rows:
+        raise InputError(f"{path}: no rows")
+    for number, row in enumerate(rows, 2):
+        if any(row[name] is None for name in columns):
+            raise InputError(f"{path}: line {number} is cut short")
+    return rows
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the named arrays of an npz file; nothing is unpickled.
+
+    Raises:
+        InputError: the file cannot be read, or lacks one of them.
+    """
+    with reading(path), np.load(path, allow_pickle=False) as file:
+        missing = [name for name in names if name not in file]
+        if missing:
+            raise InputError(f"{path}: no array {', '.join(missing)}; known: {', '.join(file)}")
+        return {name: file[name] for name in names}
+
+
+def one_of_splits(names: Sequence[str], path: Path) -> npt.NDArray[np.str_]:
+    """Return the parts of samples, (N,); a name that is none is an InputError."""
+    for name in sorted(set(names)):
+        if name not in SPLITS:
+            raise InputError(f"{path}: split {name!r}; known: {', '.join(SPLITS)}")
+    return np.array(names)
+
+
+def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Int64]:
+    """Return the classes in sorted order and the number of each sample's, (N,)."""
+    classes, numbers = np.unique(np.array(names), return_inverse=True)
+    return tuple(classes.tolist()), numbers.astype(np.int64).reshape(-1)
+
+
+def checksum(files: Sequence[Path], tables: Sequence[Path] = ()) -> str:
+    """Return a checksum of names and sizes of `files` and of the content of `tables`.
+
+    Of an npz file it is that of the checksums that the archive holds of its arrays.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with reading(path):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            if path.suffix == ".npz":
+                with zipfile.ZipFile(path) as archive:
+                    parts = [f"{part.filename} {part.CRC}" for part in archive.infolist()]
+                digest.update("\n".join(parts).encode())
+    for path in tables:
+        with reading(path):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def days(start: date, end: date) -> tuple[float, float]:
+    """Return centre and half-width of [start, end) in days since 2000-01-01.
+
+    >>> days(date(2000, 1, 1), date(2000, 1, 3))
+    (1.0, 1.0)
+    """
+    first = (start - date(2000, 1, 1)).days
+    half = (end - start).days / 2
+    return first + half, half
+
+
+def year(number: int) -> tuple[float, float]:
+    """Return centre and half-width of a year in days since 2000-01-01."""
+    return days(date(number, 1, 1), date(number + 1, 1, 1))
+
+
+def read_image(path: Path, mode: str) -> Float32:
+    """Return an image that Pillow reads, (L, H, W).
+
+    Args:
+        path: of the file.
+        mode: of Pillow: "RGB", or "L" for one band.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with reading(path), Image.open(path) as image:
+        pixels = np.asarray(image.convert(mode), dtype=np.float32)
+    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1))
+
+
+def fit(values: Float32, frame: Frame, path: Path) -> Float32:
+    """Return an image (..., H, W) at the size of the frame, averaged over what a pixel covers.
+
+    Raises:
+        InputError: no size is asked for and the image's own is no multiple of the patch.
+    """
+    return _resize(values, frame, path, Image.Resampling.BILINEAR)
+
+
+def fit_mask(classes: Int64, frame: Frame, path: Path) -> Int64:
+    """Return classes of pixels (H, W) at the size of the frame, each that of the nearest pixel.
+
+    Raises:
+        InputError: no size is asked for and the mask's own is no multiple of the patch.
+    """
+    nearest = _resize(classes.astype(np.float32), frame, path, Image.Resampling.NEAREST)
+    return nearest.astype(np.int64)
+
+
+def _resize(values: Float32, frame: Frame, path: Path, how: Image.Resampling) -> Float32:
+    height, width = values.shape[-2:]
+    if frame.size is None:
+        if height % frame.patch or width % frame.patch:
+            raise InputError(
+                f"{path}: {height} x {width} pixels are no multiple of patch {frame.patch}; "
+                f"give a size, e.g. {max(1, height // frame.patch) * frame.patch}"
+            )
+        return values
+    if (height, width) == (frame.size, frame.size):
+        return values
+    bands = values.reshape(-1, height, width)
+    side = (frame.size, frame.size)
+    fitted = np.stack([np.asarray(Image.fromarray(band).resize(side, how)) for band in bands])
+    return fitted.reshape(*values.shape[:-2], *side)
+
+
+def scaled_gsd(gsd_m: float, height: int, frame: Frame) -> float:
+    """Return metres of a pixel after `fit` of an image of `height` rows."""
+    return gsd_m * height / (frame.size or height)

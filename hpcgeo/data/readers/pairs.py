@@ -1,0 +1,92 @@
+"""Two dates of one place in GeoTIFF files of one name under A/ and B/, the change under label/."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hpcgeo.data.geography import place
+from hpcgeo.data.readers.collection import (
+    Collection,
+    Frame,
+    Int64,
+    checksum,
+    fit,
+    fit_mask,
+    one_of_splits,
+    read_table,
+    reading,
+    scaled_gsd,
+    single_target,
+    year,
+)
+from hpcgeo.data.sample import Float32, Observation, Sample, Signal, Target
+from hpcgeo.data.sources import opened
+from hpcgeo.data.unusable import UnusableError
+from hpcgeo.errors import InputError
+
+#: SWIR1, NIR, red, green, under the name of Landsat-7 whichever satellite it was.
+BANDS = tuple(Signal("landsat7", band) for band in ("B5", "B4", "B3", "B2"))
+
+
+def collect(path: Path, target: str | None, frame: Frame) -> Collection:
+    """Return the pairs of a folder: `split.csv` has name, year_a, year_b and split of each.
+
+    Every file has the four bands SWIR1, near infrared, red and green of Landsat; a date is known
+    to the year. The part of a name behind its last underscore is the tile: what shares ground.
+
+    Raises:
+        InputError: another target than the one there is, or the table cannot be read.
+    """
+    single_target(target, "change")
+    table = path / "split.csv"
+    rows = read_table(table, ("name", "year_a", "year_b", "split"))
+    with reading(table):
+        years = np.array([[int(row["year_a"]), int(row["year_b"])] for row in rows])
+    names = [row["name"] for row in rows]
+    files = [path / part / f"{name}.tif" for name in names for part in ("A", "B", "label")]
+    return Collection(
+        target=Target("change", ("unchanged", "changed")),
+        signals=BANDS,
+        splits=one_of_splits([row["split"] for row in rows], table),
+        groups=np.array([name.rsplit("_", 1)[-1] for name in names]),
+        labels=np.empty(0),
+        digest=checksum(files, [table]),
+        load=partial(_load, files, years, frame),
+    )
+
+
+def _load(files: list[Path], years: Int64, frame: Frame, index: int) -> Sample:
+    before, after, label = files[3 * index : 3 * index + 3]
+    first, where, gsd_m = _raster(before, len(BANDS))
+    second, _, _ = _raster(after, len(BANDS))
+    changed, _, _ = _raster(label, 1)
+    for path, pixels in ((after, second), (label, changed)):
+        if pixels.shape[1:] != first.shape[1:]:
+            raise InputError(f"{path}: {pixels.shape[1:]} pixels, {first.shape[1:]} in {before}")
+    seen = Observation(
+        BANDS,
+        fit(np.stack([first, second]), frame, before),  # (2, 4, H, W)
+        np.array([year(int(number)) for number in years[index]]),
+        gsd_m=scaled_gsd(gsd_m, first.shape[1], frame),
+        patch=frame.patch,
+    )
+    return Sample((seen,), fit_mask((changed[0] > 0).astype(np.int64), frame, label), place=where)
+
+
+def _raster(path: Path, num_bands: int) -> tuple[Float32, tuple[float, float], float]:
+    """Return pixels (L, H, W), NaN where missing, with place and metres of a pixel."""
+    try:
+        with reading(path), opened(path) as raster:
+            if raster.count != num_bands:
+                raise InputError(f"{path}: {raster.count} bands, {num_bands} expected")
+            pixels = raster.read(masked=True).astype(np.float32).filled(np.nan)
+            where, gsd_m = (math.nan, math.nan), math.nan
+            if raster.crs is not None:
+                centre = np.array([raster.height / 2]), np.array([raster.width / 2])
+                lon, lat, gsd = place(raster.crs.to_wkt(), raster.transform[:6], *centre)
+                where, gsd_m = (float(lon[0]), float(lat[0])), float(gsd[0])
+    except UnusableError as reason:
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    return pixels, where, gsd_m
