@@ -1,0 +1,221 @@
+"""Observations of any sensor become tokens: a stem for every band, and encodings of where it looked.
+
+Letters: S samples of a pass, G observations of a group, T dates, L bands, H x W pixels, h x w tokens
+of one date and band, V values of a vector, C width of a token.
+
+A stem is three convolutions that mix neither bands nor dates (GPNA, appendix 7.1.1). A band without
+a stem of its own is read by that of unknown bands: what it is, its spectral encoding says. A token
+is the stem's answer plus encodings of place, time and spectrum. What conditions a tokenizer, such
+as a prompt that describes a new modality, would be added to the encodings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hpcgeo.models import coordinates
+from hpcgeo.models.ragged import Layout
+
+#: Sensor, band, and the length of a vector (0: an image).
+Signal = tuple[str, str, int]
+
+#: The first two of three convolutions have these parts of the width.
+NARROW = (4, 2)
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Observations alike in sensor, bands and shape.
+
+    Attributes:
+        signals: (L,)
+        named: whether bands are read by their own stems; False: by that of unknown bands.
+        patch: pixels on a side of a token; of vectors 1.
+        values: (G, T, L, H, W) or (G, T, L, V), 0 where missing.
+        time: (G, T, 2) centre and half-width, days since 2000, float64.
+        gsd_m: (U,) the ground sampling distances there are; NaN: unknown.
+        gsd_of: (G,) which of them.
+        place: (G, 2) longitude and latitude, degrees.
+        place_spread_m: (G,)
+        wavelength_nm, bandwidth_nm: (L,), NaN where there is none.
+        flags: (G, L, 5) polarisation HH, HV, VH, VV; orbit of a SAR image, 1 or -1.
+        kept: (n,) which of its G T L h w tokens are not missing.
+    """
+
+    signals: tuple[Signal, ...]
+    named: bool
+    patch: int
+    values: Tensor
+    time: Tensor
+    gsd_m: Tensor
+    gsd_of: Tensor
+    place: Tensor
+    place_spread_m: Tensor
+    wavelength_nm: Tensor
+    bandwidth_nm: Tensor
+    flags: Tensor
+    kept: Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What is to become the tokens of one pass.
+
+    Attributes:
+        groups: of observations.
+        place: (S, 2), place_spread_m: (S,), height_m: (S, 2), of the samples.
+        order: (N,) which of [samples, kept tokens of all groups] each token of the pass is; each
+            sample has first a token of its own, so that none is without any.
+        layout: which of them are whose.
+    """
+
+    groups: tuple[Group, ...]
+    place: Tensor
+    place_spread_m: Tensor
+    height_m: Tensor
+    order: Tensor
+    layout: Layout
+
+
+class ImageStem(nn.Module):
+    """Weights of three convolutions on one band, 1 -> C / 4 -> C / 2 -> C."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = [1, *(width // part for part in NARROW), width]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+
+
+class Tokenizer(nn.Module):
+    """Stems for the signals there are, and the encodings that all of them share."""
+
+    def __init__(self, signals: Sequence[Signal], width: int, spread: str = "uniform") -> None:
+        """Build the stems.
+
+        Args:
+            signals: every one that samples may hold.
+            width: of a token, C.
+            spread: of what is known of a coordinate around it; see `fourier.encode`.
+        """
+        super().__init__()
+        self.width, self.spread = width, spread
+        images = [named(signal) for signal in signals if not signal[2]]
+        self.images = nn.ModuleDict({name: ImageStem(width) for name in (*images, UNKNOWN)})
+        self.vectors = nn.ModuleDict(
+            {
+                named(signal): nn.Sequential(
+                    nn.Linear(signal[2], width), nn.GELU(), nn.Linear(width, width)
+                )
+                for signal in signals
+                if signal[2]
+            }
+        )
+        self.encodings = nn.ModuleDict(
+            {
+                name: nn.Linear(features, width)
+                for name, features in coordinates.WIDTHS.items()
+            }
+        )
+        self.flags = nn.Linear(5, width)
+        self.sample_token = nn.Parameter(torch.empty(width))
+
+    def forward(self, tokens: Tokens) -> tuple[Tensor, list[Tensor]]:
+        """Return the tokens of a pass (N, C), and all of each group, (G, T, L, h, w, C)."""
+        read = [self.features(group) + self.encoding(group) for group in tokens.groups]
+        return self.arrange(tokens, read), read
+
+    def arrange(self, tokens: Tokens, read: Sequence[Tensor]) -> Tensor:
+        """Return the tokens of a pass (N, C) in the order of its layout."""
+        own = (
+            self.sample_token
+            + self._place(tokens.place, tokens.place_spread_m)
+            + self._encoded("height", *tokens.height_m.unbind(-1))
+        )
+        kept = [
+            part.reshape(-1, self.width)[group.kept]
+            for part, group in zip(read, tokens.groups, strict=True)
+        ]
+        return torch.cat([own, *(part.to(own.dtype) for part in kept)])[tokens.order]
+
+    def features(self, group: Group) -> Tensor:
+        """Return what the stems say, (G, T, L, h, w, C); h = w = 1 for vectors."""
+        if group.signals[0][2]:
+            return self._vector_features(group)
+        names = [
+            named(signal) if group.named and named(signal) in self.images else UNKNOWN
+            for signal in group.signals
+        ]
+        G, T, L, H, W = group.values.shape
+        x = group.values.reshape(G * T, L, H, W)
+        for number in range(len(NARROW) + 1):
+            # The bands are the groups of one convolution.
+            layers = [self.images[name].layers[number] for name in names]  # type: ignore
+            weight = torch.cat([layer.weight for layer in layers])
+            bias = torch.cat([layer.bias for layer in layers])
+            stride = 2 if group.patch >= 2 ** (number + 1) else 1
+            x = F.conv2d(x.to(weight.dtype), weight, bias, stride, padding=1, groups=L)
+            if number < len(NARROW):
+                x = F.gelu(x)
+        if group.patch > 8:
+            x = F.avg_pool2d(x, group.patch // 8)
+        return x.unflatten(1, (L, self.width)).unflatten(0, (G, T)).permute(0, 1, 2, 4, 5, 3)
+
+    def encoding(self, group: Group) -> Tensor:
+        """Return where, when and at what wavelength it was observed; see `features`."""
+        spectrum = self._encoded("spectrum", group.wavelength_nm, group.bandwidth_nm)  # (L, C)
+        band = spectrum + self.flags(group.flags.to(spectrum.dtype))  # (G, L, C)
+        time = self._encoded("moment", group.time)  # (G, T, C)
+        of_sample = self._place(group.place, group.place_spread_m)  # (G, C)
+        x = time[:, :, None] + band[:, None] + of_sample[:, None, None]  # (G, T, L, C)
+        x = x[:, :, :, None, None]
+        return x if group.signals[0][2] else x + self._space(group)[:, None, None]
+
+    def _space(self, group: Group) -> Tensor:
+        """Return the encoding of the tokens' places in their frame, (G, h, w, C)."""
+        *_, H, W = group.values.shape
+        device = group.values.device
+        sizes = torch.tensor([H, W], dtype=torch.float64, device=device)
+        axes = [
+            (torch.arange(size // group.patch, dtype=torch.float64, device=device) + 0.5)
+            * group.patch
+            / size
+            for size in (H, W)
+        ]
+        position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # (h, w, 2)
+        half = (group.patch / 2 / sizes).expand_as(position)
+        gsd = group.gsd_m[:, None, None, None].double()  # (U, 1, 1, 1)
+        offset = (position - 0.5) * sizes * gsd  # (U, h, w, 2)
+        footprint = (gsd * group.patch / 2).expand_as(offset)
+        near = self._encoded("ground", offset, footprint)
+        fine = self.encodings["scale"](self._cast(coordinates.scale(group.gsd_m)))  # (U, C)
+        in_frame = self._encoded("frame", position, half)
+        return (near + fine[:, None, None])[group.gsd_of] + in_frame
+
+    def _vector_features(self, group: Group) -> Tensor:
+        stems = [self.vectors[named(signal)] for signal in group.signals]
+        values = self._cast(group.values)
+        read = [stem(values[:, :, band]) for band, stem in enumerate(stems)]
+        return torch.stack(read, dim=2)[:, :, :, None, None]
+
+    def _place(self, place: Tensor, spread_m: Tensor) -> Tensor:
+        return self._encoded("place", place, spread_m)
+
+    def _encoded(self, name: str, *position: Tensor) -> Tensor:
+        features = getattr(coordinates, name)(*position, spread=self.spread)
+        return self.encodings[name](self._cast(features))
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(self.flags.weight.dtype)
+
+
+def named(signal: Signal) -> str:
+    """Return the name of a signal's stem: data sets that share a band share it."""
+    sensor, band, length = signal
+    return f"{sensor}/{band}" + (f"/{length}" if length else "")
