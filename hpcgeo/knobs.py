@@ -129,7 +129,8 @@ class Task(Part):
         None, description="side of an image, to which it is resized; by default as it is"
     )
     labels: float = Field(1.0, gt=0, le=1, description="fraction of the training part that is used")
-    weight: float = Field(1.0, gt=0, description="share of its samples and of its loss")
+    weight: float = Field(1.0, gt=0, description="factor of its share of the samples")
+    loss: float = Field(1.0, gt=0, description="factor of its loss, where weights are fixed")
     epochs: PositiveInt | None = Field(
         None, description="passes over its training part, after which it ends; by default never"
     )
