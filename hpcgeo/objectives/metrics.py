@@ -43,7 +43,8 @@ def sums(prediction: Array, truth: Array, target: Target) -> Float64:
 
     Returns:
         Of classes how often each was taken for each (K truth x K predicted); of several labels
-        hits, false alarms and misses (3 x K); of numbers n and the sums of y, p, y², p², y p (6 x K).
+        hits, false alarms and misses (3 x K); of numbers n and the sums of y, p, y², p² and y p
+        (6 x K).
     """
     assert prediction.shape == truth.shape, (prediction.shape, truth.shape)
     num_outputs = len(target.names)
