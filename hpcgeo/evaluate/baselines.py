@@ -1,0 +1,203 @@
+"""What simpler models reach on a task: neighbours, linear models, forests, small networks.
+
+Each is fitted to a training part and scored on a test part by the metric of the task.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from torch.nn import functional as F
+
+from hpcgeo.data.sample import IGNORED, Kind, Target
+from hpcgeo.errors import InputError
+from hpcgeo.evaluate.features import Layout, Samples, local
+from hpcgeo.evaluate.nets import ResNet18, UNet
+from hpcgeo.objectives.metrics import size, sums, value
+from hpcgeo.tables import find
+
+Array = npt.NDArray[Any]
+#: From samples to their predictions, in the form that `sums` wants them.
+Predict = Callable[[Samples, list[int]], Array]
+
+BATCH = 32
+#: Pixels of a training image that a forest sees.
+PIXELS = 400
+TREES = 200
+
+_WHOLE: tuple[Kind, ...] = ("classification", "multilabel", "regression")
+_DENSE: tuple[Kind, ...] = ("segmentation", "change")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model to compare with: the kinds of task it is for, and how it is fitted (set, seed)."""
+
+    kinds: tuple[Kind, ...]
+    fit: Callable[[Samples, int], Predict]
+
+
+def fit_and_score(name: str, train: Samples, test: Samples, metric: str, *, seed: int = 0) -> float:
+    """Fit a baseline to the training part of a task, and return its metric on the test part.
+
+    Raises:
+        InputError: no such baseline or metric, or none for this kind of task.
+    """
+    baseline: Baseline = find(BASELINES, name, "baseline")
+    target = train.target
+    if target.kind not in baseline.kinds:
+        fitting = [other for other, row in BASELINES.items() if target.kind in row.kinds]
+        raise InputError(f"baseline {name!r} is none for {target.kind}: {', '.join(fitting)}")
+    value(metric, np.zeros(size(target)), target)  # is there one? before the work
+    predict = baseline.fit(train, seed)
+    total = np.zeros(size(target))
+    for indices in _batches(len(test)):
+        truth = np.stack([test.read(index).target for index in indices])
+        total += sums(predict(test, indices).reshape(truth.shape), truth, target)
+    return value(metric, total, target)
+
+
+def _batches(count: int) -> Iterator[list[int]]:
+    for start in range(0, count, BATCH):
+        yield list(range(start, min(start + BATCH, count)))
+
+
+def _vectors(
+    models: Callable[[Target, int], Any],
+) -> Callable[[Samples, int], Predict]:
+    """Return the fit of a model of scikit-learn to descriptions of whole samples."""
+
+    def fit(train: Samples, seed: int) -> Predict:
+        layout = Layout(train)
+        samples = [train.read(index) for index in range(len(train))]
+        model = make_pipeline(SimpleImputer(keep_empty_features=True), models(train.target, seed))
+        labels = np.stack([sample.target for sample in samples])
+        model.fit(np.stack([layout.vector(sample) for sample in samples]), labels)
+
+        def predict(test: Samples, indices: list[int]) -> Array:
+            return np.asarray(
+                model.predict(np.stack([layout.vector(test.read(index)) for index in indices]))
+            )
+
+        return predict
+
+    return fit
+
+
+def _neighbours(target: Target, seed: int) -> Any:
+    return KNeighborsRegressor(10) if target.kind == "regression" else KNeighborsClassifier(5)
+
+
+def _linear(target: Target, seed: int) -> Any:
+    if target.kind == "regression":
+        return RidgeCV(alphas=np.logspace(-1, 5, 25))
+    model = LogisticRegression(C=0.01, max_iter=1000)
+    return OneVsRestClassifier(model) if target.kind == "multilabel" else model
+
+
+def _trees(target: Target, seed: int) -> Any:
+    kind = RandomForestRegressor if target.kind == "regression" else RandomForestClassifier
+    return kind(TREES, random_state=seed, n_jobs=-1)
+
+
+def _forest(train: Samples, seed: int) -> Predict:
+    if train.target.kind in _WHOLE:
+        return _vectors(_trees)(train, seed)
+    layout = Layout(train)
+    rng = np.random.default_rng(seed)
+    features, labels = [], []
+    for index in range(len(train)):
+        sample = train.read(index)
+        classes = sample.target.ravel()
+        known = np.flatnonzero(classes != IGNORED)
+        chosen = rng.permutation(known)[:PIXELS]
+        features.append(local(layout.image(sample))[chosen])
+        labels.append(classes[chosen])
+    model = RandomForestClassifier(TREES // 4, min_samples_leaf=3, random_state=seed, n_jobs=-1)
+    model.fit(np.concatenate(features), np.concatenate(labels))
+
+    def predict(test: Samples, indices: list[int]) -> Array:
+        images = [local(layout.image(test.read(index))) for index in indices]
+        return np.asarray(model.predict(np.concatenate(images)))
+
+    return predict
+
+
+def _net(kind: type[ResNet18] | type[UNet], steps: int) -> Callable[[Samples, int], Predict]:
+    """Return the fit of a network: AdamW, one cycle of the learning rate, eight symmetries."""
+
+    def fit(train: Samples, seed: int) -> Predict:
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        layout, target = Layout(train), train.target
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = kind(layout.bands, len(target.names)).to(device)
+        rng = np.random.default_rng(seed)
+        optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+        for _ in range(steps):
+            chosen = rng.choice(len(train), min(BATCH, len(train)), replace=False)
+            samples = [train.read(int(index)) for index in chosen]
+            images = torch.from_numpy(np.stack([layout.image(each) for each in samples]))
+            truth = torch.from_numpy(np.stack([each.target for each in samples]))
+            images, truth = _turned(images, truth, rng, target.kind in _DENSE)
+            loss = _loss(net(images.to(device)), truth.to(device), target.kind)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        net.eval()
+
+        @torch.no_grad()
+        def predict(test: Samples, indices: list[int]) -> Array:
+            images = np.stack([layout.image(test.read(index)) for index in indices])
+            answers = net(torch.from_numpy(images).to(device)).cpu()
+            if target.kind == "regression":
+                return answers.numpy()
+            return (answers > 0 if target.kind == "multilabel" else answers.argmax(1)).numpy()
+
+        return predict
+
+    return fit
+
+
+def _turned(
+    images: torch.Tensor, truth: torch.Tensor, rng: np.random.Generator, dense: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch in one of the symmetries of a square; its labels too where they are dense."""
+    flip, turns = rng.integers(2), int(rng.integers(4))
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1)).contiguous()
+
+    return turned(images), turned(truth) if dense else truth
+
+
+def _loss(answers: torch.Tensor, truth: torch.Tensor, kind: Kind) -> torch.Tensor:
+    if kind == "regression":
+        known = truth.isfinite()
+        return F.mse_loss(answers[known], truth[known])
+    if kind == "multilabel":
+        return F.binary_cross_entropy_with_logits(answers, truth)
+    return F.cross_entropy(answers, truth, ignore_index=IGNORED)
+
+
+#: By name.
+BASELINES: dict[str, Baseline] = {
+    "neighbours": Baseline(_WHOLE, _vectors(_neighbours)),
+    # Ridge of numbers, logistic regression of classes.
+    "linear": Baseline(_WHOLE, _vectors(_linear)),
+    # Of images with a class for each pixel, a forest over the pixels' surroundings.
+    "forest": Baseline((*_WHOLE, *_DENSE), _forest),
+    "resnet18": Baseline(_WHOLE, _net(ResNet18, 1500)),
+    "unet": Baseline(_DENSE, _net(UNet, 1500)),
+}

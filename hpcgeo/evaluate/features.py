@@ -1,0 +1,141 @@
+"""Samples of any sensors as plain arrays: one vector each, or one image each.
+
+Whatever a sample lacks is NaN in a vector and 0, the mean, in an image. How many dates of a signal
+there are, the first training sample says.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from hpcgeo.data.sample import Float32, Sample, Signal, Target
+
+#: Bins of a histogram of values, over this many deviations to either side.
+BINS, DEVIATIONS = 16, 3.0
+#: Directions of gradients, counted in each of so many parts of a side.
+DIRECTIONS, PARTS = 8, 4
+#: Sides of the windows, in pixels, whose mean and deviation describe the pixel in the middle.
+WINDOWS = (3, 9)
+
+
+class Samples(Protocol):
+    """Labelled samples; `signals` are all that any of them may hold."""
+
+    target: Target
+    signals: tuple[Signal, ...]
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Sample:
+        """Return a sample."""
+        ...
+
+
+class Layout:
+    """Where the values of each signal go, as the first training sample has them."""
+
+    def __init__(self, train: Samples) -> None:
+        first = train.read(0)
+        there = _by_signal(first)
+        usual = there[first.observations[0].signals[0]]
+        #: (T, H, W), or (T, V) of vectors, of each signal; one it lacks is like its first one.
+        self.shapes = {signal: there.get(signal, usual).shape for signal in train.signals}
+
+    def vector(self, sample: Sample) -> Float32:
+        """Return a description of a whole sample, (D,).
+
+        Of each signal: a vector's values, averaged over dates; a pixel's series without gaps; an
+        image's histograms of values and of directions of its gradients.
+        """
+        there = _by_signal(sample)
+        return np.concatenate([self._described(s, there.get(s)) for s in self.shapes])
+
+    def image(self, sample: Sample) -> Float32:
+        """Return each date of each signal in the frame of the first observation, (bands, H, W)."""
+        there = _by_signal(sample)
+        frame = sample.observations[0].values.shape[2:]
+        planes = []
+        for signal, (dates, *_) in self.shapes.items():
+            values = np.nan_to_num(there.get(signal, np.zeros((0, *frame), np.float32))[:dates])
+            seen = torch.from_numpy(values)[None]  # (1, T, H, W)
+            if seen.shape[2:] != frame:
+                seen = F.interpolate(seen, frame, mode="bilinear", align_corners=False)
+            planes.append(F.pad(seen[0], (0, 0, 0, 0, 0, dates - len(values))))
+        return torch.cat(planes).numpy()
+
+    @property
+    def bands(self) -> int:
+        """Of the images of `image`."""
+        return sum(shape[0] for shape in self.shapes.values())
+
+    def _described(self, signal: Signal, values: Float32 | None) -> Float32:
+        dates, *rest = self.shapes[signal]
+        if signal.length:
+            seen = np.full((1, signal.length), np.nan, np.float32) if values is None else values
+            return seen.mean(axis=0)
+        if rest == [1, 1]:
+            return _filled(np.empty(0, np.float32) if values is None else values[:, 0, 0], dates)
+        if values is None:
+            return np.full(BINS + DIRECTIONS * PARTS**2, np.nan, np.float32)
+        return np.concatenate([_histogram(values), _gradients(values)])
+
+
+def local(image: Float32) -> Float32:
+    """Return what describes each pixel of an image: its values and those around it.
+
+    Args:
+        image: (bands, H, W).
+
+    Returns:
+        (H x W, D): the values, and their mean and deviation in each of `WINDOWS`.
+    """
+    values = torch.from_numpy(image)[None]
+    found = [values]
+    for side in WINDOWS:
+        mean, square = (
+            F.avg_pool2d(each, side, 1, side // 2, count_include_pad=False)
+            for each in (values, values**2)
+        )
+        found += [mean, (square - mean**2).clamp(min=0).sqrt()]
+    return torch.cat(found, dim=1)[0].flatten(1).T.numpy()
+
+
+def _by_signal(sample: Sample) -> dict[Signal, Float32]:
+    """Return the values of each signal, (T, H, W) or (T, V), dates of all its observations."""
+    found: dict[Signal, list[Float32]] = {}
+    for seen in sample.observations:
+        for place, signal in enumerate(seen.signals):
+            found.setdefault(signal, []).append(seen.values[:, place])
+    return {signal: np.concatenate(parts) for signal, parts in found.items()}
+
+
+def _filled(series: Float32, dates: int) -> Float32:
+    """Return a series (T,) at so many dates; gaps are filled along straight lines."""
+    known = np.flatnonzero(np.isfinite(series))
+    if not len(known):
+        return np.full(dates, np.nan, np.float32)
+    at = np.linspace(0, len(series) - 1, dates)
+    return np.interp(at, known, series[known]).astype(np.float32)
+
+
+def _histogram(values: Float32) -> Float32:
+    known = np.clip(values[np.isfinite(values)], -DEVIATIONS, DEVIATIONS)
+    counts = np.histogram(known, BINS, (-DEVIATIONS, DEVIATIONS))[0]
+    return np.sqrt(counts / max(1, len(known))).astype(np.float32)
+
+
+def _gradients(values: Float32) -> Float32:
+    """Return how much of the gradients of images (T, H, W) has each direction, in each part."""
+    rows, columns = np.gradient(np.nan_to_num(values), axis=(1, 2))
+    strength = np.hypot(rows, columns)
+    # Light on dark and dark on light are one direction.
+    turn = np.arctan2(rows, columns) % np.pi / np.pi * DIRECTIONS
+    direction = np.minimum(turn.astype(np.int64), DIRECTIONS - 1)
+    height, width = values.shape[1:]
+    row = np.arange(height)[:, None] * PARTS // height
+    part = row * PARTS + np.arange(width) * PARTS // width  # (H, W)
+    place = np.broadcast_to(part, strength.shape) * DIRECTIONS + direction
+    sums = np.bincount(place.ravel(), strength.ravel(), DIRECTIONS * PARTS**2)
+    return np.sqrt(sums / strength.size).astype(np.float32)
