@@ -87,7 +87,7 @@ def season(country: str, harvest: int, num_steps: int) -> Float64:
     spans = [
         days(first + number * step, first + (number + 1) * step) for number in range(num_steps)
     ]
-    return np.array(spans) + [0.0, spread]
+    return np.array(spans) + np.array([0.0, spread])
 
 
 def _load(
