@@ -1,10 +1,14 @@
 """Sensors as data: what each band sees (wavelength, bandwidth) and how finely (ground sampling)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from hpcgeo.tables import find, read
+from hpcgeo.errors import InputError
+from hpcgeo.tables import brief, find, parse, read
+
+_EXAMPLE = "'drone: {title: Drone, source: its handbook, bands: {red_edge: [717, 10, 0.1]}}'"
 
 
 @dataclass(frozen=True)
@@ -28,22 +32,41 @@ class Sensor:
 
 
 @cache
-def sensors() -> dict[str, Sensor]:
-    """Return every sensor by name."""
-    return {
-        name: Sensor(
-            name=name,
-            title=row["title"],
-            source=row["source"],
-            bands=tuple(_band(band, cells) for band, cells in row["bands"].items()),
-        )
-        for name, row in read("sensors").items()
-    }
+def sensors(extra: Path | None = None) -> dict[str, Sensor]:
+    """Return every sensor by name.
+
+    Args:
+        extra: a YAML file of the form of `facts/sensors.yaml` with sensors of the user's own, or
+            with further bands of known ones.
+
+    Raises:
+        InputError: `extra` cannot be read, a row in it is not of that form, or a band is known.
+    """
+    known = {name: _sensor(name, row) for name, row in read("sensors").items()}
+    if extra is None:
+        return known
+    for name, row in _rows(extra).items():
+        mine = _sensor(name, row)
+        if name in known:
+            taken = {band.name for band in known[name].bands} & {band.name for band in mine.bands}
+            if taken:
+                raise InputError(
+                    f"{extra}: {name} has a band {', '.join(sorted(taken))} already: name the "
+                    "sensor otherwise"
+                )
+            mine = replace(known[name], bands=known[name].bands + mine.bands)
+        known[name] = mine
+    return known
 
 
-def sensor(name: str) -> Sensor:
+def sensor(name: str, extra: Path | None = None) -> Sensor:
     """Return one sensor; an unknown name is an InputError that lists the known ones."""
-    return find(sensors(), name, "sensor")
+    return find(sensors(extra), name, "sensor")
+
+
+def _sensor(name: str, row: Any) -> Sensor:
+    bands = tuple(_band(band, cells) for band, cells in row["bands"].items())
+    return Sensor(name, row["title"], row["source"], bands)
 
 
 def _band(name: str, cells: Any) -> Band:
@@ -52,3 +75,43 @@ def _band(name: str, cells: Any) -> Band:
         return Band(name, (low + high) / 2, high - low, cells["gsd"])
     wavelength, bandwidth, gsd = cells
     return Band(name, wavelength, bandwidth, gsd)
+
+
+def _rows(path: Path) -> dict[str, Any]:
+    """Return the rows of a user's file, each of them of the form that `_sensor` takes."""
+    try:
+        rows = parse(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(rows, dict):
+        raise InputError(f"{path}: sensors by name, e.g. {_EXAMPLE}")
+    for name, row in rows.items():
+        keys = {"title": str, "source": str, "bands": dict}
+        if (
+            not isinstance(name, str)
+            or not isinstance(row, dict)
+            or row.keys() != keys.keys()
+            or not all(isinstance(row[key], kind) for key, kind in keys.items())
+        ):
+            raise InputError(f"{path}: {brief(name)}: title, source and bands, e.g. {_EXAMPLE}")
+        for band, cells in row["bands"].items():
+            if not isinstance(band, str) or not _is_band(cells):
+                raise InputError(
+                    f"{path}: {name}: band {brief(band)}: [wavelength nm, bandwidth nm, ground "
+                    "sampling m], each above 0 or null, or {range: [low, high], gsd: m}"
+                )
+    return rows
+
+
+def _is_band(cells: Any) -> bool:
+    def length(value: Any) -> bool:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value is None or (number and 0 < value < float("inf"))
+
+    if isinstance(cells, dict):
+        if cells.keys() != {"range", "gsd"} or not length(cells["gsd"]):
+            return False
+        limits = cells["range"]
+        two = isinstance(limits, list) and len(limits) == 2 and None not in limits
+        return two and all(map(length, limits)) and limits[0] < limits[1]
+    return isinstance(cells, list) and len(cells) == 3 and all(map(length, cells))

@@ -13,8 +13,12 @@ COUNTS = {
     "landsat8": 11,
     "naip": 4,
     "modis": 7,
+    "modis_temperature": 2,
     "rgb": 3,
-    "dem": 1,
+    "dem": 2,
+    "agera5": 2,
+    "dmsp": 1,
+    "viirs": 1,
 }
 
 
@@ -45,9 +49,42 @@ def test_figures_as_printed():
     assert [band.gsd_m for band in bands.values()].count(20) == 6
     assert sensor("landsat8").bands[3] == Band("B4", 655, 30, 30)
     assert sensor("modis").bands[1] == Band("B02", 858.5, 35, 250)
-    assert sensor("dem").bands == (Band("elevation", None, None, 30),)
+    assert sensor("dem").bands[0] == Band("elevation", None, None, 30)
 
 
 def test_an_unknown_sensor_lists_the_known_ones():
     with pytest.raises(InputError, match=r"sentinel2'\?\); known: sentinel2, sentinel1, landsat5"):
         sensor("sentinel-2")
+
+
+def test_a_file_of_the_users_adds_sensors_and_bands(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "drone: {title: Drone, source: handbook, bands: {edge: [717, 10, 0.1], mast: [null, null, 1]}}\n"
+        "naip: {title: a, source: b, bands: {edge: {range: [700, 730], gsd: 1}}}\n"
+    )
+    assert sensor("drone", path).bands == (Band("edge", 717, 10, 0.1), Band("mast", None, None, 1))
+    assert sensor("naip", path).bands == (*sensor("naip").bands, Band("edge", 715, 30, 1))
+    assert sensors(path).keys() == {*sensors(), "drone"} and "drone" not in sensors()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("naip: {title: a, source: b, bands: {R: [650, null, 1]}}", "has a band R already"),
+        ("drone: {title: a, source: b, bands: {R: [650, 1]}}", "band 'R': .wavelength nm"),
+        ("drone: {title: a, source: b, bands: {R: [-650, 1, 1]}}", "band 'R': .wavelength nm"),
+        ("drone: {title: a, source: b, bands: {R: [.inf, 1, 1]}}", "band 'R': .wavelength nm"),
+        ("drone: {title: a, source: b, bands: {R: {range: [7, 6], gsd: 1}}}", "range: .low"),
+        ("drone: {title: a, bands: {R: [650, null, 1]}}", "'drone': title, source and bands"),
+        ("[drone]", "sensors by name"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_wrong_file_of_sensors_is_told(tmp_path, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        sensors(path)
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
+        sensors(tmp_path / "none.yaml")

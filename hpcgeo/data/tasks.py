@@ -5,8 +5,6 @@ there is no validation part, a sixth of the training part is it: whole groups of
 ground, or of every class, always the same ones.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,21 +13,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hpcgeo.data.readers.collection import SPLITS, Collection, Frame
+from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
 from hpcgeo.data.sample import Observation, Sample, Signal, Target
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
 Int64 = npt.NDArray[np.int64]
 
-#: Readers by name: the file that has `collect`; loaded when asked for, as some need GDAL.
-READERS = {
-    "scenes": "scene_folders",
-    "tile_masks": "tile_masks",
-    "pairs": "pairs",
-    "pixel_series": "pixel_series",
-    "histograms": "histograms",
-}
+#: Each is a file of `hpcgeo.data.readers`, loaded when asked for, as some need GDAL.
+READERS = (
+    *("scenes", "tile_masks", "pairs", "pixel_series", "histograms"),
+    *("dhs", "lsms", "land_cover", "brick_kilns", "crop_yield", "fields"),
+)
 
 #: Training samples that means and deviations of the values are taken over.
 SAMPLED = 256
@@ -115,7 +110,7 @@ def open_tasks(
     predict over all of them: the same for every part and every `labels`.
 
     Args:
-        reader: a key of `READERS`: the layout.
+        reader: one of `READERS`: the layout.
         path: the folder, or the file.
         split: "train", "validation" or "test".
         target: which of several labels; None where the layout has one.
@@ -127,12 +122,12 @@ def open_tasks(
     Raises:
         InputError: a name that is not known, a value out of range, a file that cannot be read.
     """
-    name = find(READERS, reader, "reader")
+    find(dict.fromkeys(READERS), reader, "reader")
     if split not in SPLITS:
         raise InputError(f"split {split!r}: one of {', '.join(SPLITS)}")
     if not 0 < labels <= 1:
         raise InputError(f"labels {labels}: a fraction above 0, at most 1")
-    collection: Collection = import_module(f"hpcgeo.data.readers.{name}").collect(
+    collection: Collection = import_module(f"hpcgeo.data.readers.{reader}").collect(
         path, target, Frame(patch, size)
     )
     parts = _parts(collection)
@@ -154,12 +149,12 @@ def _parts(collection: Collection) -> npt.NDArray[np.str_]:
     train = np.flatnonzero(parts == "train")
     groups = collection.groups[train]
     if len(set(groups.tolist())) < len(groups):
-        held = [train[groups == name] for name in _in_order(sorted(set(groups.tolist())))]
+        held = [train[groups == name] for name in without_meaning(sorted(set(groups.tolist())))]
     else:
         # sample by sample: of every class its sixth
         held = []
         for members in _classes(collection, train):
-            order = _in_order(collection.groups[members].tolist())
+            order = without_meaning(collection.groups[members].tolist())
             place = {name: number for number, name in enumerate(order)}
             ranks = np.array([place[name] for name in collection.groups[members]])
             parts[members[ranks < round(len(members) / 6)]] = "validation"
@@ -170,11 +165,6 @@ def _parts(collection: Collection) -> npt.NDArray[np.str_]:
         parts[members] = "validation"
         num_held += len(members)
     return parts
-
-
-def _in_order(names: Sequence[str]) -> list[str]:
-    """Return names in an order without meaning that is always the same."""
-    return sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())
 
 
 def _classes(collection: Collection, members: Int64) -> list[Int64]:

@@ -224,3 +224,8 @@ def _resize(values: Float32, frame: Frame, path: Path, how: Image.Resampling) ->
 def scaled_gsd(gsd_m: float, height: int, frame: Frame) -> float:
     """Return metres of a pixel after `fit` of an image of `height` rows."""
     return gsd_m * height / (frame.size or height)
+
+
+def without_meaning(names: Sequence[str]) -> list[str]:
+    """Return names in an order without meaning that is always the same."""
+    return sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())

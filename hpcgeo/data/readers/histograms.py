@@ -73,7 +73,7 @@ def _load(
     wealth: Float32,
     index: int,
 ) -> Sample:
-    lights = signals[-1 if years[index] >= VIIRS_SINCE else -2]
+    lights = signals[len(LANDSAT) + (years[index] >= VIIRS_SINCE)]
     seen = Observation(
         (*signals[: len(LANDSAT)], lights),
         values[index][None],  # (1, 8, V)

@@ -20,7 +20,7 @@ from hpcgeo.data.readers.collection import (
     scaled_gsd,
     single_target,
 )
-from hpcgeo.data.readers.scene_folders import RGB
+from hpcgeo.data.readers.scenes import RGB
 from hpcgeo.data.sample import Float64, Observation, Sample, Target
 from hpcgeo.errors import InputError
 
