@@ -258,10 +258,10 @@ class PerceiverArchitecture:
         recompute: Recompute = "none",
         tensor: int = 1,
     ) -> float:
-        """Return the bytes that all blocks keep of one pass between forward and backward.
+        """Return the bytes that all blocks keep of one packed pass between forward and backward.
 
         Args:
-            lengths: tokens of each sample, as above.
+            lengths: tokens of each sample.
         """
         Q, S = self.latents, len(lengths)
         stack = S * self.stack.activation_bytes(Q, dtype_bytes, recompute=recompute, tensor=tensor)
@@ -273,8 +273,8 @@ class PerceiverArchitecture:
         """Return the bytes that the block which reads keeps; its latents are parameters.
 
         The tokens, with what their norm gives and k and v; the queries of all samples, with their
-        norm; of each sample the output of attention with its row sums, the residual, its norm, and
-        in the MLP the input and output of the activation.
+        norm; of each sample the output of attention with its row sums, put together with the
+        others, the residual, its norm, and in the MLP the input and output of the activation.
         """
         W, M, C, Q = self.stack.width, self.stack.hidden, self.context, self.latents
         gates = 2 if self.stack.mlp == "gated" else 1
@@ -285,7 +285,7 @@ class PerceiverArchitecture:
         if recompute == "selective":
             shared = 2 * tokens * W + Q * W + samples * Q * (W + gates * M)
             return entry + sums + (shared / tensor + samples * Q * 2 * W) * dtype_bytes
-        shared = 2 * tokens * W + Q * W + samples * Q * (W + gates * 2 * M)
+        shared = 2 * tokens * W + Q * W + samples * Q * (2 * W + gates * 2 * M)
         whole = tokens * C + Q * W + samples * Q * 2 * W
         statistics = 8 * (tokens + Q + samples * Q)
         return entry + sums + (shared / tensor + whole) * dtype_bytes + statistics

@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,10 +14,20 @@ from hpcgeo.errors import InputError
 from hpcgeo.knobs import Mae
 from hpcgeo.models import attention
 from hpcgeo.models.layers import Block
+from hpcgeo.models.perceiver import Perceiver
+from hpcgeo.models.ragged import packed
 from hpcgeo.models.vit import ViT
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.parallel.recompute import recompute
-from hpcgeo.zoo import Architecture, Stack, architecture, models
+from hpcgeo.zoo import (
+    Architecture,
+    PerceiverArchitecture,
+    Stack,
+    architecture,
+    models,
+    perceiver,
+    perceivers,
+)
 
 TEST_SIZE = ["vit_tiny", "vit_small", "vit_tiny_gated"]
 
@@ -117,8 +128,33 @@ def test_activation_bytes_equal_what_is_kept(
     for parameter in blocks.parameters():
         nn.init.normal_(parameter)
     recompute(blocks, how)
+    measured = kept_bytes(blocks, torch.randn(2, 17, 64, requires_grad=True), how)
+    assert measured == 2 * stack.activation_bytes(tokens=17, dtype_bytes=4, recompute=how)
+
+
+@pytest.mark.parametrize("mlp", ["plain", "gated"])
+@pytest.mark.parametrize("how", ["none", "full", "selective", 2])
+def test_activation_bytes_of_a_perceiver_equal_what_is_kept(
+    mlp: Any, how: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "PLAIN_UP_TO", {})
+    stack = Stack(width=64, depth=4, heads=4, hidden=96, mlp=mlp)
+    row = PerceiverArchitecture("row", stack, latents=9, context=24, source="test")
+    lengths, model = [17, 30, 5], Perceiver(row)
+    layout = packed(lengths)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    for units in model.stacks():
+        recompute(units, how)
+    tokens = torch.randn(sum(lengths), row.context, requires_grad=True)
+    measured = kept_bytes(lambda x: model(x, layout), tokens, how)
+    assert measured == row.activation_bytes(lengths, dtype_bytes=4, recompute=how)
+
+
+def kept_bytes(model: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, how: Any) -> int:
+    """Return the bytes kept of x, and of what the model makes of it, for its backward."""
     gc.collect()
-    known = {tensor.untyped_storage().data_ptr() for tensor in tensors()}
+    known = {tensor.untyped_storage().data_ptr() for tensor in tensors() if tensor is not x}
     saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -127,9 +163,8 @@ def test_activation_bytes_equal_what_is_kept(
             saved[storage.data_ptr()] = storage
         return tensor
 
-    x = torch.randn(2, 17, 64, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = blocks(x)
+        y = model(x)
     loss = y.sum()
     keep(x)
     del y
@@ -137,8 +172,7 @@ def test_activation_bytes_equal_what_is_kept(
         for tensor in tensors():
             keep(tensor)
     assert loss.requires_grad
-    measured = sum(storage.nbytes() for storage in saved.values())
-    assert measured == 2 * stack.activation_bytes(tokens=17, dtype_bytes=4, recompute=how)
+    return sum(storage.nbytes() for storage in saved.values())
 
 
 def test_what_tensor_parallelism_shares() -> None:
@@ -153,9 +187,45 @@ def test_what_tensor_parallelism_shares() -> None:
     architecture("vit_15b").refuse_cut(16)
 
 
+@pytest.mark.parametrize("name", perceivers())
+def test_parameters_of_a_perceiver_equal_the_modules(name: str) -> None:
+    model = perceiver(name)
+    with torch.device("meta"):
+        assert model.parameters == count(Perceiver(model))
+    # Heads are cut by tensor parallelism; the kernel for samples of any length wants multiples.
+    assert model.stack.width % model.stack.heads == 0
+    assert model.stack.width // model.stack.heads % 8 == 0
+
+
+@pytest.mark.parametrize("name", ["gpna_tiny", "gpna_small"])
+def test_flops_of_a_perceiver_equal_what_the_counter_counts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "PLAIN_UP_TO", {torch.float32: 10**9})
+    row, lengths = perceiver(name), [17, 300, 40]
+    model, tokens = Perceiver(row), torch.randn(sum(lengths), row.context, requires_grad=True)
+    with FlopCounterMode(display=False) as forward:
+        latents = model(tokens, packed(lengths))
+    assert forward.get_total_flops() == row.forward_flops(lengths)
+    with FlopCounterMode(display=False) as backward:
+        latents.sum().backward()
+    assert backward.get_total_flops() == 2 * row.forward_flops(lengths)
+
+
+def test_what_tensor_parallelism_shares_of_a_perceiver() -> None:
+    row = perceiver("gpna_tiny")
+    for how in ("none", "selective"):
+        whole = row.activation_bytes([16, 40], 2, recompute=how)
+        assert whole / 2 < row.activation_bytes([16, 40], 2, recompute=how, tensor=2) < whole
+    with pytest.raises(InputError, match=r"parallel.tensor 3 .* gpna_tiny: choose one of 1, 2, 4"):
+        row.refuse_cut(3)
+
+
 def test_bad_input_names_value_rule_and_way_out() -> None:
     with pytest.raises(InputError, match=r"unknown model 'vit_bse' \(did you mean 'vit_base'\?\)"):
         architecture("vit_bse")
+    with pytest.raises(InputError, match=r"unknown Perceiver 'gpna_bse' .* known: gpna_tiny, "):
+        perceiver("gpna_bse")
     with pytest.raises(InputError, match=r"chip 225 x 224 .* 16-pixel patch .* \[240, 224\]"):
         architecture("vit_base").num_patches((225, 224))
     with pytest.raises(InputError, match="leaves none of 4 patches visible"):

@@ -11,10 +11,10 @@ from hpcgeo.config import recipes
 from hpcgeo.machines import machines
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
-from hpcgeo.zoo import models
+from hpcgeo.zoo import models, perceivers
 
 NAMES = {
-    "models": models,
+    "models": lambda: [*models(), *perceivers()],
     "machines": machines,
     "strategies": strategies,
     "recipes": recipes,
