@@ -52,9 +52,11 @@ def bar(description: str, total: int | None, *, shown: bool = True) -> Iterator[
         yield progress
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items` behind a progress bar."""
-    with bar(description, total) as progress:
+def track(
+    items: Iterable[Item], description: str, total: int | None = None, *, shown: bool = True
+) -> Iterator[Item]:
+    """Yield `items` behind a progress bar, which is drawn where `shown`."""
+    with bar(description, total, shown=shown) as progress:
         for item in items:
             yield item
             progress.update(progress.task_ids[0], advance=1)

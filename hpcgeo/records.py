@@ -220,6 +220,10 @@ class Record(Part):
     warmup_steps: Count | None = Field(None, description="steps discarded before measuring")
     stable: bool | None = Field(None, description="whether steps had stopped getting faster")
     images_per_s: float | None = Field(None, description="all ranks; global_batch / median step")
+    tokens_per_s: float | None = Field(
+        None, description="all ranks, without padding; median tokens / median step"
+    )
+    padding: float | None = Field(None, description="padding / (padding + tokens), median")
     step_s: Spread | None = Field(None, description="seconds per step, slowest rank")
     data_wait_s: float | None = Field(
         None, description="median wait for data per step: of the host, slowest rank"

@@ -7,6 +7,7 @@ are damaged does not stop the others. What is drawn depends on the seed, the pos
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +129,7 @@ def turned(drawn: Drawn, turn: int) -> Drawn:
     if any(image.shape[-1] != image.shape[-2] for image in (*images, *dense)):
         quarters = 2 * (quarters % 2)
 
-    def rotate(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def rotate(array: Any) -> Any:
         array = np.rot90(array, quarters, axes=(-2, -1))
         return np.ascontiguousarray(array[..., ::-1] if mirror else array)
 
@@ -139,7 +140,7 @@ def turned(drawn: Drawn, turn: int) -> Drawn:
     kept = tuple(rotate(part) if part.ndim == 4 else part for part in drawn.kept)
     target = rotate(sample.target) if dense else sample.target
     sample = replace(sample, observations=observations, target=target)
-    return replace(drawn, sample=sample, kept=kept)  # type: ignore[arg-type]
+    return replace(drawn, sample=sample, kept=kept)
 
 
 def lengths(drawn: Sequence[Drawn]) -> list[int]:

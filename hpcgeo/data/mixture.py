@@ -86,6 +86,11 @@ class Mixture:
                 "epochs, or one task without end"
             )
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Return the part of each task in what is drawn, as long as all go on."""
+        return dict(zip(self.tasks, (self._phases[0].slots / CYCLE).tolist(), strict=True))
+
     def draw(self, position: Int, attempt: int = 0) -> tuple[Int, Int]:
         """Return the task, as a number in `tasks`, and the sample in it at each position.
 

@@ -24,6 +24,7 @@ Int64 = npt.NDArray[np.int64]
 READERS = (
     *("scenes", "tile_masks", "pairs", "pixel_series", "histograms"),
     *("dhs", "lsms", "land_cover", "brick_kilns", "crop_yield", "fields"),
+    "generated",
 )
 
 #: Training samples that means and deviations of the values are taken over.

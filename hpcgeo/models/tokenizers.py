@@ -1,7 +1,7 @@
-"""Observations of any sensor become tokens: a stem for every band, and encodings of where it looked.
+"""Observations of any sensor become tokens: a stem for every band, and encodings of coordinates.
 
-Letters: S samples of a pass, G observations of a group, T dates, L bands, H x W pixels, h x w tokens
-of one date and band, V values of a vector, C width of a token.
+Letters: S samples of a pass, G observations of a group, T dates, L bands, H x W pixels, h x w
+tokens of one date and band, V values of a vector, C width of a token.
 
 A stem is three convolutions that mix neither bands nor dates (GPNA, appendix 7.1.1). A band without
 a stem of its own is read by that of unknown bands: what it is, its spectral encoding says. A token
@@ -11,6 +11,8 @@ as a prompt that describes a new modality, would be added to the encodings.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -88,9 +90,7 @@ class ImageStem(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = [1, *(width // part for part in NARROW), width]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
 
 
 class Tokenizer(nn.Module):
@@ -118,10 +118,7 @@ class Tokenizer(nn.Module):
             }
         )
         self.encodings = nn.ModuleDict(
-            {
-                name: nn.Linear(features, width)
-                for name, features in coordinates.WIDTHS.items()
-            }
+            {name: nn.Linear(features, width) for name, features in coordinates.WIDTHS.items()}
         )
         self.flags = nn.Linear(5, width)
         self.sample_token = nn.Parameter(torch.empty(width))
@@ -156,7 +153,7 @@ class Tokenizer(nn.Module):
         x = group.values.reshape(G * T, L, H, W)
         for number in range(len(NARROW) + 1):
             # The bands are the groups of one convolution.
-            layers = [self.images[name].layers[number] for name in names]  # type: ignore
+            layers: Any = [self.images.get_submodule(f"{name}.layers.{number}") for name in names]
             weight = torch.cat([layer.weight for layer in layers])
             bias = torch.cat([layer.bias for layer in layers])
             stride = 2 if group.patch >= 2 ** (number + 1) else 1
@@ -165,7 +162,7 @@ class Tokenizer(nn.Module):
                 x = F.gelu(x)
         if group.patch > 8:
             x = F.avg_pool2d(x, group.patch // 8)
-        return x.unflatten(1, (L, self.width)).unflatten(0, (G, T)).permute(0, 1, 2, 4, 5, 3)
+        return x.reshape(G, T, L, self.width, *x.shape[2:]).permute(0, 1, 2, 4, 5, 3)
 
     def encoding(self, group: Group) -> Tensor:
         """Return where, when and at what wavelength it was observed; see `features`."""

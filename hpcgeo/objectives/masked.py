@@ -109,9 +109,7 @@ class MaskedTokensObjective(nn.Module):
     def predict(self, tokens: Tokens, hidden: Sequence[Hidden]) -> list[Tensor]:
         """Return the values (b, Q, P) of hidden tokens, by question."""
         latents, where = self._latents(tokens)
-        return [
-            self._predicted(one, tokens.groups[one.group], latents, where) for one in hidden
-        ]
+        return [self._predicted(one, tokens.groups[one.group], latents, where) for one in hidden]
 
     def _latents(self, tokens: Tokens) -> tuple[Tensor, list[Tensor]]:
         where = [self.tokenizer.encoding(group) for group in tokens.groups]
@@ -152,9 +150,7 @@ def hide(drawn: Drawn, ratio: float, seed: int) -> tuple[tuple[Bool, ...], tuple
     position = np.array([drawn.position])
     way = WAYS[int(uniform(seed, position, "way", 1)[0, 0] * len(WAYS))]
     sizes = [kept.size for kept in drawn.kept]
-    names = np.concatenate(
-        [_units(kept, number, way) for number, kept in enumerate(drawn.kept)]
-    )
+    names = np.concatenate([_units(kept, number, way) for number, kept in enumerate(drawn.kept)])
     kept = np.concatenate([part.ravel() for part in drawn.kept])
     units, unit_of = np.unique(names, return_inverse=True)
     order = uniform(seed, position, "hide", len(units))[0].argsort()

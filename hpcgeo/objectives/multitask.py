@@ -9,6 +9,7 @@ ranks reduce the same gradients, and a task that is not drawn in a step has a gr
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from hpcgeo.data.sample import IGNORED, Target
 from hpcgeo.knobs import MultiTask
 from hpcgeo.models import coordinates
 from hpcgeo.models.fourier import encode, frequencies
-from hpcgeo.models.heads import PixelHead, VectorHead, chunked
+from hpcgeo.models.heads import PixelHead, VectorHead
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens
 from hpcgeo.objectives.passes import Question, centres
@@ -90,7 +91,7 @@ class MultiTaskObjective(nn.Module):
         """
         latents, read = self._latents(tokens)
         zero = tie(latents, self._alone())
-        sums = {name: zero for name in self.tasks}
+        sums = dict.fromkeys(self.tasks, zero)
         counts = dict.fromkeys(self.tasks, 0)
         for question in questions:
             answer = self._answer(question, latents, read).float()
@@ -116,7 +117,7 @@ class MultiTaskObjective(nn.Module):
         for question in questions:
             answer = self._answer(question, latents, read).float()
             if question.frame != (0, 0):
-                answer = answer.transpose(1, 2).unflatten(2, question.frame)
+                answer = answer.transpose(1, 2).reshape(len(answer), -1, *question.frame)
             answers.append(answer)
         return answers
 
@@ -125,7 +126,8 @@ class MultiTaskObjective(nn.Module):
         return self.backbone(flat, tokens.layout), read
 
     def _answer(self, question: Question, latents: Tensor, read: list[Tensor]) -> Tensor:
-        head, own = self.heads[question.task], latents[question.rows]
+        head: Any = self.heads[question.task]
+        own = latents[question.rows]
         if question.members is None:
             answer: Tensor = head(own)
             return answer
@@ -137,11 +139,11 @@ class MultiTaskObjective(nn.Module):
             return head(own, features(queries, question.frame, self.spread), near)
         pixels = torch.arange(question.frame[0] * question.frame[1], device=latents.device)
         parts = []
-        for some in pixels.split(CHUNK):
+        for some in torch.split(pixels, CHUNK):
             queries = centres(some, question.frame).expand(len(own), -1, -1)
             near = nearby(grid, queries) if local else None
             given = features(queries, question.frame, self.spread)
-            parts.append(chunked(head, own, given, near, CHUNK))
+            parts.append(head(own, given, near))
         return torch.cat(parts, dim=1)
 
     def _loss(self, question: Question, answer: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ together, whatever samples they are of; `Tokens.order` then puts the tokens of a
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +16,11 @@ from torch import Tensor
 from hpcgeo.data.drawn import Bool, Drawn
 from hpcgeo.data.draws import uniform
 from hpcgeo.data.packing import clusters, waste
-from hpcgeo.data.sample import IGNORED, Signal
+from hpcgeo.data.sample import Signal
 from hpcgeo.knobs import Batching
 from hpcgeo.models.ragged import Layout, packed, padded
 from hpcgeo.models.tokenizers import Group, Tokens
 from hpcgeo.sensors import Band
-
-Item = TypeVar("Item")
 
 POLARISATIONS = ("HH", "HV", "VH", "VV")
 
@@ -172,12 +170,12 @@ def centres(pixel: Tensor, frame: tuple[int, int]) -> Tensor:
     return torch.stack([down, (pixel % W + 0.5) / W], dim=-1)
 
 
-def moved(value: Item, device: torch.device) -> Item:
+def moved(value: Any, device: torch.device) -> Any:
     """Return a value with all tensors in it on a device."""
-    if isinstance(value, Tensor) or hasattr(value, "to"):
-        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
     if isinstance(value, tuple):
-        return tuple(moved(part, device) for part in value)  # type: ignore[return-value]
+        return tuple(moved(part, device) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: moved(getattr(value, f.name), device) for f in fields(value)}
         return replace(value, **parts)
@@ -228,10 +226,3 @@ def _column(known: Sequence[Band], name: str) -> Tensor:
 def whole(drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
     """Return what takes part where nothing is hidden: all that is not missing."""
     return [one.kept for one in drawn]
-
-
-def labelled(target: Tensor) -> Tensor:
-    """Return where a dense target is labelled."""
-    return target != IGNORED
-
-

@@ -116,7 +116,8 @@ class Meter:
         """Write the line of one step; return whether any rank wants to stop.
 
         Args:
-            scalars: means over this rank's samples.
+            scalars: means over this rank's samples. ``loss/x`` is a sum over the samples of a task
+                and ``share/x`` their number, both over all samples; tokens, padding: of this rank.
             seconds: of this rank.
             stop: whether this rank was asked to stop.
         """
@@ -144,7 +145,7 @@ class Meter:
         row = {
             "step": self._step,
             "epoch": epoch,
-            **dict(zip(names, means.tolist(), strict=True)),
+            **self._named(dict(zip(names, means.tolist(), strict=True)), step_s),
             "lr": lr,
             "grad_norm": grad_norm.item(),
             "skipped": self.skips,
@@ -159,6 +160,20 @@ class Meter:
             self._write(row)
         return bool(stop_any)
 
+    def _named(self, means: dict[str, float], step_s: float) -> dict[str, Any]:
+        """Return the scalars of a line from means over ranks."""
+        row: dict[str, Any] = {k: v for k, v in means.items() if not k.startswith("share/")}
+        for name, share in means.items():
+            task = name.removeprefix("share/")
+            if task != name:  # None: no sample of this task in this step
+                row[f"loss/{task}"] = means[f"loss/{task}"] / share if share else None
+        if "tokens" in means:
+            tokens = means["tokens"] * self.topology.layout.data_parallel
+            row["tokens"] = round(tokens)
+            row["tokens_per_s"] = tokens / step_s
+            row["padding"] = means["padding"] / (means["padding"] + means["tokens"])
+        return row
+
     def extras(self) -> dict[str, Any]:
         """Return fields of the record that only a richer meter knows; every rank calls it."""
         return {}
@@ -171,7 +186,7 @@ class Meter:
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
         for name, value in row.items():
-            if name not in {"step", "epoch"}:
+            if name not in {"step", "epoch"} and value is not None:
                 self._board.add_scalar(name, value, row["step"])
         recent = statistics.median(row["images_per_s"] for row in self.rows[-self.log_every :])
         detail = f"loss {row['loss']:.4f}  {recent:.1f} images/s"

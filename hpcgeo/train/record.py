@@ -84,6 +84,10 @@ def _measured(run: RunConfig, parts: Parts, meter: Meter, device: str) -> dict[s
         **_tabled_peak(device, run.train.dtype),
         **extras,
     }
+    if "tokens" in rows[0]:
+        tokens = statistics.median(row["tokens"] for row in rows)
+        fields["tokens_per_s"] = tokens / step_s.median
+        fields["padding"] = statistics.median(row["padding"] for row in rows)
     if peak := fields.get("peak_flops_per_s"):
         available = peak * topology.world_size * step_s.median
         fields["mfu"] = model_flops / available if model_flops else None

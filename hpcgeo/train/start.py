@@ -29,10 +29,7 @@ class Start:
             InputError: no such file, or a weight is missing or has another shape.
         """
         self._architecture = architecture
-        try:
-            file: Any = safe_open(path, framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"model.weights {path}: {error}") from None
+        file = _opened(path)
         names: list[str] = file.keys()
         self._ours = "encoder.class_token" in names
         self._slices = {
@@ -51,3 +48,40 @@ class Start:
             first, last, _ = rows.indices(shape[0])
             return self._slices[name][first:last].float()
         return take(self._slices, name, shape, rows, self._architecture).float()
+
+
+class Carried:
+    """What a Perceiver takes from another: its backbone, and all stems and heads of equal name."""
+
+    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Open a file that `hpcgeo export --to safetensors` wrote.
+
+        Args:
+            path: of the file.
+            shapes: of all weights of the model.
+
+        Raises:
+            InputError: no such file, or its backbone is another one.
+        """
+        file = _opened(path)
+        self._slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        known = {name: list(value.get_shape()) for name, value in self._slices.items()}
+        for name, shape in shapes.items():
+            if name.startswith("backbone.") and known.get(name) != list(shape):
+                raise InputError(
+                    f"model.weights {path}: {name} is {known.get(name, 'missing')}, the model has "
+                    f"{list(shape)}: choose the model that the file is of, depth and latents too"
+                )
+        #: The weights that are taken.
+        self.names = {name for name, shape in shapes.items() if known.get(name) == list(shape)}
+
+    def rows(self, name: str, rows: slice) -> Tensor:
+        """Return rows of a weight that is taken, float32 on the CPU."""
+        return self._slices[name][rows.start or 0 : rows.stop].float()
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"model.weights {path}: {error}") from None

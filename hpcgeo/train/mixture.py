@@ -1,0 +1,364 @@
+"""Runs on mixtures of labelled data sets: several tasks at once, or masked tokens of all of them.
+
+The passes of a step are as many as the rank with the most tokens needs: ranks agree on their number
+before the step, and one with fewer tokens fills up with smaller or empty passes. In a pass every
+rank runs the same collectives, whatever samples it has.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from hpcgeo.config import RunConfig
+from hpcgeo.data.drawn import Bool, Drawn, DrawnBatches
+from hpcgeo.data.loader import Loader
+from hpcgeo.data.mixture import Mixture
+from hpcgeo.data.packing import passes
+from hpcgeo.data.sample import Signal
+from hpcgeo.data.tasks import TaskSet, open_tasks
+from hpcgeo.errors import InputError
+from hpcgeo.knobs import MaskedTokens, MultiTask, Task
+from hpcgeo.knobs import Mixture as Knobs
+from hpcgeo.log import log
+from hpcgeo.models.initialise import draw
+from hpcgeo.objectives.masked import (
+    MaskedTokensObjective,
+    hidden_questions,
+    hide,
+)
+from hpcgeo.objectives.metrics import METRICS, default_metric
+from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
+from hpcgeo.objectives.passes import moved, padding, questions, tokens, whole
+from hpcgeo.parallel.engine import Engine, Initial, Inputs
+from hpcgeo.parallel.group import on_rank_0
+from hpcgeo.parallel.topology import Topology
+from hpcgeo.phases import phase
+from hpcgeo.sensors import Band, sensors
+from hpcgeo.tables import find
+from hpcgeo.train.scores import NAME, Found, Score, kept_scores, scores, standing
+from hpcgeo.train.start import Carried
+from hpcgeo.train.workload import Step
+from hpcgeo.zoo import PerceiverArchitecture, perceiver
+
+
+@dataclass(frozen=True)
+class MixedSource:
+    """The data sets of a mixture, as one source of samples."""
+
+    sizes: Mapping[str, int]
+    digest: str
+    kind: str = "mixture"
+
+    def __len__(self) -> int:
+        return sum(self.sizes.values())
+
+
+class MixtureRun:
+    """What both kinds of runs share; see `hpcgeo.train.workload.Workload`."""
+
+    done = False
+
+    def __init__(self, run: RunConfig) -> None:
+        """Open the data sets.
+
+        Raises:
+            InputError: no such model, reader, data; or they do not fit together.
+        """
+        assert isinstance(run.data, Knobs)
+        self.run, self.data = run, run.data
+        self.model = architecture_of(run)
+        self.sets = open_sets(run, "train")
+        self.signals = tuple(
+            sorted({signal for part in self.sets.values() for signal in part.signals})
+        )
+        self.bands = partial(band_of, self.data.sensors)
+        for signal in self.signals:
+            self.bands(signal)  # an unknown sensor is said before anything starts
+        sizes = {name: len(part) for name, part in self.sets.items()}
+        digests = json.dumps({name: part.digest for name, part in self.sets.items()})
+        self.dataset = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
+        tasks = self.data.tasks
+        self.mixture = Mixture(
+            sizes,
+            weights={name: task.weight for name, task in tasks.items()},
+            temperature=self.data.temperature,
+            epochs={name: task.epochs for name, task in tasks.items()},
+            seed=run.seed,
+        )
+
+    @property
+    def unnamed(self) -> float:
+        """Fraction of observations whose bands are read as unknown ones."""
+        raise NotImplementedError
+
+    def objective(self) -> Any:
+        raise NotImplementedError
+
+    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
+        """Return which tokens of each sample the latents may read."""
+        raise NotImplementedError
+
+    def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
+        """Return what the objective takes of a pass, beside `scale`."""
+        raise NotImplementedError
+
+    def refuse_cut(self, tensor: int) -> None:
+        self.model.refuse_cut(tensor)
+
+    def initial(self, objective: Any) -> Initial:
+        law = partial(draw, seed=self.run.seed)
+        weights = self.run.model.weights
+        if weights is None:
+            return law
+        shapes = {name: parameter.shape for name, parameter in objective.named_parameters()}
+        carried = Carried(weights, shapes)
+        log.info("%s: %d of %d weights, others at random", weights, len(carried.names), len(shapes))
+
+        def rows(name: str, shape: Sequence[int], rows: slice) -> torch.Tensor:
+            if name not in carried.names:
+                return law(name, shape, rows)
+            first, last, _ = rows.indices(shape[0])
+            return carried.rows(name, slice(first, last))
+
+        return rows
+
+    def batches(self, topology: Topology, first_step: int) -> Loader[list[Drawn]]:
+        train = self.run.train
+        batches = DrawnBatches(
+            self.sets,
+            self.mixture,
+            self.run.seed,
+            train.micro_batch,
+            topology.data_rank,
+            topology.layout.data_parallel,
+            self.data.flip,
+            self.unnamed,
+        )
+        return Loader(
+            batches,
+            accumulate=train.accumulate,
+            workers=self.data.workers,
+            first_step=first_step,
+        )
+
+    def step(self, batches: Iterator[list[Drawn]], device: torch.device) -> Step:
+        drawn = [one for batch in batches for one in batch]
+        visible = self.visible(drawn)
+        lengths = [1 + sum(int(part.sum()) for part in parts) for parts in visible]
+        batching = self.data.batching
+        count = _most(len(passes(lengths, batching.max_tokens)), device)
+        parts = passes(lengths, batching.max_tokens, count)
+        padded = sum(padding([lengths[i] for i in part], batching) for part in parts)
+
+        def made() -> Iterator[Inputs]:
+            for part in parts:
+                with phase("host_to_device"):
+                    some = [drawn[i] for i in part]
+                    inputs = self.inputs(some, [visible[i] for i in part])
+                    yield moved_all(inputs, device) | {"scale": count / len(drawn)}
+
+        scalars = {"tokens": sum(lengths), "padding": padded, "passes": count}
+        return Step(
+            made(),
+            count,
+            {
+                name: torch.tensor(value, dtype=torch.float64, device=device)
+                for name, value in scalars.items()
+            },
+        )
+
+    def samples(self, position: Any) -> dict[str, Any]:
+        task, index = self.mixture.draw(position)
+        names = [self.mixture.tasks[number] for number in task]
+        return {"task": names, "index": index.tolist()}
+
+    def facts(self) -> dict[str, Any]:
+        with torch.device("meta"):
+            parameters = self.objective().parameters()
+        return {"parameters": sum(parameter.numel() for parameter in parameters)}
+
+    def model_flops(self, global_batch: int) -> None:
+        return None
+
+    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+        model, stack = self.model, self.model.stack
+        return "\n".join(
+            [
+                f"model         {model.name}, {self.facts()['parameters']:,} parameters: "
+                f"{model.latents} latents of width {stack.width}, {stack.depth} blocks",
+                *(
+                    f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
+                    f"{len(part):,} samples, {100 * self.mixture.shares[name]:.1f} % of what is drawn"
+                    for name, part in self.sets.items()
+                ),
+                f"batching      {self.data.batching.mode}, passes of at most "
+                f"{self.data.batching.max_tokens:,} tokens",
+                *rows,
+            ]
+        )
+
+
+class MultiTaskRun(MixtureRun):
+    """Several tasks at once, with their labels."""
+
+    def __init__(self, run: RunConfig) -> None:
+        super().__init__(run)
+        assert isinstance(run.objective, MultiTask)
+        self.knobs = run.objective
+        for name, task in self.data.tasks.items():
+            metric_of(task, self.sets[name])
+        self.validation: dict[str, TaskSet] = {}
+
+    @property
+    def unnamed(self) -> float:
+        return self.knobs.unnamed
+
+    def objective(self) -> MultiTaskObjective:
+        tasks = {
+            name: Asked(self.sets[name].target, task.loss, task.local)
+            for name, task in self.data.tasks.items()
+        }
+        spread = self.run.model.spread
+        return MultiTaskObjective(self.model, self.signals, tasks, self.knobs, spread)
+
+    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
+        return whole(drawn)
+
+    def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
+        return self._asked(drawn, visible, self.knobs.queries)
+
+    def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
+        """Score every task on its validation part, and see which no longer get better."""
+        self.validation = self.validation or open_sets(self.run, "validation")
+        found = self.score(engine, topology, self.validation)
+        earlier: list[Score] = on_rank_0(lambda: kept_scores(folder, step))
+        now = standing(earlier, found, step)
+        if topology.rank == 0:
+            with (folder / NAME).open("a", encoding="utf-8") as file:
+                file.writelines(score.model_dump_json() + "\n" for score in now)
+        for score in now:
+            log.info(
+                "step %d  %s: %s %.4f on %d validation samples; best %.4f at step %d",
+                *(step, score.task, score.metric, score.value, score.samples),
+                *(score.best, score.best_step),
+            )
+        patience = self.knobs.patience
+        self.done = patience is not None and all(score.since >= patience for score in now)
+        if self.done:
+            log.info("no task got better in %d looks: the run ends at step %d", patience, step)
+
+    def score(self, engine: Engine, topology: Topology, sets: Mapping[str, TaskSet]) -> list[Found]:
+        """Return the metric of each task on a part of its data; every rank calls it together."""
+
+        def predict(drawn: Sequence[Drawn]) -> list[tuple[list[int], torch.Tensor]]:
+            inputs = moved_all(self._asked(drawn, whole(drawn), None), topology.device)
+            answers = engine.evaluate("predict", inputs)
+            rows = [question.rows.tolist() for question in inputs["questions"]]
+            return list(zip(rows, answers, strict=True))
+
+        metrics = {name: metric_of(self.data.tasks[name], part) for name, part in sets.items()}
+        return scores(predict, sets, metrics, topology, self.run.train.micro_batch)
+
+    def _asked(
+        self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]], queries: int | None
+    ) -> Inputs:
+        made, grouping = tokens(drawn, self.data.batching, self.bands, visible)
+        asked = questions(drawn, grouping, queries, self.run.seed)
+        return {"tokens": made, "questions": asked}
+
+
+class MaskedRun(MixtureRun):
+    """Masked tokens of all samples, without their labels."""
+
+    def __init__(self, run: RunConfig) -> None:
+        super().__init__(run)
+        assert isinstance(run.objective, MaskedTokens)
+        self.knobs = run.objective
+
+    @property
+    def unnamed(self) -> float:
+        return self.knobs.unnamed
+
+    def objective(self) -> MaskedTokensObjective:
+        sizes = {task.patch**2 for task in self.data.tasks.values()} | {1}
+        sizes |= {length for *_, length in self.signals if length}
+        spread = self.run.model.spread
+        return MaskedTokensObjective(self.model, self.signals, sorted(sizes), self.knobs, spread)
+
+    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
+        return [self._hide(one)[0] for one in drawn]
+
+    def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
+        made, grouping = tokens(drawn, self.data.batching, self.bands, visible)
+        masks = [
+            tuple(kept & ~seen for kept, seen in zip(one.kept, parts, strict=True))
+            for one, parts in zip(drawn, visible, strict=True)
+        ]
+        asked = hidden_questions(drawn, grouping, masks, self.knobs.queries, self.run.seed)
+        return {"tokens": made, "hidden": asked}
+
+    def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
+        """Nothing to see: the loss says it all."""
+
+    def _hide(self, one: Drawn) -> tuple[tuple[Bool, ...], tuple[Bool, ...]]:
+        return hide(one, self.knobs.mask_ratio, self.run.seed)
+
+
+def open_sets(run: RunConfig, split: str) -> dict[str, TaskSet]:
+    """Return one part of every data set of a mixture, by the name of the task."""
+    assert isinstance(run.data, Knobs)
+    return {
+        name: open_tasks(
+            task.reader,
+            task.path,
+            split=split,
+            target=task.target,
+            patch=task.patch,
+            size=task.size,
+            labels=task.labels,
+            seed=run.seed,
+        )
+        for name, task in run.data.tasks.items()
+    }
+
+
+def metric_of(task: Task, part: TaskSet) -> str:
+    """Return what a task is judged by; an InputError where its kind has no such metric."""
+    kind = part.target.kind
+    name = task.metric or default_metric(kind)
+    if kind not in find(METRICS, name, "metric").kinds:
+        fitting = ", ".join(other for other, row in METRICS.items() if kind in row.kinds)
+        raise InputError(f"metric {name} is none of {kind}: choose one of {fitting}")
+    return name
+
+
+def architecture_of(run: RunConfig) -> PerceiverArchitecture:
+    """Return the architecture of a run: a row of the zoo, with its own depth and latents."""
+    model = perceiver(run.model.name)
+    stack = replace(model.stack, depth=run.model.depth or model.stack.depth)
+    return replace(model, stack=stack, latents=run.model.latents or model.latents)
+
+
+def band_of(extra: Path | None, signal: Signal) -> Band:
+    """Return what is known of a signal; an InputError names an unknown sensor or band."""
+    sensor = find(sensors(extra), signal.sensor, "sensor")
+    return find({band.name: band for band in sensor.bands}, signal.band, f"band of {sensor.name}")
+
+
+def moved_all(inputs: Inputs, device: torch.device) -> dict[str, Any]:
+    """Return inputs with every tensor in them on a device."""
+    return {name: moved(value, device) for name, value in inputs.items()}
+
+
+def _most(count: int, device: torch.device) -> int:
+    """Return the largest count of all ranks."""
+    found = torch.tensor(count, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)

@@ -1,0 +1,136 @@
+"""How well each task does on a part of its data: metrics, the best so far, and since when.
+
+scores.jsonl in the folder of a run holds a line for every task and look.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from hpcgeo.data.drawn import Drawn, plain
+from hpcgeo.data.sample import Float64, Target
+from hpcgeo.data.tasks import TaskSet
+from hpcgeo.files import write_text
+from hpcgeo.log import track
+from hpcgeo.objectives.metrics import METRICS, size, sums, value
+from hpcgeo.parallel.topology import Topology
+
+NAME = "scores.jsonl"
+
+
+class Found(NamedTuple):
+    """The metric of a task on a part of its data."""
+
+    task: str
+    metric: str
+    value: float
+    samples: int
+
+
+class Score(BaseModel):
+    """One task at one look: its metric, and its state for stopping early."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    task: str
+    metric: str
+    value: float
+    samples: int
+    best: float
+    best_step: int
+    since: int  #: looks since the best
+
+
+def scores(
+    predict: Callable[[Sequence[Drawn]], list[tuple[list[int], Tensor]]],
+    sets: Mapping[str, TaskSet],
+    metrics: Mapping[str, str],
+    topology: Topology,
+    micro_batch: int,
+) -> list[Found]:
+    """Return the metric of each task on a part of its data; every rank calls it together.
+
+    Each rank takes its share of the samples, in as many rounds as the others.
+
+    Args:
+        predict: returns which of the samples, and the answers to them, (b, K) or (b, K, H, W).
+        sets: parts to score, by task.
+        metrics: of each task.
+        micro_batch: samples of a round.
+    """
+    found = []
+    world, rank = topology.layout.data_parallel, topology.data_rank
+    for name, part in sets.items():
+        total = np.zeros(size(part.target))
+        rounds = range(0, len(part), world * micro_batch)
+        for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
+            mine = range(first + rank, min(len(part), first + world * micro_batch), world)
+            drawn = [plain(part.read(index), name, index) for index in mine]
+            for rows, answer in predict(drawn):
+                truth = np.stack([drawn[row].sample.target for row in rows])
+                total += sums(decided(answer, part.target), truth, part.target)
+        together = torch.from_numpy(total).to(topology.device)
+        dist.all_reduce(together)
+        whole = together.cpu().numpy() / topology.layout.tp  # ranks that share a product agree
+        metric = metrics[name]
+        found.append(Found(name, metric, value(metric, whole, part.target), len(part)))
+    return found
+
+
+def decided(answer: Tensor, target: Target) -> Float64:
+    """Return what a head's answer (b, K, ...) comes to, in the form that `sums` wants."""
+    if target.kind == "regression":
+        chosen = answer
+    elif target.kind == "multilabel":
+        chosen = (answer > 0).long()
+    else:
+        chosen = answer.argmax(dim=1)
+    decision: Float64 = chosen.cpu().numpy()
+    return decision
+
+
+def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> list[Score]:
+    """Return the scores of a look, with what each task's best was."""
+    now = []
+    for task, metric, number, samples in found:
+        sign = 1 if METRICS[metric].better == "higher" else -1
+        before = [score for score in earlier if score.task == task]
+        best, best_step, since = number, step, 0
+        if before and not sign * number > sign * before[-1].best:
+            best, best_step = before[-1].best, before[-1].best_step
+            since = before[-1].since + 1
+        now.append(
+            Score(
+                step=step,
+                task=task,
+                metric=metric,
+                value=number,
+                samples=samples,
+                best=best,
+                best_step=best_step,
+                since=since,
+            )
+        )
+    return now
+
+
+def kept_scores(folder: Path, step: int) -> list[Score]:
+    """Return the scores of the looks before a step; later ones, of a run cut off, are dropped."""
+    path = folder / NAME
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text("utf-8", "replace").splitlines():
+        with suppress(ValidationError):
+            kept.append(Score.model_validate_json(line))
+    kept = [score for score in kept if score.step < step]
+    write_text(path, "".join(score.model_dump_json() + "\n" for score in kept))
+    return kept
