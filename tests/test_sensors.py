@@ -60,7 +60,7 @@ def test_an_unknown_sensor_lists_the_known_ones():
 def test_a_file_of_the_users_adds_sensors_and_bands(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "drone: {title: Drone, source: handbook, bands: {edge: [717, 10, 0.1], mast: [null, null, 1]}}\n"
+        "drone: {title: a, source: b, bands: {edge: [717, 10, 0.1], mast: [null, null, 1]}}\n"
         "naip: {title: a, source: b, bands: {edge: {range: [700, 730], gsd: 1}}}\n"
     )
     assert sensor("drone", path).bands == (Band("edge", 717, 10, 0.1), Band("mast", None, None, 1))
