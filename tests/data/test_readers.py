@@ -247,6 +247,7 @@ def test_pixels_are_in_physical_units(paths):
     assert weather.signals[0] == Signal("agera5", "precipitation")
     assert weather.values[2, :, 0, 0] == pytest.approx(numbers[0, 2, 4:6] / 100)
     assert terrain.values[:, :, 0, 0] == pytest.approx(numbers[0, :1, 6:])
+    assert np.isnan(weather.values[1]).all()
     assert np.isinf(terrain.time[0, 1])
     assert collection.load(0).elevation_m[0] == numbers[0, 0, 6]
     assert collection.target.names == ("grass", "trees")

@@ -71,7 +71,7 @@ def test_changes_of_wealth(tmp_path):
         path / "asset_infrstructure_indicies_lsms.csv",
         [{"country": "mw", "ea_id": "1", "lat": 1, "lon": 1}],
     )
-    with pytest.raises(InputError, match="no place of et 01"):
+    with pytest.raises(InputError, match="no row of et 01"):
         open_("lsms", path)
 
 
