@@ -8,17 +8,23 @@ from typing import Any
 from hpcgeo.errors import InputError
 from hpcgeo.tables import brief, find, parse, read
 
+POLARISATIONS = ("VV", "VH", "HH", "HV")
+
 _EXAMPLE = "'drone: {title: Drone, source: its handbook, bands: {red_edge: [717, 10, 0.1]}}'"
 
 
 @dataclass(frozen=True)
 class Band:
-    """One band; what its source does not state, or what has no wavelength, is None."""
+    """One band; what its source does not state, or what has no wavelength, is None.
+
+    `polarisation` is that of a radar band, sent and received.
+    """
 
     name: str
     wavelength_nm: float | None
     bandwidth_nm: float | None
     gsd_m: float | None
+    polarisation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,7 @@ def _band(name: str, cells: Any) -> Band:
     if isinstance(cells, dict):
         low, high = cells["range"]
         return Band(name, (low + high) / 2, high - low, cells["gsd"])
-    wavelength, bandwidth, gsd = cells
-    return Band(name, wavelength, bandwidth, gsd)
+    return Band(name, *cells)
 
 
 def _rows(path: Path) -> dict[str, Any]:
@@ -98,7 +103,8 @@ def _rows(path: Path) -> dict[str, Any]:
             if not isinstance(band, str) or not _is_band(cells):
                 raise InputError(
                     f"{path}: {name}: band {brief(band)}: [wavelength nm, bandwidth nm, ground "
-                    "sampling m], each above 0 or null, or {range: [low, high], gsd: m}"
+                    "sampling m], each above 0 or null, of radar with the polarisation ("
+                    f"{', '.join(POLARISATIONS)}) as a fourth, or {{range: [low, high], gsd: m}}"
                 )
     return rows
 
@@ -114,4 +120,6 @@ def _is_band(cells: Any) -> bool:
         limits = cells["range"]
         two = isinstance(limits, list) and len(limits) == 2 and None not in limits
         return two and all(map(length, limits)) and limits[0] < limits[1]
-    return isinstance(cells, list) and len(cells) == 3 and all(map(length, cells))
+    if not isinstance(cells, list) or len(cells) not in (3, 4):
+        return False
+    return all(map(length, cells[:3])) and all(cell in POLARISATIONS for cell in cells[3:])

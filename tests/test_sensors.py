@@ -48,6 +48,7 @@ def test_figures_as_printed():
     assert [band.gsd_m for band in bands.values()].count(10) == 4
     assert [band.gsd_m for band in bands.values()].count(20) == 6
     assert sensor("landsat8").bands[3] == Band("B4", 655, 30, 30)
+    assert [band.polarisation for band in sensor("sentinel1").bands] == ["VV", "VH", "HH", "HV"]
     assert sensor("modis").bands[1] == Band("B02", 858.5, 35, 250)
     assert sensor("dem").bands[0] == Band("elevation", None, None, 30)
 
@@ -60,7 +61,7 @@ def test_an_unknown_sensor_lists_the_known_ones():
 def test_a_file_of_the_users_adds_sensors_and_bands(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "drone: {title: Drone, source: handbook, bands: {edge: [717, 10, 0.1], mast: [null, null, 1]}}\n"
+        "drone: {title: a, source: b, bands: {edge: [717, 10, 0.1], mast: [null, null, 1]}}\n"
         "naip: {title: a, source: b, bands: {edge: {range: [700, 730], gsd: 1}}}\n"
     )
     assert sensor("drone", path).bands == (Band("edge", 717, 10, 0.1), Band("mast", None, None, 1))
@@ -76,6 +77,7 @@ def test_a_file_of_the_users_adds_sensors_and_bands(tmp_path):
         ("drone: {title: a, source: b, bands: {R: [-650, 1, 1]}}", "band 'R': .wavelength nm"),
         ("drone: {title: a, source: b, bands: {R: [.inf, 1, 1]}}", "band 'R': .wavelength nm"),
         ("drone: {title: a, source: b, bands: {R: {range: [7, 6], gsd: 1}}}", "range: .low"),
+        ("drone: {title: a, source: b, bands: {R: [5.5e+7, 1, 1, VX]}}", "VV, VH, HH, HV"),
         ("drone: {title: a, bands: {R: [650, null, 1]}}", "'drone': title, source and bands"),
         ("[drone]", "sensors by name"),
         ("a: [", "not YAML"),

@@ -148,23 +148,18 @@ def _parts(collection: Collection) -> npt.NDArray[np.str_]:
         return collection.splits
     parts = collection.splits.astype("U10")
     train = np.flatnonzero(parts == "train")
-    groups = collection.groups[train]
-    if len(set(groups.tolist())) < len(groups):
-        held = [train[groups == name] for name in without_meaning(sorted(set(groups.tolist())))]
-    else:
-        # sample by sample: of every class its sixth
-        held = []
-        for members in _classes(collection, train):
-            order = without_meaning(collection.groups[members].tolist())
-            place = {name: number for number, name in enumerate(order)}
-            ranks = np.array([place[name] for name in collection.groups[members]])
-            parts[members[ranks < round(len(members) / 6)]] = "validation"
-    num_held = 0
-    for members in held:
-        if num_held >= len(train) / 6:
-            break
-        parts[members] = "validation"
-        num_held += len(members)
+    names = collection.groups.tolist()
+    shared = len({names[index] for index in train}) < len(train)
+    for members in [train] if shared else _classes(collection, train):
+        groups: dict[str, list[int]] = {}
+        for index in members.tolist():
+            groups.setdefault(names[index], []).append(index)
+        held: list[int] = []
+        for name in without_meaning(list(groups)):
+            if len(held) >= round(len(members) / 6):
+                break
+            held += groups[name]
+        parts[held] = "validation"
     return parts
 
 

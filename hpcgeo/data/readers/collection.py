@@ -111,11 +111,12 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[np.ge
     Raises:
         InputError: the file cannot be read, or lacks one of them.
     """
-    with reading(path), np.load(path, allow_pickle=False) as file:
-        missing = [name for name in names if name not in file]
+    # opened here: NumPy leaves a file open that is no archive
+    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        missing = [name for name in names if name not in arrays]
         if missing:
-            raise InputError(f"{path}: no array {', '.join(missing)}; known: {', '.join(file)}")
-        return {name: file[name] for name in names}
+            raise InputError(f"{path}: no array {', '.join(missing)}; known: {', '.join(arrays)}")
+        return {name: arrays[name] for name in names}
 
 
 def one_of_splits(names: Sequence[str], path: Path) -> npt.NDArray[np.str_]:

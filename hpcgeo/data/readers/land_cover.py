@@ -39,6 +39,8 @@ SPREAD_M = 33_000.0
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     """Return the tiles of a folder; classes are named by their codes in the Cropland Data Layer.
 
+    The digest leaves the tiles out: there are some hundred thousand.
+
     Raises:
         InputError: another target than the one there is, or the table cannot be read.
     """

@@ -13,6 +13,7 @@ import numpy as np
 from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
+    Int64,
     checksum,
     read_table,
     reading,
@@ -20,7 +21,7 @@ from hpcgeo.data.readers.collection import (
 )
 from hpcgeo.data.readers.dhs import observe
 from hpcgeo.data.readers.histograms import LANDSAT, LIGHTS, SPREAD_M
-from hpcgeo.data.sample import Float32, Sample, Target
+from hpcgeo.data.sample import Float32, Float64, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
@@ -47,11 +48,18 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     with reading(changes):
         rows = [row for row in rows if int(row["n"]) >= HOUSEHOLDS]
         numbers = np.array([[float(row[column])] for row in rows], dtype=np.float32)
-    places = {
+        years = np.array([[int(row["year.x"]), int(row["year.y"])] for row in rows])
+    where = {
         (row["country"], row["ea_id"]): (row["lon"], row["lat"])
-        for row in read_table(surveys, (*key, "lat", "lon"))
+        for row in read_table(surveys, (*key, "lon", "lat"))
     }
-    groups = [f"{row['country']} {row['ea_id']}" for row in rows]
+    areas = [(row["country"], row["ea_id"]) for row in rows]
+    for country, area in areas:
+        if (country, area) not in where:
+            raise InputError(f"{surveys}: no row of {country} {area}, which {changes.name} has")
+    with reading(surveys):
+        places = np.array([where[area] for area in areas], dtype=np.float64)
+    groups = [f"{country} {area}" for country, area in areas]
     part = {
         group: _PARTS[number % len(_PARTS)]
         for number, group in enumerate(without_meaning(sorted(set(groups))))
@@ -63,25 +71,23 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         groups=np.array(groups),
         labels=numbers,
         digest=checksum([], [changes, surveys]),
-        load=partial(_load, path, rows, places, numbers, frame),
+        load=partial(_load, path, areas, years, places, numbers, frame),
     )
 
 
 def _load(
     folder: Path,
-    rows: list[dict[str, str]],
-    places: dict[tuple[str, str], tuple[str, str]],
+    areas: list[tuple[str, str]],
+    years: Int64,
+    places: Float64,
     numbers: Float32,
     frame: Frame,
     index: int,
 ) -> Sample:
-    row = rows[index]
-    country, area = row["country"], row["ea_id"]
-    if (country, area) not in places:
-        raise InputError(f"{folder}: no place of {country} {area} in the table of surveys")
-    lon, lat = (float(angle) for angle in places[country, area])
+    country, area = areas[index]
+    lon, lat = places[index].tolist()
     seen = tuple(
-        observe(folder / f"{country}_{row[year]}" / f"{area}.npz", int(row[year]), lat, frame)
-        for year in ("year.x", "year.y")
+        observe(folder / f"{country}_{year}" / f"{area}.npz", year, lat, frame)
+        for year in years[index].tolist()
     )
     return Sample(seen, numbers[index], place=(lon, lat), place_spread_m=SPREAD_M)

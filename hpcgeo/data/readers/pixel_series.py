@@ -29,6 +29,8 @@ from hpcgeo.tables import find
 
 NODATA = 65535
 TARGETS = ("landcover10", "croptype24")
+#: Metres of a pixel; 10 m where not named.
+GSD_M = {"agera5": 11_132.0, "dem": 30.0}
 #: Absolute vertical accuracy of Copernicus DEM GLO-30: below 4 m, linear error at 90 %.
 ELEVATION_M = 4.0
 
@@ -108,6 +110,8 @@ def _physical(numbers: npt.NDArray[np.generic], bands: list[Signal]) -> Float32:
             column /= 10_000
         elif signal.sensor == "agera5":
             column /= 100
+            if signal.band == "temperature":
+                column[column == 0] = np.nan  # 0 K: filled, next to missing precipitation
     return values
 
 
@@ -132,7 +136,7 @@ def _load(
                 tuple(bands[number] for number in mine),
                 seen[:, :, None, None],  # (T, L, 1, 1)
                 when,
-                gsd_m=math.nan if sensor == "agera5" else 10.0,
+                gsd_m=GSD_M.get(sensor, 10.0),
             )
         )
         if sensor == "dem" and Signal("dem", "elevation") in observations[-1].signals:
