@@ -50,8 +50,8 @@ def packed_attention(q: Tensor, kv: Tensor, layout: Packed) -> Tensor:
     """Return the attention of each sample's queries to its own tokens alone.
 
     On a GPU one kernel does all samples, where PyTorch has it. Elsewhere, and in float32, which it
-    does not know, each has a call of its own: on a CPU that takes about an eighth of the time of nested
-    tensors, which have no fused kernel there.
+    does not know, each has a call of its own: on a CPU that takes about an eighth of the time of
+    nested tensors, which have no fused kernel there.
 
     Args:
         q: (S, H, Q, d)
