@@ -38,6 +38,8 @@ class CrossAttention(nn.Module):
         read = self._read(q, context, layout)  # (S, H, Q, d)
         return self.out(read.transpose(1, 2).flatten(2))
 
+    # It would be compiled again for every layout.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _read(self, q: Tensor, context: Tensor, layout: Layout | None) -> Tensor:
         """Return the attention of q (S, H, Q, d), or (H, Q, d) for all samples, to the context."""
         if layout is None:

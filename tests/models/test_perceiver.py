@@ -344,3 +344,27 @@ def test_the_plan_names_every_product() -> None:
         assert products == {
             word for word in unit.tensor_plan() if isinstance(unit.get_submodule(word), nn.Linear)
         }
+
+
+def compilations() -> list[int]:
+    """Return how many graphs were compiled after each of ten layouts."""
+    compiled = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    model = build()
+    forward = torch.compile(model.read.forward, backend=backend)
+    counts = []
+    for last in range(2, 12):
+        lengths = [*range(1, last), 40 - last]
+        for layout in (packed(lengths), padded(lengths, [[row] for row in range(last)])):
+            forward(model.latent_token, tokens(lengths), layout).sum().backward()
+        counts.append(len(compiled))
+    return counts
+
+
+def test_a_new_layout_is_not_compiled_again() -> None:
+    [counts] = on_ranks(compilations, 1)
+    assert counts[0] > 0 and counts[2] == counts[-1]
