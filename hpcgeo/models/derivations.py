@@ -44,8 +44,9 @@ FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
 #: exponential rate, factor.
 LONGEST, HIGHEST, MOST, STEEPEST, LARGEST = 200, 12, 64, 40, 1e12
 
-#: Closer to a pole of the closed form than this, a series of so many terms (4^45 < 45! / 1e28).
-RADIUS, TERMS = 4.0, 45
+#: Closer to a pole of the closed form than this, a series of so many terms (2^30 < 30! / 1e23);
+#: at this distance u^12 has lost five digits of sixteen, and every other power fewer.
+RADIUS, TERMS = 2.0, 30
 
 
 @dataclass(frozen=True)
