@@ -44,9 +44,9 @@ FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
 #: exponential rate, factor.
 LONGEST, HIGHEST, MOST, STEEPEST, LARGEST = 200, 12, 64, 40, 1e12
 
-#: Closer to a pole of the closed form than this, a series of so many terms (2^30 < 30! / 1e23);
-#: at this distance u^12 has lost five digits of sixteen, and every other power fewer.
-RADIUS, TERMS = 2.0, 30
+#: Closer to a pole of the closed form than this, a series of so many terms (3^34 < 34! / 1e22);
+#: so far out, u^12 has lost some three digits of sixteen, and every other power fewer.
+RADIUS, TERMS = 3.0, 34
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def average(spread: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     def average_of(b: Tensor) -> tuple[Tensor, Tensor]:
         near = {pole: (b - pole).abs() < RADIUS for pole in series}
         within = torch.stack(list(near.values())).any(0)
-        # Both sides of a `where` are computed, and a NaN of either spoils the gradient.
-        result = closed(torch.where(within, beyond, b).to(torch.complex128))
+        # The closed form is asked far away where it is not used: a NaN stays in no gradient.
+        result = closed(b.masked_fill(within, beyond).to(torch.complex128))
         for pole, here in near.items():
             result = torch.where(
                 here, _horner(series[pole], torch.where(here, b - pole, 0)), result

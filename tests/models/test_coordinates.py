@@ -99,6 +99,13 @@ def test_a_pole_has_no_longitude(latitude):
     assert not torch.allclose(at(0.0, latitude), at(0.0, -latitude), atol=0.1)
 
 
+def test_the_coarsest_wave_is_half_a_turn():
+    """From pole to pole the first feature rises from -1 to 1, as sin(pi / 2 sin(latitude))."""
+    for latitude in (-90.0, -30.0, 0.0, 45.0, 90.0):
+        expected = math.sin(math.pi / 2 * math.sin(math.radians(latitude)))
+        assert at(77.0, latitude)[0].item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_places_are_told_apart():
     """Ten kilometres apart, and at the antipode; nearer than 100 m is nearly the same."""
     here = at(8.5, 47.4)
@@ -170,7 +177,8 @@ def test_bands():
     radar = values(5.5e7)
     assert torch.equal(spectrum(radar, values(NAN)), spectrum(radar, values(0.0)))
     assert spectrum(values(700.0), values(400.0)).norm() < 0.8 * spectrum(radar, values(0.0)).norm()
-    assert spectrum(values(10.0), values(1e6)).isfinite().all()
+    # Wider than twice its middle: still a band.
+    assert spectrum(values(1000.0), values(2500.0)).abs().max() > 0.5
 
 
 @pytest.mark.parametrize("function", [ground, frame])

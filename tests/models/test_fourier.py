@@ -34,7 +34,7 @@ DENSITIES = {
 }
 #: Half-widths (in periods of the lowest frequency): none, next to none, on both sides of a
 #: change from series to closed form, many periods.
-HALVES = [0.0, 1e-12, 1e-6, 1e-3, 0.1, 0.5, 0.318, 0.319, 0.9999, 1.0, 3.7, 11.0]
+HALVES = [0.0, 1e-12, 1e-6, 1e-3, 0.1, 0.5, 0.477, 0.478, 0.9999, 1.0, 3.7, 11.0]
 
 
 def rule(spread: str) -> tuple[np.ndarray, np.ndarray]:
@@ -94,8 +94,9 @@ def test_the_uniform_average_is_the_papers():
 @pytest.mark.parametrize("spread", DENSITIES)
 def test_the_code_is_the_derivation(spread):
     """At so many digits that the formula can lose a hundred."""
-    b = torch.tensor([1e-9, 1e-3, 0.5, 1.99, 2.01, math.pi, 7.14, 27.9, 28.1, 31.0, 500.0])
-    b = b.double()
+    # 30 is a pole of sin(15 u)^2, as 0 is of all.
+    b = [1e-9, 1e-3, 0.5, 2.99, 3.01, 7.14, 26.9, 27.1, 29.999999, 30 + 1e-9, 31.0, 500.0]
+    b = torch.tensor(b, dtype=torch.float64)
     if spread in SPREADS:
         C, S = SPREADS[spread](b), torch.zeros_like(b)
     else:
@@ -126,6 +127,7 @@ def test_several_dimensions(spread, dims):
     assert (found - sampled(x, half_width, k, spread)).abs().max() < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize("spread", DENSITIES)
 def test_no_spread_is_the_plain_encoding(spread):
     """Equations 1 and 4, and the limit: value, slope, no NaN."""
@@ -136,7 +138,8 @@ def test_no_spread_is_the_plain_encoding(spread):
     assert torch.allclose(encode(x, torch.zeros_like(x), k, spread), plain, atol=1e-7, rtol=0)
     assert torch.allclose(encode(x, torch.full_like(x, 1e-12), k, spread), plain, atol=1e-7, rtol=0)
     half_width = torch.zeros_like(x).requires_grad_()
-    encode(x, half_width, k, spread).sum().backward()
+    with torch.autograd.detect_anomaly(check_nan=True):
+        encode(x, half_width, k, spread).sum().backward()
     assert half_width.grad.isfinite().all()
 
 
