@@ -69,7 +69,8 @@ def place(lonlat: Tensor, spread_m: Tensor, spread: str = "uniform") -> Tensor:
         latitude.sin() + 0 * longitude,  # unknown if either is
     ]
     x = torch.stack(point, dim=-1)  # (..., 3)
-    return _features("place", x, (spread_m.double() / EARTH_M)[..., None].expand_as(x), spread)
+    half_width = (spread_m.double() / EARTH_M)[..., None].expand(*spread_m.shape, 3)
+    return _features("place", x, half_width, spread)
 
 
 def moment(time: Tensor, spread: str = "uniform") -> Tensor:

@@ -66,7 +66,7 @@ def encode(x: Tensor, half_width: Tensor, frequencies: Tensor, spread: str = "un
 
     Args:
         x: positions (..., d).
-        half_width: (..., d), in the unit of x.
+        half_width: (..., d), in the unit of x. One for many positions, as (d), costs least.
         frequencies: vectors (K, d) without negative components, float64.
         spread: how the true position is distributed around x: `uniform` over the box,
             `triangular`, `normal` (the half-width is the standard deviation), or a density in u on
@@ -77,9 +77,9 @@ def encode(x: Tensor, half_width: Tensor, frequencies: Tensor, spread: str = "un
     """
     x, half_width = x.double(), half_width.double().abs()
     known = x.isfinite() & half_width.isfinite()  # (..., d)
-    angle = 2 * math.pi * (x.where(known, 0.0) @ frequencies.T)  # (..., K)
+    angle = 2 * math.pi * (x.where(x.isfinite(), 0.0) @ frequencies.T)  # (..., K)
     sine, cosine = angle.sin(), angle.cos()
-    width = 2 * math.pi * half_width.where(known, 0.0)
+    width = 2 * math.pi * half_width.where(half_width.isfinite(), 0.0)
     for axis, k in enumerate(frequencies.unbind(1)):  # independent axes: a product of averages
         b = width[..., axis, None] * k  # (..., K)
         if spread in SPREADS:
