@@ -13,6 +13,7 @@ import torch
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
@@ -33,6 +34,8 @@ BATCH = 32
 #: Pixels of a training image that a forest sees.
 PIXELS = 400
 TREES = 200
+#: Of a network, each of `BATCH` samples.
+STEPS = 1500
 
 _WHOLE: tuple[Kind, ...] = ("classification", "multilabel", "regression")
 _DENSE: tuple[Kind, ...] = ("segmentation", "change")
@@ -80,8 +83,12 @@ def _vectors(
         layout = Layout(train)
         samples = [train.read(index) for index in range(len(train))]
         model = make_pipeline(SimpleImputer(keep_empty_features=True), models(train.target, seed))
-        labels = np.stack([sample.target for sample in samples])
-        model.fit(np.stack([layout.vector(sample) for sample in samples]), labels)
+        labels = np.stack([sample.target for sample in samples])  # (N,) or (N, K)
+        one = labels.ndim == 2 and labels.shape[1] == 1
+        model.fit(
+            np.stack([layout.vector(sample) for sample in samples]),
+            labels[:, 0] if one else labels,
+        )
 
         def predict(test: Samples, indices: list[int]) -> Array:
             return np.asarray(
@@ -100,7 +107,11 @@ def _neighbours(target: Target, seed: int) -> Any:
 def _linear(target: Target, seed: int) -> Any:
     if target.kind == "regression":
         return RidgeCV(alphas=np.logspace(-1, 5, 25))
-    model = LogisticRegression(C=0.01, max_iter=1000)
+    model = GridSearchCV(
+        LogisticRegression(max_iter=2000, tol=1e-3),
+        {"C": np.logspace(-2, 3, 6)},
+        cv=KFold(3, shuffle=True, random_state=seed),
+    )
     return OneVsRestClassifier(model) if target.kind == "multilabel" else model
 
 
@@ -132,19 +143,21 @@ def _forest(train: Samples, seed: int) -> Predict:
     return predict
 
 
-def _net(kind: type[ResNet18] | type[UNet], steps: int) -> Callable[[Samples, int], Predict]:
+def _net(name: str, kind: type[ResNet18] | type[UNet]) -> Callable[[Samples, int], Predict]:
     """Return the fit of a network: AdamW, one cycle of the learning rate, eight symmetries."""
 
     def fit(train: Samples, seed: int) -> Predict:
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
         layout, target = Layout(train), train.target
+        if not layout.has_images:
+            raise InputError(f"baseline {name!r} is for images: neighbours, linear or forest")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             net = kind(layout.bands, len(target.names)).to(device)
         rng = np.random.default_rng(seed)
         optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-        for _ in range(steps):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
+        for _ in range(STEPS):
             chosen = rng.choice(len(train), min(BATCH, len(train)), replace=False)
             samples = [train.read(int(index)) for index in chosen]
             images = torch.from_numpy(np.stack([layout.image(each) for each in samples]))
@@ -198,6 +211,6 @@ BASELINES: dict[str, Baseline] = {
     "linear": Baseline(_WHOLE, _vectors(_linear)),
     # Of images with a class for each pixel, a forest over the pixels' surroundings.
     "forest": Baseline((*_WHOLE, *_DENSE), _forest),
-    "resnet18": Baseline(_WHOLE, _net(ResNet18, 1500)),
-    "unet": Baseline(_DENSE, _net(UNet, 1500)),
+    "resnet18": Baseline(_WHOLE, _net("resnet18", ResNet18)),
+    "unet": Baseline(_DENSE, _net("unet", UNet)),
 }
