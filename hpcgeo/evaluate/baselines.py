@@ -3,7 +3,7 @@
 Each is fitted to a training part and scored on a test part by the metric of the task.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
-from hpcgeo.data.sample import IGNORED, Kind, Target
+from hpcgeo.data.sample import IGNORED, Kind, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.features import Layout, Samples, local
 from hpcgeo.evaluate.nets import ResNet18, UNet
@@ -28,7 +28,7 @@ from hpcgeo.tables import find
 
 Array = npt.NDArray[Any]
 #: From samples to their predictions, in the form that `sums` wants them.
-Predict = Callable[[Samples, list[int]], Array]
+Predict = Callable[[list[Sample]], Array]
 
 BATCH = 32
 #: Pixels of a training image that a forest sees.
@@ -63,15 +63,11 @@ def fit_and_score(name: str, train: Samples, test: Samples, metric: str, *, seed
     value(metric, np.zeros(size(target)), target)  # is there one? before the work
     predict = baseline.fit(train, seed)
     total = np.zeros(size(target))
-    for indices in _batches(len(test)):
-        truth = np.stack([test.read(index).target for index in indices])
-        total += sums(predict(test, indices).reshape(truth.shape), truth, target)
+    for start in range(0, len(test), BATCH):
+        samples = [test.read(i) for i in range(start, min(start + BATCH, len(test)))]
+        truth = np.stack([sample.target for sample in samples])
+        total += sums(predict(samples).reshape(truth.shape), truth, target)
     return value(metric, total, target)
-
-
-def _batches(count: int) -> Iterator[list[int]]:
-    for start in range(0, count, BATCH):
-        yield list(range(start, min(start + BATCH, count)))
 
 
 def _vectors(
@@ -81,19 +77,17 @@ def _vectors(
 
     def fit(train: Samples, seed: int) -> Predict:
         layout = Layout(train)
-        samples = [train.read(index) for index in range(len(train))]
+        vectors, labels = [], []
+        for index in range(len(train)):
+            sample = train.read(index)
+            vectors.append(layout.vector(sample))
+            labels.append(sample.target)
+        truth = np.stack(labels)  # (N,) or (N, K)
         model = make_pipeline(SimpleImputer(keep_empty_features=True), models(train.target, seed))
-        labels = np.stack([sample.target for sample in samples])  # (N,) or (N, K)
-        one = labels.ndim == 2 and labels.shape[1] == 1
-        model.fit(
-            np.stack([layout.vector(sample) for sample in samples]),
-            labels[:, 0] if one else labels,
-        )
+        model.fit(np.stack(vectors), truth[:, 0] if truth.shape[1:] == (1,) else truth)
 
-        def predict(test: Samples, indices: list[int]) -> Array:
-            return np.asarray(
-                model.predict(np.stack([layout.vector(test.read(index)) for index in indices]))
-            )
+        def predict(samples: list[Sample]) -> Array:
+            return np.asarray(model.predict(np.stack([layout.vector(each) for each in samples])))
 
         return predict
 
@@ -136,9 +130,9 @@ def _forest(train: Samples, seed: int) -> Predict:
     model = RandomForestClassifier(TREES // 4, min_samples_leaf=3, random_state=seed, n_jobs=-1)
     model.fit(np.concatenate(features), np.concatenate(labels))
 
-    def predict(test: Samples, indices: list[int]) -> Array:
-        images = [local(layout.image(test.read(index))) for index in indices]
-        return np.asarray(model.predict(np.concatenate(images)))
+    def predict(samples: list[Sample]) -> Array:
+        pixels = [local(layout.image(each)) for each in samples]
+        return np.asarray(model.predict(np.concatenate(pixels)))
 
     return predict
 
@@ -171,8 +165,8 @@ def _net(name: str, kind: type[ResNet18] | type[UNet]) -> Callable[[Samples, int
         net.eval()
 
         @torch.no_grad()
-        def predict(test: Samples, indices: list[int]) -> Array:
-            images = np.stack([layout.image(test.read(index)) for index in indices])
+        def predict(samples: list[Sample]) -> Array:
+            images = np.stack([layout.image(each) for each in samples])
             answers = net(torch.from_numpy(images).to(device)).cpu()
             if target.kind == "regression":
                 return answers.numpy()
