@@ -84,7 +84,9 @@ def _vectors(
             labels.append(sample.target)
         truth = np.stack(labels)  # (N,) or (N, K)
         model = make_pipeline(SimpleImputer(keep_empty_features=True), models(train.target, seed))
-        model.fit(np.stack(vectors), truth[:, 0] if truth.shape[1:] == (1,) else truth)
+        known = np.isfinite(truth).reshape(len(truth), -1).all(axis=1)
+        truth = truth[:, 0] if truth.shape[1:] == (1,) else truth
+        model.fit(np.stack(vectors)[known], truth[known])
 
         def predict(samples: list[Sample]) -> Array:
             return np.asarray(model.predict(np.stack([layout.vector(each) for each in samples])))
