@@ -33,7 +33,7 @@ Predict = Callable[[list[Sample]], Array]
 BATCH = 32
 #: Pixels of a training image that a forest sees.
 PIXELS = 400
-TREES = 200
+TREES = 500
 #: Of a network, each of `BATCH` samples.
 STEPS = 1500
 
@@ -129,7 +129,7 @@ def _forest(train: Samples, seed: int) -> Predict:
         chosen = rng.permutation(known)[:PIXELS]
         features.append(local(layout.image(sample))[chosen])
         labels.append(classes[chosen])
-    model = RandomForestClassifier(TREES // 4, min_samples_leaf=3, random_state=seed, n_jobs=-1)
+    model = RandomForestClassifier(TREES // 10, min_samples_leaf=3, random_state=seed, n_jobs=-1)
     model.fit(np.concatenate(features), np.concatenate(labels))
 
     def predict(samples: list[Sample]) -> Array:
