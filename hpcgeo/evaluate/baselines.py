@@ -3,7 +3,7 @@
 Each is fitted to a training part and scored on a test part by the metric of the task.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
-from hpcgeo.data.sample import IGNORED, Kind, Target
+from hpcgeo.data.sample import IGNORED, Kind, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.features import Layout, Samples, local
 from hpcgeo.evaluate.nets import ResNet18, UNet
@@ -27,12 +28,14 @@ from hpcgeo.tables import find
 
 Array = npt.NDArray[Any]
 #: From samples to their predictions, in the form that `sums` wants them.
-Predict = Callable[[Samples, list[int]], Array]
+Predict = Callable[[list[Sample]], Array]
 
 BATCH = 32
 #: Pixels of a training image that a forest sees.
 PIXELS = 400
-TREES = 200
+TREES = 500
+#: Of a network, each of `BATCH` samples.
+STEPS = 1500
 
 _WHOLE: tuple[Kind, ...] = ("classification", "multilabel", "regression")
 _DENSE: tuple[Kind, ...] = ("segmentation", "change")
@@ -60,15 +63,11 @@ def fit_and_score(name: str, train: Samples, test: Samples, metric: str, *, seed
     value(metric, np.zeros(size(target)), target)  # is there one? before the work
     predict = baseline.fit(train, seed)
     total = np.zeros(size(target))
-    for indices in _batches(len(test)):
-        truth = np.stack([test.read(index).target for index in indices])
-        total += sums(predict(test, indices).reshape(truth.shape), truth, target)
+    for start in range(0, len(test), BATCH):
+        samples = [test.read(i) for i in range(start, min(start + BATCH, len(test)))]
+        truth = np.stack([sample.target for sample in samples])
+        total += sums(predict(samples).reshape(truth.shape), truth, target)
     return value(metric, total, target)
-
-
-def _batches(count: int) -> Iterator[list[int]]:
-    for start in range(0, count, BATCH):
-        yield list(range(start, min(start + BATCH, count)))
 
 
 def _vectors(
@@ -78,15 +77,19 @@ def _vectors(
 
     def fit(train: Samples, seed: int) -> Predict:
         layout = Layout(train)
-        samples = [train.read(index) for index in range(len(train))]
+        vectors, labels = [], []
+        for index in range(len(train)):
+            sample = train.read(index)
+            vectors.append(layout.vector(sample))
+            labels.append(sample.target)
+        truth = np.stack(labels)  # (N,) or (N, K)
         model = make_pipeline(SimpleImputer(keep_empty_features=True), models(train.target, seed))
-        labels = np.stack([sample.target for sample in samples])
-        model.fit(np.stack([layout.vector(sample) for sample in samples]), labels)
+        known = np.isfinite(truth).reshape(len(truth), -1).all(axis=1)
+        truth = truth[:, 0] if truth.shape[1:] == (1,) else truth
+        model.fit(np.stack(vectors)[known], truth[known])
 
-        def predict(test: Samples, indices: list[int]) -> Array:
-            return np.asarray(
-                model.predict(np.stack([layout.vector(test.read(index)) for index in indices]))
-            )
+        def predict(samples: list[Sample]) -> Array:
+            return np.asarray(model.predict(np.stack([layout.vector(each) for each in samples])))
 
         return predict
 
@@ -100,7 +103,11 @@ def _neighbours(target: Target, seed: int) -> Any:
 def _linear(target: Target, seed: int) -> Any:
     if target.kind == "regression":
         return RidgeCV(alphas=np.logspace(-1, 5, 25))
-    model = LogisticRegression(C=0.01, max_iter=1000)
+    model = GridSearchCV(
+        LogisticRegression(max_iter=2000, tol=1e-3),
+        {"C": np.logspace(-2, 3, 6)},
+        cv=KFold(3, shuffle=True, random_state=seed),
+    )
     return OneVsRestClassifier(model) if target.kind == "multilabel" else model
 
 
@@ -122,29 +129,31 @@ def _forest(train: Samples, seed: int) -> Predict:
         chosen = rng.permutation(known)[:PIXELS]
         features.append(local(layout.image(sample))[chosen])
         labels.append(classes[chosen])
-    model = RandomForestClassifier(TREES // 4, min_samples_leaf=3, random_state=seed, n_jobs=-1)
+    model = RandomForestClassifier(TREES // 10, min_samples_leaf=3, random_state=seed, n_jobs=-1)
     model.fit(np.concatenate(features), np.concatenate(labels))
 
-    def predict(test: Samples, indices: list[int]) -> Array:
-        images = [local(layout.image(test.read(index))) for index in indices]
-        return np.asarray(model.predict(np.concatenate(images)))
+    def predict(samples: list[Sample]) -> Array:
+        pixels = [local(layout.image(each)) for each in samples]
+        return np.asarray(model.predict(np.concatenate(pixels)))
 
     return predict
 
 
-def _net(kind: type[ResNet18] | type[UNet], steps: int) -> Callable[[Samples, int], Predict]:
+def _net(name: str, kind: type[ResNet18] | type[UNet]) -> Callable[[Samples, int], Predict]:
     """Return the fit of a network: AdamW, one cycle of the learning rate, eight symmetries."""
 
     def fit(train: Samples, seed: int) -> Predict:
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
         layout, target = Layout(train), train.target
+        if not layout.has_images:
+            raise InputError(f"baseline {name!r} is for images: neighbours, linear or forest")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             net = kind(layout.bands, len(target.names)).to(device)
         rng = np.random.default_rng(seed)
         optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-        for _ in range(steps):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
+        for _ in range(STEPS):
             chosen = rng.choice(len(train), min(BATCH, len(train)), replace=False)
             samples = [train.read(int(index)) for index in chosen]
             images = torch.from_numpy(np.stack([layout.image(each) for each in samples]))
@@ -158,8 +167,8 @@ def _net(kind: type[ResNet18] | type[UNet], steps: int) -> Callable[[Samples, in
         net.eval()
 
         @torch.no_grad()
-        def predict(test: Samples, indices: list[int]) -> Array:
-            images = np.stack([layout.image(test.read(index)) for index in indices])
+        def predict(samples: list[Sample]) -> Array:
+            images = np.stack([layout.image(each) for each in samples])
             answers = net(torch.from_numpy(images).to(device)).cpu()
             if target.kind == "regression":
                 return answers.numpy()
@@ -198,6 +207,6 @@ BASELINES: dict[str, Baseline] = {
     "linear": Baseline(_WHOLE, _vectors(_linear)),
     # Of images with a class for each pixel, a forest over the pixels' surroundings.
     "forest": Baseline((*_WHOLE, *_DENSE), _forest),
-    "resnet18": Baseline(_WHOLE, _net(ResNet18, 1500)),
-    "unet": Baseline(_DENSE, _net(UNet, 1500)),
+    "resnet18": Baseline(_WHOLE, _net("resnet18", ResNet18)),
+    "unet": Baseline(_DENSE, _net("unet", UNet)),
 }

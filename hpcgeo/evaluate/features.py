@@ -66,6 +66,13 @@ class Layout:
         return torch.cat(planes).numpy()
 
     @property
+    def has_images(self) -> bool:
+        """Whether `image` gives more than single pixels."""
+        return all(len(shape) == 3 for shape in self.shapes.values()) and any(
+            max(shape[1:]) > 1 for shape in self.shapes.values()
+        )
+
+    @property
     def bands(self) -> int:
         """Of the images of `image`."""
         return sum(shape[0] for shape in self.shapes.values())
