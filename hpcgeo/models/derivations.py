@@ -262,8 +262,10 @@ def _terms(density: Expr, text: str) -> tuple[tuple[Expr, int, Expr], ...]:
             if isinstance(part, sympy.exp):
                 slope, _ = _line(part.args[0], text)
                 rate += slope
-            elif part.has(u):
-                power += int(sympy.degree(part, u))
+            elif part.is_polynomial(u):
+                power += int(sympy.degree(part, u)) if part.has(u) else 0
+            else:
+                raise _refused(text, f"{part} is left after multiplying out")
         if power > HIGHEST or abs(complex(rate)) > STEEPEST or abs(complex(factor)) > LARGEST:
             bounds = f"power up to {HIGHEST}, rate up to {STEEPEST}, factor up to {LARGEST:g}"
             raise _refused(text, f"{term} is too steep: {bounds}")

@@ -273,6 +273,7 @@ def test_frequencies_are_real_while_a_model_is_built():
         ("abs(u**2 - 0.5)", "no straight line"),
         ("exp(99 * u)", "rate up to 40"),
         ("1 / u", "no number to divide by"),
+        ("(e + sin(u)) / cos(1)", "left after multiplying out"),
         ("1 / (2 - 2)", "no number to divide by"),
         ("", "no expression"),
         ("2 +", "no expression"),
