@@ -12,7 +12,7 @@ as a prompt that describes a new modality, would be added to the encodings.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,20 @@ class Tokens:
     layout: Layout
 
 
+class Read(NamedTuple):
+    """What a tokenizer makes of a pass.
+
+    Attributes:
+        flat: (N, C) the tokens in the order of the layout.
+        grids: of each group (G, T, L, h, w, C), its tokens, also missing ones.
+        where: of each group, their encodings alone; broadcasts to the same shape.
+    """
+
+    flat: Tensor
+    grids: list[Tensor]
+    where: list[Tensor]
+
+
 class ImageStem(nn.Module):
     """Weights of three convolutions on one band, 1 -> C / 4 -> C / 2 -> C."""
 
@@ -123,15 +137,21 @@ class Tokenizer(nn.Module):
         self.flags = nn.Linear(5, width)
         self.sample_token = nn.Parameter(torch.empty(width))
 
-    def forward(self, tokens: Tokens) -> tuple[Tensor, list[Tensor]]:
-        """Return the tokens of a pass (N, C), and all of each group, (G, T, L, h, w, C)."""
-        read = [self.features(group) + self.encoding(group) for group in tokens.groups]
-        return self.arrange(tokens, read), read
+    def forward(self, tokens: Tokens) -> Read:
+        where = [self.encoding(group) for group in tokens.groups]
+        read = [
+            self.features(group) + encoding
+            for group, encoding in zip(tokens.groups, where, strict=True)
+        ]
+        return Read(self.arrange(tokens, read), read, where)
 
     def arrange(self, tokens: Tokens, read: Sequence[Tensor]) -> Tensor:
         """Return the tokens of a pass (N, C) in the order of its layout."""
+        # A zero of all parameters: each has a gradient in every pass, whatever stems it needs.
+        tie = torch.stack([parameter.float().sum() for parameter in self.parameters()]).sum() * 0
         own = (
             self.sample_token
+            + self._cast(tie)
             + self._place(tokens.place, tokens.place_spread_m)
             + self._encoded("height", *tokens.height_m.unbind(-1))
         )

@@ -3,11 +3,12 @@
 Letters: S samples of a pass, b of a question, Q queries, C width of a token, W of a latent, K
 outputs of a head.
 
-Every parameter takes part in every pass, whatever tasks and sensors it holds (see `tie`): so all
-ranks reduce the same gradients, and a task that is not drawn in a step has a gradient of zero.
+Every parameter takes part in every pass, whatever tasks and sensors it holds: a head that is not
+asked answers for no sample. So all ranks reduce the same gradients, and a task that is not drawn in
+a step has a gradient of zero.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,14 +66,16 @@ class MultiTaskObjective(nn.Module):
         self.tokenizer = Tokenizer(signals, architecture.context, spread)
         self.backbone = Perceiver(architecture)
         self.heads = nn.ModuleDict({name: head(architecture, one) for name, one in tasks.items()})
-        self.log_variance = nn.ParameterDict()
         if config.balance == "uncertainty":
-            for name in tasks:
-                self.log_variance[f"{name}_log_variance"] = nn.Parameter(torch.empty(1))
+            self.log_variance = nn.Parameter(torch.empty(len(tasks)))
 
     def stacks(self) -> list[list[nn.Module]]:
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return self.backbone.stacks()
+
+    def leaves(self) -> list[nn.Module]:
+        """Return the modules whose parts are used without being called."""
+        return [self.tokenizer]
 
     def forward(
         self, tokens: Tokens, questions: Sequence[Question], scale: float
@@ -89,19 +92,20 @@ class MultiTaskObjective(nn.Module):
             loss, and for each task ``loss/task``, a sum over its samples, and ``share/task``, their
             number, both over all samples; float32.
         """
-        latents, read = self._latents(tokens)
-        zero = tie(latents, self._alone())
-        sums = dict.fromkeys(self.tasks, zero)
+        latents, grids = self._latents(tokens)
+        asked = {question.task for question in questions}
+        sums = {name: self._idle(name, latents) for name in self.tasks if name not in asked}
         counts = dict.fromkeys(self.tasks, 0)
         for question in questions:
-            answer = self._answer(question, latents, read).float()
-            sums[question.task] = sums[question.task] + self._loss(question, answer).sum()
+            answer = self._answer(question, latents, grids).float()
+            loss = self._loss(question, answer).sum()
+            sums[question.task] = sums.get(question.task, 0.0) + loss
             counts[question.task] += len(question.rows)
-        total, scalars = zero, {}
-        for name, task in self.tasks.items():
+        total, scalars = latents.float().sum() * 0, {}
+        for number, (name, task) in enumerate(self.tasks.items()):
             mean, share = sums[name] * scale, counts[name] * scale
             if self.config.balance == "uncertainty":
-                s = self.log_variance[f"{name}_log_variance"][0].float()
+                s = self.log_variance[number].float()
                 total = total + (-s).exp() * mean + share * s / 2
             else:
                 total = total + task.loss * mean
@@ -112,26 +116,35 @@ class MultiTaskObjective(nn.Module):
     @torch.no_grad()
     def predict(self, tokens: Tokens, questions: Sequence[Question]) -> list[Tensor]:
         """Return the answers (b, K), or of dense tasks (b, K, H, W) for all pixels, by question."""
-        latents, read = self._latents(tokens)
+        latents, grids = self._latents(tokens)
         answers = []
         for question in questions:
-            answer = self._answer(question, latents, read).float()
+            answer = self._answer(question, latents, grids).float()
             if question.frame != (0, 0):
                 answer = answer.transpose(1, 2).reshape(len(answer), -1, *question.frame)
             answers.append(answer)
         return answers
 
     def _latents(self, tokens: Tokens) -> tuple[Tensor, list[Tensor]]:
-        flat, read = self.tokenizer(tokens)
-        return self.backbone(flat, tokens.layout), read
+        read = self.tokenizer(tokens)
+        return self.backbone(read.flat, tokens.layout), read.grids
 
-    def _answer(self, question: Question, latents: Tensor, read: list[Tensor]) -> Tensor:
+    def _idle(self, name: str, latents: Tensor) -> Tensor:
+        """Return the zero that a head says of no sample."""
+        head: Any = self.heads[name]
+        nobody = latents[:0]
+        if isinstance(head, VectorHead):
+            return head(nobody).float().sum()
+        near = nobody.new_empty(0, 1, head.local) if head.local else None
+        return head(nobody, nobody.new_empty(0, 1, coordinates.WIDTHS["frame"]), near).float().sum()
+
+    def _answer(self, question: Question, latents: Tensor, grids: list[Tensor]) -> Tensor:
         head: Any = self.heads[question.task]
         own = latents[question.rows]
         if question.members is None:
             answer: Tensor = head(own)
             return answer
-        grid = read[question.group][question.members]  # (b, T, L, h, w, C)
+        grid = grids[question.group][question.members]  # (b, T, L, h, w, C)
         local = self.tasks[question.task].local
         if question.queries is not None:
             queries = question.queries
@@ -161,11 +174,6 @@ class MultiTaskObjective(nn.Module):
             answer.transpose(1, 2), target, ignore_index=IGNORED, reduction="none"
         )  # (b, Q)
         return each.sum(1) / (target != IGNORED).sum(1).clamp(min=1)
-
-    def _alone(self) -> Iterable[nn.Parameter]:
-        """Return the parameters that a pass may not touch."""
-        for module in (self.tokenizer, self.heads, self.log_variance):
-            yield from module.parameters()
 
 
 def head(architecture: PerceiverArchitecture, task: Asked) -> nn.Module:
@@ -200,18 +208,11 @@ def nearby(grid: Tensor, queries: Tensor) -> Tensor:
     h, w = grid.shape[3:5]
     maps = grid.mean(dim=2)[:, [0, -1]]  # (b, 2, h, w, C)
     maps = maps.permute(0, 1, 4, 2, 3).flatten(1, 2)  # (b, 2 C, h, w)
-    places = (2 * queries.flip(-1) - 1).to(maps.dtype)[:, :, None]  # (b, Q, 1, 2): right, down
-    said = F.grid_sample(maps, places, padding_mode="border", align_corners=False)[..., 0]
+    places = (2 * queries.flip(-1) - 1).float()[:, :, None]  # (b, Q, 1, 2): right, down
+    # In float32: bfloat16 has not the digits for the place of a pixel.
+    said = F.grid_sample(maps.float(), places, padding_mode="border", align_corners=False)[..., 0]
     cells = queries * torch.tensor([h, w], dtype=queries.dtype, device=queries.device)
     inside = encode(
         cells - cells.floor(), torch.zeros_like(cells), frequencies(*INSIDE).to(cells.device)
     )
-    return torch.cat([said.transpose(1, 2), inside.to(said.dtype)], dim=-1)
-
-
-def tie(latents: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return a zero that depends on all parameters, so that each has a gradient in every pass."""
-    zero = latents.float().sum() * 0
-    for parameter in parameters:
-        zero = zero + parameter.float().sum() * 0
-    return zero
+    return torch.cat([said.transpose(1, 2), inside], dim=-1)
