@@ -41,7 +41,6 @@ class PixelHead(nn.Module):
     ) -> None:
         """Build a head for queries of F = `features`; L = `local`, 0: nothing joins them."""
         super().__init__()
-        self.local = local
         self.embed = nn.Linear(features + local, width)
         self.attention = CrossAttention(width, width, heads)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)

@@ -63,6 +63,11 @@ class Group:
     flags: Tensor
     kept: Tensor
 
+    @property
+    def size(self) -> int:
+        """Values of a token."""
+        return self.patch**2 * max(1, self.signals[0][2])
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -147,11 +152,9 @@ class Tokenizer(nn.Module):
 
     def arrange(self, tokens: Tokens, read: Sequence[Tensor]) -> Tensor:
         """Return the tokens of a pass (N, C) in the order of its layout."""
-        # A zero of all parameters: each has a gradient in every pass, whatever stems it needs.
-        tie = torch.stack([parameter.float().sum() for parameter in self.parameters()]).sum() * 0
         own = (
             self.sample_token
-            + self._cast(tie)
+            + self._cast(zero_of(self))  # each stem takes part, whatever bands there are
             + self._place(tokens.place, tokens.place_spread_m)
             + self._encoded("height", *tokens.height_m.unbind(-1))
         )
@@ -236,3 +239,8 @@ def named(signal: Signal) -> str:
     """Return the name of a signal's stem: data sets that share a band share it."""
     sensor, band, length = signal
     return f"{sensor}/{band}" + (f"/{length}" if length else "")
+
+
+def zero_of(module: nn.Module) -> Tensor:
+    """Return a zero that depends on every parameter: so each has a gradient, used or not."""
+    return torch.stack([parameter.float().sum() for parameter in module.parameters()]).sum() * 0
