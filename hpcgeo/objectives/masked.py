@@ -19,7 +19,7 @@ from hpcgeo.data.draws import uniform
 from hpcgeo.knobs import MaskedTokens
 from hpcgeo.models.heads import PixelHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Group, Signal, Tokenizer, Tokens, zero_of
+from hpcgeo.models.tokenizers import Group, Signal, Tokenizer, Tokens, start, zero_of
 from hpcgeo.objectives.passes import Grouping
 from hpcgeo.zoo import PerceiverArchitecture
 
@@ -107,7 +107,7 @@ class MaskedTokensObjective(nn.Module):
 
     def _predicted(self, tokens: Tokens, hidden: Sequence[Hidden]) -> tuple[list[Tensor], Tensor]:
         """Return the predicted values, and a zero of all parameters."""
-        read = self.tokenizer(tokens)
+        read = self.tokenizer(tokens, start(tokens.place.device))
         latents = self.backbone(read.flat, tokens.layout)
         queries = []
         for one in hidden:
@@ -115,7 +115,7 @@ class MaskedTokensObjective(nn.Module):
             places = where[one.members].flatten(1, 4)  # (b, T L h w, C)
             queries.append(places.gather(1, one.index[:, :, None].expand(-1, -1, places.shape[2])))
         sizes = [tokens.groups[one.group].size for one in hidden]
-        predicted, zero = self.heads([latents[one.rows] for one in hidden], queries, sizes)
+        predicted, zero = self.heads(latents, [one.rows for one in hidden], queries, sizes)
         return predicted, zero + latents.float().sum() * 0
 
 
@@ -127,11 +127,15 @@ class Predictors(nn.ModuleDict):
         super().__init__({str(P): PixelHead(stack.width, stack.heads, width, P) for P in sizes})
 
     def forward(
-        self, latents: Sequence[Tensor], queries: Sequence[Tensor], sizes: Sequence[int]
+        self,
+        latents: Tensor,
+        rows: Sequence[Tensor],
+        queries: Sequence[Tensor],
+        sizes: Sequence[int],
     ) -> tuple[list[Tensor], Tensor]:
         """Return the values (b, Q, P) that each of the queries (b, Q, C) asks for, and a zero."""
-        asked = zip(latents, queries, sizes, strict=True)
-        return [self[str(size)](own, some).float() for own, some, size in asked], zero_of(self)
+        asked = zip(rows, queries, sizes, strict=True)
+        return [self[str(P)](latents[own], some).float() for own, some, P in asked], zero_of(self)
 
 
 def held(group: Group) -> Tensor:

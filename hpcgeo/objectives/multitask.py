@@ -21,7 +21,7 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.fourier import encode, frequencies
 from hpcgeo.models.heads import PixelHead, VectorHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens, zero_of
+from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens, start, zero_of
 from hpcgeo.objectives.passes import Question, centres
 from hpcgeo.zoo import PerceiverArchitecture
 
@@ -124,7 +124,7 @@ class MultiTaskObjective(nn.Module):
         self, tokens: Tokens, questions: Sequence[Question]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the answers (b, K) or (b, Q, K), and a zero of all parameters."""
-        read = self.tokenizer(tokens)
+        read = self.tokenizer(tokens, start(tokens.place.device))
         latents = self.backbone(read.flat, tokens.layout)
         answers, zero = self.heads(latents, read.grids, questions)
         return answers, zero + latents.float().sum() * 0
