@@ -94,7 +94,7 @@ class MultiTaskObjective(nn.Module):
         sums = dict.fromkeys(self.tasks, zero)
         counts = dict.fromkeys(self.tasks, 0)
         for question in questions:
-            answer = self._answer(question, latents, read).float()
+            answer = self._answer(question, tokens, latents, read).float()
             sums[question.task] = sums[question.task] + self._loss(question, answer).sum()
             counts[question.task] += len(question.rows)
         total, scalars = zero, {}
@@ -115,7 +115,7 @@ class MultiTaskObjective(nn.Module):
         latents, read = self._latents(tokens)
         answers = []
         for question in questions:
-            answer = self._answer(question, latents, read).float()
+            answer = self._answer(question, tokens, latents, read).float()
             if question.frame != (0, 0):
                 answer = answer.transpose(1, 2).reshape(len(answer), -1, *question.frame)
             answers.append(answer)
@@ -125,23 +125,26 @@ class MultiTaskObjective(nn.Module):
         flat, read = self.tokenizer(tokens)
         return self.backbone(flat, tokens.layout), read
 
-    def _answer(self, question: Question, latents: Tensor, read: list[Tensor]) -> Tensor:
+    def _answer(
+        self, question: Question, tokens: Tokens, latents: Tensor, read: Sequence[Tensor]
+    ) -> Tensor:
         head: Any = self.heads[question.task]
         own = latents[question.rows]
         if question.members is None:
             answer: Tensor = head(own)
             return answer
         grid = read[question.group][question.members]  # (b, T, L, h, w, C)
+        there = tokens.groups[question.group].there()[question.members]
         local = self.tasks[question.task].local
         if question.queries is not None:
             queries = question.queries
-            near = nearby(grid, queries) if local else None
+            near = nearby(grid, there, queries) if local else None
             return head(own, features(queries, question.frame, self.spread), near)
         pixels = torch.arange(question.frame[0] * question.frame[1], device=latents.device)
         parts = []
         for some in torch.split(pixels, CHUNK):
             queries = centres(some, question.frame).expand(len(own), -1, -1)
-            near = nearby(grid, queries) if local else None
+            near = nearby(grid, there, queries) if local else None
             given = features(queries, question.frame, self.spread)
             parts.append(head(own, given, near))
         return torch.cat(parts, dim=1)
@@ -184,24 +187,35 @@ def features(queries: Tensor, frame: tuple[int, int], spread: str) -> Tensor:
     return coordinates.frame(queries, half.expand_as(queries), spread)
 
 
-def nearby(grid: Tensor, queries: Tensor) -> Tensor:
+def nearby(grid: Tensor, there: Tensor, queries: Tensor) -> Tensor:
     """Return what the tokens around pixels say, and where in its token each pixel lies.
 
-    Tokens are averaged over bands and interpolated between the four nearest. Of several dates the
-    first and the last stand side by side: a change is their difference.
+    Tokens are averaged over bands and interpolated between the four nearest, of those that are
+    there; where none is, zeros. Of several dates the first and the last with any stand side by
+    side: a change is their difference.
 
     Args:
         grid: (b, T, L, h, w, C)
+        there: (b, T, L, h, w) which of them are not missing.
         queries: (b, Q, 2)
 
     Returns:
         (b, Q, 2 C + F)
     """
     h, w = grid.shape[3:5]
-    maps = grid.mean(dim=2)[:, [0, -1]]  # (b, 2, h, w, C)
-    maps = maps.permute(0, 1, 4, 2, 3).flatten(1, 2)  # (b, 2 C, h, w)
+    some = there.flatten(2).any(2)  # (b, T)
+    number = torch.arange(some.shape[1], device=some.device) * some
+    dates = torch.stack([some.int().argmax(1), number.argmax(1)], dim=1)  # (b, 2)
+    sample = torch.arange(len(some), device=some.device)[:, None]
+    weight = there[sample, dates][..., None]  # (b, 2, L, h, w, 1)
+    count = weight.sum(2)  # (b, 2, h, w, 1)
+    maps = (grid[sample, dates] * weight).sum(2) / count.clamp(min=1)  # (b, 2, h, w, C)
+    maps = torch.cat([maps, (count > 0).to(maps.dtype)], dim=-1)
+    maps = maps.permute(0, 1, 4, 2, 3).flatten(1, 2)  # (b, 2 (C + 1), h, w)
     places = (2 * queries.flip(-1) - 1).to(maps.dtype)[:, :, None]  # (b, Q, 1, 2): right, down
     said = F.grid_sample(maps, places, padding_mode="border", align_corners=False)[..., 0]
+    said = said.unflatten(1, (2, -1))  # (b, 2, C + 1, Q)
+    said = (said[:, :, :-1] / said[:, :, -1:].clamp(min=1e-6)).flatten(1, 2)
     cells = queries * torch.tensor([h, w], dtype=queries.dtype, device=queries.device)
     inside = encode(
         cells - cells.floor(), torch.zeros_like(cells), frequencies(*INSIDE).to(cells.device)

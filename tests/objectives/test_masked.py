@@ -167,4 +167,4 @@ def test_what_is_asked_is_what_was_hidden():
                     part = part[down, right]
                 assert np.array_equal(cells[member, token].numpy(), part.ravel())
                 seen += 1
-    assert seen > 100
+    assert seen > 80

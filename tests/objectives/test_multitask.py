@@ -158,7 +158,7 @@ def test_pixels_asked_in_training_are_those_of_the_whole():
             down, right = (queries * 16).long().T
             assert torch.equal(torch.from_numpy(some[row].sample.target)[down, right], target)
             latents, read = objective._latents(made)
-            alone = objective._answer(question, latents, read)
+            alone = objective._answer(question, made, latents, read)
             place = question.rows.tolist().index(row)
             expected = full[row][:, down, right].T
             assert torch.allclose(alone[place], expected, atol=1e-5)
