@@ -49,6 +49,11 @@ def drawn(*names: str, first: int = 0) -> list[Drawn]:
     return found
 
 
+def raw(one: Drawn) -> tuple[Observation, ...]:
+    """Return what was observed, NaN where it is missing."""
+    return sets()[one.task].read(one.index).observations
+
+
 def again(one: Drawn, *observations: Observation) -> Drawn:
     """Return a sample with other observations, its missing tokens found anew."""
     found = plain(replace(one.sample, observations=observations), one.task, one.index)
@@ -109,7 +114,7 @@ def split(
         scalars = objective(**given, scale=len(parts) / len(some))
         (scalars["loss"] / len(parts)).backward()
         for name, value in scalars.items():
-            totals[name] = totals.get(name, 0.0) + float(value) / len(parts)
+            totals[name] = totals.get(name, 0.0) + float(value.detach()) / len(parts)
     gradients = {name: value.grad.clone() for name, value in objective.named_parameters()}
     return totals, gradients
 

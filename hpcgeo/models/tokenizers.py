@@ -228,4 +228,5 @@ class Tokenizer(nn.Module):
 def named(signal: Signal) -> str:
     """Return the name of a signal's stem: data sets that share a band share it."""
     sensor, band, length = signal
-    return f"{sensor}/{band}" + (f"/{length}" if length else "")
+    name = f"{sensor}/{band}" + (f"/{length}" if length else "")
+    return name.replace(".", ",")  # the name of a module has no dot

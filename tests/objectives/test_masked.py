@@ -22,6 +22,7 @@ from tests.mixed import (
     masked,
     missing,
     one_by_one,
+    raw,
     split,
 )
 
@@ -119,9 +120,7 @@ def test_a_sensor_is_hidden_whole():
 
 def test_what_is_missing_is_neither_seen_nor_asked():
     (one,) = drawn("series")
-    nothing = again(
-        one, *(replace(o, values=missing(o.values.shape)) for o in one.sample.observations)
-    )
+    nothing = again(one, *(replace(o, values=missing(o.values.shape)) for o in raw(one)))
     visible, hidden = hide(nothing, RATIO, 0)
     assert not any(part.any() for part in (*visible, *hidden))
     objective = masked()
