@@ -68,6 +68,15 @@ class Group:
         """Values of a token."""
         return self.patch**2 * max(1, self.signals[0][2])
 
+    def there(self) -> Tensor:
+        """Return which tokens are not missing, (G, T, L, h, w)."""
+        G, T, L = self.values.shape[:3]
+        vector = self.values.dim() == 4
+        h, w = (1, 1) if vector else (size // self.patch for size in self.values.shape[3:])
+        there = torch.zeros(G * T * L * h * w, dtype=torch.bool, device=self.kept.device)
+        there[self.kept] = True
+        return there.view(G, T, L, h, w)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -171,7 +180,10 @@ class Tokenizer(nn.Module):
         return torch.cat([own, *(part.to(own.dtype) for part in kept)])[tokens.order]
 
     def features(self, group: Group) -> Tensor:
-        """Return what the stems say, (G, T, L, h, w, C); h = w = 1 for vectors."""
+        """Return what the stems say, (G, T, L, h, w, C); h = w = 1 for vectors.
+
+        A stem reaches into the tokens around its own: what is missing or hidden is zero there.
+        """
         if group.signals[0][2]:
             return self._vector_features(group)
         names = [
@@ -179,7 +191,8 @@ class Tokenizer(nn.Module):
             for signal in group.signals
         ]
         G, T, L, H, W = group.values.shape
-        x = group.values.reshape(G * T, L, H, W)
+        there = group.there().repeat_interleave(group.patch, 3).repeat_interleave(group.patch, 4)
+        x = (group.values * there).reshape(G * T, L, H, W)
         for number in range(len(NARROW) + 1):
             # The bands are the groups of one convolution.
             layers: Any = [self.images.get_submodule(f"{name}.layers.{number}") for name in names]
@@ -244,7 +257,8 @@ class Tokenizer(nn.Module):
 def named(signal: Signal) -> str:
     """Return the name of a signal's stem: data sets that share a band share it."""
     sensor, band, length = signal
-    return f"{sensor}/{band}" + (f"/{length}" if length else "")
+    name = f"{sensor}/{band}" + (f"/{length}" if length else "")
+    return name.replace(".", ",")  # the name of a module has no dot
 
 
 def start(device: torch.device) -> Tensor:

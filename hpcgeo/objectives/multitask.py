@@ -126,7 +126,8 @@ class MultiTaskObjective(nn.Module):
         """Return the answers (b, K) or (b, Q, K), and a zero of all parameters."""
         read = self.tokenizer(tokens, start(tokens.place.device))
         latents = self.backbone(read.flat, tokens.layout)
-        answers, zero = self.heads(latents, read.grids, questions)
+        there = [group.there() for group in tokens.groups]
+        answers, zero = self.heads(latents, read.grids, there, questions)
         return answers, zero + latents.float().sum() * 0
 
     def _loss(self, question: Question, answer: Tensor) -> Tensor:
@@ -157,26 +158,48 @@ class Heads(nn.ModuleDict):
         self.spread = spread
 
     def forward(
-        self, latents: Tensor, grids: Sequence[Tensor], questions: Sequence[Question]
+        self,
+        latents: Tensor,
+        grids: Sequence[Tensor],
+        there: Sequence[Tensor],
+        questions: Sequence[Question],
     ) -> tuple[list[Tensor], Tensor]:
-        """Return the answers (b, K) or (b, Q, K) to each question, and a zero of all heads."""
-        return [self._answer(one, latents, grids).float() for one in questions], zero_of(self)
+        """Return the answers to each question, and a zero of all heads.
 
-    def _answer(self, question: Question, latents: Tensor, grids: Sequence[Tensor]) -> Tensor:
-        head, own = self[question.task], latents[question.rows]
-        if question.members is None:
-            return head(own)
-        grid = grids[question.group][question.members]  # (b, T, L, h, w, C)
+        Args:
+            latents: (S, N_l, W)
+            grids, there: the tokens of each group, and which of them are not missing.
+            questions: to the heads.
+
+        Returns:
+            (b, K) or (b, Q, K) of each question, float32.
+        """
+        answers = []
+        for question in questions:
+            own = latents[question.rows]
+            if question.members is None:
+                answers.append(self[question.task](own).float())
+                continue
+            of = question.members
+            maps = None
+            if self.local[question.task]:
+                maps = surroundings(grids[question.group][of], there[question.group][of])
+            answers.append(self._pixels(question, own, maps).float())
+        return answers, zero_of(self)
+
+    def _pixels(self, question: Question, own: Tensor, maps: Tensor | None) -> Tensor:
+        """Return the answers (b, Q, K) for some pixels, or for all, a chunk of them at a time."""
         if question.queries is not None:
-            return self._pixels(question, own, grid, question.queries)
+            return self._some(question, own, maps, question.queries)
         H, W = question.frame
-        parts = torch.split(torch.arange(H * W, device=own.device), CHUNK)
-        return torch.cat([self._pixels(question, own, grid, centres(p, (H, W))) for p in parts], 1)
+        chunks = torch.split(torch.arange(H * W, device=own.device), CHUNK)
+        places = (centres(chunk, (H, W)).expand(len(own), -1, -1) for chunk in chunks)
+        return torch.cat([self._some(question, own, maps, some) for some in places], dim=1)
 
-    def _pixels(self, question: Question, own: Tensor, grid: Tensor, queries: Tensor) -> Tensor:
-        """Return the answers (b, Q, K) for pixels at (b, Q, 2), or (Q, 2) of all samples."""
-        queries = queries.expand(len(own), -1, -1)
-        near = nearby(grid, queries) if self.local[question.task] else None
+    def _some(
+        self, question: Question, own: Tensor, maps: Tensor | None, queries: Tensor
+    ) -> Tensor:
+        near = None if maps is None else nearby(maps, queries)
         return self[question.task](own, features(queries, question.frame, self.spread), near)
 
 
@@ -196,25 +219,49 @@ def features(queries: Tensor, frame: tuple[int, int], spread: str) -> Tensor:
     return coordinates.frame(queries, half.expand_as(queries), spread)
 
 
-def nearby(grid: Tensor, queries: Tensor) -> Tensor:
-    """Return what the tokens around pixels say, and where in its token each pixel lies.
+def surroundings(grid: Tensor, there: Tensor) -> Tensor:
+    """Return maps of what tokens say: averaged over the bands that are there, on two dates.
 
-    Tokens are averaged over bands and interpolated between the four nearest. Of several dates the
-    first and the last stand side by side: a change is their difference.
+    Of several dates the first and the last with any token stand side by side: a change is their
+    difference.
 
     Args:
         grid: (b, T, L, h, w, C)
+        there: (b, T, L, h, w) which of them are not missing.
+
+    Returns:
+        (b, 2, C + 1, h, w), float32; the last channel is 1 where a token is there, else all are 0.
+    """
+    some = there.flatten(2).any(2)  # (b, T)
+    number = torch.arange(some.shape[1], device=some.device) * some
+    dates = torch.stack([some.int().argmax(1), number.argmax(1)], dim=1)  # (b, 2)
+    sample = torch.arange(len(some), device=some.device)[:, None]
+    weight = there[sample, dates][..., None].float()  # (b, 2, L, h, w, 1)
+    count = weight.sum(2)  # (b, 2, h, w, 1)
+    mean = (grid[sample, dates].float() * weight).sum(2) / count.clamp(min=1)  # (b, 2, h, w, C)
+    return torch.cat([mean, (count > 0).float()], dim=-1).permute(0, 1, 4, 2, 3)
+
+
+def nearby(maps: Tensor, queries: Tensor) -> Tensor:
+    """Return what the tokens around pixels say, and where in its token each pixel lies.
+
+    Interpolated between the four nearest, of those that are there; where none is, zeros. In
+    float32: bfloat16 has not the digits for the place of a pixel.
+
+    Args:
+        maps: as of `surroundings`, (b, 2, C + 1, h, w).
         queries: (b, Q, 2)
 
     Returns:
         (b, Q, 2 C + F)
     """
-    h, w = grid.shape[3:5]
-    maps = grid.mean(dim=2)[:, [0, -1]]  # (b, 2, h, w, C)
-    maps = maps.permute(0, 1, 4, 2, 3).flatten(1, 2)  # (b, 2 C, h, w)
+    h, w = maps.shape[-2:]
     places = (2 * queries.flip(-1) - 1).float()[:, :, None]  # (b, Q, 1, 2): right, down
-    # In float32: bfloat16 has not the digits for the place of a pixel.
-    said = F.grid_sample(maps.float(), places, padding_mode="border", align_corners=False)[..., 0]
+    said = F.grid_sample(
+        maps.flatten(1, 2), places, padding_mode="border", align_corners=False
+    )  # (b, 2 (C + 1), Q, 1)
+    said = said.reshape(len(maps), 2, -1, queries.shape[1])
+    said = (said[:, :, :-1] / said[:, :, -1:].clamp(min=1e-6)).flatten(1, 2)  # (b, 2 C, Q)
     cells = queries * torch.tensor([h, w], dtype=queries.dtype, device=queries.device)
     inside = encode(
         cells - cells.floor(), torch.zeros_like(cells), frequencies(*INSIDE).to(cells.device)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.drawn import Bool, Drawn, DrawnBatches
@@ -214,6 +215,8 @@ class MultiTaskRun(MixtureRun):
         self.knobs = run.objective
         for name, task in self.data.tasks.items():
             metric_of(task, self.sets[name])
+            if hasattr(nn.ModuleDict, name):
+                raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
         self.validation: dict[str, TaskSet] = {}
 
     @property
