@@ -105,7 +105,7 @@ class MultiTaskObjective(nn.Module):
                 total = total + (-s).exp() * mean + share * s / 2
             else:
                 total = total + task.loss * mean
-            scalars[f"loss/{name}"] = mean
+            scalars[f"loss/{name}"] = mean.detach()
             scalars[f"share/{name}"] = torch.tensor(share, device=mean.device)
         return {"loss": total, **scalars}
 
