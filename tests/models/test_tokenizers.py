@@ -127,7 +127,7 @@ def test_what_is_not_there_reaches_no_token():
 def test_encodings_say_where_when_and_how_fine():
     made, seen = tokenizer(), image()
     before = made.encoding(group(seen))
-    later = replace(seen, time=seen.time + [100, 0])
+    later = replace(seen, time=seen.time + np.array([100.0, 0.0]))
     assert not torch.allclose(made.encoding(group(later)), before, atol=1e-3)
     finer = replace(seen, gsd_m=5.0)
     assert not torch.allclose(made.encoding(group(finer)), before, atol=1e-3)
