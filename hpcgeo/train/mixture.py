@@ -84,7 +84,7 @@ class MixtureRun:
         sizes = {name: len(part) for name, part in self.sets.items()}
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
         self.dataset = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
-        tasks = self.data.tasks
+        tasks = self.data.chosen
         self.mixture = Mixture(
             sizes,
             weights={name: task.weight for name, task in tasks.items()},
@@ -212,7 +212,7 @@ class MultiTaskRun(MixtureRun):
         super().__init__(run)
         assert isinstance(run.objective, MultiTask)
         self.knobs = run.objective
-        for name, task in self.data.tasks.items():
+        for name, task in self.data.chosen.items():
             metric_of(task, self.sets[name])
         self.validation: dict[str, TaskSet] = {}
 
@@ -223,7 +223,7 @@ class MultiTaskRun(MixtureRun):
     def objective(self) -> MultiTaskObjective:
         tasks = {
             name: Asked(self.sets[name].target, task.loss, task.local)
-            for name, task in self.data.tasks.items()
+            for name, task in self.data.chosen.items()
         }
         spread = self.run.model.spread
         return MultiTaskObjective(self.model, self.signals, tasks, self.knobs, spread)
@@ -263,7 +263,7 @@ class MultiTaskRun(MixtureRun):
             rows = [question.rows.tolist() for question in inputs["questions"]]
             return list(zip(rows, answers, strict=True))
 
-        metrics = {name: metric_of(self.data.tasks[name], part) for name, part in sets.items()}
+        metrics = {name: metric_of(self.data.chosen[name], part) for name, part in sets.items()}
         return scores(predict, sets, metrics, topology, self.run.train.micro_batch)
 
     def _asked(
@@ -287,7 +287,7 @@ class MaskedRun(MixtureRun):
         return self.knobs.unnamed
 
     def objective(self) -> MaskedTokensObjective:
-        sizes = {task.patch**2 for task in self.data.tasks.values()} | {1}
+        sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}
         sizes |= {length for *_, length in self.signals if length}
         spread = self.run.model.spread
         return MaskedTokensObjective(self.model, self.signals, sorted(sizes), self.knobs, spread)
@@ -325,7 +325,7 @@ def open_sets(run: RunConfig, split: str) -> dict[str, TaskSet]:
             labels=task.labels,
             seed=run.seed,
         )
-        for name, task in run.data.tasks.items()
+        for name, task in run.data.chosen.items()
     }
 
 
