@@ -206,20 +206,18 @@ class Mixture(Part):
     @field_validator("only")
     @classmethod
     def _known(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> Any:
-        tasks = info.data.get("tasks", value)  # absent where it is itself refused
+        tasks = info.data.get("tasks")  # absent where they are refused themselves
         for name in value or ():
-            if name not in tasks:
-                raise ValueError(
-                    f"no task {name!r}{nearest(name, tasks)}; known: {', '.join(tasks)}"
-                )
+            if tasks and name not in tasks:
+                known = ", ".join(tasks)
+                raise ValueError(f"no task {name!r}{nearest(name, tasks)}; known: {known}")
         return value
 
     @property
     def chosen(self) -> dict[str, Task]:
         """The tasks that are trained."""
-        return {
-            name: task for name, task in self.tasks.items() if name in (self.only or self.tasks)
-        }
+        only = self.only or self.tasks
+        return {name: task for name, task in self.tasks.items() if name in only}
 
 
 class MultiTask(Part):
