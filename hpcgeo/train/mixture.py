@@ -85,7 +85,7 @@ class MixtureRun:
         sizes = {name: len(part) for name, part in self.sets.items()}
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
         self.dataset = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
-        tasks = self.data.tasks
+        tasks = self.data.chosen
         self.mixture = Mixture(
             sizes,
             weights={name: task.weight for name, task in tasks.items()},
@@ -196,7 +196,7 @@ class MixtureRun:
                 f"{model.latents} latents of width {stack.width}, {stack.depth} blocks",
                 *(
                     f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
-                    f"{len(part):,} samples, {100 * self.mixture.shares[name]:.1f} % of the draws"
+                    f"{len(part):,} samples, {self.mixture.shares[name]:.1%} of what is drawn"
                     for name, part in self.sets.items()
                 ),
                 f"batching      {self.data.batching.mode}, passes of at most "
@@ -213,7 +213,7 @@ class MultiTaskRun(MixtureRun):
         super().__init__(run)
         assert isinstance(run.objective, MultiTask)
         self.knobs = run.objective
-        for name, task in self.data.tasks.items():
+        for name, task in self.data.chosen.items():
             metric_of(task, self.sets[name])
             if hasattr(nn.ModuleDict, name):
                 raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
@@ -226,7 +226,7 @@ class MultiTaskRun(MixtureRun):
     def objective(self) -> MultiTaskObjective:
         tasks = {
             name: Asked(self.sets[name].target, task.loss, task.local)
-            for name, task in self.data.tasks.items()
+            for name, task in self.data.chosen.items()
         }
         spread = self.run.model.spread
         return MultiTaskObjective(self.model, self.signals, tasks, self.knobs, spread)
@@ -266,7 +266,7 @@ class MultiTaskRun(MixtureRun):
             rows = [question.rows.tolist() for question in inputs["questions"]]
             return list(zip(rows, answers, strict=True))
 
-        metrics = {name: metric_of(self.data.tasks[name], part) for name, part in sets.items()}
+        metrics = {name: metric_of(self.data.chosen[name], part) for name, part in sets.items()}
         return scores(predict, sets, metrics, topology, self.run.train.micro_batch)
 
     def _asked(
@@ -290,7 +290,7 @@ class MaskedRun(MixtureRun):
         return self.knobs.unnamed
 
     def objective(self) -> MaskedTokensObjective:
-        sizes = {task.patch**2 for task in self.data.tasks.values()} | {1}
+        sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}
         sizes |= {length for *_, length in self.signals if length}
         spread = self.run.model.spread
         return MaskedTokensObjective(self.model, self.signals, sorted(sizes), self.knobs, spread)
@@ -328,7 +328,7 @@ def open_sets(run: RunConfig, split: str) -> dict[str, TaskSet]:
             labels=task.labels,
             seed=run.seed,
         )
-        for name, task in run.data.tasks.items()
+        for name, task in run.data.chosen.items()
     }
 
 
