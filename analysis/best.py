@@ -201,7 +201,8 @@ def _table(found: Sequence[Field]) -> Table:
                 valued(percent, best.efficiency),
             ]
         )
-    head = ["model", "nodes", "devices", "setting", "batch", "best", "images/s", "lead"]
+    nouns = sorted({f"{each.comparison.noun}/s" for each in found})
+    head = ["model", "nodes", "devices", "setting", "batch", "best", " or ".join(nouns), "lead"]
     head += ["over", "told apart", memory, "efficiency"]
     apart = sorted(
         {f"{e.comparison.model}: {e.comparison.apart}" for e in found if e.comparison.apart}

@@ -13,7 +13,7 @@ _NAMES = ("machine", "device", "model", "objective", "strategy", "dtype", "data"
 _COUNTS = ("nodes", "world_size", "micro_batch", "accumulate", "global_batch")
 _POSITIVE = (
     *("images_per_s", "mfu", "hfu", "peak_memory_bytes", "peak_flops_per_s", "model_flops"),
-    *("counted_flops", "executed_flops", "product_flops_per_s"),
+    *("counted_flops", "executed_flops", "product_flops_per_s", "tokens_per_s"),
 )
 _TIMES = ("data_wait_s", "comm_s")
 _PARTS = ("phases", "activity", "cross_check", "memory", "predicted_memory", "wait")

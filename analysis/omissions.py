@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, NOISY, UNSTARTED, Record
 from hpcgeo_analysis.best import LEVEL
-from hpcgeo_analysis.guard import differing, setting, shortened, sides
+from hpcgeo_analysis.guard import BATCHING, differing, setting, shortened, sides
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison
 from hpcgeo_analysis.sections import ALIKE, DRAWN, Block, Section, Study, name
@@ -41,6 +41,8 @@ def separated(points: Sequence[Point]) -> list[str]:
     names = [column for column in CONTEXT if column != "knobs"]
     sentences = []
     for key, values in differing(contexts).items():
+        if key == BATCHING:
+            continue  # its values are lines of one comparison
         if key in names or key == "configuration" or len(values) <= 6:
             who = listed([shortened(key, value, values) for value in values])
             if key == "dtype":

@@ -96,6 +96,20 @@ class Point:
             high = max(high, self.first.global_batch / self.step_range[0])
         return low, high
 
+    @cached_property
+    def tokens_per_s(self) -> float | None:
+        """Tokens per second, without padding."""
+        return self.median(lambda record: record.tokens_per_s)
+
+    @cached_property
+    def tokens_range(self) -> tuple[float, float] | None:
+        """Tokens per second as `range` has the samples."""
+        if not (self.tokens_per_s and self.images_per_s and self.range):
+            return None
+        low, high = self.range
+        of_each = self.tokens_per_s / self.images_per_s
+        return low * of_each, high * of_each
+
     @property
     def per_device(self) -> float | None:
         """Images per second of one device."""

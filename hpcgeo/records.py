@@ -20,6 +20,8 @@ from hpcgeo.errors import InputError
 Count = Annotated[int, Field(lt=2**63)]
 
 MISSING = "not recorded"
+#: What bands and chip of a mixture are.
+SEVERAL = "of several data sets"
 
 #: A record is noisy where (p90 - p10) / median of its step time exceeds this.
 NOISY = 0.25
@@ -33,6 +35,7 @@ NEUTRAL = (
     "data.path",
     "data.chip",
     "objective.name",
+    "objective.patience",
     "parallel.strategy",
     "parallel.group_size",
     "parallel.recompute",
@@ -223,7 +226,9 @@ class Record(Part):
     tokens_per_s: float | None = Field(
         None, description="all ranks, without padding; median tokens / median step"
     )
-    padding: float | None = Field(None, description="padding / (padding + tokens), median")
+    padding: float | None = Field(
+        None, ge=0, lt=1, description="padding / (padding + tokens), median"
+    )
     step_s: Spread | None = Field(None, description="seconds per step, slowest rank")
     data_wait_s: float | None = Field(
         None, description="median wait for data per step: of the host, slowest rank"
@@ -270,14 +275,15 @@ class Record(Part):
     @property
     def key(self) -> dict[str, str]:
         """What must agree between two points on one axis, beside micro-batch or global batch."""
+        unknown = SEVERAL if self.mixed else MISSING
         return {
             "kind": self.kind,
             "machine": self.machine,
             "device": self.device,
             "model": self.model,
             "objective": self.objective,
-            "bands": MISSING if self.bands is None else str(self.bands),
-            "chip": MISSING if self.chip is None else f"{self.chip[0]} x {self.chip[1]}",
+            "bands": unknown if self.bands is None else str(self.bands),
+            "chip": unknown if self.chip is None else f"{self.chip[0]} x {self.chip[1]}",
             "dtype": self.dtype,
             "recompute": self.recompute,
             "data": self.data,
@@ -287,6 +293,12 @@ class Record(Part):
             "environment": pairs(self.environment),
             "knobs": MISSING if self.config is None else json.dumps(knobs(self.config)),
         }
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its samples are those of several data sets, unlike in size."""
+        data = (self.config or {}).get("data")
+        return isinstance(data, dict) and "tasks" in data
 
     @property
     def bare(self) -> bool:

@@ -90,9 +90,10 @@ def _measured(run: RunConfig, parts: Parts, meter: Meter, device: str) -> dict[s
         fields["padding"] = statistics.median(row["padding"] for row in rows)
     if peak := fields.get("peak_flops_per_s"):
         available = peak * topology.world_size * step_s.median
-        fields["mfu"] = model_flops / available if model_flops else None
-        if counted := fields.get("counted_flops"):
-            fields["hfu"] = counted / available
+        # Where steps differ in work, as those of a mixture do, that of one is not that of the median.
+        if model_flops:
+            fields["mfu"] = model_flops / available
+            fields["hfu"] = counted / available if (counted := fields.get("counted_flops")) else None
     return fields
 
 
