@@ -60,7 +60,8 @@ def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
 
     most = [s for s in timed if s.point.devices == counts[-1]]
     parts = [f"{s.name} {rate(s.point.images_per_s)}" for s in most]
-    alt = f"{comparison.noun.capitalize()} per second against devices. On {counted(counts[-1], 'device')}: "
+    on = counted(counts[-1], "device")
+    alt = f"{comparison.noun.capitalize()} per second against devices. On {on}: "
     title = f"Throughput: {comparison.title}"
     alt += f"{'; '.join(parts)}."
     return render(f"throughput-{name}", title, comparison.subtitle, alt, draw, left=0.9)

@@ -13,7 +13,7 @@ _NAMES = ("machine", "device", "model", "objective", "strategy", "dtype", "data"
 _COUNTS = ("nodes", "world_size", "micro_batch", "accumulate", "global_batch")
 _POSITIVE = (
     *("images_per_s", "mfu", "hfu", "peak_memory_bytes", "peak_flops_per_s", "model_flops"),
-    *("counted_flops", "executed_flops", "product_flops_per_s", "tokens_per_s"),
+    *("counted_flops", "executed_flops", "product_flops_per_s"),
 )
 _TIMES = ("data_wait_s", "comm_s")
 _PARTS = ("phases", "activity", "cross_check", "memory", "predicted_memory", "wait")
@@ -85,6 +85,8 @@ def _check(record: Record, path: Path) -> None:
     values = [(name, getattr(record, name), True) for name in (*_COUNTS, *_POSITIVE)]
     values += [(name, getattr(record, name), False) for name in _TIMES]
     step = record.step_s
+    if record.tokens_per_s is not None:
+        values += [("tokens_per_s.median", record.tokens_per_s.median, True)]
     if step is not None:
         values += [(f"step_s.{name}", getattr(step, name), True) for name in _SPREAD]
     for name in _PARTS:

@@ -41,8 +41,8 @@ from hpcgeo_analysis.words import listed
 #: The answers, in the order of the questions.
 SECTIONS = (
     *(best.section, growth.section, steps.section, memory.section, utilisation.section),
-    *(batching.section, collectives.section, stragglers.section, energy.section, predictions.section),
-    *(omissions.section, provenance.section),
+    *(batching.section, collectives.section, stragglers.section, energy.section),
+    *(predictions.section, omissions.section, provenance.section),
 )
 
 #: Figures of an older report that a new one no longer has are removed; nothing else is.

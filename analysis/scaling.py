@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from hpcgeo_analysis.guard import BATCHING, differing, merged, phrase, setting, sides, telling, value
+from hpcgeo_analysis.guard import (
+    BATCHING,
+    differing,
+    merged,
+    phrase,
+    setting,
+    sides,
+    telling,
+    value,
+)
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.words import listed
 

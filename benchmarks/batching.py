@@ -259,9 +259,7 @@ def main() -> None:
     console = Console(width=160)
     console.print(table)
     for which, what in enumerate(("step", "reading")):
-        said = {
-            way.name: Spread.of(of).median for way, of in zip(every, times[which], strict=True)
-        }
+        said = {way.name: Spread.of(of).median for way, of in zip(every, times[which], strict=True)}
         packed = said["packed"]
         ratios = ", ".join(
             f"{name} {said[name] / packed:.2f}" for name in ("padding", "dbscan, 1,024")

@@ -23,7 +23,8 @@ MISSING = "not recorded"
 #: What bands and chip of a mixture are.
 SEVERAL = "of several data sets"
 
-#: A record is noisy where (p90 - p10) / median of its step time exceeds this.
+#: A record is noisy where (p90 - p10) / median of its step time, or of its tokens per second,
+#: exceeds this.
 NOISY = 0.25
 
 #: Knobs of the resolved configuration that do not make two points unlike: what a field of the
@@ -223,8 +224,8 @@ class Record(Part):
     warmup_steps: Count | None = Field(None, description="steps discarded before measuring")
     stable: bool | None = Field(None, description="whether steps had stopped getting faster")
     images_per_s: float | None = Field(None, description="all ranks; global_batch / median step")
-    tokens_per_s: float | None = Field(
-        None, description="all ranks, without padding; median tokens / median step"
+    tokens_per_s: Spread | None = Field(
+        None, description="of each step, all ranks, without padding"
     )
     padding: float | None = Field(
         None, ge=0, lt=1, description="padding / (padding + tokens), median"
@@ -307,8 +308,12 @@ class Record(Part):
 
     @property
     def noisy(self) -> bool:
-        """Whether the step times spread too far to be trusted."""
-        return self.step_s is not None and self.step_s.relative > NOISY
+        """Whether the step times spread too far to be trusted.
+
+        Where steps differ in their tokens, so do their times: then it is tokens per second.
+        """
+        pace = self.tokens_per_s or self.step_s
+        return pace is not None and pace.relative > NOISY
 
 
 class Transfer(Part):

@@ -18,8 +18,12 @@ def summary(record: Record) -> str:
         f"step {_ms(step.median)} (p10 {_ms(step.p10)}, p90 {_ms(step.p90)}"
         f"{', noisy' if record.noisy else ''})"
     ]
-    if record.tokens_per_s is not None and record.padding is not None:
-        lines.append(f"{record.tokens_per_s:,.0f} tokens/s; {record.padding:.1%} is padding")
+    if record.tokens_per_s and record.padding is not None:
+        tokens = record.tokens_per_s
+        lines.append(
+            f"{tokens.median:,.0f} tokens/s (p10 {tokens.p10:,.0f}, p90 {tokens.p90:,.0f}); "
+            f"{record.padding:.1%} is padding"
+        )
     if record.phases:
         phases = record.phases.model_dump()
         lines.append(f"phases: {_shares(phases, phases.pop('step_s'))}")
