@@ -57,6 +57,7 @@ def test_the_section_has_a_table_and_a_figure(mixed):
     (row,) = [line for line in section.splitlines() if line.startswith("| DDP padding | 2 |")]
     assert "| 18,000 | 17,856 to 18,144 | 9,000 | 60 % | 0.500 |" in row
     assert not [line for line in text.splitlines() if "None" in line]
+    assert "No MFU: steps of a mixture differ in their tokens" in text
     assert "images/s" not in text and "8 samples per device" in text
     assert "padding" in files["figures/tokens-1-vit_tiny.svg"].decode()
     (first, *_) = csv.DictReader(io.StringIO(files["table.csv"].decode()))
