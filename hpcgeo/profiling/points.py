@@ -16,8 +16,8 @@ from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.strategies import strategy
-from hpcgeo.tables import brief, parse
-from hpcgeo.zoo import architecture
+from hpcgeo.tables import brief, find, parse
+from hpcgeo.zoo import models, perceivers
 
 #: Options of `hpcgeo-profile run` that are no knobs and that a record states under their name, with
 #: their value where they are not given.
@@ -195,7 +195,8 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
     for point in points(sweep):
         cell = cell_of(sweep, point)
         parallel = cell.run.parallel
-        chosen, model = strategy(parallel.strategy), architecture(cell.run.model.name)
+        chosen = strategy(parallel.strategy)
+        model = find({**models(), **perceivers()}, cell.run.model.name, "model")
         try:
             model.refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
         except InputError as error:

@@ -162,8 +162,8 @@ class MixtureRun:
             for part in parts:
                 with phase("host_to_device"):
                     some = [drawn[i] for i in part]
-                    inputs = self.inputs(some, [visible[i] for i in part])
-                    yield moved_all(inputs, device) | {"scale": count / len(drawn)}
+                    inputs = moved_all(self.inputs(some, [visible[i] for i in part]), device)
+                yield inputs | {"scale": count / len(drawn)}  # outside: what follows is no part
 
         scalars = {"tokens": sum(lengths), "padding": padded, "passes": count}
         return Step(
