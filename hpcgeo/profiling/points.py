@@ -17,7 +17,7 @@ from hpcgeo.machines import machine
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import brief, find, parse
-from hpcgeo.zoo import models, perceivers
+from hpcgeo.zoo import Architecture, PerceiverArchitecture, models, perceivers
 
 #: Options of `hpcgeo-profile run` that are no knobs and that a record states under their name, with
 #: their value where they are not given.
@@ -196,7 +196,8 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
         cell = cell_of(sweep, point)
         parallel = cell.run.parallel
         chosen = strategy(parallel.strategy)
-        model = find({**models(), **perceivers()}, cell.run.model.name, "model")
+        rows: dict[str, Architecture | PerceiverArchitecture] = {**models(), **perceivers()}
+        model = find(rows, cell.run.model.name, "model")
         try:
             model.refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
         except InputError as error:
