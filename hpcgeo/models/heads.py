@@ -63,17 +63,5 @@ class PixelHead(nn.Module):
         return self.mlp(torch.cat([self.norm(x), *near], dim=-1))
 
 
-def chunked(
-    head: PixelHead, latents: Tensor, queries: Tensor, local: Tensor | None, size: int
-) -> Tensor:
-    """Return ``head(latents, queries, local)``, `size` queries of each sample at a time.
-
-    Without gradients nothing but queries and answers grows with Q.
-    """
-    given = [queries] if local is None else [queries, local]
-    chunks = zip(*(torch.split(tensor, size, dim=1) for tensor in given), strict=True)
-    return torch.cat([head(latents, *chunk) for chunk in chunks], dim=1)
-
-
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
