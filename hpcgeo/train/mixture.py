@@ -27,6 +27,7 @@ from hpcgeo.data.tasks import TaskSet, open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.knobs import MaskedTokens, MultiTask, Task
 from hpcgeo.knobs import Mixture as Knobs
+from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.masked import (
@@ -86,12 +87,14 @@ class MixtureRun:
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
         self.dataset = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
         tasks = self.data.tasks
+        ranks = discover().world_size // run.parallel.tensor
         self.mixture = Mixture(
             sizes,
             weights={name: task.weight for name, task in tasks.items()},
             temperature=self.data.temperature,
             epochs={name: task.epochs for name, task in tasks.items()},
             seed=run.seed,
+            total=run.train.steps * run.train.micro_batch * run.train.accumulate * ranks,
         )
 
     @property
@@ -253,7 +256,8 @@ class MultiTaskRun(MixtureRun):
                 *(score.best, score.best_step),
             )
         patience = self.knobs.patience
-        self.done = patience is not None and all(score.since >= patience for score in now)
+        waited = min((score.since for score in now), default=0)
+        self.done = patience is not None and waited >= patience
         if self.done:
             log.info("no task got better in %d looks: the run ends at step %d", patience, step)
 
