@@ -50,6 +50,11 @@ from hpcgeo.train.workload import Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
 
+#: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
+#: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
+OUT_OF_STEP = ("ZERO2", "ZERO3", "ZERO3_HPZ")
+
+
 @dataclass(frozen=True)
 class MixedSource:
     """The data sets of a mixture, as one source of samples."""
@@ -75,6 +80,12 @@ class MixtureRun:
         """
         assert isinstance(run.data, Knobs)
         self.run, self.data = run, run.data
+        if run.parallel.strategy in OUT_OF_STEP:
+            raise InputError(
+                f"parallel.strategy {run.parallel.strategy}: it gathers or sums parameters in the "
+                "order of their use, and in a mixture that differs between ranks: choose ZERO1, "
+                "SHARD_GRAD_OP or FULL_SHARD"
+            )
         self.model = architecture_of(run)
         self.sets = open_sets(run, "train")
         self.signals = tuple(

@@ -10,8 +10,8 @@ import pytest
 #: The command, forked for each line of knobs: torch is imported once.
 FORKS = """
 import json, os, signal, sys
+import hpcgeo.train.imagery, hpcgeo.train.mixture, hpcgeo.train.pretrain
 from hpcgeo.cli.main import hpcgeo
-import hpcgeo.train.mixture, hpcgeo.train.pretrain
 for number, words in enumerate(json.load(sys.stdin)):
     child = os.fork()
     if not child:
@@ -20,8 +20,9 @@ for number, words in enumerate(json.load(sys.stdin)):
         sys.argv = ["hpcgeo", "train", *words]
         try:
             hpcgeo()
-        finally:
+        except SystemExit as ended:
             sys.stderr.flush()
+            os._exit(ended.code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 CLASH = "sentinel2: {title: Mine, source: me, bands: {B02: [1, 1, 1]}}"
@@ -52,6 +53,7 @@ CASES = {
         + ["train.steps=1000"],
         "are over after",
     ),
+    "order": (["parallel.strategy=ZERO3"], "in a mixture that differs between ranks"),
     "weights": (["model.weights=absent.safetensors"], "model.weights absent.safetensors: No such"),
 }
 VIT = {
