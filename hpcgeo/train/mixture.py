@@ -49,7 +49,6 @@ from hpcgeo.train.start import Carried
 from hpcgeo.train.workload import Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
-
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
 #: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
 OUT_OF_STEP = ("ZERO2", "ZERO3", "ZERO3_HPZ")
