@@ -27,6 +27,7 @@ from hpcgeo.data.tasks import TaskSet, open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.knobs import MaskedTokens, MultiTask, Task
 from hpcgeo.knobs import Mixture as Knobs
+from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.masked import (
@@ -47,6 +48,10 @@ from hpcgeo.train.scores import NAME, Found, Score, kept_scores, scores, standin
 from hpcgeo.train.start import Carried
 from hpcgeo.train.workload import Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
+
+#: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
+#: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
+OUT_OF_STEP = ("ZERO2", "ZERO3", "ZERO3_HPZ")
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,12 @@ class MixtureRun:
         """
         assert isinstance(run.data, Knobs)
         self.run, self.data = run, run.data
+        if run.parallel.strategy in OUT_OF_STEP:
+            raise InputError(
+                f"parallel.strategy {run.parallel.strategy}: it gathers or sums parameters in the "
+                "order of their use, and in a mixture that differs between ranks: choose ZERO1, "
+                "SHARD_GRAD_OP or FULL_SHARD"
+            )
         self.model = architecture_of(run)
         self.sets = open_sets(run, "train")
         self.signals = tuple(
@@ -86,12 +97,14 @@ class MixtureRun:
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
         self.dataset = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
         tasks = self.data.chosen
+        ranks = discover().world_size // run.parallel.tensor
         self.mixture = Mixture(
             sizes,
             weights={name: task.weight for name, task in tasks.items()},
             temperature=self.data.temperature,
             epochs={name: task.epochs for name, task in tasks.items()},
             seed=run.seed,
+            total=run.train.steps * run.train.micro_batch * run.train.accumulate * ranks,
         )
 
     @property
@@ -253,7 +266,8 @@ class MultiTaskRun(MixtureRun):
                 *(score.best, score.best_step),
             )
         patience = self.knobs.patience
-        self.done = patience is not None and all(score.since >= patience for score in now)
+        waited = min((score.since for score in now), default=0)
+        self.done = patience is not None and waited >= patience
         if self.done:
             log.info("no task got better in %d looks: the run ends at step %d", patience, step)
 

@@ -3,7 +3,8 @@
 scores.jsonl in the folder of a run holds a line for every task and look.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,9 @@ from torch import Tensor
 from hpcgeo.data.drawn import Drawn, plain
 from hpcgeo.data.sample import Float64, Target
 from hpcgeo.data.tasks import TaskSet
+from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
-from hpcgeo.log import track
+from hpcgeo.log import log, track
 from hpcgeo.objectives.metrics import METRICS, size, sums, value
 from hpcgeo.parallel.topology import Topology
 
@@ -58,6 +60,7 @@ def scores(
 ) -> list[Found]:
     """Return the metric of each task on a part of its data; every rank calls it together.
 
+    What cannot be read does not count; a task whose metric is not defined by the rest is left out.
     Each rank takes its share of the samples, in as many rounds as the others.
 
     Args:
@@ -69,20 +72,32 @@ def scores(
     found = []
     world, rank = topology.layout.data_parallel, topology.data_rank
     for name, part in sets.items():
-        total = np.zeros(size(part.target))
+        total, count = np.zeros(size(part.target)), 0
         rounds = range(0, len(part), world * micro_batch)
         for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
             mine = range(first + rank, min(len(part), first + world * micro_batch), world)
-            drawn = [plain(part.read(index), name, index) for index in mine]
+            drawn = list(_readable(part, name, mine))
+            count += len(drawn)
             for rows, answer in predict(drawn):
                 truth = np.stack([drawn[row].sample.target for row in rows])
                 total += sums(decided(answer, part.target), truth, part.target)
-        together = torch.from_numpy(total).to(topology.device)
+        together = torch.from_numpy(np.append(total, count)).to(topology.device)
         dist.all_reduce(together)
-        whole = together.cpu().numpy() / topology.layout.tp  # ranks that share a product agree
-        metric = metrics[name]
-        found.append(Found(name, metric, value(metric, whole, part.target), len(part)))
+        *whole, read = together.cpu().numpy() / topology.layout.tp  # ranks of a product agree
+        number = value(metrics[name], np.array(whole), part.target)
+        if math.isfinite(number):
+            found.append(Found(name, metrics[name], number, int(read)))
+        else:
+            log.warning("task %s: no %s of %d validation samples", name, metrics[name], read)
     return found
+
+
+def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
+    for index in indices:
+        try:
+            yield plain(part.read(index), name, index)
+        except InputError as error:
+            log.warning("task %s: %s; its score is that of the others", name, error)
 
 
 def decided(answer: Tensor, target: Target) -> Float64:
