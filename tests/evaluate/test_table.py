@@ -15,7 +15,7 @@ from hpcgeo.data.tasks import open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score
 from hpcgeo.evaluate.score import Case
-from hpcgeo.evaluate.table import FORMATS, _behind, _row, drawn, evaluate
+from hpcgeo.evaluate.table import FORMATS, _behind, _row, _write, drawn, evaluate
 from hpcgeo.train.mixture import MultiTaskRun, open_sets
 from hpcgeo.train.scores import Found
 from tests.data.labelled import LAYOUTS
@@ -119,9 +119,6 @@ def test_what_runs_reach_beside_baselines(runs: Path) -> None:
     assert "0.125 linear" in shown and shown.splitlines()[-1].startswith("single: behind the best")
     rows = [line for line in (runs / "table.md").read_text().splitlines() if "series" in line]
     assert f"| {p:.3f} ± " in rows[0] and "|  | 0.125 linear |" in rows[0]
-    answer = said(runs, *ONE, *words, "--step", "2", "--out", "table.json", code=2)
-    assert "table.json is there and says something else: --force, or another --out" in answer
-    assert json.loads((runs / "table.json").read_text()) == table
 
 
 def test_bad_input_is_said_before_the_work(runs: Path, tmp_path: Path) -> None:
@@ -195,7 +192,7 @@ def test_markdown_is_as_it_was() -> None:
 | brick_kilns | accuracy ↑ | 1,200 | 0.900 ± 0.009 | 0.850 ± 0.010 | 0.950 forest | -0.050 | 0.960 \
 | 0.940 ResNet-50 |
 | yields | rmse ↓ | 80 | 0.250 |  | 0.500 linear | +0.250 |  |  |
-| water | r2 ↑ | 1 | undefined |  | 0.000 linear |  |  |  |
+| water | r2 ↑ | 1 | NaN |  | 0.000 linear |  |  |  |
 
 test part; all at step 2,000, kilns at step 500; n: samples; ±: standard error; ahead by: of the \
 first run with the task, negative where the best of linear, forest is better; GPNA, status quo: as \
@@ -206,6 +203,18 @@ published.
 `hpcgeo evaluate all kilns`, commit abc
 """
     )
+
+
+def test_a_file_that_says_something_else_is_left(tmp_path: Path) -> None:
+    out, other = tmp_path / "made" / "table.json", TABLE | {"part": "validation"}
+    _write(out, TABLE, force=False)
+    _write(out, TABLE, force=False)
+    with pytest.raises(InputError, match="is there and says something else: --force, or another"):
+        _write(out, other, force=False)
+    assert json.loads(out.read_text()) == TABLE
+    _write(out, other, force=True)
+    assert json.loads(out.read_text()) == other
+    assert [path.name for path in out.parent.iterdir()] == ["table.json"]
 
 
 def test_csv_has_a_line_for_each_number() -> None:
@@ -223,5 +232,15 @@ def test_a_terminal_shows_every_number(width: int) -> None:
         console.print(drawn(table))
     text = shown.get()
     assert max(map(len, text.splitlines())) <= width and "…" not in text
-    for number in ("0.900", "0.009", "0.850", "0.950", "-0.050", "0.960", "0.940", "undefined"):
+    for number in (
+        "0.900",
+        "0.009",
+        "0.850",
+        "0.950",
+        "-0.050",
+        "0.960",
+        "0.940",
+        "NaN",
+        "brick_kilns",
+    ):
         assert number in text, text
