@@ -113,9 +113,8 @@ def drawn(table: Content) -> Table:
     for number, name in enumerate(header):
         words = number < 2 or name in ("best baseline", "status quo")
         # Names of tasks stay whole; of the rest, what does not fit is folded, never cut off.
-        widest = max(len(line[0]) for line in lines) if number == 0 else None
         justify: Literal["left", "right"] = "left" if words else "right"
-        shown.add_column(name, justify=justify, overflow="fold", min_width=widest)
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=number == 0)
     for line in lines:
         shown.add_row(*line)
     return shown
