@@ -193,7 +193,7 @@ def _readers() -> list[Row]:
 
 
 def _tasks() -> list[Row]:
-    columns = "reader", "target", "metric", "gpna", "status_quo", "method"
+    columns = "metric", "gpna", "status_quo", "method"
     return [
         {"task": name, **{column: row.get(column) for column in columns}}
         for name, row in read("sustainbench")["tasks"].items()
@@ -220,8 +220,8 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     Kind.sensors: ("an empty cell is not stated by the source", _sensors),
     Kind.readers: ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
     Kind.tasks: (
-        "of SustainBench, as in Table 1 of the GPNA paper: hpcgeo train gpna_sustainbench "
-        "data.only=[TASK] run.dir=DIR",
+        "of SustainBench: the figures of Table 1 of the GPNA paper; hpcgeo train "
+        "gpna_sustainbench data.only=[TASK]",
         _tasks,
     ),
 }

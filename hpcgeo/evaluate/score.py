@@ -108,12 +108,14 @@ def open_case(folder: Path, part: str, step: int | None) -> Case:
     run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
     step, checkpoint = chosen(folder, step)
     work = MultiTaskRun(run)
-    with suppress(ValueError, OSError):  # a damaged one is said when it is read
-        if opened((checkpoint / MANIFEST).read_text("utf-8")).data != work.dataset.digest:
-            raise InputError(
-                f"{folder} was trained on other data than is there now, which is scaled by other "
-                f"means: restore it, or train again"
-            )
+    digest = work.dataset.digest
+    with suppress(ValueError, OSError):  # a damaged one is said when its weights are read
+        digest = opened((checkpoint / MANIFEST).read_text("utf-8")).data
+    if digest != work.dataset.digest:
+        raise InputError(
+            f"{folder} was trained on other data than is there now, which has other means and "
+            f"deviations: restore it, or train again"
+        )
     return Case(folder, step, checkpoint, run, work, open_sets(run, part))
 
 
@@ -210,6 +212,7 @@ def _fit(case: Case, name: str, wanted: Fitted, kept: Path) -> float | None:
     train, test = case.work.sets[name], case.sets[name]
     found = fit_and_score(wanted.baseline, train, test, wanted.metric, seed=wanted.seed)
     done = wanted.model_copy(update={"value": defined(found)})
+    kept.parent.mkdir(parents=True, exist_ok=True)
     write_text(kept, "".join(line.model_dump_json() + "\n" for line in [*there, done]))
     return done.value
 

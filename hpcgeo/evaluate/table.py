@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -102,10 +102,19 @@ def evaluate(
 def drawn(table: Content) -> Table:
     """Return a table as a terminal shows it."""
     header, *lines = _cells(table)
-    shown = Table(box=box.SIMPLE_HEAD, caption=_caption(table), caption_justify="left")
+    shown = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        caption=_caption(table),
+        caption_justify="left",
+    )
     for number, name in enumerate(header):
         words = number < 2 or name in ("best baseline", "status quo")
-        shown.add_column(name, justify="left" if words else "right", overflow="fold")
+        # Names of tasks stay whole; of the rest, what does not fit is folded, never cut off.
+        justify: Literal["left", "right"] = "left" if words else "right"
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=number == 0)
     for line in lines:
         shown.add_row(*line)
     return shown
@@ -248,7 +257,7 @@ def _score(found: Content | None) -> str:
     if found is None:
         return ""
     if found["value"] is None:
-        return "undefined"
+        return "NaN"
     margin = "" if found["error"] is None else f" ± {_number(found['error'])}"
     return _number(found["value"]) + margin
 
@@ -313,4 +322,5 @@ def _write(out: Path, table: Content, force: bool) -> None:
     text = FORMATS[out.suffix](table)
     if out.exists() and not force and out.read_text("utf-8", "replace") != text:
         raise InputError(f"{out} is there and says something else: --force, or another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)

@@ -46,7 +46,7 @@ from hpcgeo.sensors import Band, sensors
 from hpcgeo.tables import find
 from hpcgeo.train.scores import NAME, Found, Score, kept_scores, scores, standing
 from hpcgeo.train.start import Carried
-from hpcgeo.train.workload import Step
+from hpcgeo.train.workload import Source, Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
@@ -95,7 +95,7 @@ class MixtureRun:
             self.bands(signal)  # an unknown sensor is said before anything starts
         sizes = {name: len(part) for name, part in self.sets.items()}
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
-        self.dataset = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
+        self.dataset: Source = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
         tasks = self.data.chosen
         ranks = discover().world_size // run.parallel.tensor
         self.mixture = Mixture(
