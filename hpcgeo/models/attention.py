@@ -73,6 +73,6 @@ def packed_attention(q: Tensor, kv: Tensor, layout: Packed) -> Tensor:
     # Queries before heads, as the kernel leaves them in memory: what follows needs no copy either.
     parts = [
         attention(one[None], *own.permute(2, 1, 0, 3).unsqueeze(1)).transpose(1, 2)
-        for one, own in zip(q, kv.split(list(layout.lengths)), strict=True)
+        for one, own in zip(q, torch.split(kv, list(layout.lengths)), strict=True)
     ]
     return torch.cat(parts).transpose(1, 2)
