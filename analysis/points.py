@@ -96,9 +96,7 @@ class Point:
     @cached_property
     def tokens_per_s(self) -> float | None:
         """Tokens per second, without padding."""
-        return self.median(
-            lambda record: record.tokens_per_s.median if record.tokens_per_s else None
-        )
+        return self.median(lambda r: r.tokens_per_s.median if r.tokens_per_s else None)
 
     @cached_property
     def tokens_range(self) -> tuple[float, float] | None:

@@ -16,8 +16,8 @@ from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.strategies import strategy
-from hpcgeo.tables import brief, find, parse
-from hpcgeo.zoo import Architecture, PerceiverArchitecture, models, perceivers
+from hpcgeo.tables import brief, parse
+from hpcgeo.zoo import architecture, perceiver, perceivers
 
 #: Options of `hpcgeo-profile run` that are no knobs and that a record states under their name, with
 #: their value where they are not given.
@@ -196,10 +196,10 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
         cell = cell_of(sweep, point)
         parallel = cell.run.parallel
         chosen = strategy(parallel.strategy)
-        rows: dict[str, Architecture | PerceiverArchitecture] = {**models(), **perceivers()}
-        model = find(rows, cell.run.model.name, "model")
+        name = cell.run.model.name
+        refuse_cut = (perceiver if name in perceivers() else architecture)(name).refuse_cut
         try:
-            model.refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
+            refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
         except InputError as error:
             left_out.append(f"{point}: {error}")
         else:
