@@ -24,7 +24,7 @@ Int64 = npt.NDArray[np.int64]
 READERS = (
     *("scenes", "tile_masks", "pairs", "pixel_series", "histograms"),
     *("dhs", "lsms", "land_cover", "brick_kilns", "crop_yield", "fields"),
-    "generated",
+    *("rasters", "generated"),
 )
 
 #: Training samples that means and deviations of the values are taken over.
@@ -42,6 +42,11 @@ class TaskSet(Protocol):
     @property
     def signals(self) -> tuple[Signal, ...]:
         """Every signal that any sample may hold, over all parts."""
+        ...
+
+    @property
+    def patches(self) -> frozenset[int]:
+        """Pixels on a side of tokens of images, beside those the task asks for."""
         ...
 
     @property
@@ -69,6 +74,11 @@ class Part:
     def signals(self) -> tuple[Signal, ...]:
         """Every signal that any sample may hold, over all parts."""
         return self.collection.signals
+
+    @property
+    def patches(self) -> frozenset[int]:
+        """Pixels on a side of tokens of images, beside those the task asks for."""
+        return self.collection.patches
 
     @property
     def digest(self) -> str:
