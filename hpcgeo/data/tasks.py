@@ -56,6 +56,10 @@ class TaskSet(Protocol):
 
     def __len__(self) -> int: ...
 
+    def other(self, split: str) -> "TaskSet":
+        """Return another part of the same data, which may be empty."""
+        ...
+
     def read(self, index: int) -> Sample:
         """Return a sample; InputError names the file that cannot be read."""
         ...
@@ -63,10 +67,11 @@ class TaskSet(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """The samples `indices` (n,) of a collection, standardised."""
+    """The samples `indices` (n,) of a collection with its parts (N,), standardised."""
 
     collection: Collection
     target: Target
+    parts: npt.NDArray[np.str_]
     indices: Int64
     moments: dict[Signal, tuple[float, float]]
 
@@ -87,6 +92,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def other(self, split: str) -> "Part":
+        """Return another part of the same data, which may be empty."""
+        return replace(self, indices=np.flatnonzero(self.parts == split))
 
     def read(self, index: int) -> Sample:
         """Return a sample; InputError names the file that cannot be read."""
@@ -149,7 +158,8 @@ def open_tasks(
             raise InputError(f"{path}: no samples in the part {wanted!r}")
     if split == "train" and labels < 1:
         indices = _fewer(collection, train, labels, seed)
-    return Part(collection, _standardised(collection, train), indices, _moments(collection, train))
+    standardised, moments = _standardised(collection, train), _moments(collection, train)
+    return Part(collection, standardised, parts, indices, moments)
 
 
 def _parts(collection: Collection) -> npt.NDArray[np.str_]:

@@ -49,7 +49,7 @@ class Hidden:
 class MaskedTokensObjective(nn.Module):
     """The error of predicted tokens."""
 
-    methods = ("predict",)
+    methods = ("predict", "error")
 
     def __init__(
         self,
@@ -94,6 +94,20 @@ class MaskedTokensObjective(nn.Module):
             hidden: what is asked.
             scale: passes of the step over samples of the step.
         """
+        return {"loss": self._error(tokens, hidden) * scale}
+
+    @torch.no_grad()
+    def error(self, tokens: Tokens, hidden: Sequence[Hidden]) -> Tensor:
+        """Return the sum over samples of what `forward` takes the mean of."""
+        return self._error(tokens, hidden)
+
+    @torch.no_grad()
+    def predict(self, tokens: Tokens, hidden: Sequence[Hidden]) -> list[Tensor]:
+        """Return the values (b, Q, P) of hidden tokens, by question."""
+        latents, where = self._latents(tokens)
+        return [self._predicted(one, tokens.groups[one.group], latents, where) for one in hidden]
+
+    def _error(self, tokens: Tokens, hidden: Sequence[Hidden]) -> Tensor:
         latents, where = self._latents(tokens)
         total = latents.float().sum() * 0
         for head in self.heads.values():  # one that is not asked answers for no sample
@@ -108,13 +122,7 @@ class MaskedTokensObjective(nn.Module):
             squares = (self._predicted(one, group, latents, where) - target).square().mean(2)
             each = (squares * one.asked).sum(1) / one.asked.sum(1).clamp(min=1)
             total = total + (each / observations[one.rows].clamp(min=1)).sum()
-        return {"loss": total * scale}
-
-    @torch.no_grad()
-    def predict(self, tokens: Tokens, hidden: Sequence[Hidden]) -> list[Tensor]:
-        """Return the values (b, Q, P) of hidden tokens, by question."""
-        latents, where = self._latents(tokens)
-        return [self._predicted(one, tokens.groups[one.group], latents, where) for one in hidden]
+        return total
 
     def _latents(self, tokens: Tokens) -> tuple[Tensor, list[Tensor]]:
         read = self.tokenizer(tokens)

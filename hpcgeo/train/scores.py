@@ -3,7 +3,7 @@
 scores.jsonl in the folder of a run holds a line for every task and look.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +18,16 @@ from hpcgeo.data.drawn import Drawn, plain
 from hpcgeo.data.sample import Float64, Target
 from hpcgeo.data.tasks import TaskSet
 from hpcgeo.files import write_text
-from hpcgeo.log import track
+from hpcgeo.log import log, track
 from hpcgeo.objectives.metrics import METRICS, size, sums, value
+from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.train.album import Album
 
 NAME = "scores.jsonl"
+
+#: What pretraining is judged by.
+MASKED = "masked_mse"
 
 
 class Found(NamedTuple):
@@ -55,6 +60,7 @@ def scores(
     metrics: Mapping[str, str],
     topology: Topology,
     micro_batch: int,
+    album: Album | None = None,
 ) -> list[Found]:
     """Return the metric of each task on a part of its data; every rank calls it together.
 
@@ -65,24 +71,67 @@ def scores(
         sets: parts to score, by task.
         metrics: of each task.
         micro_batch: samples of a round.
+        album: what pictures are drawn from.
     """
     found = []
-    world, rank = topology.layout.data_parallel, topology.data_rank
     for name, part in sets.items():
         total = np.zeros(size(part.target))
-        rounds = range(0, len(part), world * micro_batch)
-        for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
-            mine = range(first + rank, min(len(part), first + world * micro_batch), world)
-            drawn = [plain(part.read(index), name, index) for index in mine]
+        for drawn in _rounds(name, part, topology, micro_batch):
             for rows, answer in predict(drawn):
-                truth = np.stack([drawn[row].sample.target for row in rows])
-                total += sums(decided(answer, part.target), truth, part.target)
-        together = torch.from_numpy(total).to(topology.device)
-        dist.all_reduce(together)
-        whole = together.cpu().numpy() / topology.layout.tp  # ranks that share a product agree
+                some = [drawn[row] for row in rows]
+                truth = np.stack([one.sample.target for one in some])
+                decisions = decided(answer, part.target)
+                total += sums(decisions, truth, part.target)
+                if album:
+                    album.add(part, some, decisions)
+        whole = _together(total, topology)
+        if album:
+            album.draw(name, part.target, whole)
         metric = metrics[name]
         found.append(Found(name, metric, value(metric, whole, part.target), len(part)))
     return found
+
+
+def errors(
+    error: Callable[[Sequence[Drawn]], Tensor],
+    sets: Mapping[str, TaskSet],
+    topology: Topology,
+    micro_batch: int,
+) -> list[Found]:
+    """Return the mean error of hidden tokens of each data set; every rank calls it together.
+
+    Args:
+        error: returns the sum of the errors of samples.
+        sets: parts to look at, by task.
+        micro_batch: samples of a round.
+    """
+    found = []
+    for name, part in sets.items():
+        total = np.zeros(2)
+        for drawn in _rounds(name, part, topology, micro_batch):
+            total += float(error(drawn)), len(drawn)
+        mean = METRICS[MASKED].value(_together(total, topology), part.target)
+        found.append(Found(name, MASKED, float(mean), len(part)))
+    return found
+
+
+def _rounds(
+    name: str, part: TaskSet, topology: Topology, micro_batch: int
+) -> Iterator[list[Drawn]]:
+    """Yield this rank's samples of a part, in as many rounds as the others'."""
+    world, rank = topology.layout.data_parallel, topology.data_rank
+    rounds = range(0, len(part), world * micro_batch)
+    for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
+        mine = range(first + rank, min(len(part), first + world * micro_batch), world)
+        yield [plain(part.read(index), name, index) for index in mine]
+
+
+def _together(total: Float64, topology: Topology) -> Float64:
+    """Return the sum over all samples of sums over those of each rank."""
+    together = torch.from_numpy(total).to(topology.device)
+    dist.all_reduce(together)
+    whole: Float64 = together.cpu().numpy() / topology.layout.tp  # ranks of one product agree
+    return whole
 
 
 def decided(answer: Tensor, target: Target) -> Float64:
@@ -95,6 +144,22 @@ def decided(answer: Tensor, target: Target) -> Float64:
         chosen = answer.argmax(dim=1)
     decision: Float64 = chosen.cpu().numpy()
     return decision
+
+
+def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:
+    """Write down the scores of a look, log them, and return them with the best so far."""
+    earlier: list[Score] = on_rank_0(lambda: kept_scores(folder, step))
+    now = standing(earlier, found, step)
+    if topology.rank == 0:
+        with (folder / NAME).open("a", encoding="utf-8") as file:
+            file.writelines(score.model_dump_json() + "\n" for score in now)
+    for score in now:
+        log.info(
+            "step %d  %s: %s %.4f on %d validation samples; best %.4f at step %d",
+            *(step, score.task, score.metric, score.value, score.samples),
+            *(score.best, score.best_step),
+        )
+    return now
 
 
 def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> list[Score]:
