@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine, from_bounds
+from rasterio.transform import Affine
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
@@ -42,13 +42,13 @@ def header(path: Path) -> Header:
         InputError: it cannot be read, or lies nowhere, or not with north up.
     """
     with reading(path), opened(path) as raster:
-        if raster.crs is None:
-            raise InputError(f"{path}: no CRS: say where it lies (gdal_edit.py -a_srs EPSG:...)")
-        affine = raster.transform
-        if affine.b or affine.d or affine.a <= 0 or affine.e >= 0:
-            raise InputError(f"{path}: north is not up: warp it first (gdalwarp)")
         names = tuple(name or "" for name in raster.descriptions)
-        return Header(path, raster.crs.to_wkt(), affine, raster.height, raster.width, names)
+        crs, affine, (height, width) = raster.crs, raster.transform, raster.shape
+    if crs is None:
+        raise InputError(f"{path}: no CRS: say where it lies (gdal_edit.py -a_srs EPSG:...)")
+    if affine.b or affine.d or affine.a <= 0 or affine.e >= 0:
+        raise InputError(f"{path}: north is not up: warp it first (gdalwarp)")
+    return Header(path, crs.to_wkt(), affine, height, width, names)
 
 
 def read(
@@ -65,8 +65,9 @@ def read(
     """
     values: Float32 = np.full((len(numbers), *shape), np.nan, dtype=np.float32)
     with reading(path), opened(path) as raster:
-        left, top = ~raster.transform * (box[0], box[3])
-        right, bottom = ~raster.transform * (box[2], box[1])
+        affine = raster.transform  # north is up
+        left, right = ((x - affine.c) / affine.a for x in (box[0], box[2]))
+        top, bottom = ((y - affine.f) / affine.e for y in (box[3], box[1]))
         step = max((bottom - top) / shape[0], (right - left) / shape[1])
         margin = math.ceil(step) + 1  # what interpolation looks at beyond the box
         first = [max(0, math.floor(edge) - margin) for edge in (top, left)]
@@ -83,12 +84,14 @@ def read(
         if all(_same(*edge) for edge in edges):
             _paste(values, found, corner)
             return values
+        west, north = affine.c + first[1] * affine.a, affine.f + first[0] * affine.e
+        here = Affine(affine.a, 0, west, 0, affine.e, north)
         for source, target in zip(found, values, strict=True):
             reproject(
                 source,
                 target,
-                src_transform=raster.window_transform(window),
-                dst_transform=from_bounds(*box, shape[1], shape[0]),
+                src_transform=here,
+                dst_transform=grid(box, shape),
                 src_crs=raster.crs,
                 dst_crs=raster.crs,
                 src_nodata=np.nan,
@@ -96,6 +99,13 @@ def read(
                 resampling=how,
             )
     return values
+
+
+def grid(box: Box, shape: tuple[int, int]) -> Affine:
+    """Return where rows and columns of pixels over a box lie."""
+    rows, columns = shape
+    across, down = (box[2] - box[0]) / columns, (box[3] - box[1]) / rows
+    return Affine(across, 0, box[0], 0, -down, box[3])
 
 
 def _same(low: float, high: float, count: int) -> bool:

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from rasterio.enums import Resampling
-from rasterio.transform import from_bounds
 
 from hpcgeo.data.geography import place
 from hpcgeo.data.readers.collection import (
@@ -33,7 +32,7 @@ from hpcgeo.data.readers.collection import (
 )
 from hpcgeo.data.sample import IGNORED, Float32, Float64, Observation, Sample, Signal, Target
 from hpcgeo.data.sites import Labels, Layer, Site, parsed, sites
-from hpcgeo.data.windows import Box, read
+from hpcgeo.data.windows import Box, grid, read
 from hpcgeo.tables import find
 
 NAME = "samples.yaml"
@@ -105,9 +104,8 @@ def _load(
     number, row, column, height, width = chips[index].tolist()
     site = places[number]
     transform = site.finest.transform
-    west, north = transform * (column, row)
-    east, south = transform * (column + width, row + height)
-    box = (west, south, east, north)
+    west, north = transform.c + column * transform.a, transform.f + row * transform.e
+    box = (west, north + height * transform.e, west + width * transform.a, north)
     seen = tuple(_observe(layer, box, frame) for layer in site.layers)
     lon, lat, _ = place(
         site.finest.crs, transform[:6], *np.array([[row + height / 2], [column + width / 2]])
@@ -145,8 +143,8 @@ def _observe(layer: Layer, box: Box, frame: Frame) -> Observation:
         if dated.clouds and layer.entry.clouds:
             (codes,) = read(dated.clouds.path, [1], box, shape, Resampling.nearest)
             image[:, np.isin(codes, layer.entry.clouds.values)] = np.nan
-    grid = from_bounds(*box, columns, rows)
-    *_, gsd_m = place(raster.crs, grid[:6], np.array([rows / 2]), np.array([columns / 2]))
+    here = grid(box, (rows, columns))
+    *_, gsd_m = place(raster.crs, here[:6], np.array([rows / 2]), np.array([columns / 2]))
     orbit = {"ascending": 1, "descending": -1, None: 0}[layer.entry.orbit]
     time: Float64 = np.array([dated.time for dated in layer.dates])
     return Observation(layer.signals, values, time, float(gsd_m[0]), patch, orbit)
