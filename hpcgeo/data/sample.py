@@ -14,8 +14,9 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 #: What a task predicts: one of several classes, each of several classes or not, numbers, one of
-#: several classes for each pixel; `change` is that of two dates of one place.
-Kind = Literal["classification", "multilabel", "regression", "segmentation", "change"]
+#: several classes for each pixel; `change` is that of two dates of one place. What is unlabelled is
+#: for pretraining.
+Kind = Literal["classification", "multilabel", "regression", "segmentation", "change", "unlabelled"]
 
 #: Classes of pixels that are not labelled.
 IGNORED = -1
@@ -60,7 +61,8 @@ class Sample:
     Attributes:
         observations: at least one; a dense target lies on the frame of the first one.
         target: classification: int64 (); multilabel: float32 (K,) of 0 and 1; regression: float32
-            (K,); segmentation and change: int64 (H, W), `IGNORED` where not labelled.
+            (K,); segmentation and change: int64 (H, W), `IGNORED` where not labelled; unlabelled:
+            empty.
         place: (2,) longitude and latitude in degrees; NaN: unknown.
         place_spread_m: half-width of what is known of the place, in metres (that of the frame is
             added to it).

@@ -24,7 +24,7 @@ Int64 = npt.NDArray[np.int64]
 READERS = (
     *("scenes", "tile_masks", "pairs", "pixel_series", "histograms"),
     *("dhs", "lsms", "land_cover", "brick_kilns", "crop_yield", "fields"),
-    "generated",
+    *("rasters", "generated"),
 )
 
 #: Training samples that means and deviations of the values are taken over.
@@ -45,11 +45,20 @@ class TaskSet(Protocol):
         ...
 
     @property
+    def patches(self) -> frozenset[int]:
+        """Pixels on a side of tokens of images, beside those the task asks for."""
+        ...
+
+    @property
     def digest(self) -> str:
         """Checksum of what the samples are read from."""
         ...
 
     def __len__(self) -> int: ...
+
+    def other(self, split: str) -> "TaskSet":
+        """Return another part of the same data, which may be empty."""
+        ...
 
     def read(self, index: int) -> Sample:
         """Return a sample; InputError names the file that cannot be read."""
@@ -58,10 +67,11 @@ class TaskSet(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """The samples `indices` (n,) of a collection, standardised."""
+    """The samples `indices` (n,) of a collection with its parts (N,), standardised."""
 
     collection: Collection
     target: Target
+    parts: npt.NDArray[np.str_]
     indices: Int64
     moments: dict[Signal, tuple[float, float]]
 
@@ -71,12 +81,21 @@ class Part:
         return self.collection.signals
 
     @property
+    def patches(self) -> frozenset[int]:
+        """Pixels on a side of tokens of images, beside those the task asks for."""
+        return self.collection.patches
+
+    @property
     def digest(self) -> str:
         """Checksum of what the samples are read from."""
         return self.collection.digest
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def other(self, split: str) -> "Part":
+        """Return another part of the same data, which may be empty."""
+        return replace(self, indices=np.flatnonzero(self.parts == split))
 
     def read(self, index: int) -> Sample:
         """Return a sample; InputError names the file that cannot be read."""
@@ -139,7 +158,8 @@ def open_tasks(
             raise InputError(f"{path}: no samples in the part {wanted!r}")
     if split == "train" and labels < 1:
         indices = _fewer(collection, train, labels, seed)
-    return Part(collection, _standardised(collection, train), indices, _moments(collection, train))
+    standardised, moments = _standardised(collection, train), _moments(collection, train)
+    return Part(collection, standardised, parts, indices, moments)
 
 
 def _parts(collection: Collection) -> npt.NDArray[np.str_]:

@@ -49,7 +49,7 @@ class Hidden:
 class MaskedTokensObjective(nn.Module):
     """The error of predicted tokens."""
 
-    methods = ("predict",)
+    methods = ("predict", "error")
 
     def __init__(
         self,
@@ -88,6 +88,19 @@ class MaskedTokensObjective(nn.Module):
             hidden: what is asked.
             scale: passes of the step over samples of the step.
         """
+        return {"loss": self._error(tokens, hidden) * scale}
+
+    @torch.no_grad()
+    def error(self, tokens: Tokens, hidden: Sequence[Hidden]) -> Tensor:
+        """Return the sum over samples of what `forward` takes the mean of."""
+        return self._error(tokens, hidden)
+
+    @torch.no_grad()
+    def predict(self, tokens: Tokens, hidden: Sequence[Hidden]) -> list[Tensor]:
+        """Return the values (b, Q, P) of hidden tokens, by question."""
+        return self._predicted(tokens, hidden)[0]
+
+    def _error(self, tokens: Tokens, hidden: Sequence[Hidden]) -> Tensor:
         predicted, total = self._predicted(tokens, hidden)
         observations = torch.zeros(len(tokens.place), device=total.device)
         for one in hidden:
@@ -98,12 +111,7 @@ class MaskedTokensObjective(nn.Module):
             squares = (prediction - target).square().mean(2)
             each = (squares * one.asked).sum(1) / one.asked.sum(1).clamp(min=1)
             total = total + (each / observations[one.rows].clamp(min=1)).sum()
-        return {"loss": total * scale}
-
-    @torch.no_grad()
-    def predict(self, tokens: Tokens, hidden: Sequence[Hidden]) -> list[Tensor]:
-        """Return the values (b, Q, P) of hidden tokens, by question."""
-        return self._predicted(tokens, hidden)[0]
+        return total
 
     def _predicted(self, tokens: Tokens, hidden: Sequence[Hidden]) -> tuple[list[Tensor], Tensor]:
         """Return the predicted values, and a zero of all parameters."""

@@ -92,6 +92,7 @@ def default_metric(kind: Kind) -> str:
         "regression": "r2",
         "segmentation": "iou",
         "change": "f1",
+        "unlabelled": "masked_mse",
     }
     return defaults[kind]
 
@@ -144,6 +145,11 @@ def _pearson_r2(sums: Float64, target: Target) -> float:
     return np.where(spread > _ROUNDING * yy * pp, (yp - y * p / n) ** 2 / spread, np.nan).mean()
 
 
+def _error(sums: Float64, target: Target) -> float:
+    """Return the mean from the sum of errors and the number of samples, (2,)."""
+    return sums[0] / sums[1]
+
+
 _CLASSES: tuple[Kind, ...] = ("classification", "segmentation", "change")
 _OVERLAPS: tuple[Kind, ...] = (*_CLASSES, "multilabel")
 
@@ -161,4 +167,6 @@ METRICS: dict[str, Metric] = {
     # al. 2020 call r2.
     "pearson_r2": Metric("higher", ("regression",), _pearson_r2),
     "rmse": Metric("lower", ("regression",), _rmse),
+    # Of hidden tokens, whose values have zero mean and unit deviation: the loss of masked_tokens.
+    "masked_mse": Metric("lower", ("unlabelled",), _error),
 }

@@ -39,19 +39,19 @@ from hpcgeo.objectives.metrics import METRICS, default_metric
 from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
 from hpcgeo.objectives.passes import moved, padding, questions, tokens, whole
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
-from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 from hpcgeo.sensors import Band, sensors
 from hpcgeo.tables import find
-from hpcgeo.train.scores import NAME, Found, Score, kept_scores, scores, standing
+from hpcgeo.train.album import Album
+from hpcgeo.train.scores import Found, errors, keep, scores
 from hpcgeo.train.start import Carried
 from hpcgeo.train.workload import Source, Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
 #: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
-OUT_OF_STEP = ("ZERO2", "ZERO3", "ZERO3_HPZ")
+OUT_OF_STEP = ("ZERO2",)
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,11 @@ class MultiTaskRun(MixtureRun):
         assert isinstance(run.objective, MultiTask)
         self.knobs = run.objective
         for name, task in self.data.chosen.items():
+            if self.sets[name].target.kind == "unlabelled":
+                raise InputError(
+                    f"task {name}: {task.path} has no labels, and objective.name multitask learns "
+                    f"from labels: leave the task out, or pretrain with masked_tokens"
+                )
             metric_of(task, self.sets[name])
             if hasattr(nn.ModuleDict, name):
                 raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
@@ -253,25 +258,21 @@ class MultiTaskRun(MixtureRun):
     def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
         """Score every task on its validation part, and see which no longer get better."""
         self.validation = self.validation or open_sets(self.run, "validation")
-        found = self.score(engine, topology, self.validation)
-        earlier: list[Score] = on_rank_0(lambda: kept_scores(folder, step))
-        now = standing(earlier, found, step)
-        if topology.rank == 0:
-            with (folder / NAME).open("a", encoding="utf-8") as file:
-                file.writelines(score.model_dump_json() + "\n" for score in now)
-        for score in now:
-            log.info(
-                "step %d  %s: %s %.4f on %d validation samples; best %.4f at step %d",
-                *(step, score.task, score.metric, score.value, score.samples),
-                *(score.best, score.best_step),
-            )
+        album = Album(folder, step, topology)
+        now = keep(self.score(engine, topology, self.validation, album), topology, folder, step)
         patience = self.knobs.patience
         waited = min((score.since for score in now), default=0)
         self.done = patience is not None and waited >= patience
         if self.done:
             log.info("no task got better in %d looks: the run ends at step %d", patience, step)
 
-    def score(self, engine: Engine, topology: Topology, sets: Mapping[str, TaskSet]) -> list[Found]:
+    def score(
+        self,
+        engine: Engine,
+        topology: Topology,
+        sets: Mapping[str, TaskSet],
+        album: Album | None = None,
+    ) -> list[Found]:
         """Return the metric of each task on a part of its data; every rank calls it together."""
 
         def predict(drawn: Sequence[Drawn]) -> list[tuple[list[int], torch.Tensor]]:
@@ -281,7 +282,7 @@ class MultiTaskRun(MixtureRun):
             return list(zip(rows, answers, strict=True))
 
         metrics = {name: metric_of(self.data.chosen[name], part) for name, part in sets.items()}
-        return scores(predict, sets, metrics, topology, self.run.train.micro_batch)
+        return scores(predict, sets, metrics, topology, self.run.train.micro_batch, album)
 
     def _asked(
         self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]], queries: int | None
@@ -306,6 +307,7 @@ class MaskedRun(MixtureRun):
     def objective(self) -> MaskedTokensObjective:
         sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}
         sizes |= {length for *_, length in self.signals if length}
+        sizes |= {patch**2 for part in self.sets.values() for patch in part.patches}
         spread = self.run.model.spread
         return MaskedTokensObjective(self.model, self.signals, sorted(sizes), self.knobs, spread)
 
@@ -322,7 +324,20 @@ class MaskedRun(MixtureRun):
         return {"tokens": made, "hidden": asked}
 
     def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
-        """Nothing to see: the loss says it all."""
+        """Say how well hidden tokens of the validation parts are predicted.
+
+        The same ones are hidden at every look. A data set without a validation part has no say.
+        """
+
+        def error(drawn: Sequence[Drawn]) -> torch.Tensor:
+            inputs = moved_all(self.inputs(drawn, self.visible(drawn)), topology.device)
+            found: torch.Tensor = engine.evaluate("error", inputs)
+            return found
+
+        held_out = {name: part.other("validation") for name, part in self.sets.items()}
+        sets = {name: part for name, part in held_out.items() if len(part)}
+        found = errors(error, sets, topology, self.run.train.micro_batch)
+        keep(found, topology, folder, step)
 
     def _hide(self, one: Drawn) -> tuple[tuple[Bool, ...], tuple[Bool, ...]]:
         return hide(one, self.knobs.mask_ratio, self.run.seed)

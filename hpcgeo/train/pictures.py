@@ -1,7 +1,8 @@
-"""Reconstructions one can look at: input, masked, reconstruction, a row per sample, as PNG."""
+"""Pictures of samples: a column for the input and for each thing made of it, as PNG."""
 
+import colorsys
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ WORDS_NM = dict(zip(("red", "green", "blue", "nir"), (*VISIBLE_NM, 842.0), stric
 SMALLEST = 160  #: chips below this many pixels are enlarged
 
 Picture = NDArray[np.float32]
+Colour = tuple[float, float, float]
 
 
 def save(path: Path, columns: Mapping[str, Tensor], shown: Sequence[int]) -> None:
@@ -32,21 +34,65 @@ def save(path: Path, columns: Mapping[str, Tensor], shown: Sequence[int]) -> Non
             each sample, NaN is grey.
         shown: the bands to show as red, green and blue; see `visible`.
     """
-    values = [column[:, list(shown)].float().cpu().numpy() for column in columns.values()]
-    low, high = np.percentile(values[0], [1, 99], axis=(1, 2, 3), keepdims=True)
-    stretched = [_stretch(value, low, high) for value in values]  # (B, 3, h, w) each
+    values = {
+        title: column[:, list(shown)].float().cpu().numpy() for title, column in columns.items()
+    }
+    first = next(iter(values.values()))
+    page(path, {title: stretched(value, first) for title, value in values.items()})
+
+
+def page(
+    path: Path, columns: Mapping[str, Picture], legend: Mapping[str, Colour] | None = None
+) -> None:
+    """Write a picture with a column per title, (B, 3, h, w) in [0, 1], a row per sample.
+
+    Args:
+        path: of the PNG, written aside and renamed.
+        columns: all of one shape.
+        legend: names of colours, below.
+    """
     rows = [
-        np.concatenate([_frame(column[b]) for column in stretched], axis=1) for b in range(len(low))
+        np.concatenate([_frame(sample) for sample in samples], axis=1)
+        for samples in zip(*columns.values(), strict=True)
     ]
     image = Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
-    page = Image.new("RGB", (image.width, image.height + HEADER), "white")
-    page.paste(image, (0, HEADER))
+    places = _legend_places(legend or {}, image.width)
+    footer = HEADER + max(top for _, top in places) if places else 0
+    whole = Image.new("RGB", (image.width, image.height + HEADER + footer), "white")
+    whole.paste(image, (0, HEADER))
+    draw = ImageDraw.Draw(whole)
     for number, title in enumerate(columns):
-        left = number * image.width // len(columns) + GAP
-        ImageDraw.Draw(page).text((left, 2), title, fill="black")
+        draw.text((number * image.width // len(columns) + GAP, 2), title, fill="black")
+    for (name, of_name), (left, top) in zip((legend or {}).items(), places, strict=True):
+        below = image.height + HEADER + top + 2
+        filling = tuple(round(255 * part) for part in of_name)
+        draw.rectangle((left, below, left + 10, below + 10), filling, outline="black")
+        draw.text((left + 14, below), name, fill="black")
     path.parent.mkdir(exist_ok=True)
     with aside(path) as partial:
-        page.save(partial, format="PNG")
+        whole.save(partial, format="PNG")
+
+
+def stretched(values: Picture, reference: Picture) -> Picture:
+    """Return values (B, 3, h, w) in [0, 1] by the contrast of the reference; NaN is grey."""
+    low, high = np.percentile(reference, [1, 99], axis=(1, 2, 3), keepdims=True)
+    scaled = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
+    return np.where(np.isnan(scaled), HOLE, scaled)
+
+
+def colour(number: int, count: int) -> Colour:
+    """Return the colour of a class of so many; of two the first is dark. Unlabelled is grey."""
+    if number < 0:
+        return HOLE, HOLE, HOLE
+    if count == 2:
+        return ((0.1, 0.1, 0.15), (1.0, 0.8, 0.2))[number]
+    return colorsys.hsv_to_rgb(number * 0.618 % 1, 0.75, 0.95 - 0.35 * (number % 2))
+
+
+def coloured(classes: NDArray[np.int64], count: int) -> Picture:
+    """Return classes (B, h, w) in their colours, (B, 3, h, w)."""
+    table = np.array([colour(number, count) for number in (*range(count), -1)], dtype=np.float32)
+    return np.ascontiguousarray(table[classes].transpose(0, 3, 1, 2))
 
 
 def visible(bands: Sequence[str], sensor_name: str | None) -> list[int]:
@@ -69,9 +115,17 @@ def spread_out(count: int, total: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
-def _stretch(values: Picture, low: Picture, high: Picture) -> Picture:
-    scaled = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
-    return np.where(np.isnan(scaled), HOLE, scaled)
+def _legend_places(names: Iterable[str], width: int) -> list[tuple[int, int]]:
+    """Return where each name goes, left and top, in as many lines as it takes."""
+    places = []
+    left = top = 0
+    for name in names:
+        needed = 24 + 7 * len(name)
+        if left and left + needed > width:
+            left, top = 0, top + HEADER
+        places.append((left + GAP, top))
+        left += needed
+    return places
 
 
 def _frame(picture: Picture) -> Picture:

@@ -22,9 +22,14 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
 from hpcgeo.objectives.metrics import METRICS, size, sums, value
+from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.train.album import Album
 
 NAME = "scores.jsonl"
+
+#: What pretraining is judged by.
+MASKED = "masked_mse"
 
 
 class Found(NamedTuple):
@@ -57,6 +62,7 @@ def scores(
     metrics: Mapping[str, str],
     topology: Topology,
     micro_batch: int,
+    album: Album | None = None,
 ) -> list[Found]:
     """Return the metric of each task on a part of its data; every rank calls it together.
 
@@ -68,28 +74,65 @@ def scores(
         sets: parts to score, by task.
         metrics: of each task.
         micro_batch: samples of a round.
+        album: what pictures are drawn from.
     """
     found = []
-    world, rank = topology.layout.data_parallel, topology.data_rank
     for name, part in sets.items():
         total, count = np.zeros(size(part.target)), 0
-        rounds = range(0, len(part), world * micro_batch)
-        for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
-            mine = range(first + rank, min(len(part), first + world * micro_batch), world)
-            drawn = list(_readable(part, name, mine))
+        for drawn in _rounds(name, part, topology, micro_batch):
             count += len(drawn)
             for rows, answer in predict(drawn):
-                truth = np.stack([drawn[row].sample.target for row in rows])
-                total += sums(decided(answer, part.target), truth, part.target)
-        together = torch.from_numpy(np.append(total, count)).to(topology.device)
-        dist.all_reduce(together)
-        *whole, read = together.cpu().numpy() / topology.layout.tp  # ranks of a product agree
+                some = [drawn[row] for row in rows]
+                truth = np.stack([one.sample.target for one in some])
+                decisions = decided(answer, part.target)
+                total += sums(decisions, truth, part.target)
+                if album:
+                    album.add(part, some, decisions)
+        *whole, read = _together(np.append(total, count), topology)
+        if album:
+            album.draw(name, part.target, np.array(whole))
         number = value(metrics[name], np.array(whole), part.target)
         if math.isfinite(number):
             found.append(Found(name, metrics[name], number, int(read)))
         else:
-            log.warning("task %s: no %s of %d validation samples", name, metrics[name], read)
+            log.warning("task %s: no %s of %d samples", name, metrics[name], read)
     return found
+
+
+def errors(
+    error: Callable[[Sequence[Drawn]], Tensor],
+    sets: Mapping[str, TaskSet],
+    topology: Topology,
+    micro_batch: int,
+) -> list[Found]:
+    """Return the mean error of hidden tokens of each data set; every rank calls it together.
+
+    Args:
+        error: returns the sum of the errors of samples.
+        sets: parts to look at, by task.
+        micro_batch: samples of a round.
+    """
+    found = []
+    for name, part in sets.items():
+        total = np.zeros(2)
+        for drawn in _rounds(name, part, topology, micro_batch):
+            total += float(error(drawn)), len(drawn)
+        whole = _together(total, topology)
+        found.append(
+            Found(name, MASKED, float(METRICS[MASKED].value(whole, part.target)), int(whole[1]))
+        )
+    return found
+
+
+def _rounds(
+    name: str, part: TaskSet, topology: Topology, micro_batch: int
+) -> Iterator[list[Drawn]]:
+    """Yield this rank's samples of a part, in as many rounds as the others'."""
+    world, rank = topology.layout.data_parallel, topology.data_rank
+    rounds = range(0, len(part), world * micro_batch)
+    for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
+        mine = range(first + rank, min(len(part), first + world * micro_batch), world)
+        yield list(_readable(part, name, mine))
 
 
 def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
@@ -98,6 +141,14 @@ def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
             yield plain(part.read(index), name, index)
         except InputError as error:
             log.warning("task %s: %s; its score is that of the others", name, error)
+
+
+def _together(total: Float64, topology: Topology) -> Float64:
+    """Return the sum over all samples of sums over those of each rank."""
+    together = torch.from_numpy(total).to(topology.device)
+    dist.all_reduce(together)
+    whole: Float64 = together.cpu().numpy() / topology.layout.tp  # ranks of one product agree
+    return whole
 
 
 def decided(answer: Tensor, target: Target) -> Float64:
@@ -110,6 +161,22 @@ def decided(answer: Tensor, target: Target) -> Float64:
         chosen = answer.argmax(dim=1)
     decision: Float64 = chosen.cpu().numpy()
     return decision
+
+
+def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:
+    """Write down the scores of a look, log them, and return them with the best so far."""
+    earlier: list[Score] = on_rank_0(lambda: kept_scores(folder, step))
+    now = standing(earlier, found, step)
+    if topology.rank == 0:
+        with (folder / NAME).open("a", encoding="utf-8") as file:
+            file.writelines(score.model_dump_json() + "\n" for score in now)
+    for score in now:
+        log.info(
+            "step %d  %s: %s %.4f on %d validation samples; best %.4f at step %d",
+            *(step, score.task, score.metric, score.value, score.samples),
+            *(score.best, score.best_step),
+        )
+    return now
 
 
 def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> list[Score]:

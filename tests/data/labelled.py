@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from hpcgeo.data.readers.dhs import COUNTRIES
-from tests.data.rasters import noise, write_tiff
+from tests.data.rasters import UTM, noise, write_tiff
 
 PARTS = ("train", "train", "train", "train", "test")
 
@@ -206,6 +206,23 @@ def fields(folder: Path) -> Path:
 
 
 #: Reader: what writes its layout and returns the path to open, and a target.
+def rasters(folder: Path) -> Path:
+    for number in range(20):
+        north = 5_080_000 - number * 1000
+        site = folder / PARTS[number % 5] / f"s{number}"
+        where = {"crs": UTM, "transform": Affine(10, 0, 465_000, 0, -10, north)}
+        for date in ("20200101", "20200601"):
+            optical = noise(2, 32, 64, dtype="uint16", high=9000, seed=number)
+            write_tiff(site / f"S2_{date}.tif", optical, names=("B04", "B08"), nodata=0, **where)
+        mask = noise(1, 32, 64, low=1, high=3, seed=number)
+        write_tiff(site / "labels.tif", mask, **where)
+    (folder / "samples.yaml").write_text(
+        "rasters: [{files: '{split}/{site}/S2_{date}.tif', sensor: sentinel2}]\n"
+        "labels: {cover: {files: '{split}/{site}/labels.tif', classes: {1: water, 2: forest}}}\n"
+    )
+    return folder
+
+
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], str | None]] = {
     "scenes": (scenes, None),
     "tile_masks": (tile_masks, None),
@@ -218,4 +235,5 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str | None]] = {
     "brick_kilns": (brick_kilns, None),
     "crop_yield": (crop_yield, None),
     "fields": (fields, "area"),
+    "rasters": (rasters, None),
 }

@@ -54,6 +54,7 @@ class Collection:
         labels: (N,) class of each sample, or (N, K) its numbers; empty where the label is an image.
         digest: checksum of what the samples are read from.
         load: reads a sample by its number, values as stored.
+        patches: of images, beside that of the frame.
     """
 
     target: Target
@@ -63,6 +64,7 @@ class Collection:
     labels: npt.NDArray[np.generic]
     digest: str
     load: Callable[[int], Sample]
+    patches: frozenset[int] = frozenset()
 
 
 def single_target(target: str | None, name: str) -> None:
