@@ -51,7 +51,7 @@ from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
 #: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
-OUT_OF_STEP = ("ZERO2",)
+OUT_OF_STEP = ("ZERO2", "ZERO3", "ZERO3_HPZ")
 
 
 @dataclass(frozen=True)
