@@ -209,7 +209,8 @@ class MixtureRun:
                 f"{model.latents} latents of width {stack.width}, {stack.depth} blocks",
                 *(
                     f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
-                    f"{len(part):,} samples, {100 * self.mixture.shares[name]:.1f} % of what is drawn"
+                    f"{len(part):,} samples, {100 * self.mixture.shares[name]:.1f} % of what is "
+                    "drawn"
                     for name, part in self.sets.items()
                 ),
                 f"batching      {self.data.batching.mode}, passes of at most "

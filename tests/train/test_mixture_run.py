@@ -160,7 +160,7 @@ def test_backbone_and_stems_are_carried_from_masked_tokens_to_tasks(tmp_path: Pa
     for name in expected:
         assert torch.equal(carried.rows(name, slice(None)), weights[name])
         assert torch.equal(carried.rows(name, slice(1, 3)), weights[name][1:3])
-    with pytest.raises(InputError, match="latent_token is .*choose the model that the file is of"):
+    with pytest.raises(InputError, match=r"latent_token is .*choose the model that the file is of"):
         Carried(path, shapes | {"backbone.latent_token": (7, 96)})
 
 
