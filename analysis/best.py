@@ -160,7 +160,7 @@ def _verdict(lines: Sequence[str], found: Sequence[Field]) -> str:
     best, tied = last.best, last.tied
     counts = [each.best.point.devices for each in found]
     on = f" on {counts[-1]:,}" if len(counts) > 1 else ""
-    speed = f"{rate(best.point.images_per_s)} images/s{on}"
+    speed = f"{rate(best.point.images_per_s)} {last.comparison.noun}/s{on}"
     where = f"for {last.comparison.model} on {devices(counts, last.comparison.devices)}"
     slower = [other for other in last.ranked[1:] if other not in tied]
     ratios = [f"{times(_ratio(best, other))} {other.name}" for other in slower]
@@ -201,7 +201,8 @@ def _table(found: Sequence[Field]) -> Table:
                 valued(percent, best.efficiency),
             ]
         )
-    head = ["model", "nodes", "devices", "setting", "batch", "best", "images/s", "lead"]
+    nouns = sorted({f"{each.comparison.noun}/s" for each in found})
+    head = ["model", "nodes", "devices", "setting", "batch", "best", " or ".join(nouns), "lead"]
     head += ["over", "told apart", memory, "efficiency"]
     apart = sorted(
         {f"{e.comparison.model}: {e.comparison.apart}" for e in found if e.comparison.apart}

@@ -27,11 +27,14 @@ Range = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: its label, the length of its parts, and whether its point bears a mark."""
+    """One bar: its label, the length of its parts, whether its point bears a mark, and the range of
+    the first part.
+    """
 
     label: str
     parts: Sequence[float]
     marked: bool = False
+    range: Range = None
 
 
 def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
@@ -52,12 +55,13 @@ def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
         else:
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-        axes.set_ylabel("all devices, images/s")
+        axes.set_ylabel(f"all devices, {comparison.noun}/s")
         _hollow(axes, timed)
 
     most = [s for s in timed if s.point.devices == counts[-1]]
     parts = [f"{s.name} {rate(s.point.images_per_s)}" for s in most]
-    alt = f"Images per second against devices. On {counted(counts[-1], 'device')}: "
+    on = counted(counts[-1], "device")
+    alt = f"{comparison.noun.capitalize()} per second against devices. On {on}: "
     title = f"Throughput: {comparison.title}"
     alt += f"{'; '.join(parts)}."
     return render(f"throughput-{name}", title, comparison.subtitle, alt, draw, left=0.9)
@@ -125,6 +129,9 @@ def stacked(
                 axes.add_collection(PolyCollection(boxes, **fill), autolim=False)
             handles.append(Patch(color=colour, label=cause))
             left = ends
+        for place, bar in enumerate(bars):
+            if bar.range:
+                axes.hlines(place, *bar.range, color=INK, linewidth=1.2)
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.4)
             handles.append(Line2D([], [], color=INK, label=f"limit: {_plain(limit)}"))

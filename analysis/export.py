@@ -68,6 +68,8 @@ def _row(point: Point) -> dict[str, object]:
         "images_per_s_low": low,
         "images_per_s_high": high,
         "images_per_s_per_device": point.per_device,
+        "tokens_per_s": point.tokens_per_s,
+        "padding": point.median(lambda record: record.padding),
         "step_s": point.step_s,
         "step_p10_s": step_low,
         "step_p90_s": step_high,

@@ -129,7 +129,8 @@ def _table(comparison: Comparison) -> Table:
     for scaled in comparison.scaled:
         count = scaled.point.devices
         best[count] = max(best.get(count, 0.0), scaled.point.images_per_s or 0.0)
-    head = ["strategy", "devices", "images/s", "p10 to p90", "images/s per device"]
+    speed = f"{comparison.noun}/s"
+    head = ["strategy", "devices", speed, "p10 to p90", f"{speed} per device"]
     head += ["of the fastest", "efficiency", "its range", "against", "nodes", "micro-batch"]
     head += ["accumulation", "runs"]
     predicted = comparison.context["kind"] == "predicted"

@@ -14,6 +14,9 @@ from hpcgeo_analysis.words import listed
 #: What separates weak and strong scaling, beside the context.
 BATCHES = ("micro_batch", "global_batch")
 
+#: How samples of unequal length share a step: the comparison is of these, so each is a line.
+BATCHING = "data.batching.mode"
+
 #: All knobs at once: a published point has none.
 CONFIGURATION = "configuration"
 
@@ -123,6 +126,8 @@ def phrase(name: str, text: str, among: Iterable[str] = ()) -> str:
     """
     plain = ("kind", "machine", "device", "backend", "dtype", "objective")
     text = shortened(name, text, among)
+    if name == BATCHING:
+        return text.strip('"')
     if name in plain and text != MISSING:
         return text
     return f"{name.replace('_', '-') if name in BATCHES else name} {text}"

@@ -85,6 +85,8 @@ def _check(record: Record, path: Path) -> None:
     values = [(name, getattr(record, name), True) for name in (*_COUNTS, *_POSITIVE)]
     values += [(name, getattr(record, name), False) for name in _TIMES]
     step = record.step_s
+    if record.tokens_per_s is not None:
+        values += [("tokens_per_s.median", record.tokens_per_s.median, True)]
     if step is not None:
         values += [(f"step_s.{name}", getattr(step, name), True) for name in _SPREAD]
     for name in _PARTS:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, NOISY, UNSTARTED, Record
 from hpcgeo_analysis.best import LEVEL
-from hpcgeo_analysis.guard import differing, setting, shortened, sides
+from hpcgeo_analysis.guard import BATCHING, differing, setting, shortened, sides
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.scaling import Comparison
 from hpcgeo_analysis.sections import ALIKE, DRAWN, Block, Section, Study, name
 from hpcgeo_analysis.steps import decomposition
 from hpcgeo_analysis.tables import Cell, Table, text, whole, without_constant
-from hpcgeo_analysis.words import counted, listed, percent, rate, seconds
+from hpcgeo_analysis.words import counted, listed, percent, rate, seconds, span
 
 #: Largest disagreement between images_per_s and global_batch / median step.
 DISAGREE = 0.02
@@ -41,6 +41,8 @@ def separated(points: Sequence[Point]) -> list[str]:
     names = [column for column in CONTEXT if column != "knobs"]
     sentences = []
     for key, values in differing(contexts).items():
+        if key == BATCHING:
+            continue  # its values are lines of one comparison
         if key in names or key == "configuration" or len(values) <= 6:
             who = listed([shortened(key, value, values) for value in values])
             if key == "dtype":
@@ -62,13 +64,20 @@ def noisy(study: Study) -> list[str]:
     """Return which points spread too far to be trusted."""
     found = []
     for point in study.points:
-        if point.noisy and point.step_range:
+        if point.noisy and point.tokens_per_s and point.tokens_range:
+            found.append(
+                f"{_where(study, point)}: {rate(point.tokens_per_s)} tokens a second, "
+                f"{span(*point.tokens_range)}."
+            )
+        elif point.noisy and point.step_range:
             low, high = point.step_range
             found.append(
                 f"{_where(study, point)}: {seconds(point.step_s)} a step, {seconds(low)} to "
                 f"{seconds(high)}."
             )
     head = f"(p90 - p10) / median of the step time exceeds {percent(NOISY)}: repeat these."
+    if any(point.tokens_per_s for point in study.points):
+        head = head.replace("step time", "step time, or of tokens per second,")
     return [head, *found] if found else []
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import median
 from typing import TypeVar
 
-from hpcgeo.records import NOISY, Memory, Record
+from hpcgeo.records import NOISY, Memory, Record, Spread
 
 Value = TypeVar("Value")
 
@@ -79,10 +79,7 @@ class Point:
     @cached_property
     def step_range(self) -> tuple[float, float] | None:
         """From the lowest p10 to the highest p90 of the repeats; None of one step alone."""
-        spreads = self.all(lambda record: record.step_s)
-        if not spreads or (len(spreads) == 1 and len(spreads[0].values) == 1):
-            return None
-        return min(spread.p10 for spread in spreads), max(spread.p90 for spread in spreads)
+        return _extent(self.all(lambda record: record.step_s))
 
     @cached_property
     def range(self) -> tuple[float, float] | None:
@@ -96,6 +93,16 @@ class Point:
             high = max(high, self.first.global_batch / self.step_range[0])
         return low, high
 
+    @cached_property
+    def tokens_per_s(self) -> float | None:
+        """Tokens per second, without padding."""
+        return self.median(lambda r: r.tokens_per_s.median if r.tokens_per_s else None)
+
+    @cached_property
+    def tokens_range(self) -> tuple[float, float] | None:
+        """From the lowest p10 to the highest p90 of the repeats; None of one step alone."""
+        return _extent(self.all(lambda record: record.tokens_per_s))
+
     @property
     def per_device(self) -> float | None:
         """Images per second of one device."""
@@ -106,9 +113,12 @@ class Point:
         """Whether the steps of a repeat, or of all of them together, spread too far."""
         if any(record.noisy for record in self.records):
             return True
-        if self.step_range is None or self.step_s is None:
-            return False
-        return (self.step_range[1] - self.step_range[0]) / self.step_s > NOISY
+        extent, middle = self.step_range, self.step_s
+        if self.tokens_per_s:  # where steps differ in their tokens, so do their times
+            extent, middle = self.tokens_range, self.tokens_per_s
+        return (
+            extent is not None and middle is not None and ((extent[1] - extent[0]) / middle > NOISY)
+        )
 
     @cached_property
     def marks(self) -> list[str]:
@@ -161,6 +171,12 @@ def points(records: Sequence[Record]) -> list[Point]:
             place = (record.strategy, record.layout, *sizes, record.global_batch)
             groups[tuple(record.key.values()), place].append(record)
     return [Point(key[0], tuple(group)) for key, group in sorted(groups.items())]
+
+
+def _extent(spreads: Sequence[Spread]) -> tuple[float, float] | None:
+    if not spreads or (len(spreads) == 1 and len(spreads[0].values) == 1):
+        return None
+    return min(spread.p10 for spread in spreads), max(spread.p90 for spread in spreads)
 
 
 def _taken(memory: Memory) -> int:

@@ -14,6 +14,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.log import track
 from hpcgeo.records import MISSING, Links, Record
 from hpcgeo_analysis import (
+    batching,
     best,
     collectives,
     energy,
@@ -40,13 +41,13 @@ from hpcgeo_analysis.words import listed
 #: The answers, in the order of the questions.
 SECTIONS = (
     *(best.section, growth.section, steps.section, memory.section, utilisation.section),
-    *(collectives.section, stragglers.section, energy.section, predictions.section),
-    *(omissions.section, provenance.section),
+    *(batching.section, collectives.section, stragglers.section, energy.section),
+    *(predictions.section, omissions.section, provenance.section),
 )
 
 #: Figures of an older report that a new one no longer has are removed; nothing else is.
 _OURS = re.compile(
-    r"(throughput|efficiency|step|share|memory|links|loss|reconstruction)-\d+-.*\.(png|svg)"
+    r"(throughput|efficiency|step|share|memory|tokens|links|loss|reconstruction)-\d+-.*\.(png|svg)"
 )
 
 

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from hpcgeo_analysis.guard import differing, merged, phrase, setting, sides, telling, value
+from hpcgeo_analysis.guard import (
+    BATCHING,
+    differing,
+    merged,
+    phrase,
+    setting,
+    sides,
+    telling,
+    value,
+)
 from hpcgeo_analysis.points import CONTEXT, Point
 from hpcgeo_analysis.words import listed
 
@@ -79,6 +88,11 @@ class Comparison:
         return self.context["model"]
 
     @property
+    def noun(self) -> str:
+        """What it trains on: images, or samples of a mixture."""
+        return "samples" if any(scaled.point.first.mixed for scaled in self.scaled) else "images"
+
+    @property
     def subtitle(self) -> str:
         """Where and how it was made."""
         return ", ".join(self.context[name] for name in ("machine", "device", "dtype", "kind"))
@@ -91,7 +105,7 @@ def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Compar
         found: points; those that left something out of their steps stand in none.
         together: keys in which lines of one comparison may differ.
     """
-    asked = tuple(together)
+    asked = tuple(dict.fromkeys([*together, BATCHING]))
     blocks: dict[tuple[str, ...], list[Point]] = defaultdict(list)
     for point in found:
         if not point.first.bare:
@@ -153,7 +167,11 @@ def _needed(
 
 
 def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
-    names = [name for name in asked if len({value(point, name) for point in members}) > 1]
+    names = [
+        name
+        for name in asked
+        if name != BATCHING and len({value(point, name) for point in members}) > 1
+    ]
     said = " and in ".join(f"{name}: {sides(members, name)}" for name in names)
     return f"lines differ in {said}" if names else ""
 
@@ -201,7 +219,8 @@ def _groups(
     for (micro_batch, accumulate, share), group in sorted(weak.items()):
         if not _scales(group) and all(point in covered for _, point in group):
             continue
-        text = f"{share:g} image{'' if share == 1 else 's'} per device and step"
+        noun = "sample" if block[0].first.mixed else "image"
+        text = f"{share:g} {noun}{'' if share == 1 else 's'} per device and step"
         text += f" (micro-batch {micro_batch}, accumulation {accumulate})"
         found.append(("weak", text if micro_batch else "micro-batch by line", group))
     for batch, group in sorted(kept.items()):

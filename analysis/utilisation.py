@@ -65,6 +65,8 @@ def _sentences(comparison: Comparison) -> list[str]:
         if worst is not best:
             sentence += f"; the least {percent(least)}, {worst.name} on {worst.point.devices:,}"
         found.append(f"{sentence}.")
+    elif comparison.noun == "samples":
+        found.append("No MFU: steps of a mixture differ in their tokens, and so in their FLOPs.")
     return found + _products(comparison)
 
 

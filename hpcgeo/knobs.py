@@ -11,9 +11,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from hpcgeo.tables import nearest
 
 #: Marks a knob that may differ when a run is resumed: it changes how fast, not what, is computed.
 FREE: Any = {"free_on_resume": True}
@@ -171,6 +174,9 @@ class Mixture(Part):
     """Labelled data sets of any sensors, mixed."""
 
     tasks: dict[str, Task] = Field(min_length=1, description="by name")
+    only: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the tasks that are trained; by default all"
+    )
     temperature: float = Field(
         2.0,
         ge=1,
@@ -196,6 +202,22 @@ class Mixture(Part):
             if not name.isidentifier():
                 raise ValueError(f"{name!r} is no name of a task: letters, digits, underscores")
         return value
+
+    @field_validator("only")
+    @classmethod
+    def _known(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> Any:
+        tasks = info.data.get("tasks")  # absent where they are refused themselves
+        for name in value or ():
+            if tasks and name not in tasks:
+                known = ", ".join(tasks)
+                raise ValueError(f"no task {name!r}{nearest(name, tasks)}; known: {known}")
+        return value
+
+    @property
+    def chosen(self) -> dict[str, Task]:
+        """The tasks that are trained."""
+        only = self.only or self.tasks
+        return {name: task for name, task in self.tasks.items() if name in only}
 
 
 class MultiTask(Part):

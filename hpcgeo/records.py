@@ -20,8 +20,11 @@ from hpcgeo.errors import InputError
 Count = Annotated[int, Field(lt=2**63)]
 
 MISSING = "not recorded"
+#: What bands and chip of a mixture are.
+SEVERAL = "of several data sets"
 
-#: A record is noisy where (p90 - p10) / median of its step time exceeds this.
+#: A record is noisy where (p90 - p10) / median of its step time, or of its tokens per second,
+#: exceeds this.
 NOISY = 0.25
 
 #: Knobs of the resolved configuration that do not make two points unlike: what a field of the
@@ -33,6 +36,7 @@ NEUTRAL = (
     "data.path",
     "data.chip",
     "objective.name",
+    "objective.patience",
     "parallel.strategy",
     "parallel.group_size",
     "parallel.recompute",
@@ -220,10 +224,12 @@ class Record(Part):
     warmup_steps: Count | None = Field(None, description="steps discarded before measuring")
     stable: bool | None = Field(None, description="whether steps had stopped getting faster")
     images_per_s: float | None = Field(None, description="all ranks; global_batch / median step")
-    tokens_per_s: float | None = Field(
-        None, description="all ranks, without padding; median tokens / median step"
+    tokens_per_s: Spread | None = Field(
+        None, description="of each step, all ranks, without padding"
     )
-    padding: float | None = Field(None, description="padding / (padding + tokens), median")
+    padding: float | None = Field(
+        None, ge=0, lt=1, description="padding / (padding + tokens), median"
+    )
     step_s: Spread | None = Field(None, description="seconds per step, slowest rank")
     data_wait_s: float | None = Field(
         None, description="median wait for data per step: of the host, slowest rank"
@@ -270,14 +276,15 @@ class Record(Part):
     @property
     def key(self) -> dict[str, str]:
         """What must agree between two points on one axis, beside micro-batch or global batch."""
+        unknown = SEVERAL if self.mixed else MISSING
         return {
             "kind": self.kind,
             "machine": self.machine,
             "device": self.device,
             "model": self.model,
             "objective": self.objective,
-            "bands": MISSING if self.bands is None else str(self.bands),
-            "chip": MISSING if self.chip is None else f"{self.chip[0]} x {self.chip[1]}",
+            "bands": unknown if self.bands is None else str(self.bands),
+            "chip": unknown if self.chip is None else f"{self.chip[0]} x {self.chip[1]}",
             "dtype": self.dtype,
             "recompute": self.recompute,
             "data": self.data,
@@ -289,14 +296,24 @@ class Record(Part):
         }
 
     @property
+    def mixed(self) -> bool:
+        """Whether its samples are those of several data sets, unlike in size."""
+        data = (self.config or {}).get("data")
+        return isinstance(data, dict) and "tasks" in data
+
+    @property
     def bare(self) -> bool:
         """Whether communication or reading was left out of its steps, to see what they cost."""
         return self.communication == "off" or self.data == "held"
 
     @property
     def noisy(self) -> bool:
-        """Whether the step times spread too far to be trusted."""
-        return self.step_s is not None and self.step_s.relative > NOISY
+        """Whether the step times spread too far to be trusted.
+
+        Where steps differ in their tokens, so do their times: then it is tokens per second.
+        """
+        pace = self.tokens_per_s or self.step_s
+        return pace is not None and pace.relative > NOISY
 
 
 class Transfer(Part):

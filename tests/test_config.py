@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgeo.config import RunConfig, differences, load, recipes
+from hpcgeo.data.tasks import READERS
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Mixture
 from hpcgeo.strategies import strategy
-from hpcgeo.zoo import architecture
+from hpcgeo.tables import read
+from hpcgeo.zoo import architecture, perceiver
 
 MINIMAL = {"run": {"dir": "runs/x"}, "model": {"name": "vit_tiny"}, "train": {"steps": 3}}
 
@@ -18,14 +21,32 @@ MINIMAL = {"run": {"dir": "runs/x"}, "model": {"name": "vit_tiny"}, "train": {"s
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_is_whole(name: str) -> None:
     run = load(name)
-    model = architecture(run.model.name)
-    model.num_visible(run.data.chip, run.objective.mask_ratio)
+    if isinstance(run.data, Mixture):
+        assert perceiver(run.model.name) and run.data.chosen == run.data.tasks
+        assert all(task.reader in READERS for task in run.data.tasks.values())
+    else:
+        model = architecture(run.model.name)
+        model.num_visible(run.data.chip, run.objective.mask_ratio)
     chosen = strategy(run.parallel.strategy)
     assert chosen.shard_size(64, run.parallel.group_size) in range(1, 65)
     header = recipes()[name]
     for word in ("# Source:", "# Machine:", "# Time and result:", "# Command: hpcgeo train"):
         assert word in header
     assert RunConfig.model_validate(yaml.safe_load(run.to_yaml())) == run
+
+
+def test_a_task_of_table_1_is_trained_alone() -> None:
+    rows = read("sustainbench")["tasks"]
+    data = load("gpna_sustainbench").data
+    assert isinstance(data, Mixture) and list(data.tasks) == list(rows)
+    for name, row in rows.items():
+        alone = load("gpna_sustainbench", [f"data.only=[{name}]"]).data
+        assert isinstance(alone, Mixture) and alone.chosen == {name: data.tasks[name]}
+        task = data.tasks[name]
+        said = row["reader"], row.get("target"), row["metric"]
+        assert (task.reader, task.target, task.metric) == said
+    with pytest.raises(InputError, match=r"data\.only.*no task 'brick_kiln' \(did you mean"):
+        load("gpna_sustainbench", ["data.only=[brick_kiln]"])
 
 
 def test_overrides_are_dotted_yaml(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_wheel_works_from_an_empty_folder(tmp_path):
 
     one, two, count = run("-c", program).split()
     assert one.startswith(str(site)) and two.startswith(str(site)) and int(count) > 0
-    for kind in ("models", "machines", "strategies", "recipes", "sensors"):
+    for kind in ("models", "machines", "strategies", "recipes", "sensors", "readers"):
         assert run("-m", "hpcgeo", "list", kind)
     assert "mae_vit_tiny" in run("-m", "hpcgeo", "list", "recipes")
     assert not list(empty.iterdir())

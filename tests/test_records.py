@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from hpcgeo.errors import InputError
 from hpcgeo.records import Record, Spread, append, read
@@ -45,6 +46,22 @@ def test_a_torn_line_does_not_swallow_the_next_one(tmp_path: Path) -> None:
     torn, whole = file.read_text().splitlines()
     assert torn == '{"kind": "meas'
     assert Record.model_validate_json(whole) == RECORD
+
+
+def test_samples_of_a_mixture_have_no_one_size() -> None:
+    tasks = {"data": {"tasks": {}, "batching": {"mode": "bins"}}}
+    mixed = RECORD.model_copy(update={"config": tasks, "chip": None})
+    assert mixed.mixed and not RECORD.mixed
+    assert mixed.key["chip"] == mixed.key["bands"] == "of several data sets"
+    assert RECORD.key["bands"] == "not recorded"
+    assert '"data.batching.mode": "bins"' in mixed.key["knobs"]
+    assert not RECORD.model_copy(update={"config": {"data": 5}}).mixed
+
+
+@pytest.mark.parametrize("padding", [-0.1, 1.0, float("nan")])
+def test_padding_is_a_part_of_the_whole(padding: float) -> None:
+    with pytest.raises(ValidationError, match="padding"):
+        Record.model_validate(RECORD.model_dump() | {"padding": padding})
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30))

@@ -57,7 +57,12 @@ def export(
 
         hpcgeo export runs/mae_vit_base --to timm --dtype bfloat16 --step 4000
 
-    `hpcgeo train RECIPE model.weights=FILE` starts from an export for safetensors or transformers.
+    A Perceiver, under our own names alone:
+
+        hpcgeo export runs/gpna_tiny --to safetensors
+
+    `hpcgeo train RECIPE model.weights=FILE` starts from an export for safetensors or transformers;
+    a Perceiver takes its backbone, and every stem and head of equal name.
 
     Models with gated MLPs are known to neither transformers nor timm: choose safetensors for them.
     """

@@ -1,8 +1,10 @@
 """`hpcgeo list`: the facts as tables, or as JSON."""
 
+import ast
 import json
 from collections.abc import Callable
 from enum import Enum
+from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hpcgeo.config import recipes
+from hpcgeo.data.tasks import READERS
 from hpcgeo.machines import devices, machines
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
+from hpcgeo.tables import read
 from hpcgeo.zoo import Stack, models, perceivers
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
@@ -37,6 +41,8 @@ class Kind(str, Enum):
     strategies = "strategies"
     recipes = "recipes"
     sensors = "sensors"
+    readers = "readers"
+    tasks = "tasks"
 
 
 @app.command("list")
@@ -44,7 +50,7 @@ def show(
     kind: Annotated[Kind, typer.Argument(help="Which facts.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the facts: models, machines, strategies, recipes, sensors."""
+    """Show the facts: models, machines, strategies, recipes, sensors, readers, tasks."""
     caption, rows_of = TABLES[kind]
     rows = rows_of()
     if as_json:
@@ -175,6 +181,25 @@ def _sensors() -> list[Row]:
     ]
 
 
+def _readers() -> list[Row]:
+    # Their text alone: some import GDAL.
+    folder = files("hpcgeo.data.readers")
+    sources = {name: folder.joinpath(f"{name}.py").read_text("utf-8") for name in READERS}
+    layouts = {name: ast.get_docstring(ast.parse(text)) or "" for name, text in sources.items()}
+    return [
+        {"reader": name, "layout": text.partition("\n\n")[0].replace("\n", " ")}
+        for name, text in layouts.items()
+    ]
+
+
+def _tasks() -> list[Row]:
+    columns = "metric", "gpna", "status_quo", "method"
+    return [
+        {"task": name, **{column: row.get(column) for column in columns}}
+        for name, row in read("sustainbench")["tasks"].items()
+    ]
+
+
 #: Kind: the line under its table, and its rows.
 TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     Kind.models: (
@@ -193,4 +218,10 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     ),
     Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
     Kind.sensors: ("an empty cell is not stated by the source", _sensors),
+    Kind.readers: ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
+    Kind.tasks: (
+        "of SustainBench: the figures of Table 1 of the GPNA paper; hpcgeo train "
+        "gpna_sustainbench data.only=[TASK]",
+        _tasks,
+    ),
 }

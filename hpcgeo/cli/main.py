@@ -16,10 +16,11 @@ from hpcgeo.errors import InputError
 COMMANDS = {
     "data": "Build, inspect and verify data sets.",
     "train": "Train a recipe; resume where it stopped.",
+    "evaluate": "Score runs on their tasks, beside baselines.",
     "export": "Write the weights of a run for other libraries.",
     "profile": "Measure recipes, grids of them and collectives; compare records.",
     "report": "Turn records into the scaling report.",
-    "list": "Show the facts: models, machines, strategies, recipes, sensors.",
+    "list": "Show the facts: models, machines, strategies, recipes, sensors, readers, tasks.",
     "jobs": "Render job scripts.",
 }
 

@@ -57,7 +57,8 @@ def plain(sample: Sample, task: str = "", index: int = 0) -> Drawn:
     """Return a sample as it is, for evaluation."""
     kept = tuple(_kept(seen.values, seen.patch) for seen in sample.observations)
     filled = tuple(
-        replace(seen, values=np.nan_to_num(seen.values, nan=0.0)) for seen in sample.observations
+        replace(seen, values=np.where(np.isfinite(seen.values), seen.values, np.float32(0)))
+        for seen in sample.observations
     )
     sample = replace(sample, observations=filled)
     return Drawn(task, index, index, sample, kept, (True,) * len(kept))

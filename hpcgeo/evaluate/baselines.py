@@ -47,6 +47,18 @@ class Baseline:
 
     kinds: tuple[Kind, ...]
     fit: Callable[[Samples, int], Predict]
+    of_images: bool = False  #: and of nothing else
+
+
+def suits(name: str, train: Samples) -> bool:
+    """Return whether a baseline is for samples like these.
+
+    Raises:
+        InputError: no such baseline.
+    """
+    baseline: Baseline = find(BASELINES, name, "baseline")
+    kind_fits = train.target.kind in baseline.kinds
+    return kind_fits and (not baseline.of_images or Layout(train).has_images)
 
 
 def fit_and_score(name: str, train: Samples, test: Samples, metric: str, *, seed: int = 0) -> float:
@@ -207,6 +219,6 @@ BASELINES: dict[str, Baseline] = {
     "linear": Baseline(_WHOLE, _vectors(_linear)),
     # Of images with a class for each pixel, a forest over the pixels' surroundings.
     "forest": Baseline((*_WHOLE, *_DENSE), _forest),
-    "resnet18": Baseline(_WHOLE, _net("resnet18", ResNet18)),
-    "unet": Baseline(_DENSE, _net("unet", UNet)),
+    "resnet18": Baseline(_WHOLE, _net("resnet18", ResNet18), of_images=True),
+    "unet": Baseline(_DENSE, _net("unet", UNet), of_images=True),
 }

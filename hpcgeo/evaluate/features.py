@@ -23,8 +23,15 @@ WINDOWS = (3, 9)
 class Samples(Protocol):
     """Labelled samples; `signals` are all that any of them may hold."""
 
-    target: Target
-    signals: tuple[Signal, ...]
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+        ...
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """Every signal that any sample may hold."""
+        ...
 
     def __len__(self) -> int: ...
 

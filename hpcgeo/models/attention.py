@@ -69,10 +69,10 @@ def packed_attention(q: Tensor, kv: Tensor, layout: Packed) -> Tensor:
         most = max(layout.lengths)
         read = varlen_attn(flat, k, v, starts, layout.bounds, Q, most)  # (S Q, H, d)
         return cast(Tensor, read).view(S, Q, H, d).transpose(1, 2)
-    samples = torch.split(kv.permute(2, 1, 0, 3), list(layout.lengths), dim=2)  # (2, H, n, d) each
-    # Queries before heads, as the kernel leaves them in memory: what follows needs no copy.
+    # Split before heads come first: then the gradients of samples are joined without a copy more.
+    # Queries before heads, as the kernel leaves them in memory: what follows needs no copy either.
     parts = [
-        attention(one[None], *own.unsqueeze(1)).transpose(1, 2)
-        for one, own in zip(q, samples, strict=True)
+        attention(one[None], *own.permute(2, 1, 0, 3).unsqueeze(1)).transpose(1, 2)
+        for one, own in zip(q, torch.split(kv, list(layout.lengths)), strict=True)
     ]
     return torch.cat(parts).transpose(1, 2)

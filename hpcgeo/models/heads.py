@@ -41,7 +41,6 @@ class PixelHead(nn.Module):
     ) -> None:
         """Build a head for queries of F = `features`; L = `local`, 0: nothing joins them."""
         super().__init__()
-        self.local = local
         self.embed = nn.Linear(features + local, width)
         self.attention = CrossAttention(width, width, heads)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -62,18 +61,6 @@ class PixelHead(nn.Module):
         x = self.embed(torch.cat([queries.to(latents.dtype), *near], dim=-1))  # (B, Q, W)
         x = x + self.attention(x, latents)
         return self.mlp(torch.cat([self.norm(x), *near], dim=-1))
-
-
-def chunked(
-    head: PixelHead, latents: Tensor, queries: Tensor, local: Tensor | None, size: int
-) -> Tensor:
-    """Return ``head(latents, queries, local)``, `size` queries of each sample at a time.
-
-    Without gradients nothing but queries and answers grows with Q.
-    """
-    given = [queries] if local is None else [queries, local]
-    chunks = zip(*(torch.split(tensor, size, dim=1) for tensor in given), strict=True)
-    return torch.cat([head(latents, *chunk) for chunk in chunks], dim=1)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

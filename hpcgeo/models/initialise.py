@@ -17,7 +17,8 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     """Return rows of the initial value of a parameter, float32 on the CPU.
 
     Args:
-        name: the qualified name; its last word is `bias`, `weight`, `log_variance` or `..._token`.
+        name: the qualified name; its last word is `bias`, `weight`, `..._token` or
+            `..._log_variance`.
         shape: of the whole parameter; a weight of two dimensions is a matrix (out, in), of four a
             convolution (out, in, height, width), of one a norm.
         rows: which rows of the first dimension.
@@ -27,7 +28,7 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
         ValueError: no law for a parameter of that name and shape.
     """
     kind = name.rpartition(".")[2]
-    if kind in ("bias", "log_variance"):
+    if kind == "bias" or kind.endswith("log_variance"):
         return torch.zeros(shape)[rows]
     if kind == "weight" and len(shape) == 1:
         return torch.ones(shape)[rows]

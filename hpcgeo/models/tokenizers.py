@@ -63,6 +63,20 @@ class Group:
     flags: Tensor
     kept: Tensor
 
+    @property
+    def size(self) -> int:
+        """Values of a token."""
+        return self.patch**2 * max(1, self.signals[0][2])
+
+    def there(self) -> Tensor:
+        """Return which tokens are not missing, (G, T, L, h, w)."""
+        G, T, L = self.values.shape[:3]
+        vector = self.values.dim() == 4
+        h, w = (1, 1) if vector else (size // self.patch for size in self.values.shape[3:])
+        there = torch.zeros(G * T * L * h * w, dtype=torch.bool, device=self.kept.device)
+        there[self.kept] = True
+        return there.view(G, T, L, h, w)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -137,21 +151,25 @@ class Tokenizer(nn.Module):
         self.flags = nn.Linear(5, width)
         self.sample_token = nn.Parameter(torch.empty(width))
 
-    def forward(self, tokens: Tokens) -> Read:
+    def forward(self, tokens: Tokens, start: Tensor) -> Read:
+        """Read the observations of a pass.
+
+        Args:
+            tokens: what is to become its tokens.
+            start: a zero that wants a gradient; see `start`.
+        """
         where = [self.encoding(group) for group in tokens.groups]
         read = [
             self.features(group) + encoding
             for group, encoding in zip(tokens.groups, where, strict=True)
         ]
-        return Read(self.arrange(tokens, read), read, where)
+        return Read(self.arrange(tokens, read) + start, read, where)
 
     def arrange(self, tokens: Tokens, read: Sequence[Tensor]) -> Tensor:
         """Return the tokens of a pass (N, C) in the order of its layout."""
-        # A zero of all parameters: each has a gradient in every pass, whatever stems it needs.
-        tie = torch.stack([parameter.float().sum() for parameter in self.parameters()]).sum() * 0
         own = (
             self.sample_token
-            + self._cast(tie)
+            + self._cast(zero_of(self))  # each stem takes part, whatever bands there are
             + self._place(tokens.place, tokens.place_spread_m)
             + self._encoded("height", *tokens.height_m.unbind(-1))
         )
@@ -162,7 +180,10 @@ class Tokenizer(nn.Module):
         return torch.cat([own, *(part.to(own.dtype) for part in kept)])[tokens.order]
 
     def features(self, group: Group) -> Tensor:
-        """Return what the stems say, (G, T, L, h, w, C); h = w = 1 for vectors."""
+        """Return what the stems say, (G, T, L, h, w, C); h = w = 1 for vectors.
+
+        A stem reaches into the tokens around its own: what is missing or hidden is zero there.
+        """
         if group.signals[0][2]:
             return self._vector_features(group)
         names = [
@@ -170,7 +191,8 @@ class Tokenizer(nn.Module):
             for signal in group.signals
         ]
         G, T, L, H, W = group.values.shape
-        x = group.values.reshape(G * T, L, H, W)
+        there = group.there().repeat_interleave(group.patch, 3).repeat_interleave(group.patch, 4)
+        x = (group.values * there).reshape(G * T, L, H, W)
         for number in range(len(NARROW) + 1):
             # The bands are the groups of one convolution.
             layers: Any = [self.images.get_submodule(f"{name}.layers.{number}") for name in names]
@@ -235,4 +257,18 @@ class Tokenizer(nn.Module):
 def named(signal: Signal) -> str:
     """Return the name of a signal's stem: data sets that share a band share it."""
     sensor, band, length = signal
-    return f"{sensor}/{band}" + (f"/{length}" if length else "")
+    name = f"{sensor}/{band}" + (f"/{length}" if length else "")
+    return name.replace(".", ",")  # the name of a module has no dot
+
+
+def start(device: torch.device) -> Tensor:
+    """Return a zero that wants a gradient, for a module whose other inputs want none.
+
+    ZeRO 3 takes the backward of a module for done when its inputs have their gradients.
+    """
+    return torch.zeros((), device=device, requires_grad=True)
+
+
+def zero_of(module: nn.Module) -> Tensor:
+    """Return a zero that depends on every parameter: so each has a gradient, used or not."""
+    return torch.stack([parameter.float().sum() for parameter in module.parameters()]).sum() * 0

@@ -19,7 +19,7 @@ from hpcgeo.data.draws import uniform
 from hpcgeo.knobs import MaskedTokens
 from hpcgeo.models.heads import PixelHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Group, Signal, Tokenizer, Tokens
+from hpcgeo.models.tokenizers import Group, Signal, Tokenizer, Tokens, start, zero_of
 from hpcgeo.objectives.passes import Grouping
 from hpcgeo.zoo import PerceiverArchitecture
 
@@ -68,13 +68,7 @@ class MaskedTokensObjective(nn.Module):
         self.config = config
         self.tokenizer = Tokenizer(signals, architecture.context, spread)
         self.backbone = Perceiver(architecture)
-        stack = architecture.stack
-        self.heads = nn.ModuleDict(
-            {
-                str(size): PixelHead(stack.width, stack.heads, architecture.context, size)
-                for size in sizes
-            }
-        )
+        self.heads = Predictors(architecture, sizes)
 
     def stacks(self) -> list[list[nn.Module]]:
         """Return the blocks, in the order of their use; each is one unit to shard."""
@@ -82,7 +76,7 @@ class MaskedTokensObjective(nn.Module):
 
     def leaves(self) -> list[nn.Module]:
         """Return the modules whose parts are used without being called."""
-        return [self.tokenizer]
+        return [self.tokenizer, self.heads]
 
     def forward(self, tokens: Tokens, hidden: Sequence[Hidden], scale: float) -> dict[str, Tensor]:
         """Return the loss of a pass: the squared error of the hidden tokens that are asked for.
@@ -104,39 +98,52 @@ class MaskedTokensObjective(nn.Module):
     @torch.no_grad()
     def predict(self, tokens: Tokens, hidden: Sequence[Hidden]) -> list[Tensor]:
         """Return the values (b, Q, P) of hidden tokens, by question."""
-        latents, where = self._latents(tokens)
-        return [self._predicted(one, tokens.groups[one.group], latents, where) for one in hidden]
+        return self._predicted(tokens, hidden)[0]
 
     def _error(self, tokens: Tokens, hidden: Sequence[Hidden]) -> Tensor:
-        latents, where = self._latents(tokens)
-        total = latents.float().sum() * 0
-        for head in self.heads.values():  # one that is not asked answers for no sample
-            total = total + head(latents[:0], latents.new_empty(0, 1, self.tokenizer.width)).sum()
-        observations = torch.zeros(len(latents), device=latents.device)
+        predicted, total = self._predicted(tokens, hidden)
+        observations = torch.zeros(len(tokens.place), device=total.device)
         for one in hidden:
             observations.index_add_(0, one.rows, one.asked.any(1).float())
-        for one in hidden:
-            group = tokens.groups[one.group]
-            values = held(group)[one.members]  # (b, T L h w, P)
+        for one, prediction in zip(hidden, predicted, strict=True):
+            values = held(tokens.groups[one.group])[one.members]  # (b, T L h w, P)
             target = values.gather(1, one.index[:, :, None].expand(-1, -1, values.shape[2]))
-            squares = (self._predicted(one, group, latents, where) - target).square().mean(2)
+            squares = (prediction - target).square().mean(2)
             each = (squares * one.asked).sum(1) / one.asked.sum(1).clamp(min=1)
             total = total + (each / observations[one.rows].clamp(min=1)).sum()
         return total
 
-    def _latents(self, tokens: Tokens) -> tuple[Tensor, list[Tensor]]:
-        read = self.tokenizer(tokens)
-        where = [w.expand_as(grid) for w, grid in zip(read.where, read.grids, strict=True)]
-        return self.backbone(read.flat, tokens.layout), where
+    def _predicted(self, tokens: Tokens, hidden: Sequence[Hidden]) -> tuple[list[Tensor], Tensor]:
+        """Return the predicted values, and a zero of all parameters."""
+        read = self.tokenizer(tokens, start(tokens.place.device))
+        latents = self.backbone(read.flat, tokens.layout)
+        queries = []
+        for one in hidden:
+            where = read.where[one.group].expand_as(read.grids[one.group])
+            places = where[one.members].flatten(1, 4)  # (b, T L h w, C)
+            queries.append(places.gather(1, one.index[:, :, None].expand(-1, -1, places.shape[2])))
+        sizes = [tokens.groups[one.group].size for one in hidden]
+        predicted, zero = self.heads(latents, [one.rows for one in hidden], queries, sizes)
+        return predicted, zero + latents.float().sum() * 0
 
-    def _predicted(
-        self, one: Hidden, group: Group, latents: Tensor, where: Sequence[Tensor]
-    ) -> Tensor:
-        places = where[one.group][one.members].flatten(1, 4)  # (b, T L h w, C)
-        queries = places.gather(1, one.index[:, :, None].expand(-1, -1, places.shape[2]))
-        size = group.patch**2 * max(1, group.signals[0][2])
-        answer: Tensor = self.heads[str(size)](latents[one.rows], queries)
-        return answer.float()
+
+class Predictors(nn.ModuleDict):
+    """A head for every number of values that a token may have."""
+
+    def __init__(self, architecture: PerceiverArchitecture, sizes: Sequence[int]) -> None:
+        stack, width = architecture.stack, architecture.context
+        super().__init__({str(P): PixelHead(stack.width, stack.heads, width, P) for P in sizes})
+
+    def forward(
+        self,
+        latents: Tensor,
+        rows: Sequence[Tensor],
+        queries: Sequence[Tensor],
+        sizes: Sequence[int],
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the values (b, Q, P) that each of the queries (b, Q, C) asks for, and a zero."""
+        asked = zip(rows, queries, sizes, strict=True)
+        return [self[str(P)](latents[own], some).float() for own, some, P in asked], zero_of(self)
 
 
 def held(group: Group) -> Tensor:

@@ -3,14 +3,13 @@
 Letters: S samples of a pass, b of a question, Q queries, C width of a token, W of a latent, K
 outputs of a head.
 
-Every parameter takes part in every pass, whatever tasks and sensors it holds: a head that is not
-asked answers for no sample. So all ranks reduce the same gradients, and a task that is not drawn in
-a step has a gradient of zero.
+Tokenizer, backbone and heads are each called once in a pass, and every parameter takes part in it,
+whatever tasks and sensors it holds (`hpcgeo.models.tokenizers.zero_of`). So all ranks run the same
+collectives, and a task that is not drawn in a step has a gradient of zero.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.fourier import encode, frequencies
 from hpcgeo.models.heads import PixelHead, VectorHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens
+from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens, start, zero_of
 from hpcgeo.objectives.passes import Question, centres
 from hpcgeo.zoo import PerceiverArchitecture
 
@@ -62,10 +61,10 @@ class MultiTaskObjective(nn.Module):
         spread: str = "uniform",
     ) -> None:
         super().__init__()
-        self.tasks, self.config, self.spread = dict(tasks), config, spread
+        self.tasks, self.config = dict(tasks), config
         self.tokenizer = Tokenizer(signals, architecture.context, spread)
         self.backbone = Perceiver(architecture)
-        self.heads = nn.ModuleDict({name: head(architecture, one) for name, one in tasks.items()})
+        self.heads = Heads(architecture, tasks, spread)
         if config.balance == "uncertainty":
             self.log_variance = nn.Parameter(torch.empty(len(tasks)))
 
@@ -75,7 +74,7 @@ class MultiTaskObjective(nn.Module):
 
     def leaves(self) -> list[nn.Module]:
         """Return the modules whose parts are used without being called."""
-        return [self.tokenizer]
+        return [self.tokenizer, self.heads]
 
     def forward(
         self, tokens: Tokens, questions: Sequence[Question], scale: float
@@ -92,16 +91,13 @@ class MultiTaskObjective(nn.Module):
             loss, and for each task ``loss/task``, a sum over its samples, and ``share/task``, their
             number, both over all samples; float32.
         """
-        latents, grids = self._latents(tokens)
-        asked = {question.task for question in questions}
-        sums = {name: self._idle(name, latents) for name in self.tasks if name not in asked}
+        answers, zero = self._answers(tokens, questions)
+        sums = dict.fromkeys(self.tasks, zero)
         counts = dict.fromkeys(self.tasks, 0)
-        for question in questions:
-            answer = self._answer(question, latents, grids).float()
-            loss = self._loss(question, answer).sum()
-            sums[question.task] = sums.get(question.task, 0.0) + loss
+        for question, answer in zip(questions, answers, strict=True):
+            sums[question.task] = sums[question.task] + self._loss(question, answer).sum()
             counts[question.task] += len(question.rows)
-        total, scalars = latents.float().sum() * 0, {}
+        total, scalars = zero, {}
         for number, (name, task) in enumerate(self.tasks.items()):
             mean, share = sums[name] * scale, counts[name] * scale
             if self.config.balance == "uncertainty":
@@ -109,55 +105,30 @@ class MultiTaskObjective(nn.Module):
                 total = total + (-s).exp() * mean + share * s / 2
             else:
                 total = total + task.loss * mean
-            scalars[f"loss/{name}"] = mean
-            scalars[f"share/{name}"] = torch.tensor(share, device=latents.device)
+            scalars[f"loss/{name}"] = mean.detach()
+            scalars[f"share/{name}"] = torch.tensor(share, device=mean.device)
         return {"loss": total, **scalars}
 
     @torch.no_grad()
     def predict(self, tokens: Tokens, questions: Sequence[Question]) -> list[Tensor]:
         """Return the answers (b, K), or of dense tasks (b, K, H, W) for all pixels, by question."""
-        latents, grids = self._latents(tokens)
-        answers = []
-        for question in questions:
-            answer = self._answer(question, latents, grids).float()
-            if question.frame != (0, 0):
-                answer = answer.transpose(1, 2).reshape(len(answer), -1, *question.frame)
-            answers.append(answer)
-        return answers
+        answers, _ = self._answers(tokens, questions)
+        return [
+            answer.transpose(1, 2).reshape(len(answer), -1, *question.frame)
+            if question.members is not None
+            else answer
+            for question, answer in zip(questions, answers, strict=True)
+        ]
 
-    def _latents(self, tokens: Tokens) -> tuple[Tensor, list[Tensor]]:
-        read = self.tokenizer(tokens)
-        return self.backbone(read.flat, tokens.layout), read.grids
-
-    def _idle(self, name: str, latents: Tensor) -> Tensor:
-        """Return the zero that a head says of no sample."""
-        head: Any = self.heads[name]
-        nobody = latents[:0]
-        if isinstance(head, VectorHead):
-            return head(nobody).float().sum()
-        near = nobody.new_empty(0, 1, head.local) if head.local else None
-        return head(nobody, nobody.new_empty(0, 1, coordinates.WIDTHS["frame"]), near).float().sum()
-
-    def _answer(self, question: Question, latents: Tensor, grids: list[Tensor]) -> Tensor:
-        head: Any = self.heads[question.task]
-        own = latents[question.rows]
-        if question.members is None:
-            answer: Tensor = head(own)
-            return answer
-        grid = grids[question.group][question.members]  # (b, T, L, h, w, C)
-        local = self.tasks[question.task].local
-        if question.queries is not None:
-            queries = question.queries
-            near = nearby(grid, queries) if local else None
-            return head(own, features(queries, question.frame, self.spread), near)
-        pixels = torch.arange(question.frame[0] * question.frame[1], device=latents.device)
-        parts = []
-        for some in torch.split(pixels, CHUNK):
-            queries = centres(some, question.frame).expand(len(own), -1, -1)
-            near = nearby(grid, queries) if local else None
-            given = features(queries, question.frame, self.spread)
-            parts.append(head(own, given, near))
-        return torch.cat(parts, dim=1)
+    def _answers(
+        self, tokens: Tokens, questions: Sequence[Question]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the answers (b, K) or (b, Q, K), and a zero of all parameters."""
+        read = self.tokenizer(tokens, start(tokens.place.device))
+        latents = self.backbone(read.flat, tokens.layout)
+        there = [group.there() for group in tokens.groups]
+        answers, zero = self.heads(latents, read.grids, there, questions)
+        return answers, zero + latents.float().sum() * 0
 
     def _loss(self, question: Question, answer: Tensor) -> Tensor:
         """Return the loss of each sample, (b,)."""
@@ -176,6 +147,62 @@ class MultiTaskObjective(nn.Module):
         return each.sum(1) / (target != IGNORED).sum(1).clamp(min=1)
 
 
+class Heads(nn.ModuleDict):
+    """A head for every task."""
+
+    def __init__(
+        self, architecture: PerceiverArchitecture, tasks: Mapping[str, Asked], spread: str
+    ) -> None:
+        super().__init__({name: head(architecture, task) for name, task in tasks.items()})
+        self.local = {name: task.local for name, task in tasks.items()}
+        self.spread = spread
+
+    def forward(
+        self,
+        latents: Tensor,
+        grids: Sequence[Tensor],
+        there: Sequence[Tensor],
+        questions: Sequence[Question],
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the answers to each question, and a zero of all heads.
+
+        Args:
+            latents: (S, N_l, W)
+            grids, there: the tokens of each group, and which of them are not missing.
+            questions: to the heads.
+
+        Returns:
+            (b, K) or (b, Q, K) of each question, float32.
+        """
+        answers = []
+        for question in questions:
+            own = latents[question.rows]
+            if question.members is None:
+                answers.append(self[question.task](own).float())
+                continue
+            of = question.members
+            maps = None
+            if self.local[question.task]:
+                maps = surroundings(grids[question.group][of], there[question.group][of])
+            answers.append(self._pixels(question, own, maps).float())
+        return answers, zero_of(self)
+
+    def _pixels(self, question: Question, own: Tensor, maps: Tensor | None) -> Tensor:
+        """Return the answers (b, Q, K) for some pixels, or for all, a chunk of them at a time."""
+        if question.queries is not None:
+            return self._some(question, own, maps, question.queries)
+        H, W = question.frame
+        chunks = torch.split(torch.arange(H * W, device=own.device), CHUNK)
+        places = (centres(chunk, (H, W)).expand(len(own), -1, -1) for chunk in chunks)
+        return torch.cat([self._some(question, own, maps, some) for some in places], dim=1)
+
+    def _some(
+        self, question: Question, own: Tensor, maps: Tensor | None, queries: Tensor
+    ) -> Tensor:
+        near = None if maps is None else nearby(maps, queries)
+        return self[question.task](own, features(queries, question.frame, self.spread), near)
+
+
 def head(architecture: PerceiverArchitecture, task: Asked) -> nn.Module:
     """Return the head of a task."""
     stack, outputs = architecture.stack, len(task.target.names)
@@ -192,25 +219,49 @@ def features(queries: Tensor, frame: tuple[int, int], spread: str) -> Tensor:
     return coordinates.frame(queries, half.expand_as(queries), spread)
 
 
-def nearby(grid: Tensor, queries: Tensor) -> Tensor:
-    """Return what the tokens around pixels say, and where in its token each pixel lies.
+def surroundings(grid: Tensor, there: Tensor) -> Tensor:
+    """Return maps of what tokens say: averaged over the bands that are there, on two dates.
 
-    Tokens are averaged over bands and interpolated between the four nearest. Of several dates the
-    first and the last stand side by side: a change is their difference.
+    Of several dates the first and the last with any token stand side by side: a change is their
+    difference.
 
     Args:
         grid: (b, T, L, h, w, C)
+        there: (b, T, L, h, w) which of them are not missing.
+
+    Returns:
+        (b, 2, C + 1, h, w), float32; the last channel is 1 where a token is there, else all are 0.
+    """
+    some = there.flatten(2).any(2)  # (b, T)
+    number = torch.arange(some.shape[1], device=some.device) * some
+    dates = torch.stack([some.int().argmax(1), number.argmax(1)], dim=1)  # (b, 2)
+    sample = torch.arange(len(some), device=some.device)[:, None]
+    weight = there[sample, dates][..., None].float()  # (b, 2, L, h, w, 1)
+    count = weight.sum(2)  # (b, 2, h, w, 1)
+    mean = (grid[sample, dates].float() * weight).sum(2) / count.clamp(min=1)  # (b, 2, h, w, C)
+    return torch.cat([mean, (count > 0).float()], dim=-1).permute(0, 1, 4, 2, 3)
+
+
+def nearby(maps: Tensor, queries: Tensor) -> Tensor:
+    """Return what the tokens around pixels say, and where in its token each pixel lies.
+
+    Interpolated between the four nearest, of those that are there; where none is, zeros. In
+    float32: bfloat16 has not the digits for the place of a pixel.
+
+    Args:
+        maps: as of `surroundings`, (b, 2, C + 1, h, w).
         queries: (b, Q, 2)
 
     Returns:
         (b, Q, 2 C + F)
     """
-    h, w = grid.shape[3:5]
-    maps = grid.mean(dim=2)[:, [0, -1]]  # (b, 2, h, w, C)
-    maps = maps.permute(0, 1, 4, 2, 3).flatten(1, 2)  # (b, 2 C, h, w)
+    h, w = maps.shape[-2:]
     places = (2 * queries.flip(-1) - 1).float()[:, :, None]  # (b, Q, 1, 2): right, down
-    # In float32: bfloat16 has not the digits for the place of a pixel.
-    said = F.grid_sample(maps.float(), places, padding_mode="border", align_corners=False)[..., 0]
+    said = F.grid_sample(
+        maps.flatten(1, 2), places, padding_mode="border", align_corners=False
+    )  # (b, 2 (C + 1), Q, 1)
+    said = said.reshape(len(maps), 2, -1, queries.shape[1])
+    said = (said[:, :, :-1] / said[:, :, -1:].clamp(min=1e-6)).flatten(1, 2)  # (b, 2 C, Q)
     cells = queries * torch.tensor([h, w], dtype=queries.dtype, device=queries.device)
     inside = encode(
         cells - cells.floor(), torch.zeros_like(cells), frequencies(*INSIDE).to(cells.device)

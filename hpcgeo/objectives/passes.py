@@ -195,8 +195,8 @@ def _group(
     gsd, gsd_of = np.unique([one.gsd_m for one in seen], return_inverse=True)
     flags = np.zeros((len(seen), len(known), len(POLARISATIONS) + 1), dtype=np.float32)
     for number, band in enumerate(known):
-        if band.name in POLARISATIONS:
-            flags[:, number, POLARISATIONS.index(band.name)] = 1
+        if band.polarisation is not None:
+            flags[:, number, POLARISATIONS.index(band.polarisation)] = 1
             flags[:, number, -1] = [one.orbit for one in seen]
     kept = np.stack([visible[sample][number] for sample, number in places])
     return Group(

@@ -15,6 +15,8 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from hpcgeo.models.attention import RAGGED_KERNEL
+
 aten = torch.ops.aten
 
 #: What `selective` keeps: the results of matrix products. All else is cheap to compute again.
@@ -28,6 +30,8 @@ PRODUCTS = {
     aten._scaled_dot_product_cudnn_attention.default,
     aten._scaled_dot_product_flash_attention_for_cpu.default,
 }
+if RAGGED_KERNEL:  # where PyTorch has it
+    PRODUCTS.add(torch.ops.torch_attn._varlen_attn.default)
 
 
 def recompute(units: Iterable[nn.Module], how: str | int) -> None:

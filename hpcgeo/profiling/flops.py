@@ -6,6 +6,7 @@ product beside four. Compiled units run as they were written while they are coun
 products; but what they recompute, the compiler chooses: then no count is given.
 """
 
+from collections import ChainMap
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -25,12 +26,15 @@ Item = TypeVar("Item")
 
 aten = torch.ops.aten
 
-#: What each operator costs; torch's table does not know the fused attention of CPUs.
-COSTS = {
-    **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
-}
+#: What each operator costs; torch's table does not know the fused attention of CPUs. It is looked
+#: up, not copied: the attention of samples of any length joins it where that is imported.
+COSTS = ChainMap(
+    {
+        aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+    },
+    flop_registry,
+)
 
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

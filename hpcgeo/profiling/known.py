@@ -87,7 +87,10 @@ def answer(sweep: Sweep, answers: Sequence[Record]) -> tuple[str, str]:
     record = answers[-1]
     if record.status == "out_of_memory":
         return "out of memory", record.error or ""
-    rate = "" if record.images_per_s is None else f"{record.images_per_s:.1f} images/s"
+    noun = "samples" if record.mixed else "images"
+    rate = "" if record.images_per_s is None else f"{record.images_per_s:.1f} {noun}/s"
+    if record.noisy and record.tokens_per_s:
+        return "noisy", f"{rate}, spread of tokens per second {record.tokens_per_s.relative:.0%}"
     if record.noisy and record.step_s:
         return "noisy", f"{rate}, spread of the step time {record.step_s.relative:.0%}"
     return "measured", rate

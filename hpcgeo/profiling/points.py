@@ -17,7 +17,7 @@ from hpcgeo.machines import machine
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import brief, parse
-from hpcgeo.zoo import architecture
+from hpcgeo.zoo import architecture, perceiver, perceivers
 
 #: Options of `hpcgeo-profile run` that are no knobs and that a record states under their name, with
 #: their value where they are not given.
@@ -195,9 +195,11 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
     for point in points(sweep):
         cell = cell_of(sweep, point)
         parallel = cell.run.parallel
-        chosen, model = strategy(parallel.strategy), architecture(cell.run.model.name)
+        chosen = strategy(parallel.strategy)
+        name = cell.run.model.name
+        refuse_cut = (perceiver if name in perceivers() else architecture)(name).refuse_cut
         try:
-            model.refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
+            refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
         except InputError as error:
             left_out.append(f"{point}: {error}")
         else:

@@ -13,10 +13,17 @@ def summary(record: Record) -> str:
     assert record.step_s is not None
     step = record.step_s
     lines = [
-        f"{record.layout} on {record.world_size}: {record.images_per_s:.4g} images/s, "
+        f"{record.layout} on {record.world_size}: {record.images_per_s:.4g} "
+        f"{'samples' if record.mixed else 'images'}/s, "
         f"step {_ms(step.median)} (p10 {_ms(step.p10)}, p90 {_ms(step.p90)}"
         f"{', noisy' if record.noisy else ''})"
     ]
+    if record.tokens_per_s and record.padding is not None:
+        tokens = record.tokens_per_s
+        lines.append(
+            f"{tokens.median:,.0f} tokens/s (p10 {tokens.p10:,.0f}, p90 {tokens.p90:,.0f}); "
+            f"{record.padding:.1%} is padding"
+        )
     if record.phases:
         phases = record.phases.model_dump()
         lines.append(f"phases: {_shares(phases, phases.pop('step_s'))}")

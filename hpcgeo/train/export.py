@@ -16,6 +16,7 @@ from hpcgeo.config import RunConfig, load
 from hpcgeo.data.loader import open_dataset
 from hpcgeo.errors import InputError
 from hpcgeo.files import sync_folder, write_text
+from hpcgeo.knobs import Data
 from hpcgeo.log import track
 from hpcgeo.models.layers import NORM_EPS
 from hpcgeo.objectives.exchange import TIMM, TRANSFORMERS, Names, convert, positions
@@ -81,22 +82,17 @@ def export(
         InputError: no such run or checkpoint, the folder exists or cannot be written, or the
             library has no such model.
     """
-    run = _config(folder)
-    step, checkpoint = _choose(folder, step)
+    run = config_of(folder)
+    step, checkpoint = chosen(folder, step)
     out = out or folder / "export" / f"step-{step:08d}-{to}"
     if out.exists():
         raise InputError(f"{out} is there already: choose another folder with --out")
-    data, _ = run.mae
-    form, model = FORMATS[to], architecture(run.model.name)
+    form = FORMATS[to]
+    if form.names and not isinstance(run.data, Data):
+        raise InputError(f"{form.names.title} is no {run.model.name}: choose --to safetensors")
     weights = Weights(checkpoint)
-    bands = weights.shapes["encoder.embed.weight"][1] // model.patch**2
-    config = form.config(run, model, bands) if form.config else None
-    grid = data.chip[0] // model.patch, data.chip[1] // model.patch
-    fixed = positions(model, grid, form.names) if form.names else {}
+    config, fixed, named = _translation(run, weights, form)
     sources = [name for name in weights.shapes if not form.names or form.names.of(name)]
-
-    def named(name: str, value: Tensor) -> dict[str, Tensor]:
-        return convert(name, value, model, form.names) if form.names else {name: value}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         yield from fixed.items()
@@ -129,14 +125,20 @@ def export(
     )
 
 
-def _config(folder: Path) -> RunConfig:
+def config_of(folder: Path) -> RunConfig:
+    """Return the configuration of the run in a folder; an InputError where there is none."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder} holds no run (no config.yaml): give the run.dir of a run")
     return load(str(path))
 
 
-def _choose(folder: Path, step: int | None) -> tuple[int, Path]:
+def chosen(folder: Path, step: int | None) -> tuple[int, Path]:
+    """Return step and folder of a checkpoint of a run, by default of the newest.
+
+    Raises:
+        InputError: there is none, or none of that step.
+    """
     checkpoints = saved(folder / "checkpoints")
     if not checkpoints:
         raise InputError(f"{folder} holds no checkpoint: train it with checkpoint.every above 0")
@@ -148,10 +150,27 @@ def _choose(folder: Path, step: int | None) -> tuple[int, Path]:
     return step, checkpoints[step]
 
 
+def _translation(
+    run: RunConfig, weights: Weights, form: Format
+) -> tuple[dict[str, Any] | None, dict[str, Tensor], Callable[[str, Tensor], dict[str, Tensor]]]:
+    """Return config.json, weights that are not learned, and what gives others a library's names."""
+    names = form.names
+    if names is None:
+        return None, {}, lambda name, value: {name: value}
+    model = architecture(run.model.name)
+    bands = weights.shapes["encoder.embed.weight"][1] // model.patch**2
+    config = form.config(run, model, bands) if form.config else None
+    height, width = run.mae[0].chip
+    grid = height // model.patch, width // model.patch
+    fixed = positions(model, grid, names)
+    return config, fixed, lambda name, value: convert(name, value, model, names)
+
+
 def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str], str]:
     """Return what the file says of itself, and a remark where it cannot say how to normalise.
 
-    Bands, mean and deviation are those of the data set, if it is still the one trained on.
+    Bands, mean and deviation are those of the data set, if it is still the one trained on; of a
+    mixture, which has those of each of its sets, they are left out.
     """
     words = {
         "format": "pt",
@@ -160,12 +179,14 @@ def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str],
         "step": str(step),
         "config": json.dumps(run.model_dump(mode="json")),
     }
+    if not isinstance(run.data, Data):
+        return words, ""
     try:
-        data = open_dataset(run.mae[0])
+        data = open_dataset(run.data)
     except InputError as error:
         return words, f"; without the bands and their moments: {error}"
     if data.digest != json.loads((checkpoint / "step.json").read_text()).get("data"):
-        return words, f"; without the bands and their moments: {run.mae[0].path} was built anew"
+        return words, f"; without the bands and their moments: {run.data.path} was built anew"
     words |= {
         "bands": json.dumps(data.bands),
         "mean": json.dumps(data.mean.tolist()),

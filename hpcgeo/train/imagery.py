@@ -12,6 +12,7 @@ from hpcgeo.data.draws import shuffled
 from hpcgeo.data.loader import Batch, Batches, Loader, open_dataset
 from hpcgeo.data.transforms import Views
 from hpcgeo.errors import InputError
+from hpcgeo.knobs import Model
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
@@ -42,10 +43,15 @@ class Imagery:
         self.run = run
         self.data, self.mae = run.mae
         self.model = architecture(run.model.name)
-        of_perceivers = {"depth", "latents", "spread"} & run.model.model_fields_set
-        if any(getattr(run.model, name) is not None for name in of_perceivers):
+        defaults = Model(name="")
+        of_perceivers = [
+            name
+            for name in ("depth", "latents", "spread")
+            if getattr(run.model, name) != getattr(defaults, name)
+        ]
+        if of_perceivers:
             raise InputError(
-                f"model.{min(of_perceivers)} is a knob of Perceivers, and {self.model.name} is a "
+                f"model.{of_perceivers[0]} is a knob of Perceivers, and {self.model.name} is a "
                 f"ViT: choose another row of `hpcgeo list models`"
             )
         self.model.num_visible(self.data.chip, self.mae.mask_ratio)

@@ -189,7 +189,8 @@ class Meter:
             if name not in {"step", "epoch"} and value is not None:
                 self._board.add_scalar(name, value, row["step"])
         recent = statistics.median(row["images_per_s"] for row in self.rows[-self.log_every :])
-        detail = f"loss {row['loss']:.4f}  {recent:.1f} images/s"
+        noun = "samples" if "tokens" in row else "images"
+        detail = f"loss {row['loss']:.4f}  {recent:.1f} {noun}/s"
         self._progress.update(self._progress.task_ids[0], completed=row["step"], detail=detail)
         if self._quiet and (row["step"] % self.log_every == 0 or row["step"] == self.steps):
             log.info("step %d/%d  %s  lr %.3g", row["step"], self.steps, detail, row["lr"])

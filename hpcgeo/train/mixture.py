@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.drawn import Bool, Drawn, DrawnBatches
@@ -26,6 +27,7 @@ from hpcgeo.data.tasks import TaskSet, open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.knobs import MaskedTokens, MultiTask, Task
 from hpcgeo.knobs import Mixture as Knobs
+from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.masked import (
@@ -44,8 +46,12 @@ from hpcgeo.tables import find
 from hpcgeo.train.album import Album
 from hpcgeo.train.scores import Found, errors, keep, scores
 from hpcgeo.train.start import Carried
-from hpcgeo.train.workload import Step
+from hpcgeo.train.workload import Source, Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
+
+#: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
+#: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
+OUT_OF_STEP = ("ZERO2",)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,12 @@ class MixtureRun:
         """
         assert isinstance(run.data, Knobs)
         self.run, self.data = run, run.data
+        if run.parallel.strategy in OUT_OF_STEP:
+            raise InputError(
+                f"parallel.strategy {run.parallel.strategy}: it gathers or sums parameters in the "
+                "order of their use, and in a mixture that differs between ranks: choose ZERO1, "
+                "SHARD_GRAD_OP or FULL_SHARD"
+            )
         self.model = architecture_of(run)
         self.sets = open_sets(run, "train")
         self.signals = tuple(
@@ -83,14 +95,16 @@ class MixtureRun:
             self.bands(signal)  # an unknown sensor is said before anything starts
         sizes = {name: len(part) for name, part in self.sets.items()}
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
-        self.dataset = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
-        tasks = self.data.tasks
+        self.dataset: Source = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
+        tasks = self.data.chosen
+        ranks = discover().world_size // run.parallel.tensor
         self.mixture = Mixture(
             sizes,
             weights={name: task.weight for name, task in tasks.items()},
             temperature=self.data.temperature,
             epochs={name: task.epochs for name, task in tasks.items()},
             seed=run.seed,
+            total=run.train.steps * run.train.micro_batch * run.train.accumulate * ranks,
         )
 
     @property
@@ -161,8 +175,8 @@ class MixtureRun:
             for part in parts:
                 with phase("host_to_device"):
                     some = [drawn[i] for i in part]
-                    inputs = self.inputs(some, [visible[i] for i in part])
-                    yield moved_all(inputs, device) | {"scale": count / len(drawn)}
+                    inputs = moved_all(self.inputs(some, [visible[i] for i in part]), device)
+                yield inputs | {"scale": count / len(drawn)}  # outside: what follows is no part
 
         scalars = {"tokens": sum(lengths), "padding": padded, "passes": count}
         return Step(
@@ -195,7 +209,7 @@ class MixtureRun:
                 f"{model.latents} latents of width {stack.width}, {stack.depth} blocks",
                 *(
                     f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
-                    f"{len(part):,} samples, {100 * self.mixture.shares[name]:.1f} % of the draws"
+                    f"{len(part):,} samples, {self.mixture.shares[name]:.1%} of what is drawn"
                     for name, part in self.sets.items()
                 ),
                 f"batching      {self.data.batching.mode}, passes of at most "
@@ -212,13 +226,15 @@ class MultiTaskRun(MixtureRun):
         super().__init__(run)
         assert isinstance(run.objective, MultiTask)
         self.knobs = run.objective
-        for name, task in self.data.tasks.items():
+        for name, task in self.data.chosen.items():
             if self.sets[name].target.kind == "unlabelled":
                 raise InputError(
                     f"task {name}: {task.path} has no labels, and objective.name multitask learns "
                     f"from labels: leave the task out, or pretrain with masked_tokens"
                 )
             metric_of(task, self.sets[name])
+            if hasattr(nn.ModuleDict, name):
+                raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
         self.validation: dict[str, TaskSet] = {}
 
     @property
@@ -228,7 +244,7 @@ class MultiTaskRun(MixtureRun):
     def objective(self) -> MultiTaskObjective:
         tasks = {
             name: Asked(self.sets[name].target, task.loss, task.local)
-            for name, task in self.data.tasks.items()
+            for name, task in self.data.chosen.items()
         }
         spread = self.run.model.spread
         return MultiTaskObjective(self.model, self.signals, tasks, self.knobs, spread)
@@ -245,7 +261,8 @@ class MultiTaskRun(MixtureRun):
         album = Album(folder, step, topology)
         now = keep(self.score(engine, topology, self.validation, album), topology, folder, step)
         patience = self.knobs.patience
-        self.done = patience is not None and all(score.since >= patience for score in now)
+        waited = min((score.since for score in now), default=0)
+        self.done = patience is not None and waited >= patience
         if self.done:
             log.info("no task got better in %d looks: the run ends at step %d", patience, step)
 
@@ -264,7 +281,7 @@ class MultiTaskRun(MixtureRun):
             rows = [question.rows.tolist() for question in inputs["questions"]]
             return list(zip(rows, answers, strict=True))
 
-        metrics = {name: metric_of(self.data.tasks[name], part) for name, part in sets.items()}
+        metrics = {name: metric_of(self.data.chosen[name], part) for name, part in sets.items()}
         return scores(predict, sets, metrics, topology, self.run.train.micro_batch, album)
 
     def _asked(
@@ -288,7 +305,7 @@ class MaskedRun(MixtureRun):
         return self.knobs.unnamed
 
     def objective(self) -> MaskedTokensObjective:
-        sizes = {task.patch**2 for task in self.data.tasks.values()} | {1}
+        sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}
         sizes |= {length for *_, length in self.signals if length}
         sizes |= {patch**2 for part in self.sets.values() for patch in part.patches}
         spread = self.run.model.spread
@@ -340,7 +357,7 @@ def open_sets(run: RunConfig, split: str) -> dict[str, TaskSet]:
             labels=task.labels,
             seed=run.seed,
         )
-        for name, task in run.data.tasks.items()
+        for name, task in run.data.chosen.items()
     }
 
 

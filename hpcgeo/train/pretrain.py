@@ -18,7 +18,7 @@ from hpcgeo.launch.requeue import request
 from hpcgeo.log import log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.parallel.choice import engine_of
-from hpcgeo.parallel.engine import Engine
+from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.group import join, on_rank_0
 from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.records import Record
@@ -108,16 +108,7 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     engine_of(chosen)  # a missing package is said before anything is opened
     workload = workload_of(run)
     workload.refuse_cut(layout.tp)
-    device = join(
-        environment.rank,
-        environment.world_size,
-        environment.local_rank,
-        environment.local_size,
-        master(environment),
-        run.launch.threads,
-        host=environment.host,
-        meet_s=run.launch.meet_s,
-    )
+    device = meet(run, environment)
     watchdog.begin()
     agree(run, workload.dataset, environment.host, device)
     topology = lay_out(
@@ -132,6 +123,20 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     )
 
 
+def meet(run: RunConfig, environment: Environment) -> torch.device:
+    """Join the other ranks and return the device of this one."""
+    return join(
+        environment.rank,
+        environment.world_size,
+        environment.local_rank,
+        environment.local_size,
+        master(environment),
+        run.launch.threads,
+        host=environment.host,
+        meet_s=run.launch.meet_s,
+    )
+
+
 def workload_of(run: RunConfig) -> Workload:
     """Return what a run does, its data opened.
 
@@ -143,8 +148,10 @@ def workload_of(run: RunConfig) -> Workload:
     return workload
 
 
-def new_engine(run: RunConfig, workload: Workload, topology: Topology) -> Engine:
-    """Return a model with its initial weights, spread over the ranks."""
+def new_engine(
+    run: RunConfig, workload: Workload, topology: Topology, initial: Initial | None = None
+) -> Engine:
+    """Return a model with its initial weights, or those given, spread over the ranks."""
     with torch.device("meta"):
         objective = workload.objective()
     return engine_of(topology.strategy)(
@@ -154,7 +161,7 @@ def new_engine(run: RunConfig, workload: Workload, topology: Topology) -> Engine
         optim=run.optim,
         dtype=getattr(torch, run.train.dtype),
         accumulate=run.train.accumulate,
-        initial=workload.initial(objective),
+        initial=initial or workload.initial(objective),
     )
 
 

@@ -85,14 +85,15 @@ def _measured(run: RunConfig, parts: Parts, meter: Meter, device: str) -> dict[s
         **extras,
     }
     if "tokens" in rows[0]:
-        tokens = statistics.median(row["tokens"] for row in rows)
-        fields["tokens_per_s"] = tokens / step_s.median
+        fields["tokens_per_s"] = Spread.of([row["tokens_per_s"] for row in rows])
         fields["padding"] = statistics.median(row["padding"] for row in rows)
     if peak := fields.get("peak_flops_per_s"):
         available = peak * topology.world_size * step_s.median
-        fields["mfu"] = model_flops / available if model_flops else None
-        if counted := fields.get("counted_flops"):
-            fields["hfu"] = counted / available
+        # Where steps differ in work, as those of a mixture do, one does not say it for the median.
+        if model_flops:
+            fields["mfu"] = model_flops / available
+            counted = fields.get("counted_flops")
+            fields["hfu"] = counted / available if counted else None
     return fields
 
 

@@ -3,6 +3,7 @@
 scores.jsonl in the folder of a run holds a line for every task and look.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from hpcgeo.data.drawn import Drawn, plain
 from hpcgeo.data.sample import Float64, Target
 from hpcgeo.data.tasks import TaskSet
+from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
 from hpcgeo.objectives.metrics import METRICS, size, sums, value
@@ -64,6 +66,7 @@ def scores(
 ) -> list[Found]:
     """Return the metric of each task on a part of its data; every rank calls it together.
 
+    What cannot be read does not count; a task whose metric is not defined by the rest is left out.
     Each rank takes its share of the samples, in as many rounds as the others.
 
     Args:
@@ -75,8 +78,9 @@ def scores(
     """
     found = []
     for name, part in sets.items():
-        total = np.zeros(size(part.target))
+        total, count = np.zeros(size(part.target)), 0
         for drawn in _rounds(name, part, topology, micro_batch):
+            count += len(drawn)
             for rows, answer in predict(drawn):
                 some = [drawn[row] for row in rows]
                 truth = np.stack([one.sample.target for one in some])
@@ -84,11 +88,14 @@ def scores(
                 total += sums(decisions, truth, part.target)
                 if album:
                     album.add(part, some, decisions)
-        whole = _together(total, topology)
+        *whole, read = _together(np.append(total, count), topology)
         if album:
-            album.draw(name, part.target, whole)
-        metric = metrics[name]
-        found.append(Found(name, metric, value(metric, whole, part.target), len(part)))
+            album.draw(name, part.target, np.array(whole))
+        number = value(metrics[name], np.array(whole), part.target)
+        if math.isfinite(number):
+            found.append(Found(name, metrics[name], number, int(read)))
+        else:
+            log.warning("task %s: no %s of %d samples", name, metrics[name], read)
     return found
 
 
@@ -110,8 +117,10 @@ def errors(
         total = np.zeros(2)
         for drawn in _rounds(name, part, topology, micro_batch):
             total += float(error(drawn)), len(drawn)
-        mean = METRICS[MASKED].value(_together(total, topology), part.target)
-        found.append(Found(name, MASKED, float(mean), len(part)))
+        whole = _together(total, topology)
+        found.append(
+            Found(name, MASKED, float(METRICS[MASKED].value(whole, part.target)), int(whole[1]))
+        )
     return found
 
 
@@ -123,7 +132,15 @@ def _rounds(
     rounds = range(0, len(part), world * micro_batch)
     for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
         mine = range(first + rank, min(len(part), first + world * micro_batch), world)
-        yield [plain(part.read(index), name, index) for index in mine]
+        yield list(_readable(part, name, mine))
+
+
+def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
+    for index in indices:
+        try:
+            yield plain(part.read(index), name, index)
+        except InputError as error:
+            log.warning("task %s: %s; its score is that of the others", name, error)
 
 
 def _together(total: Float64, topology: Topology) -> Float64:

@@ -44,8 +44,11 @@ class Step:
 class Workload(Protocol):
     """A kind of run; `hpcgeo.train.imagery` and `hpcgeo.train.mixture` are the two."""
 
-    dataset: Source
     done: bool  #: a look has found that nothing is left to learn, although steps remain
+
+    @property
+    def dataset(self) -> Source:
+        """What samples are read from."""
 
     def refuse_cut(self, tensor: int) -> None:
         """Refuse tensor parallelism over ranks that do not divide the model; an InputError."""

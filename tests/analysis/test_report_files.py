@@ -92,6 +92,7 @@ def test_order_of_sections(sweep):
         "Where the time of a step goes",
         "Memory",
         "MFU",
+        "Batching",
         "Collectives against bandwidth",
         "Stragglers",
         "Energy and CO2 per million images",

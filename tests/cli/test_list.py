@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from hpcgeo.config import recipes
+from hpcgeo.data.tasks import READERS
 from hpcgeo.machines import machines
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
+from hpcgeo.tables import read
 from hpcgeo.zoo import models, perceivers
 
 NAMES = {
@@ -19,6 +21,8 @@ NAMES = {
     "strategies": strategies,
     "recipes": recipes,
     "sensors": sensors,
+    "readers": lambda: READERS,
+    "tasks": lambda: read("sustainbench")["tasks"],
 }
 
 
@@ -48,6 +52,12 @@ def test_models_are_exact():
 def test_every_recipe_says_what_it_is():
     for row in json.loads(listed("recipes", "--json")):
         assert len(row["description"]) > 20, row
+
+
+def test_a_reader_says_its_layout():
+    layouts = {row["reader"]: row["layout"] for row in json.loads(listed("readers", "--json"))}
+    assert all(len(layout) > 20 for layout in layouts.values()), layouts
+    assert "brick kiln" in layouts["brick_kilns"]
 
 
 def test_an_unknown_kind_is_bad_input():

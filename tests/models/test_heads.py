@@ -1,15 +1,12 @@
-"""Heads: each query is answered by itself, so in chunks of any size."""
+"""Heads: each query is answered by itself."""
 
-import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from hpcgeo.models.heads import PixelHead, VectorHead, chunked
+from hpcgeo.models.heads import PixelHead, VectorHead
 
 WIDTH, LATENTS, FEATURES, NEAR = 32, 6, 10, 5
 
@@ -44,11 +41,14 @@ def test_a_vector_head_reads_all_latents_in_any_order() -> None:
 
 @pytest.mark.parametrize("local", [0, NEAR])
 @pytest.mark.parametrize("size", [1, 7, 16, 100])
-def test_chunks_give_the_same(local: int, size: int) -> None:
+def test_each_query_is_answered_by_itself(local: int, size: int) -> None:
     head, (latents, queries, near) = pixel_head(local), asked(2, 16, local)
     whole = head(latents, queries, near)
     assert whole.shape == (2, 16, 3)
-    assert torch.allclose(chunked(head, latents, queries, near, size), whole, atol=1e-5)
+    given = [queries] if near is None else [queries, near]
+    chunks = zip(*(tensor.split(size, dim=1) for tensor in given), strict=True)
+    parts = [head(latents, *chunk) for chunk in chunks]
+    assert torch.allclose(torch.cat(parts, dim=1), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("closed", ["query", "mlp", "both"])
@@ -74,41 +74,3 @@ def test_no_sample_no_answer_and_zero_gradients(local: int) -> None:
     sum(answer.sum() for answer in answers).backward()
     for parameter in (*head.parameters(), *vector.parameters()):
         assert parameter.grad is not None and not parameter.grad.any()
-    assert chunked(head, latents, queries, near, 5).shape == (0, 16, 3)
-
-
-class Peak(TorchDispatchMode):
-    """Counts the bytes of the tensors that live at once, beside those that were there before."""
-
-    def __init__(self, before: list[Tensor]) -> None:
-        super().__init__()
-        self.before = {tensor.untyped_storage().data_ptr() for tensor in before}
-        self.alive: dict[int, int] = {}  # of a storage, by its place
-        self.most = 0
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None):
-        result = operator(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() in self.before:
-                    continue
-                self.alive[storage.data_ptr()] = storage.nbytes()
-                weakref.finalize(storage, self.alive.pop, storage.data_ptr(), None)
-        self.most = max(self.most, sum(self.alive.values()))
-        return result
-
-
-def peak(queries: int, size: int) -> int:
-    """Return the most bytes alive at once, less the answers."""
-    head, given = pixel_head(NEAR), asked(2, queries, NEAR)
-    with torch.no_grad(), Peak([*given, *head.parameters()]) as measured:
-        answers = chunked(head, *given, size)
-    return measured.most - answers.untyped_storage().nbytes()
-
-
-def test_memory_does_not_grow_with_the_queries() -> None:
-    # Unchunked it does: the measure sees it.
-    assert peak(1024, 1024) > 3 * peak(256, 256)
-    assert peak(1024, 64) <= peak(256, 64)
-    assert peak(1024, 64) < peak(1024, 1024) / 4

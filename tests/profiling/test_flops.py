@@ -4,13 +4,16 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hpcgeo.config import load
 from hpcgeo.knobs import Parallel
+from hpcgeo.models.attention import RAGGED_KERNEL
+from hpcgeo.parallel import recompute
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
-from hpcgeo.profiling.flops import counted, executed
+from hpcgeo.profiling.flops import Counter, counted, executed
 from hpcgeo.profiling.memory import observe
 from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
@@ -92,3 +95,14 @@ def test_compiled_units(recompute: str) -> None:
         assert compiled == plain and total is not None
     else:
         assert compiled < plain and total is None
+
+
+@pytest.mark.skipif(not RAGGED_KERNEL, reason="this PyTorch has no such operator")
+def test_attention_of_samples_of_any_length_counts_each_alone() -> None:
+    q, kv = (torch.empty(n, 2, 16, dtype=torch.bfloat16, device="meta") for n in (8, 12))
+    bounds = [torch.tensor(ends, dtype=torch.int32) for ends in ([0, 4, 8], [0, 5, 12])]
+    operator = torch.ops.torch_attn._varlen_attn
+    with Counter() as counter:
+        operator(q, kv, kv, *bounds, 4, 7)
+    assert counter.total == 2 * 2 * 2 * 16 * (4 * 5 + 4 * 7)
+    assert operator.default in recompute.PRODUCTS  # and `selective` keeps what it computes

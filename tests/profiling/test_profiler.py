@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,23 @@ from hpcgeo.profiling.profiler import TRACED_STEPS, settled
 from hpcgeo.records import Record, read
 from hpcgeo.zoo import architecture
 
-SMALL = ["launch.threads=1", "train.micro_batch=4", "data.chip=32", "train.dtype=float32"]
+ALL = ["launch.threads=1", "train.micro_batch=4", "train.dtype=float32"]
+SMALL = [*ALL, "data.chip=32"]
 INJECTED = Path(__file__).parent / "injected.py"
 
 
 def profile(
-    records: Path, ranks: int, strategy: str, *words: object, fault: str | None = None
+    records: Path,
+    ranks: int,
+    strategy: str,
+    *words: object,
+    fault: str | None = None,
+    recipe: Sequence[str] = ("mae_vit_tiny", *SMALL),
 ) -> Record:
     """Measure a tiny run on real ranks; return its record."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
     program = [INJECTED, fault] if fault else ["-m", "hpcgeo"]
-    command = [sys.executable, *launcher, *program, "profile", "run", "mae_vit_tiny", *SMALL]
+    command = [sys.executable, *launcher, *program, "profile", "run", *recipe]
     command += [f"parallel.strategy={strategy}", "--steps", 6, "--records", records, *words]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -73,6 +80,22 @@ def consistent(record: Record) -> None:
     assert memory.peak_resident_bytes and memory.limit_bytes and memory.peak_allocated_bytes is None
     assert record.counted_flops == pytest.approx(record.executed_flops, rel=0.02)
     assert record.hfu and record.mfu and record.product_flops_per_s == record.peak_flops_per_s
+
+
+def test_a_mixture_on_two_ranks(tmp_path: Path) -> None:
+    recipe = ("gpna_tiny", *ALL, "data.batching.mode=dbscan", "data.batching.max_padding=64")
+    record = profile(tmp_path / "records.jsonl", 2, "FULL_SHARD", recipe=recipe)
+    assert record.mixed and record.chip is None and record.bands is None
+    assert record.tokens_per_s and record.padding is not None and record.images_per_s
+    assert len(record.tokens_per_s.values) == 6
+    assert record.tokens_per_s.p10 > 3 * record.images_per_s  # the shortest samples have 4 tokens
+    assert 0 < record.padding < 0.5
+    # Steps differ in their tokens: the work of one is not that of the step at the median.
+    assert record.counted_flops and record.model_flops is record.mfu is record.hfu is None
+    assert record.phases and record.activity and record.memory and record.traffic
+    assert min(record.phases.model_dump().values()) >= 0
+    assert record.memory.activations_bytes and record.predicted_memory is None
+    assert record.executed_flops is None
 
 
 def test_full_shard_on_two_ranks(sharded: Record) -> None:

@@ -24,7 +24,7 @@ from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
 from hpcgeo.objectives.mae import MAE
 from hpcgeo.train.checkpoint import Checkpoints, reader_of, sealed
-from hpcgeo.train.export import FORMATS, export
+from hpcgeo.train.export import FORMATS, Weights, export
 from hpcgeo.zoo import architecture, models
 from tests.distributed import on_ranks
 from tests.ranks import train
@@ -296,6 +296,43 @@ def test_data_built_anew_says_nothing_of_the_weights(tmp_path: Path) -> None:
     assert "without the bands and their moments: synthetic was built anew" in said
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         assert not {"bands", "mean", "std"} & file.metadata().keys()
+
+
+def test_what_a_perceiver_learned_starts_another_run(tmp_path: Path) -> None:
+    small = ["train.micro_batch=4", "optim.warmup_steps=0", "data.only=[series, table, scenes]"]
+    hpcgeo(
+        "train",
+        "gpna_tiny",
+        "objective.name=masked_tokens",
+        "train.steps=2",
+        *small,
+        f"run.dir={tmp_path}/masked",
+    )
+    hpcgeo("export", tmp_path / "masked", "--to", "safetensors", "--out", tmp_path / "out")
+    file = tmp_path / "out" / "model.safetensors"
+    learned = load_file(file)
+    assert learned.keys() == Weights(tmp_path / "masked/checkpoints/step-00000002").shapes.keys()
+    # A learning rate of next to nothing leaves what was carried over.
+    still = ["train.steps=1", "optim.base_lr=1e-20", "train.look_every=null"]
+    said = hpcgeo(
+        "train", "gpna_tiny", *still, *small, f"run.dir={tmp_path}/multi", f"model.weights={file}"
+    )
+    weights = Weights(tmp_path / "multi/checkpoints/step-00000001")
+    shared = learned.keys() & weights.shapes.keys()
+    assert f"{len(shared)} of {len(weights.shapes)} weights" in said
+    for part in ("backbone.", "tokenizer."):
+        names = [name for name in weights.shapes if name.startswith(part)]
+        assert names and shared.issuperset(names)
+    for name in shared:
+        torch.testing.assert_close(weights.read(name), learned[name])
+    with pytest.raises(InputError, match="timm's VisionTransformer is no gpna_tiny: choose --to s"):
+        export(tmp_path / "masked", "timm")
+
+
+def hpcgeo(*words: str | Path) -> str:
+    done = subprocess.run([sys.executable, "-m", "hpcgeo", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ always.
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,13 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         frame: of the images; by default 32 pixels.
     """
     single_target(target, "generated")
-    kind, signals, make = find(KINDS, str(path), "generated set")
+    kind, signals, _ = find(KINDS, str(path), "generated set")
     size = frame.size or SIZE
     if size % frame.patch:
         raise InputError(f"patch {frame.patch} does not divide the size {size} of generated images")
     names = {"scenes": "ABCD", "series": "ABC", "table": "y"}.get(str(path), "01")
 
-    def load(index: int) -> Sample:
-        return make(np.random.default_rng([hash_of(str(path)), index]), size, frame.patch)
-
+    load = partial(_load, str(path), size, frame.patch)
     labels = [
         np.atleast_1d(load(index).target).astype(np.float64)
         if kind == "regression"
@@ -69,6 +68,10 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
 def hash_of(name: str) -> int:
     """Return a seed for a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def _load(name: str, size: int, patch: int, index: int) -> Sample:
+    return KINDS[name][2](np.random.default_rng([hash_of(name), index]), size, patch)
 
 
 def _scene(draw: np.random.Generator, size: int, patch: int) -> Sample:

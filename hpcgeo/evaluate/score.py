@@ -1,0 +1,227 @@
+"""What the models of runs, and the baselines, reach on a part of the data of each task.
+
+Baselines are kept in a file, a line for each, so that they are fitted once.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from hpcgeo import __version__
+from hpcgeo.config import RunConfig
+from hpcgeo.data.tasks import TaskSet
+from hpcgeo.errors import InputError
+from hpcgeo.evaluate.baselines import fit_and_score, suits
+from hpcgeo.files import write_text
+from hpcgeo.knobs import MultiTask, Parallel, Task
+from hpcgeo.launch.environment import Environment, discover
+from hpcgeo.log import log, set_up
+from hpcgeo.parallel.group import on_rank_0
+from hpcgeo.parallel.topology import lay_out
+from hpcgeo.strategies import strategy
+from hpcgeo.train.checkpoint import MANIFEST, opened
+from hpcgeo.train.export import Weights, chosen, config_of
+from hpcgeo.train.mixture import MultiTaskRun, metric_of, open_sets
+from hpcgeo.train.pretrain import meet, new_engine
+from hpcgeo.train.scores import Found
+
+#: Every rank holds the whole model, so that any number of ranks does.
+SPREAD = "DDP"
+#: File of the baselines that were fitted.
+KEPT = "baselines.jsonl"
+
+
+class Data(NamedTuple):
+    """What a task is scored on: runs are compared where it is the same."""
+
+    reader: str
+    target: str | None
+    digest: str
+    metric: str
+    size: int | None
+
+
+class Fitted(BaseModel):
+    """What a baseline reached, and on what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    baseline: str
+    reader: str
+    target: str | None
+    digest: str
+    size: int | None
+    patch: int
+    labels: float
+    seed: int
+    part: str
+    metric: str
+    hpcgeo: str
+    value: float | None = None  #: None: not yet, or the metric is not defined
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run to be scored: its model of a step, and a part of the data of its tasks."""
+
+    folder: Path
+    step: int
+    checkpoint: Path
+    run: RunConfig
+    work: MultiTaskRun
+    sets: Mapping[str, TaskSet]
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks of the run, by name."""
+        return self.work.data.chosen
+
+    def data(self, name: str) -> Data:
+        """Return what a task is scored on."""
+        task, part = self.tasks[name], self.sets[name]
+        dense = part.target.kind in ("segmentation", "change")
+        size = task.size if dense else None
+        return Data(task.reader, task.target, part.digest, metric_of(task, part), size)
+
+
+def open_case(folder: Path, part: str, step: int | None) -> Case:
+    """Open a run and a part of its data.
+
+    Raises:
+        InputError: no such run, checkpoint or part; it has no tasks; its data has changed.
+    """
+    run = config_of(folder)
+    if not isinstance(run.objective, MultiTask):
+        raise InputError(
+            f"{folder} is a run of {run.objective.name}, which answers no task: give runs with "
+            f"objective.name multitask"
+        )
+    # Whole on every rank, from a checkpoint, whatever trained it.
+    run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
+    step, checkpoint = chosen(folder, step)
+    work = MultiTaskRun(run)
+    digest = work.dataset.digest
+    with suppress(ValueError, OSError):  # a damaged one is said when its weights are read
+        digest = opened((checkpoint / MANIFEST).read_text("utf-8")).data
+    if digest != work.dataset.digest:
+        raise InputError(
+            f"{folder} was trained on other data than is there now, which has other means and "
+            f"deviations: restore it, or train again"
+        )
+    return Case(folder, step, checkpoint, run, work, open_sets(run, part))
+
+
+def agree(cases: Sequence[Case]) -> None:
+    """Refuse runs whose tasks of one name are not the same; an InputError says how they differ."""
+    first: dict[str, Case] = {}
+    for case in cases:
+        for name in case.tasks:
+            other = first.setdefault(name, case)
+            here, there = case.data(name), other.data(name)
+            for what, mine, others in zip(Data._fields, here, there, strict=True):
+                if mine != others:
+                    raise InputError(
+                        f"task {name} of {case.folder} has another {what} ({mine}) than that of "
+                        f"{other.folder} ({others}): evaluate them apart"
+                    )
+
+
+def score_all(cases: Sequence[Case]) -> list[list[Found]]:
+    """Return the metrics of every run; every rank calls it, and joins the others here."""
+    environment = discover()
+    set_up(environment.rank, environment.host)
+    device = meet(cases[0].run, environment)
+    return [_score(case, environment, device) for case in cases]
+
+
+def _score(case: Case, environment: Environment, device: torch.device) -> list[Found]:
+    chosen = strategy(SPREAD)
+    layout = chosen.layout(environment.world_size, dict(case.run.parallel))
+    topology = lay_out(
+        environment.rank, environment.local_rank, environment.host, device, chosen, layout
+    )
+    weights = Weights(case.checkpoint)
+
+    def initial(name: str, shape: Sequence[int], rows: slice) -> Tensor:
+        return weights.read(name)[rows]
+
+    engine = new_engine(case.run, case.work, topology, initial)
+    found = case.work.score(engine, topology, case.sets)
+    log.info("%s: step %d scored on %d tasks", case.folder, case.step, len(found))
+    return found
+
+
+def defined(number: float) -> float | None:
+    """Return a metric, or None where the samples do not define it."""
+    return number if math.isfinite(number) else None
+
+
+def error(found: Found, kind: str) -> float | None:
+    """Return the standard error of a score, where it is a mean over samples: that of accuracy."""
+    if found.metric != "accuracy" or kind != "classification":
+        return None
+    return math.sqrt(found.value * (1 - found.value) / found.samples)
+
+
+def fitted(
+    case: Case, name: str, part: str, baselines: Iterable[str], kept: Path
+) -> dict[str, float | None]:
+    """Return what each baseline that suits a task reaches; every rank calls it together.
+
+    It is fitted to the part that the run is trained on, where the file has no line of it yet.
+
+    Args:
+        name: of the task.
+        part: that is scored.
+        baselines: names.
+        kept: the file.
+    """
+    task = case.tasks[name]
+    answers = {}
+    for baseline in baselines:
+        if not suits(baseline, case.work.sets[name]):
+            continue
+        wanted = Fitted(
+            **case.data(name)._asdict() | {"size": task.size},
+            baseline=baseline,
+            patch=task.patch,
+            labels=task.labels,
+            seed=case.run.seed,
+            part=part,
+            hpcgeo=__version__,
+        )
+        answers[baseline] = on_rank_0(partial(_fit, case, name, wanted, kept))
+    return answers
+
+
+def _fit(case: Case, name: str, wanted: Fitted, kept: Path) -> float | None:
+    """Return what a baseline reaches; what was fitted is kept at once."""
+    there = _read(kept)
+    for line in there:
+        if line.model_copy(update={"value": None}) == wanted:
+            return line.value
+    log.info("fitting %s to %s", wanted.baseline, name)
+    train, test = case.work.sets[name], case.sets[name]
+    found = fit_and_score(wanted.baseline, train, test, wanted.metric, seed=wanted.seed)
+    done = wanted.model_copy(update={"value": defined(found)})
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_text(kept, "".join(line.model_dump_json() + "\n" for line in [*there, done]))
+    return done.value
+
+
+def _read(kept: Path) -> list[Fitted]:
+    """Return what was fitted; lines that are none are fitted again."""
+    lines = []
+    if kept.exists():
+        for line in kept.read_text("utf-8", "replace").splitlines():
+            with suppress(ValidationError):
+                lines.append(Fitted.model_validate_json(line))
+    return lines
