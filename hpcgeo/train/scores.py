@@ -118,9 +118,9 @@ def errors(
         for drawn in _rounds(name, part, topology, micro_batch):
             total += float(error(drawn)), len(drawn)
         whole = _together(total, topology)
-        found.append(
-            Found(name, MASKED, float(METRICS[MASKED].value(whole, part.target)), int(whole[1]))
-        )
+        if whole[1]:
+            mean = METRICS[MASKED].value(whole, part.target)
+            found.append(Found(name, MASKED, float(mean), int(whole[1])))
     return found
 
 
