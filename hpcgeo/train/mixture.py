@@ -29,6 +29,7 @@ from hpcgeo.knobs import MaskedTokens, MultiTask, Task
 from hpcgeo.knobs import Mixture as Knobs
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
+from hpcgeo.models import coordinates
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.masked import (
     MaskedTokensObjective,
@@ -86,6 +87,8 @@ class MixtureRun:
                 "SHARD_GRAD_OP or FULL_SHARD"
             )
         self.model = architecture_of(run)
+        # A density that cannot be read is said before anything starts.
+        coordinates.height(torch.zeros(1), torch.ones(1), run.model.spread)
         self.sets = open_sets(run, "train")
         self.signals = tuple(
             sorted({signal for part in self.sets.values() for signal in part.signals})
