@@ -88,7 +88,7 @@ def ways() -> list[Way]:
         found += [
             Way(f"{mode}, {limit:,}", Batching(mode=mode, max_padding=limit)) for limit in LIMITS
         ]
-    paper = Way("dbscan, 1,024, a pass each", Batching(mode="dbscan", max_padding=1024), apart=True)
+    paper = Way("a pass each (1,024)", Batching(mode="dbscan", max_padding=1024), apart=True)
     return [*found, paper, Way("packed", Batching(mode="packed"))]
 
 
