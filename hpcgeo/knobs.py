@@ -16,8 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-from hpcgeo.tables import nearest
-
 #: Marks a knob that may differ when a run is resumed: it changes how fast, not what, is computed.
 FREE: Any = {"free_on_resume": True}
 
@@ -210,7 +208,7 @@ class Mixture(Part):
         for name in value or ():
             if tasks and name not in tasks:
                 known = ", ".join(tasks)
-                raise ValueError(f"no task {name!r}{nearest(name, tasks)}; known: {known}")
+                raise ValueError(f"no task {name!r}; known: {known}")
         return value
 
     @property

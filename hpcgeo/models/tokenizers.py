@@ -151,19 +151,13 @@ class Tokenizer(nn.Module):
         self.flags = nn.Linear(5, width)
         self.sample_token = nn.Parameter(torch.empty(width))
 
-    def forward(self, tokens: Tokens, start: Tensor) -> Read:
-        """Read the observations of a pass.
-
-        Args:
-            tokens: what is to become its tokens.
-            start: a zero that wants a gradient; see `start`.
-        """
+    def forward(self, tokens: Tokens) -> Read:
         where = [self.encoding(group) for group in tokens.groups]
         read = [
             self.features(group) + encoding
             for group, encoding in zip(tokens.groups, where, strict=True)
         ]
-        return Read(self.arrange(tokens, read) + start, read, where)
+        return Read(self.arrange(tokens, read), read, where)
 
     def arrange(self, tokens: Tokens, read: Sequence[Tensor]) -> Tensor:
         """Return the tokens of a pass (N, C) in the order of its layout."""
@@ -259,14 +253,6 @@ def named(signal: Signal) -> str:
     sensor, band, length = signal
     name = f"{sensor}/{band}" + (f"/{length}" if length else "")
     return name.replace(".", ",")  # the name of a module has no dot
-
-
-def start(device: torch.device) -> Tensor:
-    """Return a zero that wants a gradient, for a module whose other inputs want none.
-
-    ZeRO 3 takes the backward of a module for done when its inputs have their gradients.
-    """
-    return torch.zeros((), device=device, requires_grad=True)
 
 
 def zero_of(module: nn.Module) -> Tensor:

@@ -39,10 +39,6 @@ class MAE(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return [list(self.encoder.blocks), list(self.decoder_blocks)]
 
-    def leaves(self) -> list[nn.Module]:
-        """Return the modules whose parts are used without being called: none."""
-        return []
-
     def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return the loss.
 

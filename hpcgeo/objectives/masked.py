@@ -19,7 +19,7 @@ from hpcgeo.data.draws import uniform
 from hpcgeo.knobs import MaskedTokens
 from hpcgeo.models.heads import PixelHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Group, Signal, Tokenizer, Tokens, start, zero_of
+from hpcgeo.models.tokenizers import Group, Signal, Tokenizer, Tokens, zero_of
 from hpcgeo.objectives.passes import Grouping
 from hpcgeo.zoo import PerceiverArchitecture
 
@@ -74,10 +74,6 @@ class MaskedTokensObjective(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return self.backbone.stacks()
 
-    def leaves(self) -> list[nn.Module]:
-        """Return the modules whose parts are used without being called."""
-        return [self.tokenizer, self.heads]
-
     def forward(self, tokens: Tokens, hidden: Sequence[Hidden], scale: float) -> dict[str, Tensor]:
         """Return the loss of a pass: the squared error of the hidden tokens that are asked for.
 
@@ -115,7 +111,7 @@ class MaskedTokensObjective(nn.Module):
 
     def _predicted(self, tokens: Tokens, hidden: Sequence[Hidden]) -> tuple[list[Tensor], Tensor]:
         """Return the predicted values, and a zero of all parameters."""
-        read = self.tokenizer(tokens, start(tokens.place.device))
+        read = self.tokenizer(tokens)
         latents = self.backbone(read.flat, tokens.layout)
         queries = []
         for one in hidden:

@@ -21,7 +21,7 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.fourier import encode, frequencies
 from hpcgeo.models.heads import PixelHead, VectorHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens, start, zero_of
+from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens, zero_of
 from hpcgeo.objectives.passes import Question, centres
 from hpcgeo.zoo import PerceiverArchitecture
 
@@ -72,10 +72,6 @@ class MultiTaskObjective(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return self.backbone.stacks()
 
-    def leaves(self) -> list[nn.Module]:
-        """Return the modules whose parts are used without being called."""
-        return [self.tokenizer, self.heads]
-
     def forward(
         self, tokens: Tokens, questions: Sequence[Question], scale: float
     ) -> dict[str, Tensor]:
@@ -124,7 +120,7 @@ class MultiTaskObjective(nn.Module):
         self, tokens: Tokens, questions: Sequence[Question]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the answers (b, K) or (b, Q, K), and a zero of all parameters."""
-        read = self.tokenizer(tokens, start(tokens.place.device))
+        read = self.tokenizer(tokens)
         latents = self.backbone(read.flat, tokens.layout)
         there = [group.there() for group in tokens.groups]
         answers, zero = self.heads(latents, read.grids, there, questions)

@@ -244,7 +244,7 @@ class DeepSpeedEngine:
         device = self.topology.device
         cut = None
         if self.stage == 3:
-            for unit in (*units, *self.objective.leaves()):
+            for unit in units:
                 set_z3_leaf_module(unit, True)
             cut = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=settings)
         for module in self.objective.modules():

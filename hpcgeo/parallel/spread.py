@@ -38,9 +38,6 @@ class Objective(Protocol):
     def stacks(self) -> list[list[nn.Module]]:
         """Return the blocks, in the order of their use; each is one unit to shard."""
 
-    def leaves(self) -> list[nn.Module]:
-        """Return modules whose parts are used without being called: ZeRO 3 gathers them whole."""
-
 
 def spread(
     objective: Any,

@@ -29,6 +29,7 @@ from hpcgeo.knobs import MaskedTokens, MultiTask, Task
 from hpcgeo.knobs import Mixture as Knobs
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
+from hpcgeo.models import coordinates
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.masked import (
     MaskedTokensObjective,
@@ -51,7 +52,7 @@ from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
 #: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
-OUT_OF_STEP = ("ZERO2",)
+OUT_OF_STEP = ("ZERO2", "ZERO3", "ZERO3_HPZ")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class MixtureRun:
                 "SHARD_GRAD_OP or FULL_SHARD"
             )
         self.model = architecture_of(run)
+        # A density that cannot be read is said before anything starts.
+        coordinates.height(torch.zeros(1), torch.ones(1), run.model.spread)
         self.sets = open_sets(run, "train")
         self.signals = tuple(
             sorted({signal for part in self.sets.values() for signal in part.signals})

@@ -264,6 +264,8 @@ def test_it_is_the_perceiver_of_transformers() -> None:
 class Toy(nn.Module):
     """A Perceiver as an objective."""
 
+    methods = ()
+
     def __init__(self) -> None:
         super().__init__()
         self.perceiver = Perceiver(small("gated"))

@@ -10,23 +10,20 @@ import torch
 from hpcgeo.data.drawn import plain
 from hpcgeo.data.sample import Observation, Sample, Signal
 from hpcgeo.knobs import Batching
-from hpcgeo.models.tokenizers import start
 from hpcgeo.objectives.passes import centres, moved, padding, questions, tokens, whole
 from hpcgeo.train.mixture import band_of
 from tests.mixed import KNOWN, PADDING, drawn, multitask
-
-CPU = torch.device("cpu")
 
 
 def test_tokens_lie_sample_by_sample_each_behind_its_own():
     """Against a loop over samples, observations and tokens."""
     objective, some = multitask(), drawn()
     made, grouping = tokens(some, PADDING, KNOWN, whole(some))
-    flat, read, _ = objective.tokenizer(made, start(CPU))
+    flat, read, _ = objective.tokenizer(made)
     expected = []
     for sample, one in enumerate(some):
         alone, _ = tokens([one], PADDING, KNOWN, whole([one]))
-        expected.append(objective.tokenizer(alone, start(CPU)).flat[:1])  # its own token
+        expected.append(objective.tokenizer(alone).flat[:1])  # its own token
         for number, kept in enumerate(one.kept):
             group, member = grouping.find(sample, number)
             cells = read[group][member].flatten(0, 3)
