@@ -5,8 +5,9 @@ A sample that cannot be read is drawn again from another task (`Mixture.draw`): 
 are damaged does not stop the others. What is drawn depends on the seed, the position and the files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -110,10 +111,16 @@ class DrawnBatches(TorchDataset[list[Drawn]]):
             found = plain(self.sets[name].read(index), name, index)
             return replace(found, position=position)
         except InputError as error:
-            log.warning("task %s: %s; a sample of another task takes its place", name, error)
+            once(f"task {name}: {error}; a sample of another task takes its place")
             attempt += 1
             task, other = self.mixture.draw(np.array([position]), attempt)
             return self._read(self.mixture.tasks[task[0]], int(other[0]), position, attempt)
+
+
+@cache
+def once(message: str) -> None:
+    """Warn, but not again of the same thing in this process: samples come back in every epoch."""
+    log.warning("%s", message)
 
 
 def turned(drawn: Drawn, turn: int) -> Drawn:
@@ -142,11 +149,6 @@ def turned(drawn: Drawn, turn: int) -> Drawn:
     target = rotate(sample.target) if dense else sample.target
     sample = replace(sample, observations=observations, target=target)
     return replace(drawn, sample=sample, kept=kept)
-
-
-def lengths(drawn: Sequence[Drawn]) -> list[int]:
-    """Return the tokens of each sample."""
-    return [one.length for one in drawn]
 
 
 def _kept(values: npt.NDArray[np.float32], patch: int) -> Bool:

@@ -29,7 +29,7 @@ from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.train.checkpoint import MANIFEST, opened
 from hpcgeo.train.export import Weights, chosen, config_of
-from hpcgeo.train.mixture import MultiTaskRun, metric_of, open_sets
+from hpcgeo.train.mixture import MultiTaskRun, metric_of
 from hpcgeo.train.pretrain import meet, new_engine
 from hpcgeo.train.scores import Found
 
@@ -116,7 +116,11 @@ def open_case(folder: Path, part: str, step: int | None) -> Case:
             f"{folder} was trained on other data than is there now, which has other means and "
             f"deviations: restore it, or train again"
         )
-    return Case(folder, step, checkpoint, run, work, open_sets(run, part))
+    sets = work.part(part)
+    for name in work.sets:
+        if name not in sets:
+            raise InputError(f"{folder}: task {name} has no samples in the part {part!r}")
+    return Case(folder, step, checkpoint, run, work, sets)
 
 
 def agree(cases: Sequence[Case]) -> None:

@@ -89,7 +89,7 @@ class MixtureRun:
         self.model = architecture_of(run)
         # A density that cannot be read is said before anything starts.
         coordinates.height(torch.zeros(1), torch.ones(1), run.model.spread)
-        self.sets = open_sets(run, "train")
+        self.sets = open_sets(run)
         self.signals = tuple(
             sorted({signal for part in self.sets.values() for signal in part.signals})
         )
@@ -125,6 +125,11 @@ class MixtureRun:
     def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
         """Return what the objective takes of a pass, beside `scale`."""
         raise NotImplementedError
+
+    def part(self, split: str) -> dict[str, TaskSet]:
+        """Return another part of the data sets, of those that have one, by the name of the task."""
+        others = {name: part.other(split) for name, part in self.sets.items()}
+        return {name: part for name, part in others.items() if len(part)}
 
     def refuse_cut(self, tensor: int) -> None:
         self.model.refuse_cut(tensor)
@@ -238,7 +243,6 @@ class MultiTaskRun(MixtureRun):
             metric_of(task, self.sets[name])
             if hasattr(nn.ModuleDict, name):
                 raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
-        self.validation: dict[str, TaskSet] = {}
 
     @property
     def unnamed(self) -> float:
@@ -260,9 +264,9 @@ class MultiTaskRun(MixtureRun):
 
     def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
         """Score every task on its validation part, and see which no longer get better."""
-        self.validation = self.validation or open_sets(self.run, "validation")
         album = Album(folder, step, topology)
-        now = keep(self.score(engine, topology, self.validation, album), topology, folder, step)
+        found = self.score(engine, topology, self.part("validation"), album)
+        now = keep(found, topology, folder, step)
         patience = self.knobs.patience
         waited = min((score.since for score in now), default=0)
         self.done = patience is not None and waited >= patience
@@ -337,23 +341,21 @@ class MaskedRun(MixtureRun):
             found: torch.Tensor = engine.evaluate("error", inputs)
             return found
 
-        held_out = {name: part.other("validation") for name, part in self.sets.items()}
-        sets = {name: part for name, part in held_out.items() if len(part)}
-        found = errors(error, sets, topology, self.run.train.micro_batch)
+        found = errors(error, self.part("validation"), topology, self.run.train.micro_batch)
         keep(found, topology, folder, step)
 
     def _hide(self, one: Drawn) -> tuple[tuple[Bool, ...], tuple[Bool, ...]]:
         return hide(one, self.knobs.mask_ratio, self.run.seed)
 
 
-def open_sets(run: RunConfig, split: str) -> dict[str, TaskSet]:
-    """Return one part of every data set of a mixture, by the name of the task."""
+def open_sets(run: RunConfig) -> dict[str, TaskSet]:
+    """Return the training part of every data set of a mixture, by the name of the task."""
     assert isinstance(run.data, Knobs)
     return {
         name: open_tasks(
             task.reader,
             task.path,
-            split=split,
+            split="train",
             target=task.target,
             patch=task.patch,
             size=task.size,

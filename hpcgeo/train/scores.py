@@ -15,7 +15,7 @@ import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from hpcgeo.data.drawn import Drawn, plain
+from hpcgeo.data.drawn import Drawn, once, plain
 from hpcgeo.data.sample import Float64, Target
 from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
@@ -140,7 +140,7 @@ def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
         try:
             yield plain(part.read(index), name, index)
         except InputError as error:
-            log.warning("task %s: %s; its score is that of the others", name, error)
+            once(f"task {name}: {error}; its score is that of the others")
 
 
 def _together(total: Float64, topology: Topology) -> Float64:

@@ -16,7 +16,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score
 from hpcgeo.evaluate.score import Case
 from hpcgeo.evaluate.table import FORMATS, _behind, _row, _write, drawn, evaluate
-from hpcgeo.train.mixture import MultiTaskRun, open_sets
+from hpcgeo.train.mixture import MultiTaskRun
 from hpcgeo.train.scores import Found
 from tests.data.labelled import LAYOUTS
 
@@ -174,7 +174,8 @@ def test_published_figures_stand_beside_the_same_task_alone(tmp_path: Path) -> N
 
     def row(part: str, *more: str) -> dict[str, Any]:
         run = load("gpna_sustainbench", [*knobs, "data.tasks.brick_kilns.size=32", *more])
-        case = Case(tmp_path, 1, tmp_path, run, MultiTaskRun(run), open_sets(run, part))
+        work = MultiTaskRun(run)
+        case = Case(tmp_path, 1, tmp_path, run, work, work.part(part))
         found = {"run": [Found("brick_kilns", "accuracy", 0.5, 4)]}
         return _row("brick_kilns", case, part, found, {})
 
