@@ -219,7 +219,7 @@ def _explain(error: ValidationError, recipe: str) -> list[str]:
         else:
             rule = detail["msg"].removeprefix("Value error, ")
             value = f" = {brief(detail['input'])}" if key else ""
-            lines.append(f"{recipe}: {key}{value}: {rule}")
+            lines.append(": ".join([recipe, *([key + value] if key else []), rule]))
     return lines
 
 

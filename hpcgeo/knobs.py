@@ -121,7 +121,7 @@ class Task(Part):
     reader: str = Field(description="how the data is laid out: a reader of `hpcgeo list readers`")
     path: Path = Field(description="folder or file of the data")
     target: str | None = Field(
-        None, description="which label, where the data has several; by default the first"
+        None, description="which label, where the data has several; the reader names them"
     )
     patch: PositiveInt = Field(
         8, description="pixels on a side of a token of an image: 1, 2, 4, 8, 16, 32"
@@ -162,8 +162,8 @@ class Batching(Part):
     )
     max_tokens: PositiveInt = Field(
         2**17,
-        description="most tokens of a pass on a rank; a step takes as many passes as the rank "
-        "with the most tokens needs",
+        description="most tokens of a pass on a rank, or one sample; a step takes as many passes "
+        "as the rank with the most tokens needs",
         json_schema_extra=FREE,
     )
 

@@ -96,5 +96,5 @@ def hpcgeo() -> None:
 
 def hpcgeo_profile() -> None:
     """Run `hpcgeo profile`."""
-    sys.argv.insert(1, "profile")
+    sys.argv[:1] = ["hpcgeo", "profile"]  # as records name the command
     hpcgeo()

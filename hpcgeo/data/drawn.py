@@ -36,7 +36,7 @@ class Drawn:
         task: its name.
         index: of the sample in its task.
         position: in the run.
-        sample: values are 0 where missing.
+        sample: as it was read, or turned.
         kept: of each observation (T, L, h, w), or (T, L) of vectors: what is not missing.
         named: of each observation: whether its bands are read by their own stems.
     """
@@ -57,11 +57,6 @@ class Drawn:
 def plain(sample: Sample, task: str = "", index: int = 0) -> Drawn:
     """Return a sample as it is, for evaluation."""
     kept = tuple(_kept(seen.values, seen.patch) for seen in sample.observations)
-    filled = tuple(
-        replace(seen, values=np.where(np.isfinite(seen.values), seen.values, np.float32(0)))
-        for seen in sample.observations
-    )
-    sample = replace(sample, observations=filled)
     return Drawn(task, index, index, sample, kept, (True,) * len(kept))
 
 

@@ -16,6 +16,8 @@ from hpcgeo.data.draws import Float, Int, shuffled, uniform
 from hpcgeo.errors import InputError
 
 CYCLE = 512
+#: How often a position is drawn again before the run gives up.
+ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -145,18 +147,20 @@ class Mixture:
         return task, index
 
     def _again(self, phase: _Phase, position: Int, tried: Int, attempt: int) -> tuple[Int, Int]:
-        """Return task and sample of a further attempt: tasks in an order drawn by their shares."""
+        """Return task and sample of a further attempt: tasks in an order drawn by their shares,
+        over and over."""
         going = int((phase.share > 0).sum())
-        if attempt >= going:
-            raise InputError(f"no sample to draw: {going} tasks go on, and all of them failed")
-        chance, where = np.split(
-            uniform(self._seed, position, "attempt", 2 * len(self.tasks)), 2, axis=1
-        )  # (B, K)
+        if attempt >= ATTEMPTS:
+            raise InputError(
+                f"{ATTEMPTS} samples in a row, of {going} tasks, cannot be read: see the warnings"
+            )
+        chance = uniform(self._seed, position, "attempt", len(self.tasks))  # (B, K)
+        where = uniform(self._seed, position, f"sample {attempt // going}", len(self.tasks))
         # The first of exponential times with these rates is a draw by share, and so are the next.
         with np.errstate(divide="ignore"):
             time = -np.log1p(-chance) / phase.share
         np.put_along_axis(time, tried[:, None], -1.0, axis=1)
-        task = np.argsort(time, axis=1, kind="stable")[:, attempt]
+        task = np.argsort(time, axis=1, kind="stable")[:, attempt % going]
         chosen = np.take_along_axis(where, task[:, None], axis=1)[:, 0]
         return task, (chosen * self._sizes[task]).astype(np.int64)
 

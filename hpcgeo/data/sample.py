@@ -64,8 +64,7 @@ class Sample:
             (K,); segmentation and change: int64 (H, W), `IGNORED` where not labelled; unlabelled:
             empty.
         place: (2,) longitude and latitude in degrees; NaN: unknown.
-        place_spread_m: half-width of what is known of the place, in metres (that of the frame is
-            added to it).
+        place_spread_m: half-width of what is known of the place, in metres.
         elevation_m: (2,) centre and half-width; NaN: unknown.
     """
 

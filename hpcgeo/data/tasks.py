@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
 from hpcgeo.data.sample import Observation, Sample, Signal, Target
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
 from hpcgeo.tables import find
 
 Int64 = npt.NDArray[np.int64]
@@ -175,10 +176,11 @@ def _parts(collection: Collection) -> npt.NDArray[np.str_]:
         for index in members.tolist():
             groups.setdefault(names[index], []).append(index)
         held: list[int] = []
+        sixth = round(len(members) / 6)
         for name in without_meaning(list(groups)):
-            if len(held) >= round(len(members) / 6):
-                break
-            held += groups[name]
+            # A group that would make it half as large again is left to training.
+            if len(held) < sixth and len(held) + len(groups[name]) <= max(1, 1.5 * sixth):
+                held += groups[name]
         parts[held] = "validation"
     return parts
 
@@ -203,7 +205,9 @@ def _standardised(collection: Collection, train: Int64) -> Target:
     if collection.target.kind != "regression":
         return collection.target
     numbers = collection.labels[train].astype(np.float64)  # (n, K)
-    mean, std = numbers.mean(axis=0), numbers.std(axis=0)
+    if not np.isfinite(numbers).any(axis=0).all():
+        raise InputError(f"target {collection.target.names}: no number in the training part")
+    mean, std = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
     return replace(
         collection.target,
         mean=tuple(mean.tolist()),
@@ -215,12 +219,22 @@ def _moments(collection: Collection, train: Int64) -> dict[Signal, tuple[float, 
     """Return mean and deviation of every signal over samples spread over the training part."""
     sums = {signal: np.zeros(3) for signal in collection.signals}
     spread = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.int64)
+    unread = []
     for index in train[spread]:
-        for seen in collection.load(int(index)).observations:
+        try:
+            observations = collection.load(int(index)).observations
+        except InputError as error:  # one damaged file ends no run
+            unread.append(error)
+            continue
+        for seen in observations:
             for number, signal in enumerate(seen.signals):
                 values = seen.values[:, number]
                 values = values[np.isfinite(values)].astype(np.float64)
                 sums[signal] += len(values), values.sum(), (values**2).sum()
+    if len(unread) == len(spread):
+        raise InputError(f"none of {len(spread)} samples can be read: {unread[0]}")
+    if unread:
+        log.warning("%d of %d samples cannot be read: %s", len(unread), len(spread), unread[0])
     moments = {}
     for signal, (count, total, squares) in sums.items():
         mean = total / count if count else 0.0

@@ -29,7 +29,7 @@ from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.train.checkpoint import MANIFEST, opened
 from hpcgeo.train.export import Weights, chosen, config_of
-from hpcgeo.train.mixture import MultiTaskRun, metric_of
+from hpcgeo.train.multitask import MultiTaskRun, metric_of
 from hpcgeo.train.pretrain import meet, new_engine
 from hpcgeo.train.scores import Found
 

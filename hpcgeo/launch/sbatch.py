@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import Field, ValidationError, field_validator
 
+from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.machines import Line, Row, machine
@@ -102,6 +103,7 @@ def render(
             f"{job.time} is longer than the {longest:g} h that {job.nodes} nodes may have on "
             f"{where.name}: shorten it, the run continues when submitted again"
         )
+    run = load(job.recipe, [line.text for line in job.set])  # what is wrong is said here
     environment = Environment(
         loader=PackageLoader("hpcgeo.launch"),
         undefined=StrictUndefined,
@@ -120,6 +122,7 @@ def render(
     return environment.get_template(template).render(
         job=job,
         machine=where,
+        images=run.source != "mixture",
         per_node=per_node or int(where.devices_per_node.value),
         cores=int(cores.value) if cores else None,
         requeue=where.requeue is None or where.requeue.allowed,

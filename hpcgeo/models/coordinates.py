@@ -104,7 +104,7 @@ def ground(offset_m: Tensor, half_m: Tensor, spread: str = "uniform") -> Tensor:
     """Return features of positions on the ground, from the middle of the sample.
 
     Args:
-        offset_m: east and north (..., 2), metres.
+        offset_m: down and right of it (..., 2), metres.
         half_m: half the footprint of the pixel or token (..., 2), metres.
         spread: as of `encode`.
     """
@@ -115,7 +115,7 @@ def frame(position: Tensor, half: Tensor, spread: str = "uniform") -> Tensor:
     """Return features of positions in the frame.
 
     Args:
-        position: column and row (..., 2) in [0, 1].
+        position: down and right (..., 2) in [0, 1].
         half: half the footprint of the pixel or token (..., 2), in the same unit.
         spread: as of `encode`.
     """

@@ -35,8 +35,10 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     if kind.endswith("_token"):
         return torch.empty(shape).normal_(0, 0.02, generator=_generator(seed, name, 0))[rows]
     if kind == "weight" and len(shape) in (2, 4):
-        # Fan in and fan out: of a convolution, all that a value is made of and goes into.
-        bound = math.sqrt(6 / (sum(shape[:2]) * math.prod(shape[2:])))
+        # Matrices: by fan in and fan out. Convolutions: by fan in alone (He et al. 2015,
+        # arXiv 1502.01852), so that what a stem says is as large as the encodings beside it.
+        fan = sum(shape) if len(shape) == 2 else math.prod(shape[1:])
+        bound = math.sqrt(6 / fan)
         values = torch.empty(len(range(*rows.indices(shape[0]))), *shape[1:])
         for row, value in zip(range(*rows.indices(shape[0])), values, strict=True):
             value.uniform_(-bound, bound, generator=_generator(seed, name, row))

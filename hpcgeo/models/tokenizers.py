@@ -38,7 +38,7 @@ class Group:
         signals: (L,)
         named: whether bands are read by their own stems; False: by that of unknown bands.
         patch: pixels on a side of a token; of vectors 1.
-        values: (G, T, L, H, W) or (G, T, L, V), 0 where missing.
+        values: (G, T, L, H, W) or (G, T, L, V), NaN where missing.
         time: (G, T, 2) centre and half-width, days since 2000, float64.
         gsd_m: (U,) the ground sampling distances there are; NaN: unknown.
         gsd_of: (G,) which of them.
@@ -113,12 +113,29 @@ class Read(NamedTuple):
 
 
 class ImageStem(nn.Module):
-    """Weights of three convolutions on one band, 1 -> C / 4 -> C / 2 -> C."""
+    """Three convolutions on one band, 1 -> C / 4 -> C / 2 -> C, and what it is called.
+
+    `own_token` tells apart what has no wavelength, or the same one.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = [1, *(width // part for part in NARROW), width]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in pairwise(sizes))
+        self.own_token = nn.Parameter(torch.empty(width))
+
+
+class VectorStem(nn.Module):
+    """An MLP on one vector, and what it is called."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.into = nn.Linear(length, width)
+        self.out = nn.Linear(width, width)
+        self.own_token = nn.Parameter(torch.empty(width))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.out(F.gelu(self.into(values)))
 
 
 class Tokenizer(nn.Module):
@@ -137,13 +154,7 @@ class Tokenizer(nn.Module):
         images = [named(signal) for signal in signals if not signal[2]]
         self.images = nn.ModuleDict({name: ImageStem(width) for name in (*images, UNKNOWN)})
         self.vectors = nn.ModuleDict(
-            {
-                named(signal): nn.Sequential(
-                    nn.Linear(signal[2], width), nn.GELU(), nn.Linear(width, width)
-                )
-                for signal in signals
-                if signal[2]
-            }
+            {named(signal): VectorStem(signal[2], width) for signal in signals if signal[2]}
         )
         self.encodings = nn.ModuleDict(
             {name: nn.Linear(features, width) for name, features in coordinates.WIDTHS.items()}
@@ -178,32 +189,43 @@ class Tokenizer(nn.Module):
 
         A stem reaches into the tokens around its own: what is missing or hidden is zero there.
         """
+        stems = self._stems(group)
+        there = group.there()
         if group.signals[0][2]:
-            return self._vector_features(group)
-        names = [
-            named(signal) if group.named and named(signal) in self.images else UNKNOWN
-            for signal in group.signals
-        ]
+            values = self._cast(known(group.values, there[..., 0]))
+            read = [stem(values[:, :, band]) for band, stem in enumerate(stems)]
+            return torch.stack(read, dim=2)[:, :, :, None, None]
         G, T, L, H, W = group.values.shape
-        there = group.there().repeat_interleave(group.patch, 3).repeat_interleave(group.patch, 4)
-        x = (group.values * there).reshape(G * T, L, H, W)
+        there = there.repeat_interleave(group.patch, 3).repeat_interleave(group.patch, 4)
+        x = known(group.values, there).reshape(G * T, L, H, W)
+        halvings = min(len(NARROW) + 1, group.patch.bit_length() - 1)
         for number in range(len(NARROW) + 1):
             # The bands are the groups of one convolution.
-            layers: Any = [self.images.get_submodule(f"{name}.layers.{number}") for name in names]
+            layers = [stem.layers[number] for stem in stems]
             weight = torch.cat([layer.weight for layer in layers])
             bias = torch.cat([layer.bias for layer in layers])
-            stride = 2 if group.patch >= 2 ** (number + 1) else 1
-            x = F.conv2d(x.to(weight.dtype), weight, bias, stride, padding=1, groups=L)
+            # Beyond its edge a frame goes on as it ends: a single pixel is like a field of its own.
+            x = F.pad(x.to(weight.dtype), _margins(number, halvings), mode="replicate")
+            x = F.conv2d(x, weight, bias, stride=2 if number < halvings else 1, groups=L)
             if number < len(NARROW):
                 x = F.gelu(x)
         if group.patch > 8:
             x = F.avg_pool2d(x, group.patch // 8)
         return x.reshape(G, T, L, self.width, *x.shape[2:]).permute(0, 1, 2, 4, 5, 3)
 
+    def _stems(self, group: Group) -> list[Any]:
+        """Return the stem of each signal; images that are not known have that of unknown bands."""
+        stems: Any = self.vectors if group.signals[0][2] else self.images
+        names = (named(signal) for signal in group.signals)
+        if group.signals[0][2]:
+            return [stems[name] for name in names]
+        return [stems[name if group.named and name in stems else UNKNOWN] for name in names]
+
     def encoding(self, group: Group) -> Tensor:
         """Return where, when and at what wavelength it was observed; see `features`."""
         spectrum = self._encoded("spectrum", group.wavelength_nm, group.bandwidth_nm)  # (L, C)
-        band = spectrum + self.flags(group.flags.to(spectrum.dtype))  # (G, L, C)
+        own = torch.stack([stem.own_token for stem in self._stems(group)])  # (L, C)
+        band = spectrum + own + self.flags(group.flags.to(spectrum.dtype))  # (G, L, C)
         time = self._encoded("moment", group.time)  # (G, T, C)
         of_sample = self._place(group.place, group.place_spread_m)  # (G, C)
         x = time[:, :, None] + band[:, None] + of_sample[:, None, None]  # (G, T, L, C)
@@ -214,28 +236,23 @@ class Tokenizer(nn.Module):
         """Return the encoding of the tokens' places in their frame, (G, h, w, C)."""
         *_, H, W = group.values.shape
         device = group.values.device
-        sizes = torch.tensor([H, W], dtype=torch.float64, device=device)
         axes = [
             (torch.arange(size // group.patch, dtype=torch.float64, device=device) + 0.5)
-            * group.patch
-            / size
+            * (group.patch / size)
             for size in (H, W)
         ]
         position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # (h, w, 2)
-        half = (group.patch / 2 / sizes).expand_as(position)
+        # Filled on the device: a tensor made of Python's numbers would be waited for.
+        extent = torch.stack(
+            [axis.new_full((), size) for axis, size in zip(axes, (H, W), strict=True)]
+        )
+        half = group.patch / 2 / extent
         gsd = group.gsd_m[:, None, None, None].double()  # (U, 1, 1, 1)
-        offset = (position - 0.5) * sizes * gsd  # (U, h, w, 2)
-        footprint = (gsd * group.patch / 2).expand_as(offset)
-        near = self._encoded("ground", offset, footprint)
+        offset = (position - 0.5) * extent * gsd  # (U, h, w, 2)
+        near = self._encoded("ground", offset, (gsd * group.patch / 2).expand(-1, -1, -1, 2))
         fine = self.encodings["scale"](self._cast(coordinates.scale(group.gsd_m)))  # (U, C)
         in_frame = self._encoded("frame", position, half)
         return (near + fine[:, None, None])[group.gsd_of] + in_frame
-
-    def _vector_features(self, group: Group) -> Tensor:
-        stems = [self.vectors[named(signal)] for signal in group.signals]
-        values = self._cast(group.values)
-        read = [stem(values[:, :, band]) for band, stem in enumerate(stems)]
-        return torch.stack(read, dim=2)[:, :, :, None, None]
 
     def _place(self, place: Tensor, spread_m: Tensor) -> Tensor:
         return self._encoded("place", place, spread_m)
@@ -253,6 +270,23 @@ def named(signal: Signal) -> str:
     sensor, band, length = signal
     name = f"{sensor}/{band}" + (f"/{length}" if length else "")
     return name.replace(".", ",")  # the name of a module has no dot
+
+
+def known(values: Tensor, there: Tensor) -> Tensor:
+    """Return values with zeros where they, or their tokens, are missing."""
+    there = there if there.dim() == values.dim() else there[..., None]
+    return values.where(there & values.isfinite(), 0.0)
+
+
+def _margins(number: int, halvings: int) -> tuple[int, int, int, int]:
+    """Return how far a layer pads: left, right, top, bottom.
+
+    A kernel of 3 that halves an even side has its middle half a pixel off, to the right or to the
+    left; the last layer goes back against those before it, which leaves half a pixel of the image.
+    """
+    if number >= halvings:
+        return (1, 1, 1, 1)
+    return (1, 0, 1, 0) if number == halvings - 1 else (0, 1, 0, 1)
 
 
 def zero_of(module: nn.Module) -> Tensor:

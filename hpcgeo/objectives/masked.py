@@ -104,7 +104,9 @@ class MaskedTokensObjective(nn.Module):
         for one, prediction in zip(hidden, predicted, strict=True):
             values = held(tokens.groups[one.group])[one.members]  # (b, T L h w, P)
             target = values.gather(1, one.index[:, :, None].expand(-1, -1, values.shape[2]))
-            squares = (prediction - target).square().mean(2)
+            there = target.isfinite()
+            squares = (prediction - target).where(there, 0.0).square()
+            squares = squares.sum(2) / there.sum(2).clamp(min=1)  # (b, Q), of the values there are
             each = (squares * one.asked).sum(1) / one.asked.sum(1).clamp(min=1)
             total = total + (each / observations[one.rows].clamp(min=1)).sum()
         return total

@@ -10,6 +10,7 @@ collectives, and a task that is not drawn in a step has a gradient of zero.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,8 @@ from hpcgeo.zoo import PerceiverArchitecture
 #: Where a pixel lies inside its token: frequencies of the encoding that joins a local query.
 INSIDE = (2, 12, 0.5, 4.0)
 
-#: Queries of a sample that are answered at once where memory must not grow with the frame.
-CHUNK = 4096
+#: Queries of all samples that are answered at once where memory must not grow with the frame.
+CHUNK = 2**16
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class MultiTaskObjective(nn.Module):
             else:
                 total = total + task.loss * mean
             scalars[f"loss/{name}"] = mean.detach()
-            scalars[f"share/{name}"] = torch.tensor(share, device=mean.device)
+            scalars[f"share/{name}"] = mean.new_full((), share)
         return {"loss": total, **scalars}
 
     @torch.no_grad()
@@ -188,7 +189,8 @@ class Heads(nn.ModuleDict):
         if question.queries is not None:
             return self._some(question, own, maps, question.queries)
         H, W = question.frame
-        chunks = torch.split(torch.arange(H * W, device=own.device), CHUNK)
+        some = max(1, CHUNK // max(1, len(own)))
+        chunks = torch.split(torch.arange(H * W, device=own.device), some)
         places = (centres(chunk, (H, W)).expand(len(own), -1, -1) for chunk in chunks)
         return torch.cat([self._some(question, own, maps, some) for some in places], dim=1)
 
@@ -211,8 +213,13 @@ def head(architecture: PerceiverArchitecture, task: Asked) -> nn.Module:
 
 def features(queries: Tensor, frame: tuple[int, int], spread: str) -> Tensor:
     """Return the features (b, Q, F) of pixels at (b, Q, 2): their place in the frame."""
-    half = 0.5 / torch.tensor(frame, dtype=torch.float64, device=queries.device)
-    return coordinates.frame(queries, half.expand_as(queries), spread)
+    half = torch.stack([queries.new_full((), 0.5 / size, dtype=torch.float64) for size in frame])
+    return coordinates.frame(queries, half, spread)
+
+
+@cache
+def _inside(device: torch.device) -> Tensor:
+    return frequencies(*INSIDE).to(device)
 
 
 def surroundings(grid: Tensor, there: Tensor) -> Tensor:
@@ -258,8 +265,6 @@ def nearby(maps: Tensor, queries: Tensor) -> Tensor:
     )  # (b, 2 (C + 1), Q, 1)
     said = said.reshape(len(maps), 2, -1, queries.shape[1])
     said = (said[:, :, :-1] / said[:, :, -1:].clamp(min=1e-6)).flatten(1, 2)  # (b, 2 C, Q)
-    cells = queries * torch.tensor([h, w], dtype=queries.dtype, device=queries.device)
-    inside = encode(
-        cells - cells.floor(), torch.zeros_like(cells), frequencies(*INSIDE).to(cells.device)
-    )
+    cells = queries * torch.stack([queries.new_full((), size) for size in (h, w)])
+    inside = encode(cells - cells.floor(), cells.new_zeros(2), _inside(cells.device))
     return torch.cat([said.transpose(1, 2), inside], dim=-1)

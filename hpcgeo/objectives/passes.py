@@ -7,6 +7,7 @@ together, whatever samples they are of; `Tokens.order` then puts the tokens of a
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from hpcgeo.data.drawn import Bool, Drawn
 from hpcgeo.data.draws import uniform
 from hpcgeo.data.packing import clusters, waste
-from hpcgeo.data.sample import Signal
+from hpcgeo.data.sample import IGNORED, Signal
 from hpcgeo.knobs import Batching
 from hpcgeo.models.ragged import Layout, packed, padded
 from hpcgeo.models.tokenizers import Group, Tokens
@@ -60,12 +61,17 @@ class Grouping:
 
     places: tuple[tuple[Place, ...], ...]
 
+    @cached_property
+    def _found(self) -> dict[Place, tuple[int, int]]:
+        return {
+            place: (group, member)
+            for group, places in enumerate(self.places)
+            for member, place in enumerate(places)
+        }
+
     def find(self, sample: int, observation: int = 0) -> tuple[int, int]:
         """Return the group of an observation, and its number in it."""
-        for number, places in enumerate(self.places):
-            if (sample, observation) in places:
-                return number, places.index((sample, observation))
-        raise KeyError((sample, observation))
+        return self._found[sample, observation]
 
 
 def tokens(
@@ -156,9 +162,13 @@ def questions(
 
 
 def _some(question: Question, chosen: Any) -> Question:
-    """Return a dense question for the pixels that uniform numbers (b, Q) choose."""
-    H, W = question.frame
-    pixel = torch.from_numpy((chosen * (H * W)).astype(np.int64))  # (b, Q)
+    """Return a dense question for the labelled pixels that uniform numbers (b, Q) choose."""
+    pixels = np.empty(chosen.shape, dtype=np.int64)
+    for row, target in enumerate(question.target.flatten(1).numpy()):
+        labelled = np.flatnonzero(target != IGNORED)
+        among = labelled if len(labelled) else np.arange(len(target))
+        pixels[row] = among[(chosen[row] * len(among)).astype(np.int64)]
+    pixel = torch.from_numpy(pixels)  # (b, Q)
     target = question.target.flatten(1).gather(1, pixel)
     return replace(question, target=target, queries=centres(pixel, question.frame))
 

@@ -22,7 +22,7 @@ from hpcgeo.phases import phase
 from hpcgeo.plan.memory import predict
 from hpcgeo.train import pictures
 from hpcgeo.train.start import Start
-from hpcgeo.train.workload import Step
+from hpcgeo.train.workload import Alive, Step
 from hpcgeo.zoo import architecture
 
 NUM_PICTURES = 6
@@ -81,7 +81,9 @@ class Imagery:
     def step(self, batches: Iterator[Batch], device: torch.device) -> Step:
         return Step((self._inputs(batch, device) for batch in batches), self.run.train.accumulate)
 
-    def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
+    def look(
+        self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
+    ) -> None:
         """Picture the same samples every time, behind the same masks."""
         index = pictures.spread_out(NUM_PICTURES, len(self.dataset))
         pixels, valid = self.dataset.read(index)
@@ -97,6 +99,9 @@ class Imagery:
             path = folder / "reconstructions" / f"step-{step:08d}.png"
             visible = pictures.visible(self.dataset.bands, self.dataset.sensor)
             pictures.save(path, columns, visible)
+
+    def ended(self, folder: Path, step: int) -> bool:
+        return False
 
     def samples(self, position: Any) -> dict[str, Any]:
         return {"index": shuffled(position, len(self.dataset), self.run.seed).tolist()}

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.drawn import Bool, Drawn, DrawnBatches
@@ -25,27 +24,18 @@ from hpcgeo.data.packing import passes
 from hpcgeo.data.sample import Signal
 from hpcgeo.data.tasks import TaskSet, open_tasks
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import MaskedTokens, MultiTask, Task
 from hpcgeo.knobs import Mixture as Knobs
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
 from hpcgeo.models import coordinates
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.masked import (
-    MaskedTokensObjective,
-    hidden_questions,
-    hide,
-)
-from hpcgeo.objectives.metrics import METRICS, default_metric
-from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.objectives.passes import moved, padding, questions, tokens, whole
-from hpcgeo.parallel.engine import Engine, Initial, Inputs
+from hpcgeo.objectives.passes import moved, padding
+from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 from hpcgeo.sensors import Band, sensors
+from hpcgeo.strategies import strategy
 from hpcgeo.tables import find
-from hpcgeo.train.album import Album
-from hpcgeo.train.scores import Found, errors, keep, scores
 from hpcgeo.train.start import Carried
 from hpcgeo.train.workload import Source, Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
@@ -174,9 +164,8 @@ class MixtureRun:
         drawn = [one for batch in batches for one in batch]
         visible = self.visible(drawn)
         lengths = [1 + sum(int(part.sum()) for part in parts) for parts in visible]
-        batching = self.data.batching
-        count = _most(len(passes(lengths, batching.max_tokens)), device)
-        parts = passes(lengths, batching.max_tokens, count)
+        batching, parts = self.data.batching, self.split(lengths, device)
+        count = len(parts)
         padded = sum(padding([lengths[i] for i in part], batching) for part in parts)
 
         def made() -> Iterator[Inputs]:
@@ -196,6 +185,14 @@ class MixtureRun:
             },
         )
 
+    def split(self, lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+        """Return the samples of each pass, as many passes on all ranks; all call it together."""
+        limit = self.data.batching.max_tokens
+        return passes(lengths, limit, _most(len(passes(lengths, limit)), device))
+
+    def ended(self, folder: Path, step: int) -> bool:
+        return False
+
     def samples(self, position: Any) -> dict[str, Any]:
         task, index = self.mixture.draw(position)
         names = [self.mixture.tasks[number] for number in task]
@@ -210,10 +207,12 @@ class MixtureRun:
         return None
 
     def outlook(self, rows: Sequence[str], world_size: int) -> str:
-        model, stack = self.model, self.model.stack
+        model, stack, parallel = self.model, self.model.stack, self.run.parallel
+        parameters = self.facts()["parameters"]
+        shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
         return "\n".join(
             [
-                f"model         {model.name}, {self.facts()['parameters']:,} parameters: "
+                f"model         {model.name}, {parameters:,} parameters: "
                 f"{model.latents} latents of width {stack.width}, {stack.depth} blocks",
                 *(
                     f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
@@ -223,157 +222,31 @@ class MixtureRun:
                 f"batching      {self.data.batching.mode}, passes of at most "
                 f"{self.data.batching.max_tokens:,} tokens",
                 *rows,
+                f"memory        {16 * parameters / shards / 2**30:.3g} GiB a rank for parameters, "
+                f"gradients and optimizer; activations are not predicted",
             ]
         )
-
-
-class MultiTaskRun(MixtureRun):
-    """Several tasks at once, with their labels."""
-
-    def __init__(self, run: RunConfig) -> None:
-        super().__init__(run)
-        assert isinstance(run.objective, MultiTask)
-        self.knobs = run.objective
-        for name, task in self.data.chosen.items():
-            if self.sets[name].target.kind == "unlabelled":
-                raise InputError(
-                    f"task {name}: {task.path} has no labels, and objective.name multitask learns "
-                    f"from labels: leave the task out, or pretrain with masked_tokens"
-                )
-            metric_of(task, self.sets[name])
-            if hasattr(nn.ModuleDict, name):
-                raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
-
-    @property
-    def unnamed(self) -> float:
-        return self.knobs.unnamed
-
-    def objective(self) -> MultiTaskObjective:
-        tasks = {
-            name: Asked(self.sets[name].target, task.loss, task.local)
-            for name, task in self.data.chosen.items()
-        }
-        spread = self.run.model.spread
-        return MultiTaskObjective(self.model, self.signals, tasks, self.knobs, spread)
-
-    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
-        return whole(drawn)
-
-    def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
-        return self._asked(drawn, visible, self.knobs.queries)
-
-    def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
-        """Score every task on its validation part, and see which no longer get better."""
-        album = Album(folder, step, topology)
-        found = self.score(engine, topology, self.part("validation"), album)
-        now = keep(found, topology, folder, step)
-        patience = self.knobs.patience
-        waited = min((score.since for score in now), default=0)
-        self.done = patience is not None and waited >= patience
-        if self.done:
-            log.info("no task got better in %d looks: the run ends at step %d", patience, step)
-
-    def score(
-        self,
-        engine: Engine,
-        topology: Topology,
-        sets: Mapping[str, TaskSet],
-        album: Album | None = None,
-    ) -> list[Found]:
-        """Return the metric of each task on a part of its data; every rank calls it together."""
-
-        def predict(drawn: Sequence[Drawn]) -> list[tuple[list[int], torch.Tensor]]:
-            inputs = moved_all(self._asked(drawn, whole(drawn), None), topology.device)
-            answers = engine.evaluate("predict", inputs)
-            rows = [question.rows.tolist() for question in inputs["questions"]]
-            return list(zip(rows, answers, strict=True))
-
-        metrics = {name: metric_of(self.data.chosen[name], part) for name, part in sets.items()}
-        return scores(predict, sets, metrics, topology, self.run.train.micro_batch, album)
-
-    def _asked(
-        self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]], queries: int | None
-    ) -> Inputs:
-        made, grouping = tokens(drawn, self.data.batching, self.bands, visible)
-        asked = questions(drawn, grouping, queries, self.run.seed)
-        return {"tokens": made, "questions": asked}
-
-
-class MaskedRun(MixtureRun):
-    """Masked tokens of all samples, without their labels."""
-
-    def __init__(self, run: RunConfig) -> None:
-        super().__init__(run)
-        assert isinstance(run.objective, MaskedTokens)
-        self.knobs = run.objective
-
-    @property
-    def unnamed(self) -> float:
-        return self.knobs.unnamed
-
-    def objective(self) -> MaskedTokensObjective:
-        sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}
-        sizes |= {length for *_, length in self.signals if length}
-        sizes |= {patch**2 for part in self.sets.values() for patch in part.patches}
-        spread = self.run.model.spread
-        return MaskedTokensObjective(self.model, self.signals, sorted(sizes), self.knobs, spread)
-
-    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
-        return [self._hide(one)[0] for one in drawn]
-
-    def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
-        made, grouping = tokens(drawn, self.data.batching, self.bands, visible)
-        masks = [
-            tuple(kept & ~seen for kept, seen in zip(one.kept, parts, strict=True))
-            for one, parts in zip(drawn, visible, strict=True)
-        ]
-        asked = hidden_questions(drawn, grouping, masks, self.knobs.queries, self.run.seed)
-        return {"tokens": made, "hidden": asked}
-
-    def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
-        """Say how well hidden tokens of the validation parts are predicted.
-
-        The same ones are hidden at every look. A data set without a validation part has no say.
-        """
-
-        def error(drawn: Sequence[Drawn]) -> torch.Tensor:
-            inputs = moved_all(self.inputs(drawn, self.visible(drawn)), topology.device)
-            found: torch.Tensor = engine.evaluate("error", inputs)
-            return found
-
-        found = errors(error, self.part("validation"), topology, self.run.train.micro_batch)
-        keep(found, topology, folder, step)
-
-    def _hide(self, one: Drawn) -> tuple[tuple[Bool, ...], tuple[Bool, ...]]:
-        return hide(one, self.knobs.mask_ratio, self.run.seed)
 
 
 def open_sets(run: RunConfig) -> dict[str, TaskSet]:
     """Return the training part of every data set of a mixture, by the name of the task."""
     assert isinstance(run.data, Knobs)
-    return {
-        name: open_tasks(
-            task.reader,
-            task.path,
-            split="train",
-            target=task.target,
-            patch=task.patch,
-            size=task.size,
-            labels=task.labels,
-            seed=run.seed,
-        )
-        for name, task in run.data.chosen.items()
-    }
-
-
-def metric_of(task: Task, part: TaskSet) -> str:
-    """Return what a task is judged by; an InputError where its kind has no such metric."""
-    kind = part.target.kind
-    name = task.metric or default_metric(kind)
-    if kind not in find(METRICS, name, "metric").kinds:
-        fitting = ", ".join(other for other, row in METRICS.items() if kind in row.kinds)
-        raise InputError(f"metric {name} is none of {kind}: choose one of {fitting}")
-    return name
+    sets: dict[str, TaskSet] = {}
+    for name, task in run.data.chosen.items():
+        try:
+            sets[name] = open_tasks(
+                task.reader,
+                task.path,
+                split="train",
+                target=task.target,
+                patch=task.patch,
+                size=task.size,
+                labels=task.labels,
+                seed=run.seed,
+            )
+        except InputError as error:
+            raise InputError(f"task {name}: {error}") from None
+    return sets
 
 
 def architecture_of(run: RunConfig) -> PerceiverArchitecture:

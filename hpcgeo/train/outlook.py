@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
 from hpcgeo.strategies import strategy
@@ -17,6 +19,9 @@ def outlook(run: RunConfig, world_size: int) -> str:
     workload = workload_of(run)
     layout = strategy(run.parallel.strategy).layout(world_size, dict(run.parallel))
     workload.refuse_cut(layout.tp)
+    with torch.device("meta"):
+        objective = workload.objective()
+    workload.initial(objective)  # weights that do not fit are said now
     micro, accumulate = run.train.micro_batch, run.train.accumulate
     global_batch = micro * accumulate * layout.data_parallel
     samples = global_batch * run.train.steps

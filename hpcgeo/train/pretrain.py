@@ -37,8 +37,8 @@ from hpcgeo.train.workload import Workload
 #: By the name of its objective, the module and the class of what a run does; imported when chosen.
 WORKLOADS = {
     "mae": ("hpcgeo.train.imagery", "Imagery"),
-    "multitask": ("hpcgeo.train.mixture", "MultiTaskRun"),
-    "masked_tokens": ("hpcgeo.train.mixture", "MaskedRun"),
+    "multitask": ("hpcgeo.train.multitask", "MultiTaskRun"),
+    "masked_tokens": ("hpcgeo.train.masked", "MaskedRun"),
 }
 
 
@@ -81,7 +81,7 @@ def _pretrain(
     with meter, Stop(environment, run.launch) as stop:
         step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
     watchdog.at("ending")
-    record = _conclude(run, parts, meter, environment, folder, step)
+    record = _conclude(run, parts, meter, environment, watchdog, folder, step)
     if step < run.train.steps and run.checkpoint.every and not parts.workload.done:
         log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
         if run.launch.requeue and environment.rank == 0:
@@ -176,7 +176,8 @@ def _loop(
     folder: Path,
 ) -> int:
     """Train from `step` on; return the step reached."""
-    every, stopping = run.checkpoint.every, False
+    every = run.checkpoint.every
+    parts.workload.done = stopping = on_rank_0(lambda: parts.workload.ended(folder, step))
     watchdog.step = step
     workload, topology = parts.workload, parts.topology
     batches = watchdog.reading(iter(workload.batches(topology, step)))
@@ -201,8 +202,9 @@ def _loop(
             divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
         if run.train.look_every and step % run.train.look_every == 0 and not last:
-            watchdog.at("looking at the model")
-            workload.look(parts.engine, topology, folder, step)
+            looking = partial(watchdog.at, "looking at the model")
+            looking()
+            workload.look(parts.engine, topology, folder, step, looking)
             last = stopping = workload.done
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
         if every and (last or (step % every == 0 and not meter.skips)):
@@ -224,12 +226,19 @@ def one_step(parts: Parts, batches: Iterator[Any], lr: float) -> tuple[dict[str,
 
 
 def _conclude(
-    run: RunConfig, parts: Parts, meter: Meter, environment: Environment, folder: Path, step: int
+    run: RunConfig,
+    parts: Parts,
+    meter: Meter,
+    environment: Environment,
+    watchdog: Watchdog,
+    folder: Path,
+    step: int,
 ) -> Record:
-    """Leave the last picture and the record."""
+    """Leave the last look and the record."""
     if meter.rows:
-        if run.train.look_every is not None:
-            parts.workload.look(parts.engine, parts.topology, folder, step)
+        if run.train.look_every is not None and not parts.workload.done:
+            ending = partial(watchdog.at, "ending")
+            parts.workload.look(parts.engine, parts.topology, folder, step, ending)
         first, last = meter.rows[0], meter.rows[-1]
         log.info(
             "loss %.4f at step %d, %.4f at step %d",

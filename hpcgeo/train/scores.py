@@ -4,7 +4,7 @@ scores.jsonl in the folder of a run holds a line for every task and look.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +57,7 @@ class Score(BaseModel):
 
 
 def scores(
-    predict: Callable[[Sequence[Drawn]], list[tuple[list[int], Tensor]]],
+    predict: Callable[[Sequence[Drawn]], Iterable[tuple[list[int], Tensor]]],
     sets: Mapping[str, TaskSet],
     metrics: Mapping[str, str],
     topology: Topology,
@@ -100,7 +100,7 @@ def scores(
 
 
 def errors(
-    error: Callable[[Sequence[Drawn]], Tensor],
+    error: Callable[[Sequence[Drawn]], float],
     sets: Mapping[str, TaskSet],
     topology: Topology,
     micro_batch: int,
@@ -116,7 +116,7 @@ def errors(
     for name, part in sets.items():
         total = np.zeros(2)
         for drawn in _rounds(name, part, topology, micro_batch):
-            total += float(error(drawn)), len(drawn)
+            total += error(drawn), len(drawn)
         whole = _together(total, topology)
         if whole[1]:
             mean = METRICS[MASKED].value(whole, part.target)
@@ -206,13 +206,17 @@ def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> lis
 
 def kept_scores(folder: Path, step: int) -> list[Score]:
     """Return the scores of the looks before a step; later ones, of a run cut off, are dropped."""
-    path = folder / NAME
-    if not path.exists():
-        return []
-    kept = []
-    for line in path.read_text("utf-8", "replace").splitlines():
-        with suppress(ValidationError):
-            kept.append(Score.model_validate_json(line))
-    kept = [score for score in kept if score.step < step]
-    write_text(path, "".join(score.model_dump_json() + "\n" for score in kept))
+    kept = [score for score in read_scores(folder) if score.step < step]
+    if (folder / NAME).exists():
+        write_text(folder / NAME, "".join(score.model_dump_json() + "\n" for score in kept))
+    return kept
+
+
+def read_scores(folder: Path) -> list[Score]:
+    """Return all scores of a run; a torn line is left out."""
+    kept: list[Score] = []
+    if (folder / NAME).exists():
+        for line in (folder / NAME).read_text("utf-8", "replace").splitlines():
+            with suppress(ValidationError):
+                kept.append(Score.model_validate_json(line))
     return kept

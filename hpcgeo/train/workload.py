@@ -1,6 +1,6 @@
 """What a run learns, and from what: all of a step that is not distribution."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
+
+#: Says that a rank still moves: what takes long calls it now and then.
+Alive = Callable[[], None]
 
 
 class Source(Protocol):
@@ -65,11 +68,16 @@ class Workload(Protocol):
     def step(self, batches: Iterator[Any], device: torch.device) -> Step:
         """Return what to do with the micro-batches of one step; every rank calls it together."""
 
-    def look(self, engine: Engine, topology: Topology, folder: Path, step: int) -> None:
+    def look(
+        self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
+    ) -> None:
         """Look at the model after a step and leave in the folder what was seen.
 
-        Every rank calls it together.
+        Every rank calls it together; `alive` is called now and then.
         """
+
+    def ended(self, folder: Path, step: int) -> bool:
+        """Return whether the look at a step, of an earlier start, found that nothing is left."""
 
     def samples(self, position: Any) -> dict[str, Any]:
         """Name the samples at positions of the run, for people."""

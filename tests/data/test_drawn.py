@@ -24,7 +24,7 @@ def batches(parts=None, micro_batch=4, rank=0, world=1, unnamed=0.0, flip=True):
 
 def same(a, b):
     return (a.task, a.index, a.position, a.named) == (b.task, b.index, b.position, b.named) and all(
-        np.array_equal(x.values, y.values)
+        np.array_equal(x.values, y.values, equal_nan=True)
         for x, y in zip(a.sample.observations, b.sample.observations, strict=True)
     )
 
@@ -88,7 +88,6 @@ def test_a_token_is_there_if_half_of_it_is(gap):
     one = plain(Sample((Observation(BLUE, values, np.zeros((1, 2)), 1.0, 4),), np.array(0)))
     assert one.kept[0][0, 0].tolist() == [[True, True], [True, False]]
     assert one.length == 4
-    assert set(np.unique(one.sample.observations[0].values)) == {0, 1}
 
 
 class Damaged:
@@ -116,7 +115,7 @@ def test_a_sample_that_cannot_be_read_is_one_of_another_task(caplog):
         assert theirs.task == "tiles" or same(ours, theirs)
     assert "task tiles: tiles/" in caplog.text and "a sample of another task" in caplog.text
     nothing = {name: Damaged(part, name) for name, part in sets().items()}
-    with pytest.raises(InputError, match="all of them failed"):
+    with pytest.raises(InputError, match="100 samples in a row, of 5 tasks, cannot be read"):
         batches(nothing)[0]
 
 

@@ -175,8 +175,11 @@ def test_another_attempt_is_another_task_by_share():
     assert first_failed[1] / first_failed.sum() == pytest.approx(0.75, abs=0.02)
     index = mixture.draw(position, 1)[1]
     assert len(set(index[tries[1] == 1].tolist())) > 290, "from all of its samples"
-    with pytest.raises(InputError, match="3 tasks go on, and all of them failed"):
-        mixture.draw(position, 3)
+    # Then all over again, with other samples: one damaged file of a task alone ends no run.
+    task, index = mixture.draw(position, 3)
+    assert (task == tries[0]).all() and (index != mixture.draw(position, 0)[1]).mean() > 0.9
+    with pytest.raises(InputError, match="100 samples in a row, of 3 tasks, cannot be read"):
+        mixture.draw(position, 100)
 
 
 def make(**changes):

@@ -16,7 +16,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score
 from hpcgeo.evaluate.score import Case
 from hpcgeo.evaluate.table import FORMATS, _behind, _row, _write, drawn, evaluate
-from hpcgeo.train.mixture import MultiTaskRun
+from hpcgeo.train.multitask import MultiTaskRun
 from hpcgeo.train.scores import Found
 from tests.data.labelled import LAYOUTS
 

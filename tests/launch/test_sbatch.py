@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcgeo.config import load, recipes
 from hpcgeo.errors import InputError
 from hpcgeo.launch import sbatch
 from hpcgeo.machines import machines
@@ -194,3 +195,14 @@ def test_an_hour_has_sixty_minutes():
     job = sbatch.one_off("local", "mae_vit_tiny", 1, "01:30:36")
     assert (job.hours, job.signal_s) == (pytest.approx(1.51), 60)
     assert sbatch.one_off("local", "mae_vit_tiny", 1, "0:02:00").signal_s == 12
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_makes_a_job_whose_knobs_it_has(recipe: str) -> None:
+    text = sbatch.render(sbatch.one_off("frontier", recipe, 2, "00:30:00"))
+    assert ("data.path=" in text) == hasattr(load(recipe).data, "path")
+
+
+def test_a_recipe_is_read_before_a_job_is_written() -> None:
+    with pytest.raises(InputError, match="unknown recipe 'mae_vit_tino'"):
+        sbatch.render(sbatch.one_off("frontier", "mae_vit_tino", 2, "00:30:00"))

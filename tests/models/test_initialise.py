@@ -7,12 +7,13 @@ from hpcgeo.models.initialise import draw
 
 
 @pytest.mark.parametrize("shape", [(12, 8), (12, 8, 3, 3), (12, 1, 5, 2)])
-def test_weights_are_xavier_uniform_row_by_row(shape: tuple[int, ...]) -> None:
+def test_matrices_are_xavier_and_convolutions_he_uniform_row_by_row(shape: tuple[int, ...]) -> None:
     whole = draw("stem.weight", shape, slice(0, 12), seed=3)
     parts = [draw("stem.weight", shape, rows, seed=3) for rows in (slice(0, 5), slice(5, 12))]
     assert whole.shape == shape and torch.equal(torch.cat(parts), whole)
     torch.manual_seed(0)
-    reference = torch.nn.init.xavier_uniform_(torch.empty(shape))
+    law = torch.nn.init.xavier_uniform_ if len(shape) == 2 else torch.nn.init.kaiming_uniform_
+    reference = law(torch.empty(shape))
     for values in (whole, -whole):
         assert values.max().item() == pytest.approx(reference.abs().max().item(), rel=0.1)
 

@@ -32,7 +32,9 @@ from hpcgeo.data.readers.collection import (
 )
 from hpcgeo.data.sample import IGNORED, Float32, Float64, Observation, Sample, Signal, Target
 from hpcgeo.data.sites import Labels, Layer, Site, parsed, sites
+from hpcgeo.data.unusable import UnusableError
 from hpcgeo.data.windows import Box, grid, read
+from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
 NAME = "samples.yaml"
@@ -107,9 +109,7 @@ def _load(
     west, north = transform.c + column * transform.a, transform.f + row * transform.e
     box = (west, north + height * transform.e, west + width * transform.a, north)
     seen = tuple(_observe(layer, box, frame) for layer in site.layers)
-    lon, lat, _ = place(
-        site.finest.crs, transform[:6], *np.array([[row + height / 2], [column + width / 2]])
-    )
+    lon, lat, _ = _place(site.finest.crs, transform, row + height / 2, column + width / 2)
     classes: Any = np.empty(0, dtype=np.int64)
     if labels and site.labels:
         shape = seen[0].values.shape[2], seen[0].values.shape[3]
@@ -118,7 +118,7 @@ def _load(
         names = list(dict.fromkeys(labels.classes.values()))
         for code, name in labels.classes.items():
             classes[codes == code] = names.index(name)
-    return Sample(seen, classes, (float(lon[0]), float(lat[0])), elevation_m=_elevation(seen))
+    return Sample(seen, classes, (lon, lat), elevation_m=_elevation(seen))
 
 
 def _observe(layer: Layer, box: Box, frame: Frame) -> Observation:
@@ -144,10 +144,19 @@ def _observe(layer: Layer, box: Box, frame: Frame) -> Observation:
             (codes,) = read(dated.clouds.path, [1], box, shape, Resampling.nearest)
             image[:, np.isin(codes, layer.entry.clouds.values)] = np.nan
     here = grid(box, (rows, columns))
-    *_, gsd_m = place(raster.crs, here[:6], np.array([rows / 2]), np.array([columns / 2]))
+    *_, gsd_m = _place(raster.crs, here, rows / 2, columns / 2)
     orbit = {"ascending": 1, "descending": -1, None: 0}[layer.entry.orbit]
     time: Float64 = np.array([dated.time for dated in layer.dates])
-    return Observation(layer.signals, values, time, float(gsd_m[0]), patch, orbit)
+    return Observation(layer.signals, values, time, gsd_m, patch, orbit)
+
+
+def _place(crs: Any, transform: Any, row: float, column: float) -> tuple[float, float, float]:
+    """Return longitude, latitude and metres of a pixel at a place of a raster."""
+    try:
+        lon, lat, gsd_m = place(crs, transform[:6], np.array([row]), np.array([column]))
+    except UnusableError as reason:
+        raise InputError(f"{crs}: {reason}") from None
+    return float(lon[0]), float(lat[0]), float(gsd_m[0])
 
 
 def _elevation(seen: Sequence[Observation]) -> tuple[float, float]:

@@ -1,0 +1,80 @@
+"""Runs on masked tokens of all samples of a mixture, without their labels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hpcgeo.config import RunConfig
+from hpcgeo.data.drawn import Bool, Drawn
+from hpcgeo.knobs import MaskedTokens
+from hpcgeo.objectives.masked import (
+    MaskedTokensObjective,
+    hidden_questions,
+    hide,
+)
+from hpcgeo.objectives.passes import tokens
+from hpcgeo.parallel.engine import Engine, Inputs
+from hpcgeo.parallel.topology import Topology
+from hpcgeo.train.mixture import MixtureRun, moved_all
+from hpcgeo.train.scores import errors, keep
+from hpcgeo.train.workload import Alive
+
+UNKNOWN = (math.nan, math.nan)
+
+
+class MaskedRun(MixtureRun):
+    """Masked tokens of all samples, without their labels."""
+
+    def __init__(self, run: RunConfig) -> None:
+        super().__init__(run)
+        assert isinstance(run.objective, MaskedTokens)
+        self.knobs = run.objective
+
+    @property
+    def unnamed(self) -> float:
+        return self.knobs.unnamed
+
+    def objective(self) -> MaskedTokensObjective:
+        sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}
+        sizes |= {length for *_, length in self.signals if length}
+        sizes |= {patch**2 for part in self.sets.values() for patch in part.patches}
+        spread = self.run.model.spread
+        return MaskedTokensObjective(self.model, self.signals, sorted(sizes), self.knobs, spread)
+
+    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
+        return [self._hide(one)[0] for one in drawn]
+
+    def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
+        # The sample's own token does not say how high it lies: that may be what is hidden.
+        nowhere = [replace(one, sample=replace(one.sample, elevation_m=UNKNOWN)) for one in drawn]
+        made, grouping = tokens(nowhere, self.data.batching, self.bands, visible)
+        masks = [
+            tuple(kept & ~seen for kept, seen in zip(one.kept, parts, strict=True))
+            for one, parts in zip(drawn, visible, strict=True)
+        ]
+        asked = hidden_questions(drawn, grouping, masks, self.knobs.queries, self.run.seed)
+        return {"tokens": made, "hidden": asked}
+
+    def look(
+        self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
+    ) -> None:
+        """Say how well hidden tokens of the validation parts are predicted.
+
+        The same ones are hidden at every look. A data set without a validation part has no say.
+        """
+
+        def error(drawn: Sequence[Drawn]) -> float:
+            total = 0.0
+            for part in self.split([one.length for one in drawn], topology.device):
+                alive()
+                some = [drawn[row] for row in part]
+                inputs = moved_all(self.inputs(some, self.visible(some)), topology.device)
+                total += float(engine.evaluate("error", inputs))
+            return total
+
+        found = errors(error, self.part("validation"), topology, self.run.train.micro_batch)
+        keep(found, topology, folder, step)
+
+    def _hide(self, one: Drawn) -> tuple[tuple[Bool, ...], tuple[Bool, ...]]:
+        return hide(one, self.knobs.mask_ratio, self.run.seed)
