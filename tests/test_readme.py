@@ -46,7 +46,7 @@ def test_the_tree() -> None:
 
 
 def test_recipes_named_exist() -> None:
-    named = set(re.findall(r"\bmae_vit_\w+", README))
+    named = set(re.findall(r"\b(?:mae_vit|gpna)_\w+", README))
     assert named and named <= set(recipes())
 
 
