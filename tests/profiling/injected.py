@@ -8,21 +8,21 @@ from typing import Any
 from hpcgeo.cli.main import hpcgeo
 from hpcgeo.data import synthetic
 from hpcgeo.profiling import memory
-from hpcgeo.train import pretrain
+from hpcgeo.train import imagery
 
 SLEEP_S = 0.05
 
 
 def slow_rank() -> None:
     """Rank 2 does something else for a while, in every step."""
-    usual = pretrain._inputs
+    usual = imagery.Imagery._inputs
 
     def inputs(*arguments: Any) -> Any:
         if os.environ["RANK"] == "2":
             time.sleep(SLEEP_S)
         return usual(*arguments)
 
-    pretrain._inputs = inputs
+    imagery.Imagery._inputs = inputs  # type: ignore[method-assign]
 
 
 def slow_loader() -> None:
