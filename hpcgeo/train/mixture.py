@@ -7,6 +7,7 @@ rank runs the same collectives, whatever samples it has.
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,14 +31,14 @@ from hpcgeo.log import log
 from hpcgeo.models import coordinates
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.passes import moved, padding
-from hpcgeo.parallel.engine import Initial, Inputs
+from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 from hpcgeo.sensors import Band, sensors
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import find
 from hpcgeo.train.start import Carried
-from hpcgeo.train.workload import Source, Step
+from hpcgeo.train.workload import Alive, Source, Step
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
@@ -57,7 +58,7 @@ class MixedSource:
         return sum(self.sizes.values())
 
 
-class MixtureRun:
+class MixtureRun(ABC):
     """What both kinds of runs share; see `hpcgeo.train.workload.Workload`."""
 
     done = False
@@ -101,20 +102,27 @@ class MixtureRun:
         )
 
     @property
+    @abstractmethod
     def unnamed(self) -> float:
         """Fraction of observations whose bands are read as unknown ones."""
-        raise NotImplementedError
 
+    @abstractmethod
     def objective(self) -> Any:
-        raise NotImplementedError
+        """Return the module that is trained."""
 
+    @abstractmethod
     def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
         """Return which tokens of each sample the latents may read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
         """Return what the objective takes of a pass, beside `scale`."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def look(
+        self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
+    ) -> None:
+        """Look at the model after a step."""
 
     def part(self, split: str) -> dict[str, TaskSet]:
         """Return another part of the data sets, of those that have one, by the name of the task."""
