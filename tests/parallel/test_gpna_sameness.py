@@ -140,7 +140,7 @@ def test_ranks_of_wildly_different_samples_never_wait_for_ever() -> None:
         for answer, counts in on_ranks(wild, 4, strategy, steps, timeout_s=400):
             assert min(counts) > 1
             assert answer.losses[:8] == pytest.approx(expected[:8], abs=LOSS)
-            # Rounding grows from step to step, as ever in training: then only the course is the same.
+            # Rounding grows with the steps, as ever in training: then the course is the same.
             assert np.mean(answer.losses) == pytest.approx(np.mean(expected), rel=0.05)
 
 
