@@ -96,10 +96,10 @@ class Mixture:
     def draw(self, position: Int, attempt: int = 0) -> tuple[Int, Int]:
         """Return the task, as a number in `tasks`, and the sample in it at each position.
 
-        A position whose sample cannot be read is drawn again with the next `attempt`: from a task
-        that it has not tried, any of its samples at random. That depends on the position alone, so
-        the run stays the same on any number of ranks; who knows that a task has failed as a whole
-        may skip it unread. The failed task's own order goes on unchanged.
+        A position whose sample cannot be read is drawn again with the next `attempt`: any sample at
+        random, of one task after the other, and then all over. That depends on the position alone,
+        so the run stays the same on any number of ranks. The failed task's own order goes on
+        unchanged.
 
         Args:
             position: global positions, (B,).
@@ -109,7 +109,7 @@ class Mixture:
             Two of (B,) int64.
 
         Raises:
-            InputError: all tasks have ended, or all that go on have failed.
+            InputError: all tasks have ended, or `ATTEMPTS` draws have failed.
         """
         if self.positions is not None and len(position) and position.max() >= self.positions:
             raise InputError(

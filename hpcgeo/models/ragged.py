@@ -2,7 +2,7 @@
 
 Letters: S samples, N tokens of all of them, b samples of a cluster, n tokens of its longest.
 
-A layout is made on the CPU, beside the loader. Attention to its samples is either done cluster by
+A layout is made on the CPU, before its pass. Attention to its samples is either done cluster by
 cluster, each padded to its longest sample, or on the flat tensor itself, with nothing padded.
 """
 

@@ -7,7 +7,7 @@ together, whatever samples they are of; `Tokens.order` then puts the tokens of a
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -120,14 +120,19 @@ def layout(lengths: Sequence[int], batching: Batching) -> Layout:
     """Return how samples of these lengths lie in a pass."""
     if batching.mode == "packed":
         return packed(lengths)
-    return padded(lengths, clusters(lengths, batching.mode, batching.max_padding))
+    return padded(lengths, _clusters(tuple(lengths), batching))
 
 
 def padding(lengths: Sequence[int], batching: Batching) -> float:
     """Return the padding tokens of a pass."""
-    found = clusters(lengths, batching.mode, batching.max_padding)
-    wasted = waste(lengths, found, batching.mode)
+    wasted = waste(lengths, _clusters(tuple(lengths), batching), batching.mode)
     return sum(lengths) * wasted / (1 - wasted)
+
+
+@lru_cache(maxsize=256)
+def _clusters(lengths: tuple[int, ...], batching: Batching) -> list[list[int]]:
+    """Return the clusters of a pass: found once, for its layout and for what it pads."""
+    return clusters(lengths, batching.mode, batching.max_padding)
 
 
 def questions(
