@@ -57,6 +57,10 @@ class TaskSet(Protocol):
 
     def __len__(self) -> int: ...
 
+    def group(self, index: int) -> str:
+        """Return the name that samples which share ground have in common."""
+        ...
+
     def other(self, split: str) -> "TaskSet":
         """Return another part of the same data, which may be empty."""
         ...
@@ -93,6 +97,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def group(self, index: int) -> str:
+        """Return the name that samples which share ground have in common."""
+        return str(self.collection.groups[self.indices[index]])
 
     def other(self, split: str) -> "Part":
         """Return another part of the same data, which may be empty."""

@@ -19,11 +19,13 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
-from hpcgeo.data.sample import IGNORED, Kind, Sample, Target
+from hpcgeo.data.sample import IGNORED, Float64, Kind, Sample, Target
+from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.features import Layout, Samples, local
 from hpcgeo.evaluate.nets import ResNet18, UNet
-from hpcgeo.objectives.metrics import size, sums, value
+from hpcgeo.objectives.metrics import size, value
+from hpcgeo.objectives.tally import Tally
 from hpcgeo.tables import find
 
 Array = npt.NDArray[Any]
@@ -61,8 +63,13 @@ def suits(name: str, train: Samples) -> bool:
     return kind_fits and (not baseline.of_images or Layout(train).has_images)
 
 
-def fit_and_score(name: str, train: Samples, test: Samples, metric: str, *, seed: int = 0) -> float:
-    """Fit a baseline to the training part of a task, and return its metric on the test part.
+def fit_and_score(
+    name: str, train: Samples, test: TaskSet, metric: str, *, seed: int = 0, resamples: int = 0
+) -> tuple[float, Float64]:
+    """Fit a baseline to the training part of a task, and score it on the test part.
+
+    Returns:
+        The metric, and its values over resamples of the test part, see `Tally`.
 
     Raises:
         InputError: no such baseline or metric, or none for this kind of task.
@@ -74,12 +81,14 @@ def fit_and_score(name: str, train: Samples, test: Samples, metric: str, *, seed
         raise InputError(f"baseline {name!r} is none for {target.kind}: {', '.join(fitting)}")
     value(metric, np.zeros(size(target)), target)  # is there one? before the work
     predict = baseline.fit(train, seed)
-    total = np.zeros(size(target))
+    tally = Tally(target, resamples)
     for start in range(0, len(test), BATCH):
-        samples = [test.read(i) for i in range(start, min(start + BATCH, len(test)))]
+        indices = range(start, min(start + BATCH, len(test)))
+        samples = [test.read(index) for index in indices]
         truth = np.stack([sample.target for sample in samples])
-        total += sums(predict(samples).reshape(truth.shape), truth, target)
-    return value(metric, total, target)
+        groups = [test.group(index) for index in indices]
+        tally.add(groups, predict(samples).reshape(truth.shape), truth)
+    return tally.value(metric)
 
 
 def _vectors(

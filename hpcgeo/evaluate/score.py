@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from hpcgeo import __version__
 from hpcgeo.config import RunConfig
+from hpcgeo.data.sample import Float64
 from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score, suits
@@ -24,6 +26,7 @@ from hpcgeo.files import write_text
 from hpcgeo.knobs import MultiTask, Parallel, Task
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.log import log, set_up
+from hpcgeo.objectives.tally import RESAMPLES
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
@@ -49,6 +52,13 @@ class Data(NamedTuple):
     size: int | None
 
 
+class Reached(NamedTuple):
+    """The metric of a task, and its values over resamples of the samples; NaN: not defined."""
+
+    value: float
+    resampled: Float64
+
+
 class Fitted(BaseModel):
     """What a baseline reached, and on what."""
 
@@ -66,6 +76,13 @@ class Fitted(BaseModel):
     metric: str
     hpcgeo: str
     value: float | None = None  #: None: not yet, or the metric is not defined
+    resampled: tuple[float | None, ...] = ()
+
+    @property
+    def reached(self) -> Reached:
+        """Its score."""
+        value, *resampled = np.array([self.value, *self.resampled], dtype=np.float64)
+        return Reached(float(value), np.array(resampled))
 
 
 @dataclass(frozen=True)
@@ -158,7 +175,7 @@ def _score(case: Case, environment: Environment, device: torch.device) -> list[F
         return weights.read(name)[rows]
 
     engine = new_engine(case.run, case.work, topology, initial)
-    found = case.work.score(engine, topology, case.sets)
+    found = case.work.score(engine, topology, case.sets, resamples=RESAMPLES)
     log.info("%s: step %d scored on %d tasks", case.folder, case.step, len(found))
     return found
 
@@ -168,16 +185,9 @@ def defined(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def error(found: Found, kind: str) -> float | None:
-    """Return the standard error of a score, where it is a mean over samples: that of accuracy."""
-    if found.metric != "accuracy" or kind != "classification":
-        return None
-    return math.sqrt(found.value * (1 - found.value) / found.samples)
-
-
 def fitted(
     case: Case, name: str, part: str, baselines: Iterable[str], kept: Path
-) -> dict[str, float | None]:
+) -> dict[str, Reached]:
     """Return what each baseline that suits a task reaches; every rank calls it together.
 
     It is fitted to the part that the run is trained on, where the file has no line of it yet.
@@ -206,19 +216,23 @@ def fitted(
     return answers
 
 
-def _fit(case: Case, name: str, wanted: Fitted, kept: Path) -> float | None:
+def _fit(case: Case, name: str, wanted: Fitted, kept: Path) -> Reached:
     """Return what a baseline reaches; what was fitted is kept at once."""
     there = _read(kept)
     for line in there:
-        if line.model_copy(update={"value": None}) == wanted:
-            return line.value
+        same = line.model_copy(update={"value": None, "resampled": ()}) == wanted
+        if same and len(line.resampled) == RESAMPLES:
+            return line.reached
     log.info("fitting %s to %s", wanted.baseline, name)
     train, test = case.work.sets[name], case.sets[name]
-    found = fit_and_score(wanted.baseline, train, test, wanted.metric, seed=wanted.seed)
-    done = wanted.model_copy(update={"value": defined(found)})
+    value, resampled = fit_and_score(
+        wanted.baseline, train, test, wanted.metric, seed=wanted.seed, resamples=RESAMPLES
+    )
+    numbers = tuple(defined(round(float(each), 6)) for each in resampled)
+    done = wanted.model_copy(update={"value": defined(value), "resampled": numbers})
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_text(kept, "".join(line.model_dump_json() + "\n" for line in [*there, done]))
-    return done.value
+    return done.reached
 
 
 def _read(kept: Path) -> list[Fitted]:

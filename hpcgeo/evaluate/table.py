@@ -7,11 +7,13 @@ and metrics, on their test part.
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
@@ -20,21 +22,25 @@ from hpcgeo.evaluate.baselines import BASELINES
 from hpcgeo.evaluate.score import (
     KEPT,
     Case,
+    Reached,
     agree,
     defined,
-    error,
     fitted,
     open_case,
     score_all,
 )
 from hpcgeo.files import write_text
 from hpcgeo.objectives.metrics import METRICS
+from hpcgeo.objectives.tally import RESAMPLES, interval
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.tables import find, read
 from hpcgeo.train.provenance import command, commit, versions
 from hpcgeo.train.scores import Found
 
 ARROWS = {"higher": "↑", "lower": "↓"}
+
+#: Of a score: the number, and the interval it lies in.
+SAID = ("value", "low", "high")
 
 #: What a table says, as JSON has it.
 Content = dict[str, Any]
@@ -148,37 +154,67 @@ def _row(
     case: Case,
     part: str,
     found: dict[str, list[Found]],
-    baselines: dict[str, float | None],
+    baselines: dict[str, Reached],
 ) -> Content:
-    target, task = case.sets[name].target, case.tasks[name]
     data = case.data(name)
-    metric, sign = data.metric, _sign(data.metric)
-    scores = {
-        label: {"value": defined(one.value), "error": error(one, target.kind)}
+    metric = data.metric
+    runs = {
+        label: Reached(one.value, one.resampled)
         for label, all_ in found.items()
         for one in all_
         if one.task == name
     }
-    reached = {who: value for who, value in baselines.items() if value is not None}
-    best = max(reached, key=lambda who: sign * reached[who]) if reached else None
-    leading = next(iter(scores.values()))["value"]
+    published = read("sustainbench")["tasks"].get(name, {})
+    said = published.get("reader"), published.get("target"), published.get("metric")
+    if part != "test" or said != (data.reader, data.target, metric):
+        published = {}
+    best = _best(baselines, metric)
     row: Content = {
         "task": name,
         "metric": metric,
         "better": METRICS[metric].better,
         "samples": len(case.sets[name]),
         "digest": data.digest,
-        "labels": task.labels,
-        "scores": scores,
-        "baselines": baselines,
+        "labels": case.tasks[name].labels,
+        "scores": {label: _said(one) for label, one in runs.items()},
+        "baselines": {who: _said(one) for who, one in baselines.items()},
         "best_baseline": best,
-        "ahead": sign * (leading - reached[best]) if best and leading is not None else None,
+        "leads": [],
     }
-    published = read("sustainbench")["tasks"].get(name, {})
-    said = published.get("reader"), published.get("target"), published.get("metric")
-    if part == "test" and said == (data.reader, data.target, metric):
-        row |= {key: published[key] for key in ("gpna", "status_quo", "method")}
+    row |= {key: published[key] for key in ("gpna", "status_quo", "method") if published}
+    for label, one in runs.items():
+        rivals = {"the best baseline": baselines[best]} if best else {}
+        if published:
+            known = published["status_quo"]
+            rivals["the status quo"] = Reached(known, np.full(RESAMPLES, known))
+        others = {who: other for who, other in runs.items() if who != label}
+        # The others' lines would say the same again.
+        if label == next(iter(found)) and (rival := _best(others, metric)):
+            rivals["another run"] = others[rival]
+        for who, other in rivals.items():
+            lead = _lead(one, other, metric)
+            row["leads"].append({"run": label, "over": who} | _said(lead))
     return row
+
+
+def _best(reached: Mapping[str, Reached], metric: str) -> str | None:
+    """Return who has the best score that is defined."""
+    known = {who: _sign(metric) * one.value for who, one in reached.items()}
+    return max((who for who in known if not isnan(known[who])), key=known.__getitem__, default=None)
+
+
+def _lead(one: Reached, other: Reached, metric: str) -> Reached:
+    """Return by how much one is better than another, on the same samples and resamples."""
+    resampled = _sign(metric) * np.subtract(one.resampled, other.resampled)
+    return Reached(_sign(metric) * (one.value - other.value), resampled)
+
+
+def _said(reached: Reached) -> Content:
+    """Return a number and its interval of 95 %, where they are defined."""
+    if isnan(reached.value) or np.isnan(reached.resampled).all():
+        return dict.fromkeys(SAID) | {"value": defined(reached.value)}
+    low, high = interval(reached.resampled)
+    return dict(zip(SAID, (reached.value, low, high), strict=True))
 
 
 def _sign(metric: str) -> int:
@@ -186,33 +222,23 @@ def _sign(metric: str) -> int:
 
 
 def _behind(labels: Sequence[str], rows: Sequence[Content]) -> list[str]:
-    """Say of each run where it loses; a score that is not defined loses."""
-
-    def loses(row: Content, label: str, other: float) -> bool:
-        mine, sign = row["scores"][label]["value"], _sign(row["metric"])
-        return mine is None or sign * mine < sign * other
-
+    """Say of each run where it loses, and how surely; a score that is not defined loses."""
     sentences = []
     for label in labels:
-        rivals: dict[str, list[tuple[str, bool]]] = {}
-        for row in (row for row in rows if label in row["scores"]):
-            others = [
-                ("the best baseline", row["baselines"].get(row["best_baseline"])),
-                ("the status quo", row.get("status_quo")),
+        rivals: dict[str, list[tuple[str, Content]]] = {}
+        for row in rows:
+            for lead in row["leads"]:
+                if lead["run"] == label:
+                    rivals.setdefault(lead["over"], []).append((row["task"], lead))
+        for who, leads in rivals.items():
+            lost = [
+                f"{task} (surely)" if lead["value"] is None or (lead["high"] or 0) < 0 else task
+                for task, lead in leads
+                if lead["value"] is None or lead["value"] < 0
             ]
-            if label == labels[0]:  # the others' lines would say the same again
-                runs = [one["value"] for name, one in row["scores"].items() if name != label]
-                sign = _sign(row["metric"])
-                reached = [value for value in runs if value is not None]
-                others.append(("another run", max(reached, key=lambda x: sign * x, default=None)))
-            for who, other in others:
-                if other is not None:
-                    rivals.setdefault(who, []).append((row["task"], loses(row, label, other)))
-        for who, outcomes in rivals.items():
-            lost = [task for task, is_lost in outcomes if is_lost]
             sentences.append(
-                f"{label}: behind {who} on {len(lost) or 'none'} of {len(outcomes)} "
-                f"{'task' if len(outcomes) == 1 else 'tasks'}"
+                f"{label}: behind {who} on {len(lost) or 'none'} of {len(leads)} "
+                f"{'task' if len(leads) == 1 else 'tasks'}"
                 + (f": {', '.join(lost)}" if lost else "")
             )
     return sentences
@@ -243,37 +269,41 @@ def _cells(table: Content) -> list[list[str]]:
         line += [_score(row["scores"].get(label)) for label in labels]
         if compared:
             best = row["best_baseline"]
-            line += [f"{_number(row['baselines'][best])} {best}"] if best else [""]
-            line += [_number(row["ahead"], "+")]
+            over = {lead["over"]: lead for lead in reversed(row["leads"])}  # of the first run
+            line += [f"{_score(row['baselines'][best])} {best}"] if best else [""]
+            line += [_score(over.get("the best baseline"), "+")]
         if published:
             known = "gpna" in row
-            line += [_number(row["gpna"]) if known else ""]
-            line += [f"{_number(row['status_quo'])} {row['method']}" if known else ""]
+            line += [f"{row['gpna']:.3f}" if known else ""]
+            line += [f"{row['status_quo']:.3f} {row['method']}" if known else ""]
         lines.append(line)
     return lines
 
 
-def _score(found: Content | None) -> str:
+def _score(found: Content | None, sign: str = "") -> str:
     if found is None:
         return ""
     if found["value"] is None:
         return "NaN"
-    margin = "" if found["error"] is None else f" ± {_number(found['error'])}"
-    return _number(found["value"]) + margin
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.3f}"
+    low, high = found["low"], found["high"]
+    among = "" if low is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
+    return f"{found['value']:{sign}.3f}{among}"
 
 
 def _caption(table: Content) -> str:
     steps = ", ".join(f"{run['run']} at step {run['step']:,}" for run in table["runs"])
-    words = [f"{table['part']} part; {steps}", "n: samples; ±: standard error"]
+    words = [
+        f"{table['part']} part; {steps}",
+        f"n: samples; in brackets 95 % of {RESAMPLES:,} resamples, samples that share "
+        f"ground together",
+    ]
     if any(row["best_baseline"] for row in table["rows"]):
         words.append(
             f"ahead by: of the first run with the task, negative where the best of "
             f"{', '.join(table['baselines'])} is better"
         )
+    if any("(surely)" in sentence for sentence in table["behind"]):
+        words.append("surely: in 97.5 % of the resamples")
     if any("gpna" in row for row in table["rows"]):
         words.append("GPNA, status quo: as published")
     return "; ".join(words)
@@ -287,16 +317,16 @@ def _as_csv(table: Content) -> str:
     """Return a line for each task and whatever has a score on it."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["task", "part", "metric", "better", "samples", "who", "kind", "value", "error"])
+    lines.writerow(["task", "part", "metric", "better", "samples", "who", "kind", *SAID])
     for row in table["rows"]:
         of_row = [row["task"], table["part"], row["metric"], row["better"], row["samples"]]
         for label, found in row["scores"].items():
-            lines.writerow([*of_row, label, "run", found["value"], found["error"]])
-        for name, value in row["baselines"].items():
-            lines.writerow([*of_row, name, "baseline", value, None])
+            lines.writerow([*of_row, label, "run", *(found[key] for key in SAID)])
+        for name, found in row["baselines"].items():
+            lines.writerow([*of_row, name, "baseline", *(found[key] for key in SAID)])
         if "gpna" in row:
-            lines.writerow([*of_row, "GPNA", "published", row["gpna"], None])
-            lines.writerow([*of_row, row["method"], "published", row["status_quo"], None])
+            lines.writerow([*of_row, "GPNA", "published", row["gpna"], None, None])
+            lines.writerow([*of_row, row["method"], "published", row["status_quo"], None, None])
     return text.getvalue()
 
 

@@ -98,6 +98,7 @@ class MultiTaskRun(MixtureRun):
         sets: Mapping[str, TaskSet],
         album: Album | None = None,
         alive: Alive = lambda: None,
+        resamples: int = 0,
     ) -> list[Found]:
         """Return the metric of each task on a part of its data; every rank calls it together."""
 
@@ -111,7 +112,8 @@ class MultiTaskRun(MixtureRun):
                 yield from zip(rows, answers, strict=True)
 
         metrics = {name: metric_of(self.data.chosen[name], part) for name, part in sets.items()}
-        return scores(predict, sets, metrics, topology, self.run.train.micro_batch, album)
+        size = self.run.train.micro_batch
+        return scores(predict, sets, metrics, topology, size, album, resamples)
 
     def _asked(
         self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]], queries: int | None

@@ -21,24 +21,29 @@ from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
-from hpcgeo.objectives.metrics import METRICS, size, sums, value
+from hpcgeo.objectives.metrics import METRICS
+from hpcgeo.objectives.tally import Tally
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.train.album import Album
 
 NAME = "scores.jsonl"
 
+#: A look while training has none.
+NO_RESAMPLES: Float64 = np.zeros(0)
+
 #: What pretraining is judged by.
 MASKED = "masked_mse"
 
 
 class Found(NamedTuple):
-    """The metric of a task on a part of its data."""
+    """The metric of a task on a part of its data, and on resamples of it."""
 
     task: str
     metric: str
     value: float
     samples: int
+    resampled: Float64 = NO_RESAMPLES
 
 
 class Score(BaseModel):
@@ -63,10 +68,11 @@ def scores(
     topology: Topology,
     micro_batch: int,
     album: Album | None = None,
+    resamples: int = 0,
 ) -> list[Found]:
     """Return the metric of each task on a part of its data; every rank calls it together.
 
-    What cannot be read does not count; a task whose metric is not defined by the rest is left out.
+    What cannot be read does not count; a metric that the rest do not define is NaN.
     Each rank takes its share of the samples, in as many rounds as the others.
 
     Args:
@@ -75,27 +81,26 @@ def scores(
         metrics: of each task.
         micro_batch: samples of a round.
         album: what pictures are drawn from.
+        resamples: of each part, see `Tally`.
     """
     found = []
     for name, part in sets.items():
-        total, count = np.zeros(size(part.target)), 0
+        tally, count = Tally(part.target, resamples), 0
         for drawn in _rounds(name, part, topology, micro_batch):
             count += len(drawn)
             for rows, answer in predict(drawn):
                 some = [drawn[row] for row in rows]
                 truth = np.stack([one.sample.target for one in some])
                 decisions = decided(answer, part.target)
-                total += sums(decisions, truth, part.target)
+                tally.add([part.group(one.index) for one in some], decisions, truth)
                 if album:
                     album.add(part, some, decisions)
-        *whole, read = _together(np.append(total, count), topology)
+        tally.sums = _together(tally.sums, topology)
+        read = int(_together(np.array([float(count)]), topology)[0])
         if album:
-            album.draw(name, part.target, np.array(whole))
-        number = value(metrics[name], np.array(whole), part.target)
-        if math.isfinite(number):
-            found.append(Found(name, metrics[name], number, int(read)))
-        else:
-            log.warning("task %s: no %s of %d samples", name, metrics[name], read)
+            album.draw(name, part.target, tally.sums[0])
+        number, resampled = tally.value(metrics[name])
+        found.append(Found(name, metrics[name], number, read, resampled))
     return found
 
 
@@ -164,7 +169,14 @@ def decided(answer: Tensor, target: Target) -> Float64:
 
 
 def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:
-    """Write down the scores of a look, log them, and return them with the best so far."""
+    """Write down the scores of a look, log them, and return them with the best so far.
+
+    A task whose metric is not defined has none.
+    """
+    for task, metric, number, samples, _ in found:
+        if not math.isfinite(number):
+            log.warning("task %s: no %s of %d samples", task, metric, samples)
+    found = [one for one in found if math.isfinite(one.value)]
     earlier: list[Score] = on_rank_0(lambda: kept_scores(folder, step))
     now = standing(earlier, found, step)
     if topology.rank == 0:
@@ -182,7 +194,7 @@ def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) ->
 def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> list[Score]:
     """Return the scores of a look, with what each task's best was."""
     now = []
-    for task, metric, number, samples in found:
+    for task, metric, number, samples, _ in found:
         sign = 1 if METRICS[metric].better == "higher" else -1
         before = [score for score in earlier if score.task == task]
         best, best_step, since = number, step, 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from hpcgeo.config import load
 from hpcgeo.data.tasks import open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score
-from hpcgeo.evaluate.score import Case
+from hpcgeo.evaluate.score import Case, Reached
 from hpcgeo.evaluate.table import FORMATS, _behind, _row, _write, drawn, evaluate
 from hpcgeo.train.multitask import MultiTaskRun
 from hpcgeo.train.scores import Found
@@ -22,6 +23,13 @@ from tests.data.labelled import LAYOUTS
 
 ONE = [sys.executable, "-m", "hpcgeo"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "hpcgeo"]
+
+
+def said_as(
+    value: float | None, low: float | None = None, high: float | None = None
+) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high}
+
 
 TABLE: dict[str, Any] = {
     "part": "test",
@@ -32,13 +40,16 @@ TABLE: dict[str, Any] = {
             "metric": "accuracy",
             "better": "higher",
             "samples": 1200,
-            "scores": {
-                "all": {"value": 0.9, "error": 0.00866},
-                "kilns": {"value": 0.85, "error": 0.0103},
-            },
-            "baselines": {"linear": 0.8, "forest": 0.95},
+            "scores": {"all": said_as(0.9, 0.88, 0.92), "kilns": said_as(0.85, 0.83, 0.87)},
+            "baselines": {"linear": said_as(0.8, 0.78, 0.82), "forest": said_as(0.95, 0.93, 0.96)},
             "best_baseline": "forest",
-            "ahead": -0.05,
+            "leads": [
+                {"run": "all", "over": "the best baseline"} | said_as(-0.05, -0.06, -0.04),
+                {"run": "all", "over": "the status quo"} | said_as(-0.04, -0.06, 0.0),
+                {"run": "all", "over": "another run"} | said_as(0.05, 0.03, 0.07),
+                {"run": "kilns", "over": "the best baseline"} | said_as(-0.1, -0.12, -0.08),
+                {"run": "kilns", "over": "the status quo"} | said_as(-0.09, -0.11, -0.07),
+            ],
             "gpna": 0.96,
             "status_quo": 0.94,
             "method": "ResNet-50",
@@ -48,23 +59,23 @@ TABLE: dict[str, Any] = {
             "metric": "rmse",
             "better": "lower",
             "samples": 80,
-            "scores": {"all": {"value": 0.25, "error": None}},
-            "baselines": {"linear": 0.5, "forest": None},
+            "scores": {"all": said_as(0.25, 0.2, 0.3)},
+            "baselines": {"linear": said_as(0.5, 0.4, 0.6), "forest": said_as(None)},
             "best_baseline": "linear",
-            "ahead": 0.25,
+            "leads": [{"run": "all", "over": "the best baseline"} | said_as(0.25, 0.2, 0.3)],
         },
         {
             "task": "water",
             "metric": "r2",
             "better": "higher",
             "samples": 1,
-            "scores": {"all": {"value": None, "error": None}},
-            "baselines": {"linear": 0.0},
+            "scores": {"all": said_as(None)},
+            "baselines": {"linear": said_as(0.0)},
             "best_baseline": "linear",
-            "ahead": None,
+            "leads": [{"run": "all", "over": "the best baseline"} | said_as(None)],
         },
     ],
-    "behind": ["all: behind the best baseline on 2 of 3 tasks: brick_kilns, water"],
+    "behind": ["all: behind the best baseline on 2 of 3 tasks: brick_kilns (surely), water"],
     "baselines": ["linear", "forest"],
     "provenance": {"command": "hpcgeo evaluate all kilns", "commit": "abc"},
 }
@@ -101,24 +112,33 @@ def test_what_runs_reach_beside_baselines(runs: Path) -> None:
             assert row["scores"][run]["value"] == pytest.approx(look["value"], rel=1e-5)
             assert (row["metric"], row["samples"]) == (look["metric"], look["samples"])
     assert list(series["scores"]) == ["both"] and list(series["baselines"]) == ["linear"]
-    p = series["scores"]["both"]["value"]
-    assert series["scores"]["both"]["error"] == pytest.approx((p * (1 - p) / 80) ** 0.5)
+    among = series["scores"]["both"]
+    p, width = among["value"], among["high"] - among["low"]
+    assert width == pytest.approx(2 * 1.96 * (p * (1 - p) / 80) ** 0.5, rel=0.1)  # of a mean
     sets = [
         open_tasks("generated", Path("table"), split=split) for split in ("train", "validation")
     ]
-    assert number["baselines"]["linear"] == fit_and_score("linear", *sets, "r2")
-    assert number["ahead"] == number["scores"]["both"]["value"] - number["baselines"]["linear"]
-    assert table["behind"][0] == "both: behind the best baseline on 2 of 2 tasks: series, table"
+    fitted, resampled = fit_and_score("linear", *sets, "r2", resamples=1000)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    assert number["baselines"]["linear"] == said_as(fitted, *map(pytest.approx, (low, high)))
+    ahead = number["leads"][0]
+    assert (ahead["run"], ahead["over"]) == ("both", "the best baseline")
+    assert ahead["value"] == number["scores"]["both"]["value"] - fitted
+    assert ahead["low"] < ahead["value"] < ahead["high"] < 0
+    assert table["behind"][0].startswith("both: behind the best baseline on 2 of 2 tasks: series")
+    assert table["behind"][0].endswith("table (surely)")
     assert {"commit", "command", "versions"} <= table["provenance"].keys()
 
     # On two ranks, with what is kept of the baselines: a made up value shows that it is read.
     kept = runs / "baselines.jsonl"
-    lines = [json.loads(line) | {"value": 0.125} for line in kept.read_text().splitlines()]
+    made_up = {"value": 0.125, "resampled": [0.125] * 1000}
+    lines = [json.loads(line) | made_up for line in kept.read_text().splitlines()]
     kept.write_text("".join(json.dumps(line) + "\n" for line in lines) + "torn")
     shown = said(runs, *TWO, *words, "--out", "table.md")
-    assert "0.125 linear" in shown and shown.splitlines()[-1].startswith("single: behind the best")
+    assert "0.125 (0.125 to 0.125) linear" in shown
+    assert shown.splitlines()[-1].startswith("single: behind the best")
     rows = [line for line in (runs / "table.md").read_text().splitlines() if "series" in line]
-    assert f"| {p:.3f} ± " in rows[0] and "|  | 0.125 linear |" in rows[0]
+    assert f"| {p:.3f} (0." in rows[0] and "|  | 0.125 (0.125 to 0.125) linear |" in rows[0]
 
 
 def test_bad_input_is_said_before_the_work(runs: Path, tmp_path: Path) -> None:
@@ -160,12 +180,36 @@ def test_tasks_of_one_name_have_the_same_data(runs: Path, tmp_path: Path) -> Non
 
 def test_who_loses_is_said_and_an_undefined_score_does() -> None:
     assert _behind(["all", "kilns"], TABLE["rows"]) == [
-        "all: behind the best baseline on 2 of 3 tasks: brick_kilns, water",
+        "all: behind the best baseline on 2 of 3 tasks: brick_kilns (surely), water (surely)",
         "all: behind the status quo on 1 of 1 task: brick_kilns",
         "all: behind another run on none of 1 task",
-        "kilns: behind the best baseline on 1 of 1 task: brick_kilns",
-        "kilns: behind the status quo on 1 of 1 task: brick_kilns",
+        "kilns: behind the best baseline on 1 of 1 task: brick_kilns (surely)",
+        "kilns: behind the status quo on 1 of 1 task: brick_kilns (surely)",
     ]
+
+
+def test_leads_are_taken_on_the_same_resamples(tmp_path: Path) -> None:
+    """A run that is better by 0.01 everywhere is surely ahead, however far its score spreads."""
+    run = load("gpna_tiny", ["data.only=[table]"])
+    work = MultiTaskRun(run)
+    case = Case(tmp_path, 1, tmp_path, run, work, work.part("validation"))
+    spread = np.random.default_rng(0).uniform(0.2, 0.8, 1000)
+    found = {
+        name: [Found("table", "r2", value, 80, spread + value - 0.5)]
+        for name, value in (("first", 0.5), ("second", 0.51), ("third", 0.4))
+    }
+    baselines = {"linear": Reached(0.45, spread[::-1]), "forest": Reached(np.nan, spread * np.nan)}
+    row = _row("table", case, "validation", found, baselines)
+    leads = {(lead["run"], lead["over"]): lead for lead in row["leads"]}
+    first = leads["first", "another run"]
+    assert [first[key] for key in ("value", "low", "high")] == pytest.approx([-0.01] * 3)
+    assert row["best_baseline"] == "linear" and ("second", "another run") not in leads
+    unsure = leads["first", "the best baseline"]
+    assert unsure["value"] == pytest.approx(0.05) and unsure["low"] < -0.3 < 0.3 < unsure["high"]
+    assert row["baselines"]["forest"] == said_as(None)
+    assert "first: behind another run on 1 of 1 task: table (surely)" in _behind(
+        ["first", "second", "third"], [row]
+    )
 
 
 def test_published_figures_stand_beside_the_same_task_alone(tmp_path: Path) -> None:
@@ -176,7 +220,7 @@ def test_published_figures_stand_beside_the_same_task_alone(tmp_path: Path) -> N
         run = load("gpna_sustainbench", [*knobs, "data.tasks.brick_kilns.size=32", *more])
         work = MultiTaskRun(run)
         case = Case(tmp_path, 1, tmp_path, run, work, work.part(part))
-        found = {"run": [Found("brick_kilns", "accuracy", 0.5, 4)]}
+        found = {"run": [Found("brick_kilns", "accuracy", 0.5, 4, np.full(1000, 0.5))]}
         return _row("brick_kilns", case, part, found, {})
 
     assert row("test") | {"gpna": 0.96, "status_quo": 0.94, "method": "ResNet-50"} == row("test")
@@ -190,16 +234,18 @@ def test_markdown_is_as_it_was() -> None:
         == """\
 | task | metric | n | all | kilns | best baseline | ahead by | GPNA | status quo |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| brick_kilns | accuracy ↑ | 1,200 | 0.900 ± 0.009 | 0.850 ± 0.010 | 0.950 forest | -0.050 | 0.960 \
-| 0.940 ResNet-50 |
-| yields | rmse ↓ | 80 | 0.250 |  | 0.500 linear | +0.250 |  |  |
-| water | r2 ↑ | 1 | NaN |  | 0.000 linear |  |  |  |
+| brick_kilns | accuracy ↑ | 1,200 | 0.900 (0.880 to 0.920) | 0.850 (0.830 to 0.870) | 0.950 \
+(0.930 to 0.960) forest | -0.050 (-0.060 to -0.040) | 0.960 | 0.940 ResNet-50 |
+| yields | rmse ↓ | 80 | 0.250 (0.200 to 0.300) |  | 0.500 (0.400 to 0.600) linear | +0.250 \
+(+0.200 to +0.300) |  |  |
+| water | r2 ↑ | 1 | NaN |  | 0.000 linear | NaN |  |  |
 
-test part; all at step 2,000, kilns at step 500; n: samples; ±: standard error; ahead by: of the \
-first run with the task, negative where the best of linear, forest is better; GPNA, status quo: as \
+test part; all at step 2,000, kilns at step 500; n: samples; in brackets 95 % of 1,000 resamples, \
+samples that share ground together; ahead by: of the first run with the task, negative where the \
+best of linear, forest is better; surely: in 97.5 % of the resamples; GPNA, status quo: as \
 published.
 
-- all: behind the best baseline on 2 of 3 tasks: brick_kilns, water
+- all: behind the best baseline on 2 of 3 tasks: brick_kilns (surely), water
 
 `hpcgeo evaluate all kilns`, commit abc
 """
@@ -221,8 +267,8 @@ def test_a_file_that_says_something_else_is_left(tmp_path: Path) -> None:
 def test_csv_has_a_line_for_each_number() -> None:
     lines = FORMATS[".csv"](TABLE).splitlines()
     assert len(lines) == 1 + (2 + 2 + 2) + (1 + 2) + (1 + 1)
-    assert "brick_kilns,test,accuracy,higher,1200,ResNet-50,published,0.94," in lines
-    assert "water,test,r2,higher,1,all,run,," in lines
+    assert "brick_kilns,test,accuracy,higher,1200,ResNet-50,published,0.94,," in lines
+    assert "water,test,r2,higher,1,all,run,,," in lines
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -235,7 +281,7 @@ def test_a_terminal_shows_every_number(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width and "…" not in text
     for number in (
         "0.900",
-        "0.009",
+        "0.880",
         "0.850",
         "0.950",
         "-0.050",
