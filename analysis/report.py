@@ -61,7 +61,7 @@ def make(
 
     Args:
         paths: files or folders of records, and of curves of collectives.
-        folders: of training runs, whose loss curve and last reconstructions are shown too.
+        folders: of training runs, whose curves and last pictures are shown too.
         out: folder; a report there is replaced only when the new one is complete.
         together: keys in which lines of one figure may differ, which it then says.
 
@@ -109,9 +109,10 @@ def render(
     study = Study(records, links, found, comparisons, look, copies)
     sections = [section(study) for section in track(SECTIONS, "sections")]
     plots = [plot for section in sections for block in section.blocks for plot in block.plots]
-    plots += [run.curve for run in runs]
+    plots += [curve for run in runs for curve in run.curves]
     files = {f"figures/{plot.name}.svg": plot.svg.encode() for plot in plots}
-    files |= {f"figures/{run.picture.name}.png": run.picture.png for run in runs if run.picture}
+    pictures = [picture for run in runs for picture in run.pictures]
+    files |= {f"figures/{picture.name}.png": picture.png for picture in pictures}
     files["table.csv"] = export.table(comparisons, found, records).encode()
     templates = _templates(look)
     view = _view(study, sections) | {"runs": runs}

@@ -1,17 +1,20 @@
-"""A training run as a report shows it: the loss curve and the last reconstructions."""
+"""A training run as a report shows it: the loss curve, scores of tasks, the last pictures."""
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from matplotlib.axes import Axes
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from hpcgeo.errors import InputError
-from hpcgeo_analysis.plots import COLOURS, Plot, render
+from hpcgeo.objectives.metrics import METRICS
+from hpcgeo.tables import find
+from hpcgeo_analysis.plots import CAUSES, COLOURS, MARKERS, OTHERS, Plot, render
 from hpcgeo_analysis.words import rate
 
 #: The smoothed curve is a running median over this fraction of the run.
@@ -22,12 +25,27 @@ WINDOW = 0.05
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+Line = TypeVar("Line", bound=BaseModel)
+
+
 class _Step(BaseModel):
     """What is shown of a line of metrics; a loss may be NaN, that is how a run diverges."""
 
     step: float = Field(ge=0, lt=2**63)
     loss: float
     images_per_s: float = Field(gt=0, lt=2**63)
+    tokens_per_s: float | None = Field(None, gt=0, lt=2**63)
+
+
+class _Score(BaseModel):
+    """What is shown of a line of scores."""
+
+    step: int = Field(ge=0, lt=2**63)
+    task: str
+    metric: str
+    value: FiniteFloat
+    best: FiniteFloat
+    best_step: int
 
 
 @dataclass(frozen=True)
@@ -45,8 +63,8 @@ class Run:
 
     title: str
     sentence: str
-    curve: Plot
-    picture: Picture | None
+    curves: tuple[Plot, ...]
+    pictures: tuple[Picture, ...]
 
 
 def load_run(number: int, folder: Path) -> Run:
@@ -59,14 +77,29 @@ def load_run(number: int, folder: Path) -> Run:
     Raises:
         InputError: no metrics there, or a line that cannot be read.
     """
-    metrics = _metrics(folder / "metrics.jsonl")
+    metrics = _lines(folder / "metrics.jsonl", _Step)
+    if not metrics:
+        raise InputError(f"{folder}/metrics.jsonl: not the metrics of a run: no step")
+    there = (folder / "scores.jsonl").exists()
+    scores = _lines(folder / "scores.jsonl", _Score) if there else []
     losses = [step.loss for step in metrics]
     loss = running_median(losses, max(1, int(WINDOW * len(metrics))))
-    speed = rate(median(step.images_per_s for step in metrics))
+    speed = f"{rate(median(step.images_per_s for step in metrics))} images/s"
+    tokens = [step.tokens_per_s for step in metrics if step.tokens_per_s]
+    if tokens:
+        speed = f"{speed.replace('images', 'samples')}, {rate(median(tokens))} tokens/s"
     sentence = (
-        f"{len(metrics):,} steps at {speed} images/s (median); the loss went from "
+        f"{len(metrics):,} steps at {speed} (median); the loss went from "
         f"{loss[0]:.4g} to {loss[-1]:.4g} (running median)."
     )
+    last = list({score.task: score for score in scores}.values())
+    said = [
+        f"{one.task} {one.metric} {one.value:.3f}"
+        + ("" if one.best == one.value else f" (best {one.best:.3f} at step {one.best_step:,})")
+        for one in last
+    ]
+    if said:
+        sentence += f" On the validation parts, at step {last[0].step:,}: {', '.join(said)}."
     name = f"{number}-{folder.name}"
     at = [step.step for step in metrics]
 
@@ -78,8 +111,39 @@ def load_run(number: int, folder: Path) -> Run:
         axes.set_ylabel("loss")
 
     title = f"Loss: {folder.name}"
-    curve = render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, draw)
-    return Run(folder.name, sentence, curve, _picture(folder, f"reconstruction-{name}"))
+    curves = [render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, draw)]
+    if scores:
+        curves += _scored(name, folder.name, scores)
+    return Run(folder.name, sentence, tuple(curves), tuple(_pictures(folder, name)))
+
+
+def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
+    """Yield a figure of the metrics that are the better the higher they are, and of the others."""
+    for better in ("higher", "lower"):
+        lines: dict[str, list[_Score]] = {}
+        for score in scores:
+            if find(METRICS, score.metric, "metric").better == better:
+                lines.setdefault(f"{score.task} ({score.metric})", []).append(score)
+        if not lines:
+            continue
+
+        def draw(axes: Axes, lines: dict[str, list[_Score]] = lines, better: str = better) -> None:
+            colours = [pair[0] for pair in (*CAUSES, *OTHERS)]
+            for number, (label, line) in enumerate(lines.items()):
+                axes.plot(
+                    [score.step for score in line],
+                    [score.value for score in line],
+                    color=colours[number % len(colours)],
+                    marker=MARKERS[number % len(MARKERS)],
+                    label=label,
+                )
+            axes.set_xlabel("step")
+            axes.set_ylabel(f"{better} is better")
+            if better == "lower":
+                axes.set_yscale("log")
+
+        words = f"Scores: {title}", "validation parts", f"tasks: {', '.join(lines)}"
+        yield render(f"scores-{better}-{name}", *words, draw)
 
 
 def running_median(values: Sequence[float], window: int) -> list[float]:
@@ -106,30 +170,37 @@ def running_median(values: Sequence[float], window: int) -> list[float]:
     return found
 
 
-def _metrics(path: Path) -> list[_Step]:
+def _lines(path: Path, kind: type[Line]) -> list[Line]:
+    what = path.stem
     try:
         with path.open("rb") as file:
-            steps = [_Step.model_validate_json(line) for line in file]
+            lines = [kind.model_validate_json(line) for line in file]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: is this the folder of a run?") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{path}: not the metrics of a run: {key} {first['msg']}") from None
-    if not steps:
-        raise InputError(f"{path}: not the metrics of a run: no step")
-    return steps
+        raise InputError(f"{path}: not the {what} of a run: {key} {first['msg']}") from None
+    return lines
 
 
-def _picture(folder: Path, name: str) -> Picture | None:
-    pictures = sorted((folder / "reconstructions").glob("step-*.png"))
-    if not pictures:
-        return None
-    step = pictures[-1].stem.removeprefix("step-")
-    try:
-        png = pictures[-1].read_bytes()
-    except OSError as error:
-        raise InputError(f"{pictures[-1]}: {error.strerror}") from None
-    if not step.isdecimal() or not png.startswith(PNG):
-        raise InputError(f"{pictures[-1]}: not a picture of a run: remove it")
-    return Picture(name, f"Input, masked and reconstructed chips after {int(step)} steps.", png)
+def _pictures(folder: Path, name: str) -> Iterator[Picture]:
+    """Yield the last picture of every kind: the reconstructions, and one of every task."""
+    newest: dict[str, Path] = {}
+    for pattern in ("reconstructions/step-*.png", "pictures/*step-*.png"):
+        for path in sorted(folder.glob(pattern)):
+            newest[path.stem.rpartition("step-")[0].rstrip("-") or "reconstruction"] = path
+    for what, path in newest.items():
+        step = path.stem.rpartition("step-")[2]
+        try:
+            png = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        if not step.isdecimal() or not png.startswith(PNG):
+            raise InputError(f"{path}: not a picture of a run: remove it")
+        shown = (
+            "Input, masked and reconstructed chips"
+            if path.parent.name == "reconstructions"
+            else (f"Task {what}: truth and prediction on the validation part")
+        )
+        yield Picture(f"{what}-{name}", f"{shown} after {int(step)} steps.", png)

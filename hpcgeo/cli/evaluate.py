@@ -49,10 +49,10 @@ def evaluate(
 ) -> None:
     """Score runs on the tasks they were trained on, beside baselines and published figures.
 
-    One row a task, one column a run, in brackets the interval of 95 %; the last lines say where each
-    run loses, and where surely. Tasks of one name
-    must have the same data. Baselines are fitted to the training part that the first run with the
-    task has, and kept in baselines.jsonl, beside the table or in the folder of the first run.
+    One row a task, one column a run, in brackets the interval of 95 %; the last lines say where
+    each run loses, and where surely. Tasks of one name must have the same data. Baselines are
+    fitted to the training part that the first run with the task has, and kept in baselines.jsonl,
+    beside the table or in the folder of the first run.
 
     Examples:
 

@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import signal
 import sys
 import time
 import traceback
@@ -36,6 +37,9 @@ def ranked(action: Callable[[], object]) -> None:
             time.sleep(1)  # rank 0 speaks for all, before the launcher takes it down
         else:
             typer.echo(f"hpcgeo: {where}: {error}", err=True)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+        typer.echo(f"hpcgeo: {where}: stopped by Ctrl-C", err=True)
     except BaseException as error:
         code = 1
         traceback.print_exc()

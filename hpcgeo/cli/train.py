@@ -56,10 +56,10 @@ def train(
     A run means the same on any number of ranks that gives the same global batch: micro_batch x
     accumulate x data-parallel ranks (all ranks, divided by parallel.tensor).
 
-    USR2 or TERM to the ranks, or the end of the time (of the Slurm job, or launch.time_limit) less
-    what a save takes, finish the step, save, and exit with 0. srun and mpirun hand USR2 on to their
-    ranks; torchrun does not. The job scripts of `hpcgeo jobs` then requeue their job until the run
-    is done (launch.requeue).
+    USR2, TERM or Ctrl-C to the ranks, or the end of the time (of the Slurm job, or
+    launch.time_limit) less what a save takes, finish the step, save, and exit with 0; a second
+    Ctrl-C does not wait. srun and mpirun hand USR2 on to their ranks; torchrun does not. The job
+    scripts of `hpcgeo jobs` then requeue their job until the run is done (launch.requeue).
 
     --check-resume N exits with 0 where an interrupted run is bit by bit the uninterrupted one, else
     with 1.

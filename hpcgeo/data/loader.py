@@ -132,7 +132,7 @@ def _belong_to_the_rank(worker: int) -> None:
     wants batches for the step it finishes. End when the rank does, also when it was killed: torch
     looks at the parent, which is the fork server, and that lives as long as its children.
     """
-    for number in (signal.SIGUSR2, signal.SIGTERM):
+    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_rank, daemon=True).start()
 

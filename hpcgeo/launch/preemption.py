@@ -14,8 +14,9 @@ from hpcgeo.launch.environment import Environment
 from hpcgeo.log import log
 from hpcgeo.machines import machine
 
-#: USR2 because NCCL may use USR1; TERM is what scancel and a preempting scheduler send.
-SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+#: USR2 because NCCL may use USR1; TERM is what scancel and a preempting scheduler send; INT is
+#: Ctrl-C.
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 #: Seconds kept for the end of a job before the time of a save is known; a tenth of a short job.
 UNMEASURED_S = 300.0
@@ -106,7 +107,10 @@ class Stop:
             )
 
     def __enter__(self) -> "Stop":
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        for number in SIGNALS:
+            # A shell's background jobs do not hear Ctrl-C.
+            if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -119,6 +123,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.reason:
+            raise KeyboardInterrupt  # the second Ctrl-C will not wait
         self.reason = f"received {signal.Signals(number).name}"
 
     def _needs(self, save_s: float, step_s: float) -> float:

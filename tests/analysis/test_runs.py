@@ -25,8 +25,37 @@ def test_a_run_becomes_a_curve_a_sentence_and_the_last_picture(tmp_path: Path) -
     run = load_run(1, write_run(tmp_path / "first"))
     assert run.title == "first"
     assert run.sentence.startswith("10 steps at 106 images/s (median); the loss went from 2 to 0.2")
-    assert run.picture is not None and "after 10 steps" in run.picture.alt
-    assert "</svg>" in run.curve.svg
+    (picture,), (curve,) = run.pictures, run.curves
+    assert "after 10 steps" in picture.alt and "</svg>" in curve.svg
+
+
+def test_a_mixture_has_scores_and_a_picture_of_every_task(tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    (folder / "pictures").mkdir(parents=True)
+    row = {"step": 1, "loss": 2.0, "images_per_s": 64.0, "tokens_per_s": 20_000.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    looks = [
+        {"step": step, "task": task, "metric": metric, "value": value, "best": best}
+        | {"samples": 9, "best_step": best_step, "since": 0}
+        for step, task, metric, value, best, best_step in (
+            *((5, "kilns", "accuracy", 0.8, 0.8, 5), (5, "yields", "rmse", 0.4, 0.4, 5)),
+            *((10, "kilns", "accuracy", 0.7, 0.8, 5), (10, "yields", "rmse", 0.3, 0.3, 10)),
+        )
+    ]
+    (folder / "scores.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    for task in ("kilns", "yields"):
+        for step in (5, 10):
+            Image.new("RGB", (8, 8)).save(folder / "pictures" / f"{task}-step-{step:08d}.png")
+    run = load_run(2, folder)
+    assert "64.0 samples/s, 20,000 tokens/s (median)" in run.sentence
+    assert "at step 10: kilns accuracy 0.700 (best 0.800 at step 5), yields rmse 0.300." in (
+        run.sentence
+    )
+    names = [curve.name for curve in run.curves]
+    assert names == ["loss-2-mixed", "scores-higher-2-mixed", "scores-lower-2-mixed"]
+    assert "kilns (accuracy)" in run.curves[1].svg and "yields (rmse)" in run.curves[2].svg
+    assert [picture.name for picture in run.pictures] == ["kilns-2-mixed", "yields-2-mixed"]
+    assert "Task kilns" in run.pictures[0].alt and "after 10 steps" in run.pictures[0].alt
 
 
 def test_the_report_shows_it_and_stays_self_contained(tmp_path: Path, sweep) -> None:

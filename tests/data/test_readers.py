@@ -11,7 +11,7 @@ import pytest
 
 from hpcgeo.data.readers.collection import SPLITS, Frame, days, year
 from hpcgeo.data.readers.pixel_series import collect, steps
-from hpcgeo.data.sample import Signal
+from hpcgeo.data.sample import Signal, Target
 from hpcgeo.data.tasks import READERS, Part, open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.sensors import sensor
@@ -187,6 +187,24 @@ def test_what_cannot_be_read_is_named(tmp_path, reader):
             tasks.read(0)
     with pytest.raises(InputError, match="no such file"):
         open_tasks(reader, tmp_path / "none", split="train", target=target)
+
+
+def test_scenes_may_have_several_labels(tmp_path):
+    path = LAYOUTS["scenes"][0](tmp_path / "scenes")
+    table = path / "split.csv"
+    marked = table.read_text().replace(",river,", ",river; water,").replace(",forest,", ",,")
+    table.write_text(marked)
+    tasks = open_tasks("scenes", path, split="train", target="labels", patch=16, size=32)
+    assert tasks.target == Target("multilabel", ("beach", "river", "water"))
+    found = {tuple(tasks.read(index).target.tolist()) for index in range(len(tasks))}
+    assert found == {(1, 0, 0), (0, 1, 1), (0, 0, 0)}
+    assert tasks.read(0).target.dtype == np.float32
+    with pytest.raises(InputError, match=r"unknown target 'label'.*did you mean 'labels'"):
+        open_tasks("scenes", path, split="train", target="label")
+    table.write_text("path,label,split\na.png,,train\n")
+    (path / "a.png").touch()
+    with pytest.raises(InputError, match=r"split\.csv: no label in the column label"):
+        open_tasks("scenes", path, split="train", target="labels")
 
 
 def test_tables_that_are_wrong_are_told(tmp_path):

@@ -70,6 +70,56 @@ print("written")
     assert (done.returncode, done.stdout) == (0, "received SIGUSR2\nwritten\n"), done.stderr
 
 
+def test_the_second_ctrl_c_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), Stop(ALONE, LOCAL):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_background_job_of_a_shell_does_not_hear_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stop(ALONE, LOCAL) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.requested(0, 0) is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves(tmp_path):
+    """As a terminal does it: the readers of the run get the signal too."""
+    knobs = ["data.path=synthetic", "train.micro_batch=2", "train.steps=100000", "run.dir=run"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", *knobs],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    rows = tmp_path / "run/metrics.jsonl"
+    while not (rows.exists() and rows.read_text().count("\n") > 2):
+        assert run.poll() is None
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0 and "Traceback" not in said, said
+    assert "received SIGINT: stopping after step" in said
+    assert list((tmp_path / "run/checkpoints").glob("step-*"))
+
+
+def test_ctrl_c_elsewhere_is_a_line():
+    program = """
+import signal
+from hpcgeo.cli.ranks import ranked
+ranked(lambda: signal.raise_signal(signal.SIGINT))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("hpcgeo: rank 0 of 1 on ")
+    assert done.stderr.endswith(": stopped by Ctrl-C\n") and done.stderr.count("\n") == 1
+
+
 def test_handlers_go_when_the_loop_fails():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyError), Stop(ALONE, LOCAL):

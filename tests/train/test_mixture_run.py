@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -95,6 +96,31 @@ def test_a_resume_is_exact(tmp_path: Path, objective: str) -> None:
     for kind in ("loss", "parameters", "optimizer"):
         assert f"{kind:12}equal       0" in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_several_labels_of_a_photograph_are_learned_and_scored(tmp_path: Path) -> None:
+    """Colours of halves: what is left, what is right; each label is there in half of them."""
+    data, folder = tmp_path / "data", tmp_path / "run"
+    rows = []
+    for number in range(60):
+        words = {"left": number % 2, "right": number // 2 % 2}
+        pixels = np.zeros((16, 16, 3), np.uint8)
+        pixels[:, :8, 0], pixels[:, 8:, 1] = 200 * words["left"], 200 * words["right"]
+        labelled.write_image(data / f"{number}.png", pixels)
+        label = ";".join(word for word, there in words.items() if there)
+        split = "test" if number >= 40 else "train"
+        rows.append({"path": f"{number}.png", "label": label, "split": split})
+    labelled.write_table(data / "split.csv", rows)
+    mine = f"data.tasks={{halves: {{reader: scenes, path: {data}, target: labels, patch: 8}}}}"
+    code, said = train(folder, 2, mine, "train.steps=60", "optim.base_lr=0.05", "data.flip=false")
+    assert code == 0, said
+    (last,) = [score for score in looks(folder) if score.step == 60]
+    assert (last.task, last.metric) == ("halves", "f1") and last.value > 0.95
+    words = [sys.executable, "-m", "hpcgeo", "evaluate", str(folder), "--json"]
+    table = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    (row,) = table["rows"]
+    assert set(row["baselines"]) == {"neighbours", "linear", "forest"}
+    assert row["scores"]["run"]["value"] > 0.95 and row["samples"] == 20
 
 
 def test_patience_ends_a_run(tmp_path: Path) -> None:

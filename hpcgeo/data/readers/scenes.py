@@ -1,5 +1,6 @@
-"""Scenes in folders by class, one photograph a file, with the parts in `split.csv`."""
+"""Scenes, one photograph a file, with their class, or all that they show, in `split.csv`."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from hpcgeo.data.readers.collection import (
     one_of_splits,
     read_image,
     read_table,
-    single_target,
 )
-from hpcgeo.data.sample import Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Float32, Kind, Observation, Sample, Signal, Target
+from hpcgeo.errors import InputError
+from hpcgeo.tables import find
+
+Labels = Int64 | Float32
 
 RGB = tuple(Signal("rgb", band) for band in "RGB")
 
@@ -26,16 +30,23 @@ RGB = tuple(Signal("rgb", band) for band in "RGB")
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     """Return the photographs of a folder: `split.csv` has path, label and split of each.
 
+    Args:
+        path: the folder.
+        target: "class", the default, or "labels": any number of them, parted by semicolons.
+        frame: of the photographs.
+
     Raises:
-        InputError: another target than the one there is, or the table cannot be read.
+        InputError: no such target, or the table cannot be read.
     """
-    single_target(target, "class")
+    kind, read = find(TARGETS, target or "class", "target")
     table = path / "split.csv"
     rows = read_table(table, ("path", "label", "split"))
     names = [row["path"] for row in rows]
-    classes, labels = numbered([row["label"] for row in rows])
+    classes, labels = read([row["label"] for row in rows])
+    if not classes:
+        raise InputError(f"{table}: no label in the column label")
     return Collection(
-        target=Target("classification", classes),
+        target=Target(kind, classes),
         signals=RGB,
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array(names),
@@ -45,7 +56,26 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     )
 
 
-def _load(folder: Path, names: list[str], labels: Int64, frame: Frame, index: int) -> Sample:
+def _marked(cells: Sequence[str]) -> tuple[tuple[str, ...], Float32]:
+    """Return all labels in sorted order, and which of them each cell names, (N, K) of 0 and 1.
+
+    >>> _marked(["trees;water", "", "water"])[1].tolist()
+    [[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]
+    """
+    sets = [{word.strip() for word in cell.split(";")} - {""} for cell in cells]
+    names = tuple(sorted(set().union(*sets)))
+    marks = [[name in each for name in names] for each in sets]
+    return names, np.array(marks, dtype=np.float32)
+
+
+#: What a label is: the kind of the task, and names and labels from the cells of the table.
+TARGETS: dict[str, tuple[Kind, Callable[[Sequence[str]], tuple[tuple[str, ...], Labels]]]] = {
+    "class": ("classification", numbered),
+    "labels": ("multilabel", _marked),
+}
+
+
+def _load(folder: Path, names: list[str], labels: Labels, frame: Frame, index: int) -> Sample:
     path = folder / names[index]
     values = fit(read_image(path, "RGB"), frame, path)[None]  # (1, 3, H, W)
     seen = Observation(RGB, values, ANY_TIME, patch=frame.patch)
