@@ -98,6 +98,7 @@ def test_every_strategy_trains_as_one_process(
     parameters = max(
         float(np.abs(value - alone.parameters[name]).max())
         for name, value in answer.parameters.items()
+        if not name.endswith("kv.bias")
     )
     print(
         f"\n{ranks} ranks {setting}: {min(counts)} to {max(counts)} passes, loss {losses:.1e}, "
@@ -106,6 +107,7 @@ def test_every_strategy_trains_as_one_process(
     )
     assert losses < LOSS
     assert norms < 1e-3
+    assert parameters < PARAMETERS
     if not setting.endswith("max_tokens=10000"):
         assert max(counts) > 1
 
@@ -113,6 +115,10 @@ def test_every_strategy_trains_as_one_process(
 #: Differences are rounding alone: sums of tokens in another order, which Adam's first steps, of the
 #: learning rate whatever the gradient, make larger. Most seen: 2e-6.
 LOSS = 1e-5
+
+#: But of biases of keys, which softmax takes no notice of: their gradients are rounding alone, and
+#: Adam makes whole steps of it. Most seen in 6 steps: 2e-5.
+PARAMETERS = 1e-4
 
 
 #: What each rank of 4 draws, by turns: a few tokens, or hundreds; other tasks; all of them.
