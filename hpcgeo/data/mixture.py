@@ -125,13 +125,6 @@ class Mixture:
             task[here], index[here] = drawn
         return task, index
 
-    def before(self, position: int) -> Int:
-        """Return how many samples of each task are drawn before a position, (K,)."""
-        cycle, slot = divmod(position, CYCLE)
-        started = self._before(self._phase(cycle), cycle)
-        dealt = self._dealt(self._phase(cycle), cycle)[:slot]
-        return started + np.bincount(dealt, minlength=len(self.tasks))
-
     def _cycle(self, cycle: int, slot: Int) -> tuple[Int, Int]:
         """Return task and sample of slots (B,) of a cycle."""
         phase = self._phase(cycle)

@@ -28,12 +28,6 @@ class Cluster:
     index: Tensor
     mask: Tensor | None
 
-    def to(self, device: torch.device) -> "Cluster":
-        """Return the cluster on a device."""
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
-        rows, index = (part.to(device, non_blocking=True) for part in (self.rows, self.index))
-        return Cluster(rows, index, mask)
-
 
 @dataclass(frozen=True)
 class Padded:
@@ -47,11 +41,6 @@ class Padded:
     clusters: tuple[Cluster, ...]
     order: Tensor
 
-    def to(self, device: torch.device) -> "Padded":
-        """Return the layout on a device."""
-        clusters = tuple(cluster.to(device) for cluster in self.clusters)
-        return Padded(clusters, self.order.to(device, non_blocking=True))
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -64,10 +53,6 @@ class Packed:
 
     lengths: tuple[int, ...]
     bounds: Tensor
-
-    def to(self, device: torch.device) -> "Packed":
-        """Return the layout on a device."""
-        return Packed(self.lengths, self.bounds.to(device, non_blocking=True))
 
 
 Layout = Padded | Packed

@@ -19,6 +19,7 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.models.layers import NORM_EPS, Attention, Block
 from hpcgeo.models.perceiver import CrossBlock, Perceiver
 from hpcgeo.models.ragged import Layout, packed, padded
+from hpcgeo.objectives.passes import moved
 from hpcgeo.parallel.spread import initialise, spread
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
@@ -166,8 +167,8 @@ def test_the_kernel_for_samples_of_any_length() -> None:
     model, device = build().bfloat16().cuda(), torch.device("cuda")
     x = tokens(LENGTHS).bfloat16().to(device)
     assert torch.bfloat16 in attention.RAGGED_KERNEL
-    got = answer(model, x, LAYOUTS["packed"].to(device))
-    expected = answer(model, x, LAYOUTS["clusters"].to(device))
+    got = answer(model, x, moved(LAYOUTS["packed"], device))
+    expected = answer(model, x, moved(LAYOUTS["clusters"], device))
     assert differ([got[0], *got[1]], [expected[0], *expected[1]]) < 0.05
 
 
