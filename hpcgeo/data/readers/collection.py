@@ -207,6 +207,21 @@ def fit_mask(classes: Int64, frame: Frame, path: Path) -> Int64:
     return nearest.astype(np.int64)
 
 
+def read_masked(image: Path, mask: Path, frame: Frame) -> tuple[Float32, Int64, tuple[int, int]]:
+    """Return an image (3, H, W) and what its mask marks (H, W) at the size of the frame, and the
+    height and width they are stored with.
+
+    Raises:
+        InputError: one cannot be read, or they differ in size, or `fit` refuses it.
+    """
+    stored, marked = read_image(image, "RGB"), read_image(mask, "L")[0] > 0
+    height, width = marked.shape
+    if stored.shape[1:] != (height, width):
+        raise InputError(f"{mask}: {marked.shape} pixels, {stored.shape[1:]} in {image}")
+    classes = fit_mask(marked.astype(np.int64), frame, mask)
+    return fit(stored, frame, image), classes, (height, width)
+
+
 def _resize(values: Float32, frame: Frame, path: Path, how: Image.Resampling) -> Float32:
     height, width = values.shape[-2:]
     if frame.size is None:

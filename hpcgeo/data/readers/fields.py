@@ -16,15 +16,12 @@ from hpcgeo.data.readers.collection import (
     Frame,
     checksum,
     days,
-    fit,
-    fit_mask,
-    read_image,
+    read_masked,
     read_table,
     reading,
     scaled_gsd,
 )
 from hpcgeo.data.sample import Float64, Observation, Sample, Signal, Target
-from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
 #: Red, green, blue.
@@ -68,17 +65,13 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
 
 def _load(files: list[Path], boxes: Float64, frame: Frame, index: int) -> Sample:
     image, mask = files[2 * index : 2 * index + 2]
-    stored = read_image(image, "RGB")
-    inside = read_image(mask, "L")[0] > 0
-    if inside.shape != stored.shape[1:]:
-        raise InputError(f"{mask}: {inside.shape} pixels, {stored.shape[1:]} in {image}")
+    pixels, classes, (height, _) = read_masked(image, mask, frame)
     west, south, east, north = boxes[index].tolist()
     seen = Observation(
         BANDS,
-        fit(stored, frame, image)[None],  # (1, 3, H, W)
+        pixels[None],  # (1, 3, H, W)
         np.array([TIME]),
-        gsd_m=scaled_gsd(PIXEL_M, stored.shape[1], frame),
+        gsd_m=scaled_gsd(PIXEL_M, height, frame),
         patch=frame.patch,
     )
-    classes = fit_mask(inside.astype(np.int64), frame, mask)
     return Sample((seen,), classes, place=((west + east) / 2, (south + north) / 2))

@@ -11,10 +11,8 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     checksum,
-    fit,
-    fit_mask,
     one_of_splits,
-    read_image,
+    read_masked,
     read_table,
     reading,
     scaled_gsd,
@@ -22,7 +20,6 @@ from hpcgeo.data.readers.collection import (
 )
 from hpcgeo.data.readers.scenes import RGB
 from hpcgeo.data.sample import Float64, Observation, Sample, Target
-from hpcgeo.errors import InputError
 
 _BOX = ("west", "south", "east", "north")
 #: Metres of a degree of latitude, and of longitude at the equator.
@@ -57,19 +54,15 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
 
 def _load(files: list[Path], boxes: Float64, frame: Frame, index: int) -> Sample:
     image, mask = files[2 * index : 2 * index + 2]
-    stored = read_image(image, "RGB")
-    building = read_image(mask, "L")[0] > 0
-    if building.shape != stored.shape[1:]:
-        raise InputError(f"{mask}: {building.shape} pixels, {stored.shape[1:]} in {image}")
+    pixels, classes, (height, width) = read_masked(image, mask, frame)
     west, south, east, north = boxes[index].tolist()
     lat = (south + north) / 2
-    gsd_m = (east - west) * _DEGREE_M * math.cos(math.radians(lat)) / stored.shape[2]
+    gsd_m = (east - west) * _DEGREE_M * math.cos(math.radians(lat)) / width
     seen = Observation(
         RGB,
-        fit(stored, frame, image)[None],  # (1, 3, H, W)
+        pixels[None],  # (1, 3, H, W)
         ANY_TIME,
-        gsd_m=scaled_gsd(gsd_m, stored.shape[1], frame),
+        gsd_m=scaled_gsd(gsd_m, height, frame),
         patch=frame.patch,
     )
-    classes = fit_mask(building.astype(np.int64), frame, mask)
     return Sample((seen,), classes, place=((west + east) / 2, lat))
