@@ -143,6 +143,18 @@ class Task(Part):
         description="a pixel's query carries what the tokens nearest to it say; false: only its "
         "position, as in the paper",
     )
+    place: bool = Field(
+        True,
+        description="tell the model where a sample lies; false against learning places by heart, "
+        "where those of the test part are others",
+    )
+    hide: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of a sample's tokens left out in training, in the ways of masked "
+        "tokens: against learning few samples by heart",
+    )
 
 
 class Batching(Part):

@@ -21,6 +21,9 @@ Kind = Literal["classification", "multilabel", "regression", "segmentation", "ch
 #: Classes of pixels that are not labelled.
 IGNORED = -1
 
+#: A place or an elevation that is not known.
+UNKNOWN = (float("nan"), float("nan"))
+
 
 class Signal(NamedTuple):
     """A band of a sensor, or with `length` > 0 a vector of so many values in its place."""
@@ -70,9 +73,9 @@ class Sample:
 
     observations: tuple[Observation, ...]
     target: npt.NDArray[np.generic]
-    place: tuple[float, float] = (float("nan"), float("nan"))
+    place: tuple[float, float] = UNKNOWN
     place_spread_m: float = 0.0
-    elevation_m: tuple[float, float] = (float("nan"), float("nan"))
+    elevation_m: tuple[float, float] = UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
-from hpcgeo.data.sample import Observation, Sample, Signal, Target
+from hpcgeo.data.sample import UNKNOWN, Observation, Sample, Signal, Target
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.tables import find
@@ -79,6 +79,7 @@ class Part:
     parts: npt.NDArray[np.str_]
     indices: Int64
     moments: dict[Signal, tuple[float, float]]
+    place: bool
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -114,7 +115,8 @@ class Part:
         if self.target.kind == "regression":
             mean, std = np.array(self.target.mean), np.array(self.target.std)
             label = ((label - mean) / std).astype(np.float32)
-        return replace(sample, observations=observations, target=label)
+        place = sample.place if self.place else UNKNOWN
+        return replace(sample, observations=observations, target=label, place=place)
 
     def _standardised(self, seen: Observation) -> Observation:
         moments = np.array([self.moments[signal] for signal in seen.signals], dtype=np.float32)
@@ -131,6 +133,7 @@ def open_tasks(
     patch: int = 16,
     size: int | None = None,
     labels: float = 1.0,
+    place: bool = True,
     seed: int = 0,
 ) -> TaskSet:
     """Return the labelled samples of one part of a data set.
@@ -146,6 +149,7 @@ def open_tasks(
         patch: pixels on a side of a token of an image.
         size: height and width that images are brought to; None: as they are.
         labels: fraction of the training part to keep, of every class at least one sample.
+        place: say where samples lie.
         seed: of the draw of that fraction; a smaller one is part of a larger one.
 
     Raises:
@@ -168,7 +172,7 @@ def open_tasks(
     if split == "train" and labels < 1:
         indices = _fewer(collection, train, labels, seed)
     standardised, moments = _standardised(collection, train), _moments(collection, train)
-    return Part(collection, standardised, parts, indices, moments)
+    return Part(collection, standardised, parts, indices, moments, place)
 
 
 def _parts(collection: Collection) -> npt.NDArray[np.str_]:

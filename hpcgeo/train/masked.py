@@ -1,12 +1,12 @@
 """Runs on masked tokens of all samples of a mixture, without their labels."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.drawn import Bool, Drawn
+from hpcgeo.data.sample import UNKNOWN
 from hpcgeo.knobs import MaskedTokens
 from hpcgeo.objectives.masked import (
     MaskedTokensObjective,
@@ -19,8 +19,6 @@ from hpcgeo.parallel.topology import Topology
 from hpcgeo.train.mixture import MixtureRun, moved_all
 from hpcgeo.train.scores import errors, keep
 from hpcgeo.train.workload import Alive
-
-UNKNOWN = (math.nan, math.nan)
 
 
 class MaskedRun(MixtureRun):

@@ -250,6 +250,7 @@ def open_sets(run: RunConfig) -> dict[str, TaskSet]:
                 patch=task.patch,
                 size=task.size,
                 labels=task.labels,
+                place=task.place,
                 seed=run.seed,
             )
         except InputError as error:

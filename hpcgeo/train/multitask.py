@@ -12,6 +12,7 @@ from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
 from hpcgeo.knobs import MultiTask, Task
 from hpcgeo.log import log
+from hpcgeo.objectives.masked import hide
 from hpcgeo.objectives.metrics import METRICS, default_metric
 from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
 from hpcgeo.objectives.passes import questions, tokens, whole
@@ -64,7 +65,11 @@ class MultiTaskRun(MixtureRun):
         return MultiTaskObjective(self.model, self.signals, tasks, self.knobs, spread)
 
     def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
-        return whole(drawn)
+        tasks, seed = self.data.chosen, self.run.seed
+        return [
+            hide(one, ratio, seed)[0] if (ratio := tasks[one.task].hide) else one.kept
+            for one in drawn
+        ]
 
     def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
         return self._asked(drawn, visible, self.knobs.queries)

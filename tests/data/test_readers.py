@@ -189,6 +189,15 @@ def test_what_cannot_be_read_is_named(tmp_path, reader):
         open_tasks(reader, tmp_path / "none", split="train", target=target)
 
 
+def test_a_task_may_keep_its_places_to_itself(paths):
+    told = opened(paths, "pixel_series", "train")
+    untold = opened(paths, "pixel_series", "train", place=False)
+    assert np.isfinite(told.read(0).place).all() and np.isnan(untold.read(0).place).all()
+    assert np.isnan(untold.other("test").read(0).place).all()
+    for ours, theirs in zip(untold.read(0).observations, told.read(0).observations, strict=True):
+        np.testing.assert_array_equal(ours.values, theirs.values)
+
+
 def test_scenes_may_have_several_labels(tmp_path):
     path = LAYOUTS["scenes"][0](tmp_path / "scenes")
     table = path / "split.csv"

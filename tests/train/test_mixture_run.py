@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hpcgeo.config import load
 from hpcgeo.errors import InputError
+from hpcgeo.train.multitask import MultiTaskRun
 from hpcgeo.train.scores import Found, Score, kept_scores, standing
 from hpcgeo.train.start import Carried
 from tests.data import labelled
-from tests.mixed import masked, multitask
+from tests.mixed import drawn, masked, multitask
 from tests.ranks import metrics, wait_for_step
 
 KNOBS = [
@@ -121,6 +123,25 @@ def test_several_labels_of_a_photograph_are_learned_and_scored(tmp_path: Path) -
     (row,) = table["rows"]
     assert set(row["baselines"]) == {"neighbours", "linear", "forest"}
     assert row["scores"]["run"]["value"] > 0.95 and row["samples"] == 20
+
+
+def test_tokens_are_left_out_of_the_task_that_asks_for_it_in_training_alone() -> None:
+    run = load("gpna_tiny", ["data.tasks.series.hide=0.4"])
+    work = MultiTaskRun(run)
+    some = drawn("series", "table", "series", first=7)
+    seen = work.visible(some)
+    again = work.visible(some[::-1])[::-1]
+    for one, visible, same in zip(some, seen, again, strict=True):
+        counts = [sum(int(part.sum()) for part in parts) for parts in (visible, one.kept)]
+        hidden = int(0.4 * counts[1]) if one.task == "series" else 0
+        assert counts[0] == counts[1] - hidden and (hidden > 10) == (one.task == "series")
+        for part, other in zip(visible, same, strict=True):
+            np.testing.assert_array_equal(part, other)
+    inputs = work.inputs(some, seen)["tokens"]
+    whole = work._asked(some, [one.kept for one in some], None)["tokens"]
+    assert len(whole.order) - len(inputs.order) == sum(
+        int(0.4 * (one.length - 1)) for one in some if one.task == "series"
+    )
 
 
 def test_patience_ends_a_run(tmp_path: Path) -> None:
