@@ -92,7 +92,7 @@ def load_run(number: int, folder: Path) -> Run:
         f"{len(metrics):,} steps at {speed} (median); the loss went from "
         f"{loss[0]:.4g} to {loss[-1]:.4g} (running median)."
     )
-    last = list({score.task: score for score in scores}.values())
+    last = [score for score in scores if score.step == scores[-1].step]
     said = [
         f"{one.task} {one.metric} {one.value:.3f}"
         + ("" if one.best == one.value else f" (best {one.best:.3f} at step {one.best_step:,})")
@@ -198,9 +198,7 @@ def _pictures(folder: Path, name: str) -> Iterator[Picture]:
             raise InputError(f"{path}: {error.strerror}") from None
         if not step.isdecimal() or not png.startswith(PNG):
             raise InputError(f"{path}: not a picture of a run: remove it")
-        shown = (
-            "Input, masked and reconstructed chips"
-            if path.parent.name == "reconstructions"
-            else (f"Task {what}: truth and prediction on the validation part")
-        )
+        shown = f"Task {what}: truth and prediction on the validation part"
+        if path.parent.name == "reconstructions":
+            shown = "Input, masked and reconstructed chips"
         yield Picture(f"{what}-{name}", f"{shown} after {int(step)} steps.", png)
