@@ -35,7 +35,6 @@ from hpcgeo.data.sample import Observation, Sample, Signal, Target
 from hpcgeo.data.tasks import open_tasks
 from hpcgeo.knobs import Batching, MultiTask
 from hpcgeo.models.initialise import draw
-from hpcgeo.models.tokenizers import start
 from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
 from hpcgeo.objectives.passes import moved, questions, tokens, whole
 from hpcgeo.profiling.memory import Ledger
@@ -206,8 +205,7 @@ class Bench:
     def flat(self, passes: Sequence[dict[str, object]]) -> list[Tensor]:
         """Return the tokens of each pass, as a leaf."""
         with torch.no_grad(), self._precision():
-            zero = start(self.device)
-            read = [self.model.tokenizer(inputs["tokens"], zero) for inputs in passes]
+            read = [self.model.tokenizer(inputs["tokens"]) for inputs in passes]
         return [one.flat.requires_grad_() for one in read]
 
     def held(self, run: Callable[[], object]) -> int:

@@ -1,6 +1,7 @@
 """The package: its list of parts, its version, and that a wheel holds all it needs."""
 
 import configparser
+import importlib.util
 import os
 import re
 import subprocess
@@ -106,3 +107,12 @@ def test_a_wheel_works_from_an_empty_folder(tmp_path):
         assert run("-m", "hpcgeo", "list", kind)
     assert "mae_vit_tiny" in run("-m", "hpcgeo", "list", "recipes")
     assert not list(empty.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_a_benchmark_knows_the_names_of_what_it_measures(path):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    assert callable(module.main)
