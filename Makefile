@@ -23,7 +23,7 @@ demo: $(VENV)/report.stamp
 	PATH="$(abspath $(BIN)):$$PATH" ./demo.sh $(if $(DATA),"$(DATA)")
 
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check
