@@ -176,7 +176,8 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Fou
 
 def _say(skipped: Iterable[Skipped]) -> None:
     for skip in skipped:
-        log.warning("skipped %s: %s", skip.path, skip.reason)
+        line = f"skipped {skip.path}: {skip.reason}"  # names may be in another encoding
+        log.warning("%s", line.encode("utf-8", "backslashreplace").decode())
 
 
 def _index(
