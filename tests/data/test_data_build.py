@@ -281,11 +281,12 @@ def test_nothing_of_use_is_said_so(tmp_path):
         make(tmp_path / "in", tmp_path / "out")
 
 
-def test_a_name_in_another_encoding_is_skipped(photos, tmp_path):
+def test_a_name_in_another_encoding_is_skipped(photos, tmp_path, caplog):
     folder = photos(2)
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "class0/000.png").read_bytes())
     assert make(folder, tmp_path / "set").skipped == 1
     assert "caf\\udce9.png" in (tmp_path / "set" / "skipped.csv").read_text()
+    assert "skipped caf\\udce9.png: broken" in caplog.text
 
 
 def test_layouts_must_be_chosen_and_names_are_distinct(tmp_path):
