@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from matplotlib.axes import Axes
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from hpcgeo.errors import InputError
-from hpcgeo.objectives.metrics import METRICS
-from hpcgeo.tables import find
 from hpcgeo_analysis.plots import CAUSES, COLOURS, MARKERS, OTHERS, Plot, render
 from hpcgeo_analysis.words import rate
 
@@ -43,6 +41,7 @@ class _Score(BaseModel):
     step: int = Field(ge=0, lt=2**63)
     task: str
     metric: str
+    better: Literal["higher", "lower"]
     value: FiniteFloat
     best: FiniteFloat
     best_step: int
@@ -122,7 +121,7 @@ def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
     for better in ("higher", "lower"):
         lines: dict[str, list[_Score]] = {}
         for score in scores:
-            if find(METRICS, score.metric, "metric").better == better:
+            if score.better == better:
                 lines.setdefault(f"{score.task} ({score.metric})", []).append(score)
         if not lines:
             continue

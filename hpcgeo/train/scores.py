@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Score(BaseModel):
     step: int
     task: str
     metric: str
+    better: Literal["higher", "lower"]
     value: float
     samples: int
     best: float
@@ -195,7 +196,8 @@ def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> lis
     """Return the scores of a look, with what each task's best was."""
     now = []
     for task, metric, number, samples, _ in found:
-        sign = 1 if METRICS[metric].better == "higher" else -1
+        better = METRICS[metric].better
+        sign = 1 if better == "higher" else -1
         before = [score for score in earlier if score.task == task]
         best, best_step, since = number, step, 0
         if before and not sign * number > sign * before[-1].best:
@@ -206,6 +208,7 @@ def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> lis
                 step=step,
                 task=task,
                 metric=metric,
+                better=better,
                 value=number,
                 samples=samples,
                 best=best,

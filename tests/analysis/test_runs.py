@@ -11,6 +11,9 @@ from hpcgeo.records import append
 from hpcgeo_analysis.report import make
 from hpcgeo_analysis.runs import load_run
 
+KILNS = {"task": "kilns", "metric": "accuracy", "better": "higher", "samples": 9}
+YIELDS = {"task": "yields", "metric": "rmse", "better": "lower", "samples": 9}
+
 
 def write_run(folder: Path) -> Path:
     (folder / "reconstructions").mkdir(parents=True)
@@ -35,11 +38,10 @@ def test_a_mixture_has_scores_and_a_picture_of_every_task(tmp_path: Path) -> Non
     row = {"step": 1, "loss": 2.0, "images_per_s": 64.0, "tokens_per_s": 20_000.0}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     looks = [
-        {"step": step, "task": task, "metric": metric, "value": value, "best": best}
-        | {"samples": 9, "best_step": best_step, "since": 0}
-        for step, task, metric, value, best, best_step in (
-            *((5, "kilns", "accuracy", 0.8, 0.8, 5), (5, "yields", "rmse", 0.4, 0.4, 5)),
-            *((10, "kilns", "accuracy", 0.7, 0.8, 5), (10, "yields", "rmse", 0.3, 0.3, 10)),
+        {"step": step, "value": value, "best": best, "best_step": best_step, "since": 0} | task
+        for step, task, value, best, best_step in (
+            *((5, KILNS, 0.8, 0.8, 5), (5, YIELDS, 0.4, 0.4, 5)),
+            *((10, KILNS, 0.7, 0.8, 5), (10, YIELDS, 0.3, 0.3, 10)),
         )
     ]
     (folder / "scores.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))

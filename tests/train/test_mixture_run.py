@@ -178,7 +178,8 @@ def test_damaged_files_and_an_ended_task_do_not_stop_the_others(tmp_path: Path) 
 
 def score(step: int, value: float, best: float, best_step: int, since: int) -> Score:
     return Score(
-        **{"step": step, "task": "a", "metric": "r2", "value": value, "samples": 3},
+        **{"step": step, "task": "a", "metric": "r2", "better": "higher"},
+        **{"value": value, "samples": 3},
         **{"best": best, "best_step": best_step, "since": since},
     )
 
