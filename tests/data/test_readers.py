@@ -318,8 +318,8 @@ REAL = [
     *(
         ("pixel_series", f"timeseries/worldcereal_pixels/{name}.npz", target, None, parts, classes)
         for name, target, parts, classes in (
-            ("fra2022_monthly", "landcover10", (177, 65, 63), 7),
-            ("fra2022_monthly", "croptype24", (74, 37, 31), 9),
+            ("fra2022_monthly", "landcover10", (194, 48, 63), 7),
+            ("fra2022_monthly", "croptype24", (92, 19, 31), 9),
             ("fra2023_dekad", "landcover10", (226, 51, 102), 4),
             ("fra2023_dekad", "croptype24", (152, 36, 60), 17),
         )
