@@ -152,8 +152,8 @@ class Task(Part):
         0.0,
         ge=0,
         lt=1,
-        description="fraction of a sample's tokens left out in training, in the ways of masked "
-        "tokens: against learning few samples by heart",
+        description="fraction of a sample's tokens left out in training with labels, in the ways "
+        "of masked tokens: against learning few samples by heart",
     )
 
 
