@@ -12,18 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: How much larger than by its law a parameter begins, by the end of its name. A token is a sum, and
-#: few of its terms differ within a sample: they begin as large as what all its tokens share, and a
-#: query begins by looking at some of what it reads, not at the mean of all. Otherwise a prediction
-#: of masked tokens is for long the mean of the sample (docs/gpna.md).
-LARGER = {
-    "attention.q.weight": 4,
-    "encodings.frame.weight": 3,
-    "encodings.ground.weight": 3,
-    "flags.weight": 4,
-    "own_token": 30,
-}
-
 
 def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     """Return rows of the initial value of a parameter, float32 on the CPU.
@@ -39,11 +27,6 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     Raises:
         ValueError: no law for a parameter of that name and shape.
     """
-    gain = next((gain for end, gain in LARGER.items() if name.endswith(end)), 1)
-    return gain * _by_law(name, shape, rows, seed)
-
-
-def _by_law(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     kind = name.rpartition(".")[2]
     if kind == "bias" or kind.endswith("log_variance"):
         return torch.zeros(shape)[rows]

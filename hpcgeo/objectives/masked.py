@@ -26,6 +26,18 @@ from hpcgeo.zoo import PerceiverArchitecture
 #: What is hidden together: any tokens, all bands and dates of a place, a date, a band, a sensor.
 WAYS = ("tokens", "places", "dates", "bands", "sensors")
 
+#: How much larger than by its law a parameter begins, by the end of its name. A token is a sum of
+#: which little differs within a sample, and a query begins by reading the mean of its context: so
+#: prediction stays for hundreds of steps at the mean of the sample, unless places and names of
+#: bands begin louder and queries sharper. Labels are learned the worse for it (docs/gpna.md).
+LARGER = {
+    "attention.q.weight": 4,
+    "encodings.frame.weight": 3,
+    "encodings.ground.weight": 3,
+    "flags.weight": 4,
+    "own_token": 30,
+}
+
 
 @dataclass(frozen=True)
 class Hidden:

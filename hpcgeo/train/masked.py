@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from hpcgeo.config import RunConfig
 from hpcgeo.data.drawn import Bool, Drawn
 from hpcgeo.data.sample import UNKNOWN
 from hpcgeo.knobs import MaskedTokens
 from hpcgeo.objectives.masked import (
+    LARGER,
     MaskedTokensObjective,
     hidden_questions,
     hide,
@@ -32,6 +35,10 @@ class MaskedRun(MixtureRun):
     @property
     def unnamed(self) -> float:
         return self.knobs.unnamed
+
+    def law(self, name: str, shape: Sequence[int], rows: slice) -> Tensor:
+        gain = next((gain for end, gain in LARGER.items() if name.endswith(end)), 1)
+        return gain * super().law(name, shape, rows)
 
     def objective(self) -> MaskedTokensObjective:
         sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}

@@ -132,18 +132,21 @@ class MixtureRun(ABC):
     def refuse_cut(self, tensor: int) -> None:
         self.model.refuse_cut(tensor)
 
+    def law(self, name: str, shape: Sequence[int], rows: slice) -> torch.Tensor:
+        """Return rows of the random initial value of a parameter."""
+        return draw(name, shape, rows, self.run.seed)
+
     def initial(self, objective: Any) -> Initial:
-        law = partial(draw, seed=self.run.seed)
         weights = self.run.model.weights
         if weights is None:
-            return law
+            return self.law
         shapes = {name: parameter.shape for name, parameter in objective.named_parameters()}
         carried = Carried(weights, shapes)
         log.info("%s: %d of %d weights, others at random", weights, len(carried.names), len(shapes))
 
         def rows(name: str, shape: Sequence[int], rows: slice) -> torch.Tensor:
             if name not in carried.names:
-                return law(name, shape, rows)
+                return self.law(name, shape, rows)
             first, last, _ = rows.indices(shape[0])
             return carried.rows(name, slice(first, last))
 

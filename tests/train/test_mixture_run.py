@@ -15,6 +15,9 @@ from safetensors.torch import save_file
 
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
+from hpcgeo.models.initialise import draw
+from hpcgeo.objectives.masked import LARGER
+from hpcgeo.train.masked import MaskedRun
 from hpcgeo.train.multitask import MultiTaskRun
 from hpcgeo.train.scores import Found, Score, kept_scores, standing
 from hpcgeo.train.start import Carried
@@ -142,6 +145,21 @@ def test_tokens_are_left_out_of_the_task_that_asks_for_it_in_training_alone() ->
     assert len(whole.order) - len(inputs.order) == sum(
         int(0.4 * (one.length - 1)) for one in some if one.task == "series"
     )
+
+
+def test_masked_tokens_begin_with_louder_places_and_sharper_queries() -> None:
+    work = MaskedRun(load("gpna_tiny", ["objective={name: masked_tokens}"]))
+    objective = work.objective()
+    first = work.initial(objective)
+    larger = set()
+    for name, parameter in objective.named_parameters():
+        rows, shape = slice(0, len(parameter)), tuple(parameter.shape)
+        by_law, values = draw(name, shape, rows, work.run.seed), first(name, shape, rows)
+        ends = [end for end in LARGER if name.endswith(end)]
+        gain = LARGER[ends[0]] if ends else 1
+        torch.testing.assert_close(values, gain * by_law, rtol=0, atol=0)
+        larger |= {end for end in ends if by_law.any()}
+    assert larger == set(LARGER)  # each is still the end of a name
 
 
 def test_patience_ends_a_run(tmp_path: Path) -> None:
