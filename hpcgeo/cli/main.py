@@ -17,6 +17,7 @@ COMMANDS = {
     "data": "Build, inspect and verify data sets.",
     "train": "Train a recipe; resume where it stopped.",
     "evaluate": "Score runs on their tasks, beside baselines.",
+    "probe": "Say what a frozen backbone knows, by simple models on its latents.",
     "export": "Write the weights of a run for other libraries.",
     "profile": "Measure recipes, grids of them and collectives; compare records.",
     "report": "Turn records into the scaling report.",

@@ -39,7 +39,7 @@ TREES = 500
 #: Of a network, each of `BATCH` samples.
 STEPS = 1500
 
-_WHOLE: tuple[Kind, ...] = ("classification", "multilabel", "regression")
+WHOLE: tuple[Kind, ...] = ("classification", "multilabel", "regression")
 _DENSE: tuple[Kind, ...] = ("segmentation", "change")
 
 
@@ -91,6 +91,13 @@ def fit_and_score(
     return tally.value(metric)
 
 
+def fit_vectors(model: Any, vectors: Array, truth: Array) -> None:
+    """Fit a model of scikit-learn to vectors (N, D) with known labels, of (N,) or (N, K)."""
+    known = np.isfinite(truth).reshape(len(truth), -1).all(axis=1)
+    truth = truth[:, 0] if truth.shape[1:] == (1,) else truth
+    model.fit(vectors[known], truth[known])
+
+
 def _vectors(
     models: Callable[[Target, int], Any],
 ) -> Callable[[Samples, int], Predict]:
@@ -103,11 +110,8 @@ def _vectors(
             sample = train.read(index)
             vectors.append(layout.vector(sample))
             labels.append(sample.target)
-        truth = np.stack(labels)  # (N,) or (N, K)
         model = make_pipeline(SimpleImputer(keep_empty_features=True), models(train.target, seed))
-        known = np.isfinite(truth).reshape(len(truth), -1).all(axis=1)
-        truth = truth[:, 0] if truth.shape[1:] == (1,) else truth
-        model.fit(np.stack(vectors)[known], truth[known])
+        fit_vectors(model, np.stack(vectors), np.stack(labels))
 
         def predict(samples: list[Sample]) -> Array:
             return np.asarray(model.predict(np.stack([layout.vector(each) for each in samples])))
@@ -117,11 +121,13 @@ def _vectors(
     return fit
 
 
-def _neighbours(target: Target, seed: int) -> Any:
+def neighbours(target: Target, seed: int) -> Any:
+    """Return 10 nearest neighbours of numbers, 5 of classes."""
     return KNeighborsRegressor(10) if target.kind == "regression" else KNeighborsClassifier(5)
 
 
-def _linear(target: Target, seed: int) -> Any:
+def linear(target: Target, seed: int) -> Any:
+    """Return a ridge of numbers, a logistic regression of classes; the penalty by folds."""
     if target.kind == "regression":
         return RidgeCV(alphas=np.logspace(-1, 5, 25))
     model = GridSearchCV(
@@ -138,7 +144,7 @@ def _trees(target: Target, seed: int) -> Any:
 
 
 def _forest(train: Samples, seed: int) -> Predict:
-    if train.target.kind in _WHOLE:
+    if train.target.kind in WHOLE:
         return _vectors(_trees)(train, seed)
     layout = Layout(train)
     rng = np.random.default_rng(seed)
@@ -223,11 +229,10 @@ def _loss(answers: torch.Tensor, truth: torch.Tensor, kind: Kind) -> torch.Tenso
 
 #: By name.
 BASELINES: dict[str, Baseline] = {
-    "neighbours": Baseline(_WHOLE, _vectors(_neighbours)),
-    # Ridge of numbers, logistic regression of classes.
-    "linear": Baseline(_WHOLE, _vectors(_linear)),
+    "neighbours": Baseline(WHOLE, _vectors(neighbours)),
+    "linear": Baseline(WHOLE, _vectors(linear)),
     # Of images with a class for each pixel, a forest over the pixels' surroundings.
-    "forest": Baseline((*_WHOLE, *_DENSE), _forest),
-    "resnet18": Baseline(_WHOLE, _net("resnet18", ResNet18), of_images=True),
+    "forest": Baseline((*WHOLE, *_DENSE), _forest),
+    "resnet18": Baseline(WHOLE, _net("resnet18", ResNet18), of_images=True),
     "unet": Baseline(_DENSE, _net("unet", UNet), of_images=True),
 }

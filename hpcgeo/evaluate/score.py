@@ -32,6 +32,7 @@ from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.train.checkpoint import MANIFEST, opened
 from hpcgeo.train.export import Weights, chosen, config_of
+from hpcgeo.train.mixture import MixtureRun
 from hpcgeo.train.multitask import MultiTaskRun, metric_of
 from hpcgeo.train.pretrain import meet, new_engine
 from hpcgeo.train.scores import Found
@@ -125,6 +126,16 @@ def open_case(folder: Path, part: str, step: int | None) -> Case:
     run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
     step, checkpoint = chosen(folder, step)
     work = MultiTaskRun(run)
+    refuse_other_data(folder, checkpoint, work)
+    sets = work.part(part)
+    for name in work.sets:
+        if name not in sets:
+            raise InputError(f"{folder}: task {name} has no samples in the part {part!r}")
+    return Case(folder, step, checkpoint, run, work, sets)
+
+
+def refuse_other_data(folder: Path, checkpoint: Path, work: MixtureRun) -> None:
+    """Refuse data with other means and deviations than a run was trained on."""
     digest = work.dataset.digest
     with suppress(ValueError, OSError):  # a damaged one is said when its weights are read
         digest = opened((checkpoint / MANIFEST).read_text("utf-8")).data
@@ -133,11 +144,6 @@ def open_case(folder: Path, part: str, step: int | None) -> Case:
             f"{folder} was trained on other data than is there now, which has other means and "
             f"deviations: restore it, or train again"
         )
-    sets = work.part(part)
-    for name in work.sets:
-        if name not in sets:
-            raise InputError(f"{folder}: task {name} has no samples in the part {part!r}")
-    return Case(folder, step, checkpoint, run, work, sets)
 
 
 def agree(cases: Sequence[Case]) -> None:

@@ -96,7 +96,7 @@ def evaluate(
             "rows": rows,
             "behind": _behind(labels, rows),
             "baselines": list(baselines),
-            "provenance": _provenance(),
+            "provenance": provenance(),
         }
         if out is not None:
             on_rank_0(lambda: _write(out, table, force))
@@ -244,7 +244,7 @@ def _behind(labels: Sequence[str], rows: Sequence[Content]) -> list[str]:
     return sentences
 
 
-def _provenance() -> Content:
+def provenance() -> Content:
     head, changed = commit()
     return {
         "commit": head,

@@ -1,0 +1,94 @@
+"""`hpcgeo probe`: what a frozen backbone knows, by simple models fitted to its latents."""
+
+import json
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer()
+
+
+class Split(str, Enum):
+    """Parts of the data of a task."""
+
+    test = "test"
+    validation = "validation"
+
+
+class Model(str, Enum):
+    """What is fitted."""
+
+    linear = "linear"
+    neighbours = "neighbours"
+
+
+@app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(help="Folder of a run on a mixture (run.dir).")],
+    labels: Annotated[
+        float, typer.Option(help="Fraction of the labels, of every class at least one.")
+    ] = 1.0,
+    seeds: Annotated[
+        str, typer.Option(metavar="N,...", help="Of the draws of that fraction.")
+    ] = "0",
+    model: Annotated[Model, typer.Option(help="What is fitted.")] = Model.linear,
+    split: Annotated[Split, typer.Option(help="Which part is scored.")] = Split.test,
+    step: Annotated[
+        int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Fit simple models to what the frozen backbone of a run says of its samples.
+
+    A linear model (a ridge of numbers, a logistic regression of classes) or nearest neighbours
+    read its latents: of the run, of weights that were never trained, and, beside them,
+    the samples themselves. So pretraining is judged in seconds, without fine-tuning. For tasks
+    with one label, or several, for a whole sample; in one process.
+
+    Examples:
+
+        hpcgeo probe runs/pretrained
+
+        hpcgeo probe runs/pretrained --labels 0.05 --seeds 0,1,2 --json
+    """
+    try:
+        drawn = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{seeds!r}: whole numbers, by commas", param_hint="--seeds"
+        ) from None
+    # torch is imported from here on: help is instant.
+    made = import_module("hpcgeo.evaluate.probe")
+    found = made.probe(
+        run, part=split.value, step=step, labels=labels, seeds=drawn, model=model.value
+    )
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    caption = f"{split.value} part; mean and each seed; lead: with 95 % of resamples of the part"
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+    for column in ("task", "metric", "n", "labels", *made.OF, "lead over random"):
+        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
+    for row in found["rows"]:
+        cells = [_several(row["values"][of]) for of in made.OF]
+        lead = row["leads"]["random"]
+        said = f"{lead['value']:+.3f} ({lead['low']:+.3f} to {lead['high']:+.3f})"
+        table.add_row(
+            row["task"], row["metric"], str(row["samples"]), str(row["labels"]), *cells, said
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 300  # into a pipe nothing is folded or cut off
+    console.print(table)
+
+
+def _several(values: list[float]) -> str:
+    mean = sum(values) / len(values)
+    each = " ".join(f"{value:.3f}" for value in values)
+    return f"{mean:.3f}" + (f" ({each})" if len(values) > 1 else "")
