@@ -138,7 +138,7 @@ def probe(
             resampled[name].append({whose: found[whose][1] for whose in OF})
             log.info("%s, seed %d: %s", name, seed, {of: round(found[of][0], 3) for of in OF})
     for name, row in rows.items():
-        row["leads"] = {of: _lead(row["values"], resampled[name], of) for of in OF[1:]}
+        row["leads"] = {of: _lead(row, resampled[name], of) for of in OF[1:]}
     return {
         "run": str(folder),
         "step": step,
@@ -226,10 +226,11 @@ def _score(
 
 
 def _lead(
-    values: Mapping[str, Sequence[float]], resampled: Sequence[Mapping[str, Float64]], over: str
+    row: Mapping[str, Any], resampled: Sequence[Mapping[str, Float64]], over: str
 ) -> dict[str, float]:
     """Return how far the trained latents are ahead, in the mean over seeds, and its interval."""
-    each = np.mean([one["trained"] - one[over] for one in resampled], axis=0)
+    sign = 1 if row["better"] == "higher" else -1
+    each = sign * np.mean([one["trained"] - one[over] for one in resampled], axis=0)
     low, high = interval(each)
-    value = float(np.mean(values["trained"]) - np.mean(values[over]))
-    return {"value": value, "low": low, "high": high}
+    trained, other = (np.mean(row["values"][of]) for of in ("trained", over))
+    return {"value": float(sign * (trained - other)), "low": low, "high": high}

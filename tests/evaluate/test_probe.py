@@ -1,0 +1,130 @@
+"""`hpcgeo probe`: simple models on latents of a frozen backbone, trained or not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hpcgeo.config import load
+from hpcgeo.data.tasks import open_tasks
+from hpcgeo.errors import InputError
+from hpcgeo.evaluate import probe as probes
+from hpcgeo.evaluate.baselines import fit_and_score
+from hpcgeo.evaluate.probe import OF, probe
+from hpcgeo.models.initialise import draw
+from hpcgeo.objectives.passes import tokens, whole
+
+SMALL = ["train.micro_batch=4", "optim.warmup_steps=1", "launch.threads=1"]
+
+
+def hpcgeo(*words: str, code: int = 0) -> str:
+    done = subprocess.run([sys.executable, "-m", "hpcgeo", *words], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps of masked tokens, and of tasks."""
+    folder = tmp_path_factory.mktemp("runs")
+    masked = ["objective={name: masked_tokens}", "data.only=[scenes, table, tiles]"]
+    hpcgeo("train", "gpna_tiny", *SMALL, *masked, "train.steps=4", f"run.dir={folder}/masked")
+    tasks = ["data.only=[table, pairs]", "train.look_every=null"]
+    hpcgeo("train", "gpna_tiny", *SMALL, *tasks, "train.steps=2", f"run.dir={folder}/tasks")
+    hpcgeo(
+        "train",
+        "gpna_tiny",
+        *SMALL,
+        "data.only=[pairs]",
+        "train.steps=1",
+        f"run.dir={folder}/dense",
+    )
+    return folder
+
+
+def test_tasks_with_a_label_for_a_sample_are_probed(runs: Path) -> None:
+    found = probe(runs / "masked", labels=0.2, seeds=(3, 4))
+    assert [row["task"] for row in found["rows"]] == ["scenes", "table"]
+    assert found["step"] == 4 and found["provenance"]["commit"]
+    for row in found["rows"]:
+        train, test = (
+            open_tasks("generated", Path(row["task"]), split=split, labels=0.2, seed=3)
+            for split in ("train", "test")
+        )
+        assert (row["labels"], row["samples"]) == (len(train), len(test))
+        assert set(row["values"]) == set(OF) and row["seeds"] == [3, 4]
+        expected, _ = fit_and_score("linear", train, test, row["metric"], seed=3)
+        assert row["values"]["samples"][0] == pytest.approx(expected, rel=1e-9)
+        for over, lead in row["leads"].items():
+            ahead = np.mean(row["values"]["trained"]) - np.mean(row["values"][over])
+            assert lead["value"] == pytest.approx(ahead if row["better"] == "higher" else -ahead)
+            assert lead["low"] <= lead["high"]
+    again = probe(runs / "masked", labels=0.2, seeds=(3, 4))
+    assert again["rows"] == found["rows"]
+
+
+def test_latents_are_those_of_the_weights(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = {}
+
+    def kept(*args: object) -> object:
+        described[args[2]] = args
+        return scored(*args)
+
+    scored = probes._described
+    monkeypatch.setattr(probes, "_described", kept)
+    rows = probe(runs / "tasks")["rows"]
+    (row,) = rows  # pairs have a label for every pixel
+    assert row["values"]["trained"] != row["values"]["random"]
+    backbones, work, name, part = described["table"]
+    found = scored(backbones, work, name, part)
+    drawn = [probes.plain(part.read(index)) for index in range(3)]
+    made, _ = tokens(drawn, work.data.batching, work.bands, whole(drawn))
+    with torch.no_grad():
+        latents = backbones["trained"].backbone(
+            backbones["trained"].tokenizer(made).flat, made.layout
+        )
+    torch.testing.assert_close(torch.from_numpy(found.vectors["trained"][:3]), latents.flatten(1))
+    # The weights that a run begins from, read as if they had been trained.
+    monkeypatch.setattr(
+        probes.Weights, "read", lambda self, name: draw(name, self.shapes[name], slice(None), 0)
+    )
+    (row,) = probe(runs / "tasks")["rows"]
+    assert row["values"]["trained"] == row["values"]["random"]
+    assert row["leads"]["random"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_lead_is_positive_where_the_trained_is_better() -> None:
+    values = {"trained": [0.2, 0.4], "random": [0.5, 0.5]}
+    resampled = [{"trained": np.full(9, 0.3), "random": np.full(9, 0.5)}] * 2
+    for better, sign in (("lower", 1), ("higher", -1)):
+        lead = probes._lead({"better": better, "values": values}, resampled, "random")
+        assert lead == {name: pytest.approx(sign * 0.2) for name in ("value", "low", "high")}
+
+
+def test_neighbours_and_the_command(runs: Path) -> None:
+    words = ["probe", str(runs / "masked"), "--model", "neighbours", "--split", "validation"]
+    table = hpcgeo(*words)
+    assert "lead over random" in table and "validation part" in table
+    found = json.loads(hpcgeo(*words, "--json"))
+    for row in found["rows"]:
+        assert row["task"] in table and f"{row['values']['trained'][0]:.3f}" in table
+    assert "whole numbers" in hpcgeo(*words, "--seeds", "1,a", code=2)
+
+
+def test_what_cannot_be_probed_is_said(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of pairs has a label for a whole sample"):
+        probe(runs / "dense")
+    with pytest.raises(InputError, match="no checkpoint of step 3; there are: 2"):
+        probe(runs / "tasks", step=3)
+    with pytest.raises(InputError, match="labels 0"):
+        probe(runs / "tasks", labels=0)
+    with pytest.raises(InputError, match=r"tree.*linear, neighbours"):
+        probe(runs / "tasks", model="tree")
+    (tmp_path / "config.yaml").write_text(load("mae_vit_tiny", ["data.path=x"]).model_dump_json())
+    with pytest.raises(InputError, match="is a run of mae: probes are of mixtures"):
+        probe(tmp_path)
+    assert "holds no run" in hpcgeo("probe", str(tmp_path / "none"), code=2)
