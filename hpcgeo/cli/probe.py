@@ -59,6 +59,8 @@ def probe(
     """
     try:
         drawn = [int(seed) for seed in seeds.split(",")]
+        if min(drawn) < 0:
+            raise ValueError
     except ValueError:
         raise typer.BadParameter(
             f"{seeds!r}: whole numbers, by commas", param_hint="--seeds"

@@ -108,9 +108,7 @@ def probe(
     for seed in seeds:
         random = _backbone(work, partial(_drawn, weights, seed))
         backbones = {"trained": trained, "random": random}
-        for name, train in open_sets(_with(run, labels, seed)).items():
-            if name not in scored:
-                continue
+        for name, train in open_sets(_with(run, tuple(scored), labels, seed)).items():
             metric = metric_of(work.data.chosen[name], train)
             fitted = _described(backbones, work, name, train)
             asked = _described(backbones, work, name, scored[name])
@@ -150,13 +148,13 @@ def probe(
     }
 
 
-def _with(run: RunConfig, labels: float, seed: int) -> RunConfig:
-    """Return a run that reads so many labels of its tasks, drawn by a seed."""
+def _with(run: RunConfig, only: tuple[str, ...], labels: float, seed: int) -> RunConfig:
+    """Return a run that reads some of its tasks, with so many labels, drawn by a seed."""
     assert isinstance(run.data, Mixture)
     tasks = {
         name: task.model_copy(update={"labels": labels}) for name, task in run.data.tasks.items()
     }
-    data = run.data.model_copy(update={"tasks": tasks})
+    data = run.data.model_copy(update={"tasks": tasks, "only": only})
     return run.model_copy(update={"seed": seed, "data": data})
 
 

@@ -113,6 +113,7 @@ def test_neighbours_and_the_command(runs: Path) -> None:
     for row in found["rows"]:
         assert row["task"] in table and f"{row['values']['trained'][0]:.3f}" in table
     assert "whole numbers" in hpcgeo(*words, "--seeds", "1,a", code=2)
+    assert "whole numbers" in hpcgeo(*words, "--seeds=-1", code=2)
 
 
 def test_what_cannot_be_probed_is_said(runs: Path, tmp_path: Path) -> None:
