@@ -3,6 +3,7 @@
 Each is fitted to a training part and scored on a test part by the metric of the task.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +96,10 @@ def fit_vectors(model: Any, vectors: Array, truth: Array) -> None:
     """Fit a model of scikit-learn to vectors (N, D) with known labels, of (N,) or (N, K)."""
     known = np.isfinite(truth).reshape(len(truth), -1).all(axis=1)
     truth = truth[:, 0] if truth.shape[1:] == (1,) else truth
-    model.fit(vectors[known], truth[known])
+    with warnings.catch_warnings():
+        # A label or two of each of many classes are few, and classes all the same.
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        model.fit(vectors[known], truth[known])
 
 
 def _vectors(
