@@ -11,14 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hpcgeo.cli.evaluate import Split
+
 app = typer.Typer()
-
-
-class Split(str, Enum):
-    """Parts of the data of a task."""
-
-    test = "test"
-    validation = "validation"
 
 
 class Model(str, Enum):
