@@ -29,9 +29,10 @@ from hpcgeo.evaluate.baselines import (
     linear,
     neighbours,
 )
-from hpcgeo.evaluate.score import refuse_other_data
+from hpcgeo.evaluate.score import SPREAD, refuse_other_data
 from hpcgeo.evaluate.table import provenance
-from hpcgeo.knobs import MaskedTokens, Mixture
+from hpcgeo.knobs import MaskedTokens, Mixture, Parallel
+from hpcgeo.launch.environment import discover
 from hpcgeo.log import log, track
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.metrics import METRICS
@@ -83,17 +84,13 @@ def probe(
         resamples of the part.
 
     Raises:
-        InputError: no such run, checkpoint, part or model; no task to probe.
+        InputError: no such run, checkpoint, part or model; no task to probe; several ranks.
     """
     find(MODELS, model, "model")
-    run = config_of(folder)
-    if not isinstance(run.data, Mixture):
-        raise InputError(
-            f"{folder} is a run of {run.objective.name}: probes are of mixtures of tasks"
-        )
+    if discover().world_size > 1:
+        raise InputError("hpcgeo probe runs in one process: start it without a launcher")
+    work = _opened(folder)
     step, checkpoint = chosen(folder, step)
-    masked = isinstance(run.objective, MaskedTokens)
-    work: MixtureRun = MaskedRun(run) if masked else MultiTaskRun(run)
     refuse_other_data(folder, checkpoint, work)
     scored = {name: one for name, one in work.part(part).items() if one.target.kind in WHOLE}
     if not scored:
@@ -106,31 +103,13 @@ def probe(
     rows: dict[str, dict[str, Any]] = {}
     resampled: dict[str, list[dict[str, Float64]]] = {name: [] for name in scored}
     for seed in seeds:
-        random = _backbone(work, partial(_drawn, weights, seed))
-        backbones = {"trained": trained, "random": random}
-        for name, train in open_sets(_with(run, tuple(scored), labels, seed)).items():
-            metric = metric_of(work.data.chosen[name], train)
-            fitted = _described(backbones, work, name, train)
-            asked = _described(backbones, work, name, scored[name])
-            found = {
-                whose: _score(model, train.target, metric, whose, fitted, asked, seed)
-                for whose in backbones
-            }
-            found["samples"] = fit_and_score(
-                model, train, scored[name], metric, seed=seed, resamples=RESAMPLES
-            )
-            row = rows.setdefault(
-                name,
-                {
-                    "task": name,
-                    "metric": metric,
-                    "better": METRICS[metric].better,
-                    "samples": len(scored[name]),
-                    "labels": len(train),
-                    "seeds": list(seeds),
-                    "values": {whose: [] for whose in OF},
-                },
-            )
+        backbones = {
+            "trained": trained,
+            "random": _backbone(work, partial(_drawn, weights, seed)),
+        }
+        for name, train in open_sets(_with(work.run, tuple(scored), labels, seed)).items():
+            row = rows.setdefault(name, _row(work, name, scored[name], len(train), seeds))
+            found = _found(model, row["metric"], backbones, work, name, train, scored[name], seed)
             for whose in OF:
                 row["values"][whose].append(found[whose][0])
             resampled[name].append({whose: found[whose][1] for whose in OF})
@@ -146,6 +125,53 @@ def probe(
         "rows": list(rows.values()),
         "provenance": provenance(),
     }
+
+
+def _opened(folder: Path) -> MixtureRun:
+    """Return what a run was made of, to be read whole, whatever spread it over ranks."""
+    run = config_of(folder)
+    if not isinstance(run.data, Mixture):
+        raise InputError(
+            f"{folder} is a run of {run.objective.name}: probes are of mixtures of tasks"
+        )
+    run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
+    return MaskedRun(run) if isinstance(run.objective, MaskedTokens) else MultiTaskRun(run)
+
+
+def _row(
+    work: MixtureRun, name: str, part: TaskSet, labels: int, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Return what is said of a task, before any value."""
+    metric = metric_of(work.data.chosen[name], part)
+    return {
+        "task": name,
+        "metric": metric,
+        "better": METRICS[metric].better,
+        "samples": len(part),
+        "labels": labels,
+        "seeds": list(seeds),
+        "values": {whose: [] for whose in OF},
+    }
+
+
+def _found(
+    model: str,
+    metric: str,
+    backbones: Mapping[str, Any],
+    work: MixtureRun,
+    name: str,
+    train: TaskSet,
+    part: TaskSet,
+    seed: int,
+) -> dict[str, tuple[float, Float64]]:
+    """Return the metric of a task for each of `OF`, and its values over resamples."""
+    fitted, asked = (_described(backbones, work, name, some) for some in (train, part))
+    found = {
+        whose: _score(model, train.target, metric, whose, fitted, asked, seed)
+        for whose in backbones
+    }
+    samples = fit_and_score(model, train, part, metric, seed=seed, resamples=RESAMPLES)
+    return found | {"samples": samples}
 
 
 def _with(run: RunConfig, only: tuple[str, ...], labels: float, seed: int) -> RunConfig:

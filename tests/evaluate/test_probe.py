@@ -1,6 +1,7 @@
 """`hpcgeo probe`: simple models on latents of a frozen backbone, trained or not."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from hpcgeo.config import load
 from hpcgeo.data.tasks import open_tasks
@@ -114,6 +116,23 @@ def test_neighbours_and_the_command(runs: Path) -> None:
         assert row["task"] in table and f"{row['values']['trained'][0]:.3f}" in table
     assert "whole numbers" in hpcgeo(*words, "--seeds", "1,a", code=2)
     assert "whole numbers" in hpcgeo(*words, "--seeds=-1", code=2)
+
+
+def test_a_run_is_probed_alone_whatever_spread_it(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = probe(runs / "tasks")["rows"]
+    shutil.copytree(runs / "tasks", tmp_path / "cut")
+    config = tmp_path / "cut" / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    values["parallel"] |= {"strategy": "FULL_SHARD", "tensor": 2}
+    config.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert probe(tmp_path / "cut")["rows"] == alone
+    launched = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (launched | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="in one process"):
+        probe(runs / "tasks")
 
 
 def test_what_cannot_be_probed_is_said(runs: Path, tmp_path: Path) -> None:
