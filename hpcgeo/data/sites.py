@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt, ValidationError, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError, field_validator
 from rasterio.crs import CRS
 
 from hpcgeo.data.readers.collection import Frame, days, reading
@@ -26,10 +26,19 @@ DATE = r"\d{4}(?:[-_]?\d\d){0,2}"
 Parts = tuple[tuple[str, str], ...]
 
 
+def _relative(files: str) -> str:
+    if Path(files).is_absolute():
+        raise ValueError("give it from the folder of this file; a link there leads elsewhere")
+    return files
+
+
+Files = Annotated[str, AfterValidator(_relative)]
+
+
 class Clouds(Part):
     """A raster beside each date, whose `values` say where nothing of the ground is seen."""
 
-    files: str
+    files: Files
     values: list[int]
 
 
@@ -48,7 +57,7 @@ class Entry(Part):
         clouds: what is missing beside nodata.
     """
 
-    files: str
+    files: Files
     sensor: str
     bands: list[str | None] | None = Field(None, min_length=1)
     date: str | None = Field(None, pattern=f"^{DATE}$")
@@ -66,7 +75,7 @@ class Entry(Part):
 class Labels(Part):
     """Classes of pixels by their value, several of which may be one; others are not labelled."""
 
-    files: str
+    files: Files
     band: PositiveInt = 1
     classes: dict[int, str] = Field(min_length=1)
 

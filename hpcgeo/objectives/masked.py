@@ -28,12 +28,13 @@ WAYS = ("tokens", "places", "dates", "bands", "sensors")
 
 #: How much larger than by its law a parameter begins, by the end of its name. A token is a sum of
 #: which little differs within a sample, and a query begins by reading the mean of its context: so
-#: prediction stays for hundreds of steps at the mean of the sample, unless places and names of
-#: bands begin louder and queries sharper. Labels are learned the worse for it (docs/gpna.md).
+#: prediction stays for hundreds of steps at the mean of the sample, unless places, dates and names
+#: of bands begin louder and queries sharper. Labels are learned the worse for it (docs/gpna.md).
 LARGER = {
     "attention.q.weight": 4,
     "encodings.frame.weight": 3,
     "encodings.ground.weight": 3,
+    "encodings.moment.weight": 3,
     "flags.weight": 4,
     "own_token": 30,
 }

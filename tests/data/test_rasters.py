@@ -252,6 +252,7 @@ def test_places_and_parts(tmp_path):
         ({"bands": ["B04"]}, "S2_20200101.tif: 4 bands, 1 are named"),
         ({"bands": ["B04", "B04", None, None]}, r"name B04 twice"),
         ({"files": "S3_{date}.tif"}, r"S3_\{date\}.tif: no such files"),
+        ({"files": "/far/S2_{date}.tif"}, r"files = '/far/.*give it from the folder of this file"),
         ({"files": "S2_*.tif"}, r"of one place with .*S2_20200101.tif, but no \{date\}"),
         ({"patch": 12}, "patch 12: a power of two"),
         ({"orbit": "up"}, r"rasters.0.orbit = 'up': Input should be 'ascending' or 'descending'"),
