@@ -4,6 +4,7 @@ import json
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Annotated
 
 import typer
@@ -29,9 +30,10 @@ def probe(
     labels: Annotated[
         float, typer.Option(help="Fraction of the labels, of every class at least one.")
     ] = 1.0,
-    seeds: Annotated[
-        str, typer.Option(metavar="N,...", help="Of the draws of that fraction.")
-    ] = "0",
+    draws: Annotated[
+        int | None,
+        typer.Option(help="How often that fraction is drawn. [default: 20 times, all labels once]"),
+    ] = None,
     model: Annotated[Model, typer.Option(help="What is fitted.")] = Model.linear,
     split: Annotated[Split, typer.Option(help="Which part is scored.")] = Split.test,
     step: Annotated[
@@ -50,25 +52,20 @@ def probe(
 
         hpcgeo probe runs/pretrained
 
-        hpcgeo probe runs/pretrained --labels 0.05 --seeds 0,1,2 --json
+        hpcgeo probe runs/pretrained --labels 0.05 --json
     """
-    try:
-        drawn = [int(seed) for seed in seeds.split(",")]
-        if min(drawn) < 0:
-            raise ValueError
-    except ValueError:
-        raise typer.BadParameter(
-            f"{seeds!r}: whole numbers, by commas", param_hint="--seeds"
-        ) from None
     # torch is imported from here on: help is instant.
     made = import_module("hpcgeo.evaluate.probe")
     found = made.probe(
-        run, part=split.value, step=step, labels=labels, seeds=drawn, model=model.value
+        run, part=split.value, step=step, labels=labels, draws=draws, model=model.value
     )
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    caption = f"{split.value} part; mean and each seed; lead: with 95 % of resamples of the part"
+    caption = (
+        f"{split.value} part; mean and deviation of {found['draws']} draws of labels; lead: with "
+        "95 % of resamples of the part and the draws"
+    )
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in ("task", "metric", "n", "labels", *made.OF, "lead over random"):
         table.add_column(column, justify="left" if column in ("task", "metric") else "right")
@@ -86,6 +83,5 @@ def probe(
 
 
 def _several(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    each = " ".join(f"{value:.3f}" for value in values)
-    return f"{mean:.3f}" + (f" ({each})" if len(values) > 1 else "")
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{spread}"

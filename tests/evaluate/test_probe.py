@@ -49,47 +49,46 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tasks_with_a_label_for_a_sample_are_probed(runs: Path) -> None:
-    found = probe(runs / "masked", labels=0.2, seeds=(3, 4))
+    found = probe(runs / "masked", labels=0.2, draws=2)
     assert [row["task"] for row in found["rows"]] == ["scenes", "table"]
     assert found["step"] == 4 and found["provenance"]["commit"]
     for row in found["rows"]:
         train, test = (
-            open_tasks("generated", Path(row["task"]), split=split, labels=0.2, seed=3)
+            open_tasks("generated", Path(row["task"]), split=split, labels=0.2, seed=1)
             for split in ("train", "test")
         )
         assert (row["labels"], row["samples"]) == (len(train), len(test))
-        assert set(row["values"]) == set(OF) and row["seeds"] == [3, 4]
-        expected, _ = fit_and_score("linear", train, test, row["metric"], seed=3)
-        assert row["values"]["samples"][0] == pytest.approx(expected, rel=1e-9)
+        assert set(row["values"]) == set(OF)
+        assert all(len(values) == 2 for values in row["values"].values())
+        expected, _ = fit_and_score("linear", train, test, row["metric"], seed=1)
+        assert row["values"]["samples"][1] == pytest.approx(expected, rel=1e-9)
         for over, lead in row["leads"].items():
             ahead = np.mean(row["values"]["trained"]) - np.mean(row["values"][over])
             assert lead["value"] == pytest.approx(ahead if row["better"] == "higher" else -ahead)
             assert lead["low"] <= lead["high"]
-    again = probe(runs / "masked", labels=0.2, seeds=(3, 4))
+    again = probe(runs / "masked", labels=0.2, draws=2)
     assert again["rows"] == found["rows"]
 
 
 def test_latents_are_those_of_the_weights(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     described = {}
 
-    def kept(*args: object) -> object:
-        described[args[2]] = args
-        return scored(*args)
+    def kept(objective: object, work: object, name: str, part: object) -> object:
+        described.setdefault(name, (objective, work, name, part))  # first the trained, scored part
+        return scored(objective, work, name, part)
 
     scored = probes._described
     monkeypatch.setattr(probes, "_described", kept)
     rows = probe(runs / "tasks")["rows"]
     (row,) = rows  # pairs have a label for every pixel
     assert row["values"]["trained"] != row["values"]["random"]
-    backbones, work, name, part = described["table"]
-    found = scored(backbones, work, name, part)
+    trained, work, name, part = described["table"]
+    found = scored(trained, work, name, part)
     drawn = [probes.plain(part.read(index)) for index in range(3)]
     made, _ = tokens(drawn, work.data.batching, work.bands, whole(drawn))
     with torch.no_grad():
-        latents = backbones["trained"].backbone(
-            backbones["trained"].tokenizer(made).flat, made.layout
-        )
-    torch.testing.assert_close(torch.from_numpy(found.vectors["trained"][:3]), latents.flatten(1))
+        latents = trained.backbone(trained.tokenizer(made).flat, made.layout)
+    torch.testing.assert_close(torch.from_numpy(found.vectors[:3]), latents.flatten(1))
     # The weights that a run begins from, read as if they had been trained.
     monkeypatch.setattr(
         probes.Weights, "read", lambda self, name: draw(name, self.shapes[name], slice(None), 0)
@@ -107,6 +106,17 @@ def test_a_lead_is_positive_where_the_trained_is_better() -> None:
         assert lead == {name: pytest.approx(sign * 0.2) for name in ("value", "low", "high")}
 
 
+def test_the_interval_of_a_lead_tells_of_the_draws() -> None:
+    rng = np.random.default_rng(1)
+    trained = rng.normal(0.1, 0.1, 20)  # of each draw; the part hardly matters
+    resampled = [
+        {"trained": rng.normal(one, 1e-3, 999), "random": np.zeros(999)} for one in trained
+    ]
+    values = {"trained": trained.tolist(), "random": [0.0] * 20}
+    lead = probes._lead({"better": "higher", "values": values}, resampled, "random")
+    assert lead["high"] - lead["low"] == pytest.approx(2 * 1.96 * trained.std() / 20**0.5, rel=0.1)
+
+
 def test_neighbours_and_the_command(runs: Path) -> None:
     words = ["probe", str(runs / "masked"), "--model", "neighbours", "--split", "validation"]
     table = hpcgeo(*words)
@@ -114,8 +124,7 @@ def test_neighbours_and_the_command(runs: Path) -> None:
     found = json.loads(hpcgeo(*words, "--json"))
     for row in found["rows"]:
         assert row["task"] in table and f"{row['values']['trained'][0]:.3f}" in table
-    assert "whole numbers" in hpcgeo(*words, "--seeds", "1,a", code=2)
-    assert "whole numbers" in hpcgeo(*words, "--seeds=-1", code=2)
+    assert "draws 0: at least one" in hpcgeo(*words, "--draws", "0", code=2)
 
 
 def test_a_run_is_probed_alone_whatever_spread_it(
