@@ -36,6 +36,13 @@ def probe(
     ] = None,
     model: Annotated[Model, typer.Option(help="What is fitted.")] = Model.linear,
     split: Annotated[Split, typer.Option(help="Which part is scored.")] = Split.test,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Rows of its data.tasks, also such that it never read. [default: what it read]",
+        ),
+    ] = None,
     step: Annotated[
         int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
     ] = None,
@@ -52,12 +59,18 @@ def probe(
 
         hpcgeo probe runs/pretrained
 
-        hpcgeo probe runs/pretrained --labels 0.05 --json
+        hpcgeo probe runs/pretrained --labels 0.05 --tasks landcover,croptype
     """
     # torch is imported from here on: help is instant.
     made = import_module("hpcgeo.evaluate.probe")
     found = made.probe(
-        run, part=split.value, step=step, labels=labels, draws=draws, model=model.value
+        run,
+        part=split.value,
+        step=step,
+        labels=labels,
+        draws=draws,
+        model=model.value,
+        tasks=tasks.split(",") if tasks else (),
     )
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -71,8 +71,9 @@ def probe(
     labels: float = 1.0,
     draws: int | None = None,
     model: str = "linear",
+    tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score probes of a run's backbone on each of its tasks with a label for a whole sample.
+    """Score probes of a run's backbone on tasks with a label for a whole sample.
 
     Args:
         folder: of the run, of either objective.
@@ -82,6 +83,8 @@ def probe(
         draws: how often that fraction is drawn, by seeds 0, 1, ..., which are also those of the
             random weights; by default `DRAWS`, and once of all labels.
         model: one of `MODELS`.
+        tasks: of `data.tasks`; by default all such tasks that the run read. Of others it must know
+            the bands.
 
     Returns:
         A row for each task: metric, number of samples and labels, `values` by `OF` for each draw,
@@ -89,8 +92,8 @@ def probe(
         resamples of the part and of the draws.
 
     Raises:
-        InputError: no such run, checkpoint, part or model; no task to probe; no draws; several
-            ranks.
+        InputError: no such run, checkpoint, part, model or task; no task to probe; no draws;
+            several ranks.
     """
     find(MODELS, model, "model")
     if draws is None:
@@ -102,10 +105,17 @@ def probe(
     work = _opened(folder)
     step, checkpoint = chosen(folder, step)
     refuse_other_data(folder, checkpoint, work)
-    scored = {name: one for name, one in work.part(part).items() if one.target.kind in WHOLE}
+    if tasks:
+        work = _of(work, tasks)
+    asked_for = tasks or tuple(work.sets)
+    scored = {
+        name: one
+        for name, one in work.part(part).items()
+        if name in asked_for and one.target.kind in WHOLE
+    }
     if not scored:
         raise InputError(
-            f"{folder}: none of {', '.join(work.sets)} has a label for a whole sample and a part "
+            f"{folder}: none of {', '.join(asked_for)} has a label for a whole sample and a part "
             f"{part!r}: there is nothing to fit a probe to"
         )
     weights = Weights(checkpoint)
@@ -155,8 +165,23 @@ def _opened(folder: Path) -> MixtureRun:
         raise InputError(
             f"{folder} is a run of {run.objective.name}: probes are of mixtures of tasks"
         )
-    run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
+    return _made(run.model_copy(update={"parallel": Parallel(strategy=SPREAD)}))
+
+
+def _made(run: RunConfig) -> MixtureRun:
     return MaskedRun(run) if isinstance(run.objective, MaskedTokens) else MultiTaskRun(run)
+
+
+def _of(work: MixtureRun, tasks: Sequence[str]) -> MixtureRun:
+    """Return a run as if it had read some tasks too, whose bands it knows."""
+    only = tuple(dict.fromkeys([*work.sets, *tasks]))
+    for name in tasks:
+        find(work.data.tasks, name, "task of data.tasks")
+    more = _made(work.run.model_copy(update={"data": work.data.model_copy(update={"only": only})}))
+    if new := sorted(set(more.signals) - set(work.signals)):
+        bands = ", ".join(f"{signal[0]}/{signal[1]}" for signal in new)
+        raise InputError(f"{', '.join(tasks)}: the run never saw {bands}: only tasks of its bands")
+    return more
 
 
 def _row(work: MixtureRun, name: str, part: TaskSet, labels: int) -> dict[str, Any]:

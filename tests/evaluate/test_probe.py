@@ -33,7 +33,11 @@ def hpcgeo(*words: str, code: int = 0) -> str:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few steps of masked tokens, and of tasks."""
     folder = tmp_path_factory.mktemp("runs")
-    masked = ["objective={name: masked_tokens}", "data.only=[scenes, table, tiles]"]
+    masked = [
+        "objective={name: masked_tokens}",
+        "data.only=[scenes, table, tiles]",
+        "data.tasks.again={reader: generated, path: table}",
+    ]
     hpcgeo("train", "gpna_tiny", *SMALL, *masked, "train.steps=4", f"run.dir={folder}/masked")
     tasks = ["data.only=[table, pairs]", "train.look_every=null"]
     hpcgeo("train", "gpna_tiny", *SMALL, *tasks, "train.steps=2", f"run.dir={folder}/tasks")
@@ -68,6 +72,15 @@ def test_tasks_with_a_label_for_a_sample_are_probed(runs: Path) -> None:
             assert lead["low"] <= lead["high"]
     again = probe(runs / "masked", labels=0.2, draws=2)
     assert again["rows"] == found["rows"]
+
+
+def test_a_task_that_the_run_never_read_is_probed(runs: Path) -> None:
+    read, never = (probe(runs / "masked", tasks=[name])["rows"] for name in ("table", "again"))
+    assert [row | {"task": "again"} for row in read] == never
+    with pytest.raises(InputError, match=r"pairs: the run never saw .*: only tasks of its bands"):
+        probe(runs / "masked", tasks=["pairs"])
+    with pytest.raises(InputError, match=r"unknown task of data.tasks 'tabel'.*table"):
+        probe(runs / "masked", tasks=["tabel"])
 
 
 def test_latents_are_those_of_the_weights(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
