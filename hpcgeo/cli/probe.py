@@ -75,10 +75,9 @@ def probe(
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    caption = (
-        f"{split.value} part; mean and deviation of {found['draws']} draws of labels; lead: with "
-        "95 % of resamples of the part and the draws"
-    )
+    caption = f"{split.value} part; lead: with 95 % of resamples of the part"
+    if found["draws"] > 1:
+        caption += f" and of {found['draws']} draws of labels; ± deviation of the draws"
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in ("task", "metric", "n", "labels", *made.OF, "lead over random"):
         table.add_column(column, justify="left" if column in ("task", "metric") else "right")
