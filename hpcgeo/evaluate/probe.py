@@ -107,15 +107,10 @@ def probe(
     refuse_other_data(folder, checkpoint, work)
     if tasks:
         work = _of(work, tasks)
-    asked_for = tasks or tuple(work.sets)
-    scored = {
-        name: one
-        for name, one in work.part(part).items()
-        if name in asked_for and one.target.kind in WHOLE
-    }
+    scored = {name: one for name, one in work.part(part).items() if one.target.kind in WHOLE}
     if not scored:
         raise InputError(
-            f"{folder}: none of {', '.join(asked_for)} has a label for a whole sample and a part "
+            f"{folder}: none of {', '.join(work.sets)} has a label for a whole sample and a part "
             f"{part!r}: there is nothing to fit a probe to"
         )
     weights = Weights(checkpoint)
@@ -128,18 +123,14 @@ def probe(
         for name, train in open_sets(_with(work.run, tuple(scored), labels, seed)).items():
             row = rows.setdefault(name, _row(work, name, scored[name], len(train)))
             metric, describe = row["metric"], partial(_described, work=work, name=name)
-            known = {
-                "trained": describe(trained, part=train),
-                "random": describe(random, part=train),
-            }
-            new = {"trained": asked[name], "random": describe(random, part=scored[name])}
+            score = partial(_score, model, train.target, metric, seed=seed)
             found = {
-                whose: _score(model, train.target, metric, known[whose], new[whose], seed)
-                for whose in known
+                "trained": score(describe(trained, part=train), asked[name]),
+                "random": score(describe(random, part=train), describe(random, part=scored[name])),
+                "samples": fit_and_score(
+                    model, train, scored[name], metric, seed=seed, resamples=RESAMPLES
+                ),
             }
-            found["samples"] = fit_and_score(
-                model, train, scored[name], metric, seed=seed, resamples=RESAMPLES
-            )
             for whose in OF:
                 row["values"][whose].append(found[whose][0])
             resampled[name].append({whose: found[whose][1] for whose in OF})
@@ -173,15 +164,15 @@ def _made(run: RunConfig) -> MixtureRun:
 
 
 def _of(work: MixtureRun, tasks: Sequence[str]) -> MixtureRun:
-    """Return a run as if it had read some tasks too, whose bands it knows."""
-    only = tuple(dict.fromkeys([*work.sets, *tasks]))
+    """Return a run as if it had read these tasks, whose bands it knows."""
     for name in tasks:
         find(work.data.tasks, name, "task of data.tasks")
-    more = _made(work.run.model_copy(update={"data": work.data.model_copy(update={"only": only})}))
-    if new := sorted(set(more.signals) - set(work.signals)):
+    data = work.data.model_copy(update={"only": tuple(tasks)})
+    other = _made(work.run.model_copy(update={"data": data}))
+    if new := sorted(set(other.signals) - set(work.signals)):
         bands = ", ".join(f"{signal[0]}/{signal[1]}" for signal in new)
         raise InputError(f"{', '.join(tasks)}: the run never saw {bands}: only tasks of its bands")
-    return more
+    return other
 
 
 def _row(work: MixtureRun, name: str, part: TaskSet, labels: int) -> dict[str, Any]:
