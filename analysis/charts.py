@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from hpcgeo_analysis.comparisons import Comparison, Scaled
+from hpcgeo_analysis.formatting import counted, percent, rate, size
 from hpcgeo_analysis.plots import CAUSES, INK, LINE, MUTED, PAPER, Look, Plot, render
-from hpcgeo_analysis.scaling import Comparison, Scaled
-from hpcgeo_analysis.words import counted, percent, rate, size
 
 #: Numbers of devices from which axes become logarithmic: largest over smallest.
 WIDE = 8

@@ -5,10 +5,10 @@ import io
 from collections.abc import Sequence
 
 from hpcgeo.records import Activity, Memory, Phases, Record
-from hpcgeo_analysis.energy import carbon, energy, kwh
+from hpcgeo_analysis.comparisons import Comparison
 from hpcgeo_analysis.points import CONTEXT, KINDS, Point
-from hpcgeo_analysis.scaling import Comparison
-from hpcgeo_analysis.utilisation import mfu, peak
+from hpcgeo_analysis.sections.energy import carbon, energy, kwh
+from hpcgeo_analysis.sections.utilisation import mfu, peak
 
 _ACTIVITY, _PHASES = [*Activity.model_fields], [*Phases.model_fields]
 

@@ -6,8 +6,8 @@ from hpcgeo.errors import InputError
 from hpcgeo.records import Traffic
 from hpcgeo.strategies import strategies
 from hpcgeo.zoo import models
+from hpcgeo_analysis.formatting import size
 from hpcgeo_analysis.points import Point
-from hpcgeo_analysis.words import size
 
 #: Collectives whose message is cut over the ranks of their group.
 CUT = ("all_gather", "reduce_scatter")

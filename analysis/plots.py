@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpcgeo_analysis.scaling import Comparison, rank
+from hpcgeo_analysis.comparisons import Comparison, rank
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#59636e", "#d5dae0", "#fefefe"
 

@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 #: What must agree between two points of one comparison: the names of `Record.key`, in its order.
 CONTEXT = (
     *("kind", "machine", "device", "model", "objective", "bands", "chip", "dtype", "recompute"),
-    *("data", "communication", "torch", "software", "environment", "knobs"),
+    *("data", "communication", "torch", "software", "environment", "options"),
 )
 
 

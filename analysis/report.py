@@ -13,30 +13,29 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
 from hpcgeo.records import MISSING, Links, Record
-from hpcgeo_analysis import (
+from hpcgeo_analysis import export, page
+from hpcgeo_analysis import separation as guard
+from hpcgeo_analysis.blocks import Section, Study
+from hpcgeo_analysis.comparisons import compare
+from hpcgeo_analysis.formatting import listed
+from hpcgeo_analysis.load import load
+from hpcgeo_analysis.plots import Look
+from hpcgeo_analysis.points import CONTEXT, points
+from hpcgeo_analysis.sections import (
     batching,
     best,
     collectives,
     energy,
-    export,
-    growth,
-    guard,
     memory,
     omissions,
-    page,
     predictions,
     provenance,
     steps,
     stragglers,
     utilisation,
 )
-from hpcgeo_analysis.load import load
-from hpcgeo_analysis.plots import Look
-from hpcgeo_analysis.points import CONTEXT, points
-from hpcgeo_analysis.runs import Run, load_run
-from hpcgeo_analysis.scaling import compare
-from hpcgeo_analysis.sections import Section, Study
-from hpcgeo_analysis.words import listed
+from hpcgeo_analysis.sections import scaling as growth
+from hpcgeo_analysis.sections.runs import Run, load_run
 
 #: The answers, in the order of the questions.
 SECTIONS = (

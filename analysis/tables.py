@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from hpcgeo.records import MISSING
+from hpcgeo_analysis.comparisons import Scaled
+from hpcgeo_analysis.formatting import NOT_MEASURED, listed
 from hpcgeo_analysis.points import Point
-from hpcgeo_analysis.scaling import Scaled
-from hpcgeo_analysis.words import NOT_MEASURED, listed
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hpcgeo.data.drawn import plain
-from hpcgeo.data.packing import clusters, waste
+from hpcgeo.data.labelled import open_tasks
+from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Observation, Sample, Signal, Target
-from hpcgeo.data.tasks import open_tasks
-from hpcgeo.knobs import Batching, MultiTask
+from hpcgeo.data.sampling.packing import clusters, waste
 from hpcgeo.models.initialise import draw
+from hpcgeo.objectives.collate import moved, questions, tokens, whole
 from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.objectives.passes import moved, questions, tokens, whole
+from hpcgeo.options import Batching, MultiTask
 from hpcgeo.profiling.memory import Ledger
 from hpcgeo.records import Spread
-from hpcgeo.train.mixture import band_of
+from hpcgeo.workloads.mixture import band_of
 from hpcgeo.zoo import perceiver
 
 #: Limits of padding that are tried, in tokens of a cluster.
@@ -161,8 +161,8 @@ class Bench:
             for n, (task, sample) in enumerate(samples)
         ]
         self.lengths = [one.length for one in self.drawn]
-        knobs = MultiTask(name="multitask")
-        self.model = MultiTaskObjective(perceiver(options.model), signals, asked, knobs)
+        options = MultiTask(name="multitask")
+        self.model = MultiTaskObjective(perceiver(options.model), signals, asked, options)
         for name, parameter in self.model.named_parameters():
             parameter.data = draw(name, parameter.shape, slice(None), 0)
         self.model.to(self.device)

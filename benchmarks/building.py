@@ -21,10 +21,10 @@ import torch.distributed as dist
 from rich import print
 from rich.table import Table
 
-from hpcgeo.knobs import Mae, Parallel
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
-from hpcgeo.parallel.spread import local, spread
+from hpcgeo.options import Mae, Parallel
+from hpcgeo.parallel.parallelise import local, spread
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import architecture

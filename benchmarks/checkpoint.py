@@ -24,13 +24,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hpcgeo.knobs import Checkpoint, Mae, Optim, Parallel
+from hpcgeo.checkpoint.checkpoints import Checkpoints
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
+from hpcgeo.options import Checkpoint, Mae, Optim, Parallel
 from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
-from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.zoo import architecture
 
 CHIP = 64

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from hpcgeo.knobs import Mae
-from hpcgeo.objectives.exchange import from_transformers
 from hpcgeo.objectives.mae import MAE
+from hpcgeo.options import Mae
+from hpcgeo.weights.names import from_transformers
 from hpcgeo.zoo import architecture
 
 

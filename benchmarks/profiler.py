@@ -18,8 +18,8 @@ from hpcgeo.config import load
 from hpcgeo.phases import watched
 from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping
+from hpcgeo.train.loop import pretrain
 from hpcgeo.train.meter import Meter
-from hpcgeo.train.pretrain import pretrain
 
 Item = TypeVar("Item")
 WARMUP, PAIRS = 10, 100
@@ -59,9 +59,9 @@ def main() -> None:
         return meters[0]
 
     with tempfile.TemporaryDirectory() as folder:
-        knobs = [f"run.dir={folder}/run", f"train.steps={2 * (PAIRS + WARMUP)}"]
-        knobs += ["checkpoint.every=0", "train.look_every=null", "launch.threads=1"]
-        run = load("mae_vit_tiny", [*knobs, *sys.argv[1:]])
+        options = [f"run.dir={folder}/run", f"train.steps={2 * (PAIRS + WARMUP)}"]
+        options += ["checkpoint.every=0", "train.eval_every=null", "launch.threads=1"]
+        run = load("mae_vit_tiny", [*options, *sys.argv[1:]])
         pretrain(run, partial(meter))
     if dist.get_rank() == 0:
         ratios = meters[0].ratios()

@@ -23,11 +23,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from hpcgeo.data.build import build
-from hpcgeo.data.dataset import ShardDataset
-from hpcgeo.data.executors import run
-from hpcgeo.data.index import load
-from hpcgeo.data.settings import Settings
+from hpcgeo.data.shards.build import build
+from hpcgeo.data.shards.dataset import ShardDataset
+from hpcgeo.data.shards.executors import run
+from hpcgeo.data.shards.index import load
+from hpcgeo.data.shards.settings import Settings
 from hpcgeo.records import Spread
 
 

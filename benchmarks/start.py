@@ -53,12 +53,12 @@ def rank(folder: Path, born: float, words: list[str]) -> None:
     importlib.import_module("hpcgeo.launch.environment")
     config.load(words[0], words[1:])
     mark("configuration")
-    pretrain = importlib.import_module("hpcgeo.train.pretrain")
+    pretrain = importlib.import_module("hpcgeo.train.loop")
     importlib.import_module("hpcgeo.cli.ranks")
     mark("imports")
 
-    import torch.distributed as dist  # noqa: PLC0415 - its import is what was just measured
-    from torch.distributed import distributed_c10d as c10d  # noqa: PLC0415
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d as c10d
 
     def after(module: Any, name: str, phase: str) -> None:
         plain: Callable[..., Any] = getattr(module, name)
@@ -100,7 +100,7 @@ def rank(folder: Path, born: float, words: list[str]) -> None:
     os._exit(0)  # what ends a rank is not measured here
 
 
-def start(ranks: int, knobs: list[str], tracer: list[str]) -> list[dict[str, Any]]:
+def start(ranks: int, options: list[str], tracer: list[str]) -> list[dict[str, Any]]:
     """Start the ranks of one run and return what each has written."""
     with tempfile.TemporaryDirectory() as temporary, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -114,7 +114,7 @@ def start(ranks: int, knobs: list[str], tracer: list[str]) -> list[dict[str, Any
             variables |= {"MASTER_PORT": port, "OMP_NUM_THREADS": 1}
             own = os.environ | {name: str(value) for name, value in variables.items()}
             words = [*tracer, sys.executable, __file__, "--rank", temporary, str(time.time())]
-            words += ["mae_vit_tiny", f"run.dir={temporary}/run", *knobs]
+            words += ["mae_vit_tiny", f"run.dir={temporary}/run", *options]
             processes.append(subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True))
         for process in processes:
             _, said = process.communicate(timeout=600)
@@ -159,14 +159,14 @@ def files_of(words: list[str]) -> dict[str, int]:
 
 def show_files() -> None:
     """Print what imports ask of the file system; on a large machine every rank asks one server."""
-    from rich.console import Console  # noqa: PLC0415 - a rank of this file must not import it
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     programs = {
         "python": "pass",
         "torch": "import torch",
         "torch, FSDP2, checkpoints": "import torch.distributed.fsdp, torch.distributed.checkpoint",
-        "hpcgeo train": "import hpcgeo.cli.ranks, hpcgeo.train.pretrain",
+        "hpcgeo train": "import hpcgeo.cli.ranks, hpcgeo.train.loop",
     }
     table = Table("import", title="asked of the file system, one rank")
     rows = {name: files_of([sys.executable, "-c", text]) for name, text in programs.items()}
@@ -179,20 +179,20 @@ def show_files() -> None:
 
 def main() -> None:
     """Measure and print."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", action="store_true", help="count file-system calls (strace)")
-    parser.add_argument("knobs", nargs="*", help="key=value, e.g. parallel.strategy=FULL_SHARD")
+    parser.add_argument("options", nargs="*", help="key=value, e.g. parallel.strategy=FULL_SHARD")
     options = parser.parse_intermixed_args()
-    start(1, options.knobs, [])  # warms the page cache
-    table = Table("phase", "what", title=f"hpcgeo train mae_vit_tiny {' '.join(options.knobs)}")
+    start(1, options.options, [])  # warms the page cache
+    table = Table("phase", "what", title=f"hpcgeo train mae_vit_tiny {' '.join(options.options)}")
     columns = []
     for ranks in options.ranks:
-        rounds = [start(ranks, options.knobs, []) for _ in range(options.rounds)]
+        rounds = [start(ranks, options.options, []) for _ in range(options.rounds)]
         spans = [seconds_of(told) for told in rounds]
         medians = {name: statistics.median(span[name] for span in spans) for name in spans[0]}
         columns.append((medians, rounds[-1]))

@@ -1,4 +1,4 @@
-"""Every knob of a run, strict: YAML in and out, dotted overrides, errors that name the rule."""
+"""Every option of a run, strict: YAML in and out, dotted overrides, errors that name the rule."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import (
+from hpcgeo.options import (
     SYNTHETIC,
     Checkpoint,
     Data,
@@ -107,7 +107,7 @@ class RunConfig(Part):
         return SYNTHETIC if self.data.path == SYNTHETIC else "shards"
 
     def to_yaml(self) -> str:
-        """Return the resolved configuration as YAML, every knob named."""
+        """Return the resolved configuration as YAML, every option named."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
@@ -142,7 +142,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Return ``"key: old -> new"`` for every knob that a resumed run must not change."""
+    """Return ``"key: old -> new"`` for every option that a resumed run must not change."""
     fixed_old, fixed_new = _fixed(old), _fixed(new)
     return [
         f"{key}: {fixed_old.get(key)} -> {fixed_new.get(key)}"
@@ -171,7 +171,7 @@ def _text(recipe: str) -> str:
 def _parse(text: str, recipe: str) -> dict[str, Any]:
     values = parse(text, f"recipe {recipe}")
     if not isinstance(values, dict):
-        raise InputError(f"recipe {recipe}: expected a mapping of knobs, found {brief(values)}")
+        raise InputError(f"recipe {recipe}: expected a mapping of options, found {brief(values)}")
     return values
 
 
@@ -186,7 +186,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
             raise InputError(
-                f"override {brief(override)}: {brief(parent)} is a value, not a group of knobs"
+                f"override {brief(override)}: {brief(parent)} is a value, not a group of options"
             )
     place[last] = value
 
@@ -204,7 +204,7 @@ def _explain(error: ValidationError, recipe: str) -> list[str]:
             known = list(part.model_fields)
             where = f"in {'.'.join(parents)!r}" if parents else "at the top"
             lines.append(
-                f"{recipe}: unknown knob {brief(key)}{nearest(last, known)}; "
+                f"{recipe}: unknown option {brief(key)}{nearest(last, known)}; "
                 f"known {where}: {', '.join(known)}"
             )
         elif detail["type"] == "union_tag_invalid":

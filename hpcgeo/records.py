@@ -27,7 +27,7 @@ SEVERAL = "of several data sets"
 #: exceeds this.
 NOISY = 0.25
 
-#: Knobs of the resolved configuration that do not make two points unlike: what a field of the
+#: Options of the resolved configuration that do not make two points unlike: what a field of the
 #: record states already, what a scaling study varies, and what changes no work inside a step.
 NEUTRAL = (
     "run.",
@@ -50,7 +50,7 @@ NEUTRAL = (
     "train.accumulate",
     "train.dtype",
     "train.log_every",
-    "train.look_every",
+    "train.eval_every",
     "train.reconstruct_every",  # its name before
     "checkpoint.",
     "launch.",
@@ -292,7 +292,7 @@ class Record(Part):
             "torch": self.versions.get("torch", MISSING),
             "software": software(self),
             "environment": pairs(self.environment),
-            "knobs": MISSING if self.config is None else json.dumps(knobs(self.config)),
+            "options": MISSING if self.config is None else json.dumps(options(self.config)),
         }
 
     @property
@@ -365,8 +365,8 @@ def pairs(named: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(named.items())) or MISSING
 
 
-def knobs(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the dotted knobs of a resolved configuration that make two points unlike."""
+def options(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the dotted options of a resolved configuration that make two points unlike."""
     return {
         key: value
         for key, value in sorted(_flat(config or {}).items())

@@ -12,7 +12,7 @@ Over = Literal["none", "group", "world"]
 Backend = Literal["native", "deepspeed"]
 
 
-#: Knobs that not every strategy has a use for, and the value that asks for nothing.
+#: Options that not every strategy has a use for, and the value that asks for nothing.
 IDLE = {
     "group_size": None,
     "tensor": 1,
@@ -64,7 +64,7 @@ class Strategy:
 
     Between steps, `parameters`, `gradients` and `optimizer` are whole on every rank ("none") or cut
     over a group or the world. With `reshard_after_forward` a unit is gathered again for backward.
-    `takes` names the knobs of `parallel` for which not every strategy has a use.
+    `takes` names the options of `parallel` for which not every strategy has a use.
     """
 
     name: str
@@ -78,30 +78,31 @@ class Strategy:
     reshard_after_forward: bool
     collectives: tuple[Collective, ...]
 
-    def layout(self, world_size: int, knobs: Mapping[str, Any]) -> Layout:
+    def layout(self, world_size: int, options: Mapping[str, Any]) -> Layout:
         """Return how so many ranks are divided.
 
         Args:
             world_size: all ranks.
-            knobs: of `parallel`, by name.
+            options: of `parallel`, by name.
 
         Raises:
-            InputError: the ranks cannot be divided so, or a knob has no effect under this strategy.
+            InputError: the ranks cannot be divided so, or an option has no effect under this
+                strategy.
         """
-        if knobs["backend"] not in (None, self.backend):
-            names = [row.name for row in strategies().values() if row.backend == knobs["backend"]]
+        if options["backend"] not in (None, self.backend):
+            names = [row.name for row in strategies().values() if row.backend == options["backend"]]
             raise InputError(
                 f"{self.name} is a strategy of parallel.backend={self.backend}: drop "
-                f"parallel.backend={knobs['backend']}, or choose one of {', '.join(names)}"
+                f"parallel.backend={options['backend']}, or choose one of {', '.join(names)}"
             )
-        self._refuse_idle(knobs)
-        tp = knobs["tensor"]
+        self._refuse_idle(options)
+        tp = options["tensor"]
         if world_size % tp:
             raise InputError(
                 f"parallel.tensor {tp} does not divide the world of {world_size} ranks: choose one "
                 f"of {_divisors(world_size)}"
             )
-        k = self.shard_size(world_size // tp, knobs["group_size"])
+        k = self.shard_size(world_size // tp, options["group_size"])
         return Layout(world_size // tp // k, k, tp)
 
     def shard_size(self, data_parallel: int, group_size: int | None = None) -> int:
@@ -127,14 +128,14 @@ class Strategy:
             )
         return {"none": 1, "group": group_size or 1, "world": data_parallel}[self.optimizer]
 
-    def _refuse_idle(self, knobs: Mapping[str, Any]) -> None:
-        """Refuse a knob that is set and that this strategy has no use for."""
-        for knob, value in knobs.items():
-            if knob in IDLE and knob not in self.takes and value != IDLE[knob]:
-                users = [row.name for row in strategies().values() if knob in row.takes]
+    def _refuse_idle(self, options: Mapping[str, Any]) -> None:
+        """Refuse an option that is set and that this strategy has no use for."""
+        for option, value in options.items():
+            if option in IDLE and option not in self.takes and value != IDLE[option]:
+                users = [row.name for row in strategies().values() if option in row.takes]
                 raise InputError(
-                    f"parallel.{knob} {value} has no effect under {self.name}: drop it, or choose "
-                    f"parallel.strategy from {', '.join(users)}"
+                    f"parallel.{option} {value} has no effect under {self.name}: drop it, or "
+                    f"choose parallel.strategy from {', '.join(users)}"
                 )
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from hpcgeo.data.drawn import Drawn, plain
-from hpcgeo.data.packing import passes
+from hpcgeo.data.labelled import TaskSet, open_tasks
+from hpcgeo.data.labelled_batches import Drawn, plain
 from hpcgeo.data.sample import Observation, Signal
-from hpcgeo.data.tasks import TaskSet, open_tasks
-from hpcgeo.knobs import Batching, MaskedTokens, MultiTask
+from hpcgeo.data.sampling.packing import passes
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.masked import MaskedTokensObjective, hidden_questions, hide
+from hpcgeo.objectives.collate import questions, tokens, whole
+from hpcgeo.objectives.masked_tokens import MaskedTokensObjective, hidden_questions, hide
 from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.objectives.passes import questions, tokens, whole
-from hpcgeo.train.mixture import band_of
+from hpcgeo.options import Batching, MaskedTokens, MultiTask
+from hpcgeo.workloads.mixture import band_of
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
 #: Pixels on a side of a token, by task.
@@ -67,15 +67,15 @@ def initialised(objective: Any) -> Any:
 
 
 def multitask(
-    architecture: PerceiverArchitecture = TINY, local: bool = True, **knobs: Any
+    architecture: PerceiverArchitecture = TINY, local: bool = True, **options: Any
 ) -> MultiTaskObjective:
     tasks = {name: Asked(part.target, 1.0, local) for name, part in sets().items()}
-    config = MultiTask(name="multitask", **knobs)
+    config = MultiTask(name="multitask", **options)
     return initialised(MultiTaskObjective(architecture, signals(), tasks, config))
 
 
-def masked(architecture: PerceiverArchitecture = TINY, **knobs: Any) -> MaskedTokensObjective:
-    config = MaskedTokens(name="masked_tokens", **knobs)
+def masked(architecture: PerceiverArchitecture = TINY, **options: Any) -> MaskedTokensObjective:
+    config = MaskedTokens(name="masked_tokens", **options)
     return initialised(MaskedTokensObjective(architecture, signals(), [1, 16, 64], config))
 
 

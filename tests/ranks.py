@@ -27,23 +27,23 @@ ALONE = [sys.executable, "-m", "hpcgeo"]
 class Own:
     """What one rank gets for itself."""
 
-    knobs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
 
 
 def start(
-    folder: Path, ranks: int, *knobs: str, only: Mapping[int, Own] | None = None
+    folder: Path, ranks: int, *options: str, only: Mapping[int, Own] | None = None
 ) -> list[subprocess.Popen[str]]:
     """Start the ranks of a run, each a process of its own that torchrun might have started.
 
-    `only` starts these ranks alone, each with knobs, variables and a folder to run in of its own.
+    `only` starts these ranks alone, each with options, variables and a folder to run in of its own.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [*ALONE, "train", "mae_vit_tiny", f"run.dir={folder}"]
-    words += [f"train.micro_batch={16 // ranks}", *SMALL, *knobs]
+    words += [f"train.micro_batch={16 // ranks}", *SMALL, *options]
     processes = []
     for rank, mine in (only or dict.fromkeys(range(ranks), Own())).items():
         variables = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank}
@@ -52,16 +52,16 @@ def start(
         own = os.environ | {name: str(value) for name, value in variables.items()}
         processes.append(
             subprocess.Popen(
-                [*words, *mine.knobs], env=own, cwd=mine.cwd, stderr=subprocess.PIPE, text=True
+                [*words, *mine.options], env=own, cwd=mine.cwd, stderr=subprocess.PIPE, text=True
             )
         )
     STARTED.extend(processes)
     return processes
 
 
-def train(folder: Path, ranks: int, *knobs: str) -> tuple[int, str]:
+def train(folder: Path, ranks: int, *options: str) -> tuple[int, str]:
     """Run to the end; return the worst exit code and what rank 0 said."""
-    processes = start(folder, ranks, *knobs)
+    processes = start(folder, ranks, *options)
     said = [process.communicate(timeout=120)[1] for process in processes]
     return max(process.returncode for process in processes), said[0]
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgeo.config import RunConfig, differences, load, recipes
-from hpcgeo.data.tasks import READERS
+from hpcgeo.data.labelled import READERS
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import Mixture
+from hpcgeo.options import Mixture
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import read
 from hpcgeo.zoo import architecture, perceiver
@@ -62,8 +62,11 @@ def test_overrides_are_dotted_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.step=1", r"unknown knob 'train.step' \(did you mean 'steps'\?\); known in 'train'"),
-        ("trian.steps=1", r"unknown knob 'trian' \(did you mean 'train'\?\); known at the top"),
+        (
+            "train.step=1",
+            r"unknown option 'train.step' \(did you mean 'steps'\?\); known in 'train'",
+        ),
+        ("trian.steps=1", r"unknown option 'trian' \(did you mean 'train'\?\); known at the top"),
         ("train.steps=0", "train.steps = 0: Input should be greater than 0"),
         ("train.steps=many", "train.steps = 'many': Input should be a valid integer"),
         ("train.dtype=fp16", "train.dtype = 'fp16': Input should be 'float32' or 'bfloat16'"),

@@ -54,7 +54,7 @@ def test_samples_of_a_mixture_have_no_one_size() -> None:
     assert mixed.mixed and not RECORD.mixed
     assert mixed.key["chip"] == mixed.key["bands"] == "of several data sets"
     assert RECORD.key["bands"] == "not recorded"
-    assert '"data.batching.mode": "bins"' in mixed.key["knobs"]
+    assert '"data.batching.mode": "bins"' in mixed.key["options"]
     assert not RECORD.model_copy(update={"config": {"data": 5}}).mixed
 
 

@@ -79,12 +79,12 @@ def test_bad_groups(name, group_size, message):
         strategy(name).shard_size(12, group_size)
 
 
-KNOBS = {"backend": None, "group_size": None, "tensor": 1, "offload": False}
+OPTIONS = {"backend": None, "group_size": None, "tensor": 1, "offload": False}
 PREFETCH = {"forward_prefetch": None, "backward_prefetch": None}
 
 
 @pytest.mark.parametrize(
-    ("name", "knobs", "layout"),
+    ("name", "options", "layout"),
     [
         ("DDP", {}, (12, 1, 1)),
         ("FULL_SHARD", {"tensor": 2, "backend": "native", "backward_prefetch": 2}, (1, 6, 2)),
@@ -95,12 +95,12 @@ PREFETCH = {"forward_prefetch": None, "backward_prefetch": None}
         ("ZERO3_HPZ", {"group_size": 4, "backend": "deepspeed"}, (1, 12, 1)),
     ],
 )
-def test_layout(name, knobs, layout):
-    assert strategy(name).layout(12, KNOBS | PREFETCH | knobs) == layout
+def test_layout(name, options, layout):
+    assert strategy(name).layout(12, OPTIONS | PREFETCH | options) == layout
 
 
 @pytest.mark.parametrize(
-    ("name", "knobs", "message"),
+    ("name", "options", "message"),
     [
         ("DDP", {"tensor": 2}, "parallel.tensor 2 has no effect under DDP: .* NO_SHARD"),
         ("DDP", {"offload": True}, "parallel.offload True has no effect under DDP"),
@@ -111,9 +111,9 @@ def test_layout(name, knobs, layout):
         ("DDP", {"backend": "deepspeed"}, "of parallel.backend=native.* choose one of ZERO0"),
     ],
 )
-def test_ranks_that_cannot_be_divided_so(name, knobs, message):
+def test_ranks_that_cannot_be_divided_so(name, options, message):
     with pytest.raises(InputError, match=message):
-        strategy(name).layout(12, KNOBS | PREFETCH | knobs)
+        strategy(name).layout(12, OPTIONS | PREFETCH | options)
 
 
 def test_an_unknown_strategy():

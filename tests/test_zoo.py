@@ -11,13 +11,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import Mae
 from hpcgeo.models import attention
 from hpcgeo.models.layers import Block
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.ragged import packed
 from hpcgeo.models.vit import ViT
 from hpcgeo.objectives.mae import MAE
+from hpcgeo.options import Mae
 from hpcgeo.parallel.recompute import recompute
 from hpcgeo.zoo import (
     Architecture,

@@ -8,13 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hpcgeo.data import executors
-from hpcgeo.data.build import SKIPPED, Outcome
-from hpcgeo.data.build import build as build_set
-from hpcgeo.data.index import Index, load
-from hpcgeo.data.index import verify as verify_set
-from hpcgeo.data.scenes import write_scenes
-from hpcgeo.data.settings import Compression, Settings
+from hpcgeo.data.shards import executors
+from hpcgeo.data.shards.build import SKIPPED, Outcome
+from hpcgeo.data.shards.build import build as build_set
+from hpcgeo.data.shards.generated_scenes import write_scenes
+from hpcgeo.data.shards.index import Index, load
+from hpcgeo.data.shards.index import verify as verify_set
+from hpcgeo.data.shards.settings import Compression, Settings
 from hpcgeo.log import log, set_up
 
 app = typer.Typer(

@@ -2,7 +2,6 @@
 
 import json
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +67,8 @@ def evaluate(
 
     def work() -> None:
         # torch is imported from here on: help is instant.
-        made = import_module("hpcgeo.evaluate.table")
+        from hpcgeo.evaluate import table as made
+
         table = made.evaluate(
             runs, part=split.value, step=step, baselines=names, out=out, force=force
         )
@@ -83,4 +83,6 @@ def evaluate(
         console.print(made.drawn(table))
         typer.echo("\n".join(table["behind"]))
 
-    import_module("hpcgeo.cli.ranks").ranked(work)
+    from hpcgeo.cli.ranks import ranked
+
+    ranked(work)

@@ -1,7 +1,6 @@
 """`hpcgeo export`: the weights of a run for other libraries."""
 
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -67,4 +66,6 @@ def export(
     Models with gated MLPs are known to neither transformers nor timm: choose safetensors for them.
     """
     # torch is imported from here on: help is instant.
-    typer.echo(import_module("hpcgeo.train.export").export(run, to.value, out, step, dtype.value))
+    from hpcgeo.weights.export import export
+
+    typer.echo(export(run, to.value, out, step, dtype.value))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpcgeo.config import recipes
-from hpcgeo.data.tasks import READERS
+from hpcgeo.data.labelled import READERS
 from hpcgeo.machines import devices, machines
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
@@ -183,8 +183,10 @@ def _sensors() -> list[Row]:
 
 def _readers() -> list[Row]:
     # Their text alone: some import GDAL.
-    folder = files("hpcgeo.data.readers")
-    sources = {name: folder.joinpath(f"{name}.py").read_text("utf-8") for name in READERS}
+    sources = {}
+    for name, module in READERS.items():
+        package, _, file = module.rpartition(".")
+        sources[name] = files(package).joinpath(f"{file}.py").read_text("utf-8")
     layouts = {name: ast.get_docstring(ast.parse(text)) or "" for name, text in sources.items()}
     return [
         {"reader": name, "layout": text.partition("\n\n")[0].replace("\n", " ")}
@@ -212,8 +214,8 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
         _machines,
     ),
     Kind.strategies: (
-        "none, group, world: over which ranks a thing is cut; takes: knobs of `parallel` that not "
-        "every strategy has a use for",
+        "none, group, world: over which ranks a thing is cut; takes: options of `parallel` that "
+        "not every strategy has a use for",
         _strategies,
     ),
     Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),

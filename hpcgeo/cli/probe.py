@@ -2,7 +2,6 @@
 
 import json
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated
@@ -62,7 +61,8 @@ def probe(
         hpcgeo probe runs/pretrained --labels 0.05 --tasks landcover,croptype
     """
     # torch is imported from here on: help is instant.
-    made = import_module("hpcgeo.evaluate.probe")
+    from hpcgeo.evaluate import probe as made
+
     found = made.probe(
         run,
         part=split.value,

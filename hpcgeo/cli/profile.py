@@ -37,7 +37,7 @@ class Switch(str, Enum):
 def run(
     recipe: Annotated[str, typer.Argument(help="A name of `hpcgeo list recipes`, or a YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Knobs to change: key=value, dotted.")
+        list[str] | None, typer.Argument(help="Options to change: key=value, dotted.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Measured steps.", min=1)] = 20,
     warmup: Annotated[
@@ -82,8 +82,9 @@ def run(
     communication that hurts, and how much is reading; the report puts them side by side.
     """
     # torch is imported from here on: help is instant.
-    ranked = import_module("hpcgeo.cli.ranks").ranked
-    profiler = import_module("hpcgeo.profiling.profiler")
+    from hpcgeo.cli.ranks import ranked
+    from hpcgeo.profiling import profiler
+
     options = profiler.Options(
         steps=steps,
         warmup=warmup,
@@ -100,7 +101,7 @@ def run(
 def sweep(
     file: Annotated[Path, typer.Argument(help="The grid, as in profiles/*.yaml.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Knobs for all points: key=value, dotted.")
+        list[str] | None, typer.Argument(help="Options for all points: key=value, dotted.")
     ] = None,
     records: Annotated[
         Path | None,
@@ -116,7 +117,7 @@ def sweep(
     until_oom: Annotated[
         str | None,
         typer.Option(
-            help="Search the largest value of this knob that fits: doubled until out of memory, "
+            help="Search the largest value of this option that fits: doubled until out of memory, "
             "then bisected to an eighth.",
             metavar="KNOB",
         ),
@@ -161,8 +162,11 @@ def sweep(
     set_up()
     if not submit and (watch or cancel or budget is not None or sbatch is not None):
         raise InputError("--budget, --sbatch, --watch and --cancel go with --submit")
-    grid = import_module("hpcgeo.profiling.points").load_sweep(file, overrides or [], until_oom)
-    sweeps = import_module("hpcgeo.profiling.sweep")
+    from hpcgeo.sweep.points import load_sweep
+
+    grid = load_sweep(file, overrides or [], until_oom)
+    from hpcgeo.sweep import local as sweeps
+
     where = records or Path("records" if submit else "records.jsonl")
     try:
         if submit:
@@ -209,11 +213,13 @@ def collectives(
 
         srun -N 4 --ntasks-per-node 8 hpcgeo-profile collectives --machine frontier --from 24KB
     """
-    in_bytes = import_module("hpcgeo.plan.links").bytes_of
+    from hpcgeo.plan.links import bytes_of as in_bytes
+
     first_bytes, last_bytes = in_bytes(first), None if last is None else in_bytes(last)
     # torch is imported from here on: help and a refused size are instant.
-    ranked = import_module("hpcgeo.cli.ranks").ranked
-    measure = import_module("hpcgeo.profiling.collectives").measure
+    from hpcgeo.cli.ranks import ranked
+    from hpcgeo.profiling.collectives import measure
+
     ranked(
         lambda: measure(
             first_bytes,
@@ -239,7 +245,7 @@ def compare(
     between: Annotated[
         list[str] | None,
         typer.Option(
-            help="A key that may differ between A and B: torch, device, machine, dtype, knobs; "
+            help="A key that may differ between A and B: torch, device, machine, dtype, options; "
             "repeatable."
         ),
     ] = None,
@@ -260,7 +266,8 @@ def compare(
 
         hpcgeo-profile compare torch-2.7/ torch-2.13/ --between torch --json
     """
-    module = import_module("hpcgeo.profiling.compare")
+    from hpcgeo.profiling import compare as module
+
     found = module.compare(a, b, tolerance=tolerance, confidence=confidence, between=between or [])
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -289,14 +296,17 @@ def _in_slurm(
     watch: bool,
 ) -> Any:
     """Plan, submit, watch or cancel the jobs of a sweep; return the table of its points."""
-    submitting = import_module("hpcgeo.profiling.submit")
+    from hpcgeo.sweep import jobs as submitting
+
     jobs = submitting.Jobs(grid, records, file.stem, retry=retry)
     if action == "plan":
         typer.echo(jobs.plan())
         if budget is not None:
             jobs.afford(budget)
         return jobs.board()
-    with import_module("hpcgeo.profiling.sweep").alone(records / "lock"):
+    from hpcgeo.sweep.local import alone
+
+    with alone(records / "lock"):
         jobs.settle()
         if action == "cancel":
             typer.echo(f"{jobs.cancel()} tasks cancelled")
@@ -327,5 +337,7 @@ def point(
 ) -> None:
     """Say what a job of a sweep measures next, a word a line; the job script calls it."""
     set_up()
-    batch = import_module("hpcgeo.profiling.batch").Batch(folder)
+    from hpcgeo.sweep.batch import Batch
+
+    batch = Batch(folder)
     typer.echo("\n".join(batch.advance(task, ended)))

@@ -1,6 +1,5 @@
 """`hpcgeo train`: one process, mpirun, srun and torchrun alike."""
 
-from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def train(
         str, typer.Argument(help="A name of `hpcgeo list recipes`, or a YAML file (*.yaml).")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Knobs to change: key=value, dotted.")
+        list[str] | None, typer.Argument(help="Options to change: key=value, dotted.")
     ] = None,
     show: Annotated[
         bool, typer.Option("--print", help="Print the resolved configuration and stop.")
@@ -68,15 +67,20 @@ def train(
     if show:
         typer.echo(run.to_yaml(), nl=False)
         return
-    # torch is imported from here on: help and a refused knob are instant.
+    # torch is imported from here on: help and a refused option are instant.
     if dry:
-        outlook = import_module("hpcgeo.train.outlook").outlook
+        from hpcgeo.train.dry_run import outlook
+
         typer.echo(outlook(run, ranks or discover().world_size))
         return
     hold()
-    ranked = import_module("hpcgeo.cli.ranks").ranked
+    from hpcgeo.cli.ranks import ranked
+
     if check_resume is not None:
-        check = import_module("hpcgeo.train.check_resume").check_resume
+        from hpcgeo.train.check_resume import check_resume as check
+
         ranked(lambda: check(run, check_resume))
         return
-    ranked(lambda: import_module("hpcgeo.train.pretrain").pretrain(run))
+    from hpcgeo.train.loop import pretrain
+
+    ranked(lambda: pretrain(run))

@@ -20,11 +20,11 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hpcgeo.data.dataset import Dataset, ShardDataset
-from hpcgeo.data.draws import shuffled
-from hpcgeo.data.synthetic import SyntheticDataset
+from hpcgeo.data.sampling.order import shuffled
+from hpcgeo.data.shards.dataset import Dataset, ShardDataset
+from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import SYNTHETIC, Data
+from hpcgeo.options import SYNTHETIC, Data
 
 Item = TypeVar("Item", covariant=True)
 

@@ -20,13 +20,13 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
+from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.sample import IGNORED, Float64, Kind, Sample, Target
-from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.features import Layout, Samples, local
 from hpcgeo.evaluate.nets import ResNet18, UNet
-from hpcgeo.objectives.metrics import size, value
-from hpcgeo.objectives.tally import Tally
+from hpcgeo.kinds.bootstrap import Tally
+from hpcgeo.kinds.metrics import size, value
 from hpcgeo.tables import find
 
 Array = npt.NDArray[Any]

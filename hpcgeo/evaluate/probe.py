@@ -16,9 +16,9 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.drawn import plain
+from hpcgeo.data.labelled import TaskSet
+from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Float64, Target
-from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import (
     BATCH,
@@ -31,18 +31,18 @@ from hpcgeo.evaluate.baselines import (
 )
 from hpcgeo.evaluate.score import SPREAD, refuse_other_data
 from hpcgeo.evaluate.table import provenance
-from hpcgeo.knobs import MaskedTokens, Mixture, Parallel
+from hpcgeo.kinds.bootstrap import RESAMPLES, Tally, interval
+from hpcgeo.kinds.metrics import METRICS
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log, track
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.metrics import METRICS
-from hpcgeo.objectives.passes import moved, tokens, whole
-from hpcgeo.objectives.tally import RESAMPLES, Tally, interval
+from hpcgeo.objectives.collate import moved, tokens, whole
+from hpcgeo.options import MaskedTokens, Mixture, Parallel
 from hpcgeo.tables import find
-from hpcgeo.train.export import Weights, chosen, config_of
-from hpcgeo.train.masked import MaskedRun
-from hpcgeo.train.mixture import MixtureRun, open_sets
-from hpcgeo.train.multitask import MultiTaskRun, metric_of
+from hpcgeo.weights.export import Weights, chosen, config_of
+from hpcgeo.workloads.masked_tokens import MaskedRun
+from hpcgeo.workloads.mixture import MixtureRun, open_sets
+from hpcgeo.workloads.multitask import MultiTaskRun, metric_of
 
 #: What is fitted, by its name, which is also that of a baseline.
 MODELS: dict[str, Callable[[Target, int], Any]] = {"linear": linear, "neighbours": neighbours}

@@ -17,25 +17,25 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from hpcgeo import __version__
+from hpcgeo.checkpoint.checkpoints import MANIFEST, opened
 from hpcgeo.config import RunConfig
+from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.sample import Float64
-from hpcgeo.data.tasks import TaskSet
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score, suits
 from hpcgeo.files import write_text
-from hpcgeo.knobs import MultiTask, Parallel, Task
+from hpcgeo.kinds.bootstrap import RESAMPLES
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.log import log, set_up
-from hpcgeo.objectives.tally import RESAMPLES
+from hpcgeo.options import MultiTask, Parallel, Task
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
-from hpcgeo.train.checkpoint import MANIFEST, opened
-from hpcgeo.train.export import Weights, chosen, config_of
-from hpcgeo.train.mixture import MixtureRun
-from hpcgeo.train.multitask import MultiTaskRun, metric_of
-from hpcgeo.train.pretrain import meet, new_engine
-from hpcgeo.train.scores import Found
+from hpcgeo.train.loop import meet, new_engine
+from hpcgeo.weights.export import Weights, chosen, config_of
+from hpcgeo.workloads.mixture import MixtureRun
+from hpcgeo.workloads.multitask import MultiTaskRun, metric_of
+from hpcgeo.workloads.scores import Found
 
 #: Every rank holds the whole model, so that any number of ranks does.
 SPREAD = "DDP"

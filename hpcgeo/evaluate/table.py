@@ -19,23 +19,14 @@ from rich.table import Table
 
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import BASELINES
-from hpcgeo.evaluate.score import (
-    KEPT,
-    Case,
-    Reached,
-    agree,
-    defined,
-    fitted,
-    open_case,
-    score_all,
-)
+from hpcgeo.evaluate.score import KEPT, Case, Reached, agree, defined, fitted, open_case, score_all
 from hpcgeo.files import write_text
-from hpcgeo.objectives.metrics import METRICS
-from hpcgeo.objectives.tally import RESAMPLES, interval
+from hpcgeo.kinds.bootstrap import RESAMPLES, interval
+from hpcgeo.kinds.metrics import METRICS
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.tables import find, read
 from hpcgeo.train.provenance import command, commit, versions
-from hpcgeo.train.scores import Found
+from hpcgeo.workloads.scores import Found
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 

@@ -9,10 +9,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import Launch
 from hpcgeo.launch.environment import Environment
 from hpcgeo.log import log
 from hpcgeo.machines import machine
+from hpcgeo.options import Launch
 
 #: USR2 because NCCL may use USR1; TERM is what scancel and a preempting scheduler send; INT is
 #: Ctrl-C.

@@ -27,7 +27,7 @@ class Job(Row):
     recipe: str
     nodes: int = Field(ge=1)
     time: str
-    set: tuple[Line, ...] = Field((), description="knobs of the run, each with its reason")
+    set: tuple[Line, ...] = Field((), description="options of the run, each with its reason")
 
     @field_validator("time")
     @classmethod

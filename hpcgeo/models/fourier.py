@@ -12,7 +12,6 @@ K = n / 2 frequencies, d dimensions.
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 from itertools import product
 
 import torch
@@ -87,7 +86,9 @@ def encode(x: Tensor, half_width: Tensor, frequencies: Tensor, spread: str = "un
             sine, cosine = sine * C, cosine * C
         else:
             # sympy is slow to import, and few runs need it
-            C, S = import_module("hpcgeo.models.derivations").average(spread)(b)
+            from hpcgeo.models.derivations import average
+
+            C, S = average(spread)(b)
             sine, cosine = sine * C + cosine * S, cosine * C - sine * S
     heard = (~known).double() @ frequencies.T == 0
     return torch.cat([sine * heard, cosine * heard], dim=-1).float()

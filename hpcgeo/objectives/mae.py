@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpcgeo.knobs import Mae
 from hpcgeo.models.layers import NORM_EPS, blocks
 from hpcgeo.models.patches import patchify, unpatchify
 from hpcgeo.models.positions import sincos_2d
 from hpcgeo.models.vit import ViT
+from hpcgeo.options import Mae
 from hpcgeo.zoo import Architecture
 
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcgeo.data.draws import uniform
+from hpcgeo.data.sampling.order import uniform
 
 
 def noise(seed: int, position: NDArray[np.int64], num_patches: int) -> Tensor:

@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpcgeo.data.sample import IGNORED, Target
-from hpcgeo.knobs import MultiTask
 from hpcgeo.models import coordinates
 from hpcgeo.models.fourier import encode, frequencies
 from hpcgeo.models.heads import PixelHead, VectorHead
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens, zero_of
-from hpcgeo.objectives.passes import Question, centres
+from hpcgeo.objectives.collate import Question, centres
+from hpcgeo.options import MultiTask
 from hpcgeo.zoo import PerceiverArchitecture
 
 #: Where a pixel lies inside its token: frequencies of the encoding that joins a local query.

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import Optim, Parallel
 from hpcgeo.log import log
+from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
+from hpcgeo.parallel.parallelise import fill, rewrite, warn
 from hpcgeo.parallel.segment import Segment
-from hpcgeo.parallel.spread import fill, rewrite, warn
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 

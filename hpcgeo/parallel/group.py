@@ -31,7 +31,7 @@ def join(
     threads: int | None = None,
     *,
     host: str,
-    meet_s: float,
+    rendezvous_timeout_s: float,
 ) -> torch.device:
     """Join the process group and return the device of this rank.
 
@@ -42,7 +42,7 @@ def join(
         master: address and port of rank 0; None for a single process.
         threads: of a CPU rank; None for its share.
         host: of this rank.
-        meet_s: seconds to wait for the others.
+        rendezvous_timeout_s: seconds to wait for the others.
 
     Raises:
         InputError: rank 0 cannot be reached, or others do not come.
@@ -65,7 +65,7 @@ def join(
         dist.init_process_group(backend, store=alone, rank=0, world_size=1)
         return device
     try:
-        store = _meet(rank, world_size, host, master, meet_s)
+        store = _meet(rank, world_size, host, master, rendezvous_timeout_s)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
         )
@@ -74,30 +74,37 @@ def join(
         raise InputError(
             f"cannot meet the other ranks at {address}:{port}: {str(error).splitlines()[0]}; set "
             f"MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port there, or raise "
-            f"launch.meet_s = {meet_s:g} s where rank 0 starts later"
+            f"launch.rendezvous_timeout_s = {rendezvous_timeout_s:g} s where rank 0 starts later"
         ) from error
     return device
 
 
-def _meet(rank: int, world_size: int, host: str, master: tuple[str, int], meet_s: float) -> Store:
+def _meet(
+    rank: int, world_size: int, host: str, master: tuple[str, int], rendezvous_timeout_s: float
+) -> Store:
     """Return the store of all ranks when all have come; rank 0 waits and says who is missing."""
     address, port = master
     serves = rank == 0 and not _torchelastic_use_agent_store()
     if not serves:
-        _reach(address, port, meet_s)
+        _reach(address, port, rendezvous_timeout_s)
     store = TCPStore(
-        address, port, is_master=serves, wait_for_workers=False, timeout=timedelta(seconds=meet_s)
+        address,
+        port,
+        is_master=serves,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=rendezvous_timeout_s),
     )
     store.set(f"host/{rank}", host)
     store.add("arrived", 1)
     if rank == 0:
-        store.set("missing", _missing(store, world_size, meet_s))
+        store.set("missing", _missing(store, world_size, rendezvous_timeout_s))
     # The others may have come first, and then wait a little longer than rank 0.
-    store.wait(["missing"], timedelta(seconds=2 * meet_s))
+    store.wait(["missing"], timedelta(seconds=2 * rendezvous_timeout_s))
     if missing := store.get("missing").decode():
         error = InputError(
-            f"{missing} did not come to {address}:{port} within {meet_s:g} s: see what they or "
-            f"their hosts say, or raise launch.meet_s where ranks start later"
+            f"{missing} did not come to {address}:{port} within {rendezvous_timeout_s:g} s: "
+            f"see what they or their hosts say, or raise launch.rendezvous_timeout_s where "
+            f"ranks start later"
         )
         error.shared = True
         raise error
@@ -105,9 +112,9 @@ def _meet(rank: int, world_size: int, host: str, master: tuple[str, int], meet_s
     return store
 
 
-def _reach(address: str, port: int, meet_s: float) -> None:
+def _reach(address: str, port: int, rendezvous_timeout_s: float) -> None:
     """Wait until someone listens; the store's own client fills the log with traces meanwhile."""
-    end = time.monotonic() + meet_s
+    end = time.monotonic() + rendezvous_timeout_s
     while True:
         try:
             left = max(1.0, end - time.monotonic())
@@ -119,9 +126,9 @@ def _reach(address: str, port: int, meet_s: float) -> None:
             time.sleep(0.2)
 
 
-def _missing(store: Store, world_size: int, meet_s: float) -> str:
+def _missing(store: Store, world_size: int, rendezvous_timeout_s: float) -> str:
     """Return in words which ranks have not come in time; nothing where all have."""
-    end = time.monotonic() + meet_s
+    end = time.monotonic() + rendezvous_timeout_s
     while (arrived := store.add("arrived", 0)) < world_size:
         if time.monotonic() > end:
             ranks = [rank for rank in range(world_size) if not store.check([f"host/{rank}"])]

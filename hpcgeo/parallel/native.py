@@ -23,9 +23,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcgeo.knobs import Optim, Parallel
+from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
-from hpcgeo.parallel.spread import local, spread
+from hpcgeo.parallel.parallelise import local, spread
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 

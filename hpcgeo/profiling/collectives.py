@@ -98,7 +98,7 @@ def measure(
         here.local_size,
         master(here),
         host=here.host,
-        meet_s=MEET_S,
+        rendezvous_timeout_s=MEET_S,
     )
     with explained(lambda: "measuring collectives"):
         name = device_name(device, here.local_size)

@@ -341,16 +341,16 @@ def _nearest(mine: dict[str, str], others: Sequence[dict[str, str]]) -> str:
     keys, theirs = min(zip(unlike, others, strict=True), key=lambda pair: len(pair[0]))
     values = []
     for key in keys:
-        if key == "knobs":
-            ours, other = (_knobs(side[key]) for side in (mine, theirs))
+        if key == "options":
+            ours, other = (_options(side[key]) for side in (mine, theirs))
             names = [name for name in sorted(ours | other) if ours.get(name) != other.get(name)]
-            values.append(f"knobs ({', '.join(names[:5])})")
+            values.append(f"options ({', '.join(names[:5])})")
         else:
             values.append(f"{key} ({mine[key][:60]}; there {theirs[key][:60]})")
     return f"differs in {', '.join(values)}" if values else "failed there, or was not timed"
 
 
-def _knobs(text: str) -> dict[str, object]:
+def _options(text: str) -> dict[str, object]:
     return json.loads(text) if text.startswith("{") else {}
 
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from hpcgeo.config import RunConfig
-from hpcgeo.knobs import Parallel
+from hpcgeo.options import Parallel
 from hpcgeo.zoo import architecture
 
 Item = TypeVar("Item")

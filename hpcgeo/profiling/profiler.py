@@ -35,8 +35,8 @@ from hpcgeo.profiling.energy import Joules
 from hpcgeo.profiling.summary import summary
 from hpcgeo.records import Activity, CrossCheck, Phases, Record, append
 from hpcgeo.strategies import strategy
+from hpcgeo.train.loop import pretrain
 from hpcgeo.train.meter import Meter
-from hpcgeo.train.pretrain import pretrain
 from hpcgeo.train.record import describe
 
 Item = TypeVar("Item")
@@ -355,7 +355,7 @@ def profile_run(recipe: str, overrides: Sequence[str], options: Options, records
 
 def _keep(run: RunConfig, record: Record, records: Path) -> Record:
     """Append a record, with what the closed forms say; rank 0 does."""
-    config = {part: knobs for part, knobs in (record.config or {}).items() if part != "run"}
+    config = {part: options for part, options in (record.config or {}).items() if part != "run"}
     known: dict[str, Any] = {"config": config}
     if record.bands is not None:  # of images; there is no closed form of a mixture
         known |= {
@@ -376,7 +376,7 @@ def configure(
     fixed = [
         f"run.dir={folder}",
         f"train.steps={max(warmup, SHORTEST) + LONGEST + steps + len(LATER)}",
-        "train.look_every=null",
+        "train.eval_every=null",
         "checkpoint.every=0",
         "optim.warmup_steps=0",
     ]

@@ -11,17 +11,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hpcgeo.checkpoint.checkpoints import Checkpoints
+from hpcgeo.checkpoint.planning import local_pieces
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
 from hpcgeo.parallel.group import on_rank_0
-from hpcgeo.train.checkpoint import Checkpoints
 from hpcgeo.train.faults import explained
-from hpcgeo.train.parts import Parts
-from hpcgeo.train.pretrain import build, new_engine, one_step
+from hpcgeo.train.job import Parts
+from hpcgeo.train.loop import build, new_engine, one_step
 from hpcgeo.train.schedule import learning_rate
-from hpcgeo.train.state_plan import local_pieces
 from hpcgeo.train.watchdog import Watchdog
 
 #: The largest difference that passes, by type of device. A GPU adds up gradients in an order that
@@ -59,7 +59,7 @@ def check_resume(run: RunConfig, steps: int) -> bool:
             f"{run.train.steps}: check fewer, or train longer"
         )
     environment = discover()
-    with Watchdog(environment, run.train.patience_s) as watchdog, explained(watchdog.place):
+    with Watchdog(environment, run.train.hang_timeout_s) as watchdog, explained(watchdog.place):
         return _check(run, steps, build(run, environment, watchdog), watchdog)
 
 

@@ -16,7 +16,7 @@ from hpcgeo.errors import FaultError
 from hpcgeo.files import write_text
 from hpcgeo.log import log
 from hpcgeo.parallel.topology import Topology
-from hpcgeo.train.workload import Workload
+from hpcgeo.workloads.workload import Workload
 
 
 def keep(

@@ -15,7 +15,7 @@ from hpcgeo.config import RunConfig
 from hpcgeo.errors import FaultError, InputError
 from hpcgeo.parallel.group import listed
 from hpcgeo.train.provenance import versions
-from hpcgeo.train.workload import Source
+from hpcgeo.workloads.workload import Source
 
 #: What torch's allocator on a host says, by version.
 NO_MEMORY = ("not enough memory", "can't allocate memory")
@@ -74,8 +74,8 @@ def agree(run: RunConfig, dataset: Source, host: str, device: torch.device) -> N
         InputError: ranks differ.
     """
     # Where the run lives is decided by rank 0 alone.
-    knobs = dict(_knobs(run.model_dump(mode="json", exclude={"run"})))
-    compare_ranks(knobs | {"data index": dataset.digest[:12]}, host, device)
+    options = dict(_options(run.model_dump(mode="json", exclude={"run"})))
+    compare_ranks(options | {"data index": dataset.digest[:12]}, host, device)
 
 
 def compare_ranks(mine: dict[str, str], host: str, device: torch.device) -> None:
@@ -126,9 +126,9 @@ def _code() -> dict[str, str]:
     return found
 
 
-def _knobs(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _options(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _knobs(value, f"{prefix}{name}.")
+            yield from _options(value, f"{prefix}{name}.")
         else:
             yield prefix + name, str(value)

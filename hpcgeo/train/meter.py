@@ -23,7 +23,7 @@ from torch import Tensor
 from hpcgeo.config import RunConfig
 from hpcgeo.log import bar, log
 from hpcgeo.phases import phase
-from hpcgeo.train.parts import Parts
+from hpcgeo.train.job import Parts
 
 Item = TypeVar("Item")
 

@@ -9,16 +9,9 @@ from hpcgeo.errors import InputError
 from hpcgeo.machines import device_of
 from hpcgeo.records import Record, Spread
 from hpcgeo.strategies import strategy
+from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
-from hpcgeo.train.parts import Parts
-from hpcgeo.train.provenance import (
-    command,
-    commit,
-    device_name,
-    driver,
-    environment,
-    versions,
-)
+from hpcgeo.train.provenance import command, commit, device_name, driver, environment, versions
 
 
 def describe(run: RunConfig, parts: Parts, meter: Meter) -> Record:

@@ -60,8 +60,9 @@ def claim(run: RunConfig) -> Path:
 
 
 def begin(run: RunConfig, folder: Path, step: int) -> None:
-    """Take over the folder from `step` on: its configuration is now this one (knobs that may change
-    on resume may differ), and lines of metrics after that step are dropped, to be written again.
+    """Take over the folder from `step` on: its configuration is now this one (options that may
+    change on resume may differ), and lines of metrics after that step are dropped, to be
+    written again.
 
     Raises:
         InputError: the run there has ended and left no checkpoint: it would be done anew.

@@ -2,7 +2,7 @@
 
 import math
 
-from hpcgeo.knobs import Optim
+from hpcgeo.options import Optim
 
 
 def learning_rate(step: int, steps: int, global_batch: int, optim: Optim) -> float:

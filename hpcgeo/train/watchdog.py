@@ -38,7 +38,7 @@ Phase = Literal[
     "ending",
 ]
 
-#: Beats within train.patience_s: one may be late or lost.
+#: Beats within train.hang_timeout_s: one may be late or lost.
 BEATS = 8
 
 #: Seconds that ranks which show signs of life may stay in anything but a step, and in the first
@@ -79,16 +79,16 @@ class Beat:
 class Watchdog:
     """Watches the ranks of a run from `begin` to the end of its block."""
 
-    def __init__(self, environment: Environment, patience_s: float) -> None:
+    def __init__(self, environment: Environment, hang_timeout_s: float) -> None:
         """Prepare to watch.
 
         Args:
             environment: this process.
-            patience_s: without a sign of life of a rank, or without progress in a step.
+            hang_timeout_s: without a sign of life of a rank, or without progress in a step.
         """
         self.rank, self.world_size = environment.rank, environment.world_size
         self.host = environment.host
-        self.patience_s, self.period_s = patience_s, patience_s / BEATS
+        self.hang_timeout_s, self.period_s = hang_timeout_s, hang_timeout_s / BEATS
         self.step = 0  #: finished ones
         self.lock: Path | None = None  #: file that rank 0 touches to show that the run is held
         self._phase: str = "starting"
@@ -192,7 +192,7 @@ class Watchdog:
     def _was_stopped(self) -> bool:
         """Return whether this process was stopped itself; if so, all times count from now."""
         now = time.monotonic()
-        if now - self._answered <= self.patience_s / 2:
+        if now - self._answered <= self.hang_timeout_s / 2:
             return False
         self._answered = self._since = now
         return True
@@ -207,12 +207,12 @@ class Watchdog:
         awake = time.monotonic()
         while not self._leaving.wait(self.period_s):
             before, awake = awake, time.monotonic()
-            if awake - before > self.patience_s / 2:
+            if awake - before > self.hang_timeout_s / 2:
                 self._answered = awake  # this process was stopped itself
-            if awake - self._answered > self.patience_s:
+            if awake - self._answered > self.hang_timeout_s:
                 self._end(
-                    f"rank 0 on {self._root} has given no sign of life for {self.patience_s:g} s, "
-                    f"while this rank was {self.place()}; {_SILENT}",
+                    f"rank 0 on {self._root} has given no sign of life for "
+                    f"{self.hang_timeout_s:g} s, while this rank was {self.place()}; {_SILENT}",
                     stacks=self.rank == 1,
                 )
 
@@ -231,13 +231,13 @@ class Watchdog:
         silent = [
             rank
             for rank, since in stuck.items()
-            if now - since > self.patience_s and not beats[rank].endswith(DONE.encode())
+            if now - since > self.hang_timeout_s and not beats[rank].endswith(DONE.encode())
         ]
         if silent:
             age_s = max(now - stuck[rank] for rank in silent)
             self._condemn(silent, beats, f"gave no sign of life for {age_s:.0f} s; {_SILENT}")
         # All ranks move together: as long as this one does, all do.
-        if self.rank == 0 and now - self._since > self.patience_s:
+        if self.rank == 0 and now - self._since > self.hang_timeout_s:
             self._judge_progress(beats)
 
     def _judge_progress(self, lines: Sequence[bytes]) -> None:
@@ -251,7 +251,7 @@ class Watchdog:
         beat = max(behind.values(), key=lambda beat: beat.age_s)
         limit_s = SLOW_S
         if beat.phase == "computing" and self._longest_s:
-            limit_s = max(self.patience_s, FACTOR * self._longest_s)
+            limit_s = max(self.hang_timeout_s, FACTOR * self._longest_s)
         if beat.age_s <= limit_s:
             return
         if len(behind) == len(beats):

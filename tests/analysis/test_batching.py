@@ -6,10 +6,10 @@ import io
 import pytest
 
 from hpcgeo.records import Spread
-from hpcgeo_analysis import batching
+from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
-from hpcgeo_analysis.scaling import compare
+from hpcgeo_analysis.sections import batching
 
 RATES = {"padding": (9_000.0, 0.6), "bins": (19_900.0, 0.05), "packed": (20_000.0, 0.0)}
 

@@ -1,8 +1,8 @@
 """Who is fastest, by how much, and when that cannot be told."""
 
-from hpcgeo_analysis import best
+from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.points import points
-from hpcgeo_analysis.scaling import compare
+from hpcgeo_analysis.sections import best
 
 
 def fields(records):

@@ -9,7 +9,7 @@ from PIL import Image
 from hpcgeo.errors import InputError
 from hpcgeo.records import append
 from hpcgeo_analysis.report import make
-from hpcgeo_analysis.runs import load_run
+from hpcgeo_analysis.sections.runs import load_run
 
 KILNS = {"task": "kilns", "metric": "accuracy", "better": "higher", "samples": 9}
 YIELDS = {"task": "yields", "metric": "rmse", "better": "lower", "samples": 9}

@@ -7,12 +7,12 @@ import pytest
 
 from hpcgeo.errors import InputError
 from hpcgeo.records import Energy, Memory, Spread, Wait
-from hpcgeo_analysis import memory, omissions
+from hpcgeo_analysis.blocks import Study
+from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.plots import Look
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
-from hpcgeo_analysis.scaling import compare
-from hpcgeo_analysis.sections import Study
+from hpcgeo_analysis.sections import memory, omissions
 
 GIB = 2**30
 
@@ -230,11 +230,11 @@ def test_a_point_that_was_measured_since_did_not_fail(make):
     broken = {"status": "failed", "error": "lost a rank", "device": "not started"}
     mended = make(devices=2, created="2026-01-03", environment={"OMP_NUM_THREADS": "1"})
     silent = {"communication": "off", "created": "2026-01-02"}
-    knobs = {"config": {"optim": {"clip": 1.0}}, "created": "2026-01-04"}
+    options = {"config": {"optim": {"clip": 1.0}}, "created": "2026-01-04"}
     records = [make(), mended]
     records += [
         make(devices=2, step_s=None, **broken, **fields)
-        for fields in ({"created": "2026-01-02"}, silent, knobs)
+        for fields in ({"created": "2026-01-02"}, silent, options)
     ]
     written = text(records)
     assert "- 2 points failed; in no figure." in written

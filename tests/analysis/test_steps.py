@@ -3,9 +3,9 @@
 import pytest
 
 from hpcgeo.records import Spread
-from hpcgeo_analysis import steps
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
+from hpcgeo_analysis.sections import steps
 
 
 def decomposition(records):

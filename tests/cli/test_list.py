@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcgeo.config import recipes
-from hpcgeo.data.tasks import READERS
+from hpcgeo.data.labelled import READERS
 from hpcgeo.machines import machines
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies

@@ -10,7 +10,7 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from hpcgeo.data.readers.dhs import COUNTRIES
+from hpcgeo.data.readers.sustainbench.dhs import COUNTRIES
 from tests.data.rasters import UTM, noise, write_tiff
 
 PARTS = ("train", "train", "train", "train", "test")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcgeo.data.acquisition import NO_TIME, Exif, exif_of, time_of
+from hpcgeo.data.shards.acquisition import NO_TIME, Exif, exif_of, time_of
 
 
 def seconds(*moment: int) -> int:

@@ -17,11 +17,11 @@ import pytest
 import rasterio
 from PIL import Image
 
-from hpcgeo.data.build import build
-from hpcgeo.data.dataset import ShardDataset
-from hpcgeo.data.executors import run
-from hpcgeo.data.index import load, verify
-from hpcgeo.data.settings import Settings
+from hpcgeo.data.shards.build import build
+from hpcgeo.data.shards.dataset import ShardDataset
+from hpcgeo.data.shards.executors import run
+from hpcgeo.data.shards.index import load, verify
+from hpcgeo.data.shards.settings import Settings
 from hpcgeo.errors import InputError
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
 
@@ -130,7 +130,7 @@ def test_reading_gives_back_every_pixel(photos, tmp_path, compression):
 
 
 def test_several_shard_files_and_few_open_ones(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("hpcgeo.data.dataset._OPEN_FILES", 3)
+    monkeypatch.setattr("hpcgeo.data.shards.dataset._OPEN_FILES", 3)
     folder = photos(11, size=300)
     index = make(folder, tmp_path / "set", chip=300)
     assert len(index.layouts["rgb-uint8"].shards) == 4

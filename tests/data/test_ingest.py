@@ -14,10 +14,10 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, xy
 from rasterio.warp import transform
 
-from hpcgeo.data.chips import cut, num_windows
-from hpcgeo.data.settings import Settings
-from hpcgeo.data.sources import Source, find, inspect
-from hpcgeo.data.unusable import Skipped, UnusableError
+from hpcgeo.data.shards.chips import cut, num_windows
+from hpcgeo.data.shards.settings import Settings
+from hpcgeo.data.shards.skipped import Skipped, UnusableError
+from hpcgeo.data.shards.sources import Source, find, inspect
 from hpcgeo.errors import InputError
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from hpcgeo.data.build import build
-from hpcgeo.data.dataset import ShardDataset
-from hpcgeo.data.draws import shuffled
-from hpcgeo.data.executors import run
 from hpcgeo.data.loader import Batches, Loader, open_dataset
-from hpcgeo.data.settings import Settings
-from hpcgeo.data.synthetic import SyntheticDataset, scene
+from hpcgeo.data.sampling.order import shuffled
+from hpcgeo.data.shards.build import build
+from hpcgeo.data.shards.dataset import ShardDataset
+from hpcgeo.data.shards.executors import run
+from hpcgeo.data.shards.settings import Settings
+from hpcgeo.data.shards.synthetic import SyntheticDataset, scene
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import Data
+from hpcgeo.options import Data
 from tests.data.rasters import noise, write_tiff
 
 

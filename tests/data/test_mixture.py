@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgeo.data.mixture import CYCLE, Mixture
+from hpcgeo.data.sampling.mixture import CYCLE, Mixture
 from hpcgeo.errors import InputError
 
 NAMES = ["roads", "water", "crops", "wealth", "change"]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from hpcgeo.data import packing
-from hpcgeo.data.packing import clusters, passes, waste
+from hpcgeo.data.sampling import packing
+from hpcgeo.data.sampling.packing import clusters, passes, waste
 from hpcgeo.errors import InputError
 
 MODES = ("padding", "dbscan", "bins", "packed")

@@ -20,19 +20,19 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.drawn import plain
+from hpcgeo.data.labelled import open_tasks
+from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.readers.collection import Frame, days, year
 from hpcgeo.data.readers.rasters import collect
 from hpcgeo.data.sample import IGNORED, Signal
-from hpcgeo.data.tasks import open_tasks
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import Batching
 from hpcgeo.models.initialise import draw
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.tokenizers import Tokenizer
-from hpcgeo.objectives.passes import tokens, whole
-from hpcgeo.train.mixture import band_of
-from hpcgeo.train.multitask import MultiTaskRun
+from hpcgeo.objectives.collate import tokens, whole
+from hpcgeo.options import Batching
+from hpcgeo.workloads.mixture import band_of
+from hpcgeo.workloads.multitask import MultiTaskRun
 from hpcgeo.zoo import perceiver
 from tests.data.rasters import UTM, noise, write_tiff
 from tests.ranks import ALONE, metrics
@@ -302,7 +302,7 @@ def recipe(folder: Path, tasks: dict, **objective) -> dict:
         "data": {"tasks": tasks, "flip": False},
         "objective": objective,
         "optim": {"base_lr": 0.3, "warmup_steps": 4, "clip": 1.0},
-        "train": {"steps": 24, "micro_batch": 4, "dtype": "float32", "look_every": 12},
+        "train": {"steps": 24, "micro_batch": 4, "dtype": "float32", "eval_every": 12},
         "launch": {"threads": 1},
         "checkpoint": {"every": 0},
     }

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcgeo.data.labelled import READERS, Part, open_tasks
 from hpcgeo.data.readers.collection import SPLITS, Frame, days, year
 from hpcgeo.data.readers.pixel_series import collect, steps
 from hpcgeo.data.sample import Signal, Target
-from hpcgeo.data.tasks import READERS, Part, open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.sensors import sensor
 from tests.data.labelled import LAYOUTS, write_table
@@ -127,7 +127,9 @@ def test_a_worker_may_have_it(paths, reader):
 
 
 def test_asking_for_tasks_loads_no_gdal():
-    code = "import sys, hpcgeo.data.tasks; print({'rasterio', 'torch', 'h5py'} & set(sys.modules))"
+    code = (
+        "import sys, hpcgeo.data.labelled; print({'rasterio', 'torch', 'h5py'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 

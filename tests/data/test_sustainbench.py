@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hpcgeo.data.readers import crop_yield, dhs, fields, lsms
+from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.readers.collection import SPLITS, days
-from hpcgeo.data.tasks import open_tasks
+from hpcgeo.data.readers.sustainbench import crop_yield, dhs, fields, lsms
 from hpcgeo.errors import InputError
-from hpcgeo.objectives.metrics import METRICS
+from hpcgeo.kinds.metrics import METRICS
 from hpcgeo.tables import read
 from tests.data.labelled import LAYOUTS, write_table
 from tests.data.test_readers import KINDS, date_of, days_of

@@ -12,13 +12,13 @@ import torch
 import yaml
 
 from hpcgeo.config import load
-from hpcgeo.data.tasks import open_tasks
+from hpcgeo.data.labelled import open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate import probe as probes
 from hpcgeo.evaluate.baselines import fit_and_score
 from hpcgeo.evaluate.probe import OF, probe
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.passes import tokens, whole
+from hpcgeo.objectives.collate import tokens, whole
 
 SMALL = ["train.micro_batch=4", "optim.warmup_steps=1", "launch.threads=1"]
 
@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data.tasks.again={reader: generated, path: table}",
     ]
     hpcgeo("train", "gpna_tiny", *SMALL, *masked, "train.steps=4", f"run.dir={folder}/masked")
-    tasks = ["data.only=[table, pairs]", "train.look_every=null"]
+    tasks = ["data.only=[table, pairs]", "train.eval_every=null"]
     hpcgeo("train", "gpna_tiny", *SMALL, *tasks, "train.steps=2", f"run.dir={folder}/tasks")
     hpcgeo(
         "train",

@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from hpcgeo.config import load
-from hpcgeo.data.tasks import open_tasks
+from hpcgeo.data.labelled import open_tasks
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score
 from hpcgeo.evaluate.score import Case, Reached
 from hpcgeo.evaluate.table import FORMATS, _behind, _row, _write, drawn, evaluate
-from hpcgeo.train.multitask import MultiTaskRun
-from hpcgeo.train.scores import Found
+from hpcgeo.workloads.multitask import MultiTaskRun
+from hpcgeo.workloads.scores import Found
 from tests.data.labelled import LAYOUTS
 
 ONE = [sys.executable, "-m", "hpcgeo"]
@@ -87,8 +87,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     small = ["train.micro_batch=4", "optim.warmup_steps=1", "checkpoint.every=1"]
     for name, steps, tasks in (("both", 5, "[series, table]"), ("single", 2, "[table]")):
-        knobs = [*small, f"train.steps={steps}", f"data.only={tasks}", f"run.dir={name}"]
-        said(folder, *ONE, "train", "gpna_tiny", *knobs)
+        options = [*small, f"train.steps={steps}", f"data.only={tasks}", f"run.dir={name}"]
+        said(folder, *ONE, "train", "gpna_tiny", *options)
     return folder
 
 
@@ -150,7 +150,7 @@ def test_bad_input_is_said_before_the_work(runs: Path, tmp_path: Path) -> None:
     ):
         folder.mkdir()
         (folder / "config.yaml").write_text(load(recipe, more).to_yaml())
-    for folders, knobs, message in (
+    for folders, options, message in (
         ([tmp_path], {}, "holds no run"),
         ([mae], {}, "is a run of mae, which answers no task: give runs with objective.name mul"),
         ([masked], {}, "is a run of masked_tokens, which answers no task"),
@@ -161,7 +161,7 @@ def test_bad_input_is_said_before_the_work(runs: Path, tmp_path: Path) -> None:
         ([both], {"out": Path("table.xls")}, "unknown format of a table '.xls'; known: .json"),
     ):
         with pytest.raises(InputError, match=message):
-            evaluate(folders, **knobs)
+            evaluate(folders, **options)
     assert "holds no run" in said(tmp_path, *ONE, "evaluate", str(tmp_path), code=2)
 
 
@@ -214,10 +214,10 @@ def test_leads_are_taken_on_the_same_resamples(tmp_path: Path) -> None:
 
 def test_published_figures_stand_beside_the_same_task_alone(tmp_path: Path) -> None:
     path = LAYOUTS["brick_kilns"][0](tmp_path / "kilns")
-    knobs = ["data.only=[brick_kilns]", f"data.tasks.brick_kilns.path={path}"]
+    options = ["data.only=[brick_kilns]", f"data.tasks.brick_kilns.path={path}"]
 
     def row(part: str, *more: str) -> dict[str, Any]:
-        run = load("gpna_sustainbench", [*knobs, "data.tasks.brick_kilns.size=32", *more])
+        run = load("gpna_sustainbench", [*options, "data.tasks.brick_kilns.size=32", *more])
         work = MultiTaskRun(run)
         case = Case(tmp_path, 1, tmp_path, run, work, work.part(part))
         found = {"run": [Found("brick_kilns", "accuracy", 0.5, 4, np.full(1000, 0.5))]}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from hpcgeo.data.draws import shuffled
+from hpcgeo.data.sampling.order import shuffled
 from tests.ranks import ALONE, end, metrics, start, tell, train
 
 SAMPLES, CHIP = 64, 32
@@ -61,8 +61,8 @@ def test_a_damaged_pixel_is_skipped_and_named(sets: Path, tmp_path: Path) -> Non
     shutil.copytree(sets / "none", tmp_path / "set")
     with h5py.File(shard(tmp_path / "set"), "r+") as file:
         file["pixels"][5] = np.float32(1e30)
-    knobs = [f"data.path={tmp_path / 'set'}", "train.steps=6", "train.max_skips=3"]
-    code, said = train(tmp_path / "run", 2, *knobs)
+    options = [f"data.path={tmp_path / 'set'}", "train.steps=6", "train.max_skips=3"]
+    code, said = train(tmp_path / "run", 2, *options)
     assert code == 0, said
     rows = metrics(tmp_path / "run")
     skipped = [row["step"] for row in rows if row["skipped"]]
@@ -76,15 +76,20 @@ def test_a_damaged_pixel_is_skipped_and_named(sets: Path, tmp_path: Path) -> Non
         assert one["index"][one["position"].index(position)] == 5
     # The other steps went on with parameters that are finite, and so did the checkpoint.
     assert all(np.isfinite(row["loss"]) for row in rows if not row["skipped"])
-    resumed, said = train(tmp_path / "run", 1, *knobs[:1], "train.steps=6")
+    resumed, said = train(tmp_path / "run", 1, *options[:1], "train.steps=6")
     assert resumed == 0 and "from step 6 of 6" in said, said
 
 
 def test_a_diverging_run_ends_before_it_replaces_good_checkpoints(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    knobs = ["optim.base_lr=1e30", "optim.clip=null", "optim.warmup_steps=0", "checkpoint.every=1"]
+    options = [
+        "optim.base_lr=1e30",
+        "optim.clip=null",
+        "optim.warmup_steps=0",
+        "checkpoint.every=1",
+    ]
     began = time.monotonic()
-    ranks = start(folder, 2, *knobs, "train.max_skips=3")
+    ranks = start(folder, 2, *options, "train.max_skips=3")
     said = end(ranks)
     tell("not finite", said[0], began, ranks[0].returncode)
     assert [rank.returncode for rank in ranks] == [1, 1]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.ranks import end, metrics, start, tell, train, wait_for_step
 
-LONG = ["train.steps=4000", "optim.warmup_steps=0", "train.look_every=null"]
+LONG = ["train.steps=4000", "optim.warmup_steps=0", "train.eval_every=null"]
 
 
 def test_a_full_disk_during_metrics(small_disk: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_killed_rank(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_stopped_rank_is_named_with_stacks(tmp_path: Path, which: int) -> None:
-    ranks = start(tmp_path / "run", 2, *LONG, "train.patience_s=4")
+    ranks = start(tmp_path / "run", 2, *LONG, "train.hang_timeout_s=4")
     wait_for_step(ranks[0], tmp_path / "run", 6)
     began = time.monotonic()
     ranks[which].send_signal(signal.SIGSTOP)
@@ -62,7 +62,7 @@ def test_a_stopped_rank_is_named_with_stacks(tmp_path: Path, which: int) -> None
 
 def test_ranks_that_are_suspended_together_go_on(tmp_path: Path) -> None:
     """For longer than the patience, as a scheduler does; one alone for less than it."""
-    ranks = start(tmp_path / "run", 2, *LONG, "train.patience_s=4")
+    ranks = start(tmp_path / "run", 2, *LONG, "train.hang_timeout_s=4")
     wait_for_step(ranks[0], tmp_path / "run", 6)
     for paused, seconds in ((ranks, 6.0), (ranks[1:], 2.0)):
         for rank in paused:
@@ -89,7 +89,8 @@ def forgotten():
 
 rank = int(sys.argv[1])
 environment = discover()
-join(rank, 2, rank, 2, ("127.0.0.1", int(sys.argv[2])), host=environment.host, meet_s=30)
+master = "127.0.0.1", int(sys.argv[2])
+join(rank, 2, rank, 2, master, host=environment.host, rendezvous_timeout_s=30)
 with Watchdog(environment, 2.0) as watchdog:
     watchdog.begin()
     for step in range(3):
@@ -149,6 +150,6 @@ def test_a_launcher_takes_a_stopped_rank_down(tmp_path: Path, launcher: list[str
 
 def test_ranks_pass_through(tmp_path: Path) -> None:
     """The watchdog is silent in a run that is well."""
-    code, said = train(tmp_path / "run", 2, "train.patience_s=1")
+    code, said = train(tmp_path / "run", 2, "train.hang_timeout_s=1")
     assert code == 0, said
     assert metrics(tmp_path / "run")[-1]["step"] == STEPS

@@ -10,8 +10,8 @@ import pytest
 from tests.slurm import Slurm
 
 JOB = Path(__file__).parents[2] / "jobs" / "local_vit_tiny.sbatch"
-KNOBS = ["checkpoint.every=4", "train.log_every=1", "train.micro_batch=8", "data.chip=32"]
-KNOBS += ["train.steps=4000"]
+OPTIONS = ["checkpoint.every=4", "train.log_every=1", "train.micro_batch=8", "data.chip=32"]
+OPTIONS += ["train.steps=4000"]
 
 
 def processes(run: Path) -> list[str]:
@@ -26,7 +26,7 @@ def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, free_port: int, signal: st
     run = tmp_path / "run"
     # Jobs of another cluster on this host, another test's, have the same numbers and so ports.
     env = {"RUN": str(run), "MASTER_PORT": str(free_port)}
-    job = slurm.submit(JOB, *KNOBS, env=env)
+    job = slurm.submit(JOB, *OPTIONS, env=env)
     slurm.wait_for(job, "step 6/", 120)
     ranks = [number for number in processes(run) if _is_rank_1(number)]
     subprocess.run(["kill", f"-{signal}", *ranks], check=True)
@@ -44,7 +44,7 @@ def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, free_port: int, signal: st
         time.sleep(0.1)
     assert not processes(run)
     last = len((run / "metrics.jsonl").read_text().splitlines())
-    job = slurm.submit(JOB, *KNOBS, "launch.time_limit=0.001", "launch.requeue=null", env=env)
+    job = slurm.submit(JOB, *OPTIONS, "launch.time_limit=0.001", "launch.requeue=null", env=env)
     assert slurm.wait(job) == ("COMPLETED", 0), slurm.output(job)
     resumed = re.search(r"from step (\d+) of", slurm.output(job))
     assert resumed and last - int(resumed[1]) < 5
@@ -61,7 +61,7 @@ def _is_rank_1(process: str) -> bool:
 UNREACHABLE = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks-per-node=1
 MASTER_ADDR=192.0.2.1 srun --kill-on-bad-exit=1 hpcgeo train mae_vit_tiny run.dir={run} \\
-  launch.meet_s=5
+  launch.rendezvous_timeout_s=5
 """
 
 
@@ -76,5 +76,5 @@ def test_an_unreachable_master(slurm: Slurm, tmp_path: Path, free_port: int) -> 
     lines = [line for line in slurm.output(job).splitlines() if "hpcgeo: rank" in line]
     print(f"\nno master on Slurm | {lines} | {time.monotonic() - began:.1f} s | {state}")
     assert state[0] == "FAILED"
-    assert lines and "launch.meet_s" in lines[0]
+    assert lines and "launch.rendezvous_timeout_s" in lines[0]
     assert not (tmp_path / "run").exists()

@@ -15,18 +15,18 @@ ROOT = Path(hpcgeo.__file__).parent
 
 def test_an_unreachable_master(tmp_path: Path) -> None:
     began = time.monotonic()
-    ranks = start(tmp_path / "run", 2, "launch.meet_s=3", only={1: Own()})
+    ranks = start(tmp_path / "run", 2, "launch.rendezvous_timeout_s=3", only={1: Own()})
     (said,) = end(ranks)
     tell("master unreachable, meet 3 s", said, began, ranks[0].returncode)
     assert ranks[0].returncode == 2
     assert "rank 1 of 2 on " in said and "cannot meet the other ranks at 127.0.0.1:" in said
-    assert "Connection refused" in said and "launch.meet_s" in said
+    assert "Connection refused" in said and "launch.rendezvous_timeout_s" in said
     assert "Traceback" not in said and "frame #" not in said
 
 
 def test_ranks_that_do_not_come_are_named(tmp_path: Path) -> None:
     began = time.monotonic()
-    ranks = start(tmp_path / "run", 4, "launch.meet_s=5", only={0: Own(), 2: Own()})
+    ranks = start(tmp_path / "run", 4, "launch.rendezvous_timeout_s=5", only={0: Own(), 2: Own()})
     said = end(ranks)
     tell("some ranks come, meet 5 s", said[0], began, ranks[0].returncode)
     assert [rank.returncode for rank in ranks] == [2, 2]
@@ -44,13 +44,13 @@ def _sets(folder: Path) -> None:
             subprocess.run(command, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("what", ["knob", "code", "data"])
+@pytest.mark.parametrize("what", ["option", "code", "data"])
 def test_ranks_that_differ_say_in_what(tmp_path: Path, what: str) -> None:
     run = tmp_path / "run"
     began = time.monotonic()
-    if what == "knob":
+    if what == "option":
         message = "seed: 7, rank 0: 0"
-        ranks = start(run, 2, only={0: Own(), 1: Own(knobs=("seed=7",))})
+        ranks = start(run, 2, only={0: Own(), 1: Own(options=("seed=7",))})
     elif what == "code":
         message = "code of hpcgeo: "
         shutil.copytree(ROOT, tmp_path / "other" / "hpcgeo")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from hpcgeo.cli.data import info
-from hpcgeo.data import index
-from hpcgeo.data.dataset import ShardDataset
+from hpcgeo.data.shards import index
+from hpcgeo.data.shards.dataset import ShardDataset
 from hpcgeo.errors import InputError
 from tests.distributed import CONTEXT
 

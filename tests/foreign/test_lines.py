@@ -15,7 +15,7 @@ from hpcgeo.train.run_folder import begin
 from hpcgeo_analysis.load import load as load_records
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import make
-from hpcgeo_analysis.runs import load_run
+from hpcgeo_analysis.sections.runs import load_run
 from tests.analysis.conftest import whole_record
 from tests.foreign.mutations import damaged, many, texts, trees
 

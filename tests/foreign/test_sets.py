@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcgeo.data.build import build
-from hpcgeo.data.executors import run
-from hpcgeo.data.files import sha256
-from hpcgeo.data.index import Index, load, verify
-from hpcgeo.data.settings import Settings
+from hpcgeo.data.shards.build import build
+from hpcgeo.data.shards.executors import run
+from hpcgeo.data.shards.hdf5 import sha256
+from hpcgeo.data.shards.index import Index, load, verify
+from hpcgeo.data.shards.settings import Settings
 from hpcgeo.errors import InputError
 from tests.data.rasters import noise
 from tests.foreign.mutations import damaged, many, texts, trees

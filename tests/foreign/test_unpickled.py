@@ -19,11 +19,11 @@ FORBIDDEN = {
 #: Where one of them is meant, and why it is safe there.
 ALLOWED = {
     # Plans who reads and writes what; what lies on the disk is plain bytes and JSON.
-    "hpcgeo/train/checkpoint.py": {"torch.distributed.checkpoint"},
-    "hpcgeo/train/state_plan.py": {"torch.distributed.checkpoint"},
+    "hpcgeo/checkpoint/checkpoints.py": {"torch.distributed.checkpoint"},
+    "hpcgeo/checkpoint/planning.py": {"torch.distributed.checkpoint"},
     # With allow_pickle=False: an array of objects is an error.
     "hpcgeo/data/readers/collection.py": {"np.load", "allow_pickle"},
-    "hpcgeo/data/readers/land_cover.py": {"np.load", "allow_pickle"},
+    "hpcgeo/data/readers/sustainbench/land_cover.py": {"np.load", "allow_pickle"},
     # Names of state dicts; reads no file.
     "hpcgeo/parallel/native.py": {"torch.distributed.checkpoint"},
     "hpcgeo/parallel/segment.py": {"torch.distributed.checkpoint"},

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from hpcgeo.config import RunConfig, differences, load, recipes
 from hpcgeo.errors import InputError
-from hpcgeo.profiling.points import load_sweep, points
 from hpcgeo.profiling.profiler import configure
 from hpcgeo.strategies import strategy
+from hpcgeo.sweep.points import load_sweep, points
 from hpcgeo.train import run_folder
-from hpcgeo.train.outlook import outlook
+from hpcgeo.train.dry_run import outlook
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.zoo import architecture
 from tests.foreign.mutations import SNIPPETS, many, texts
@@ -22,7 +22,7 @@ TINY = recipes()["mae_vit_tiny"]
 WHOLE = load("mae_vit_tiny").to_yaml()
 SWEEP = (ROOT / "profiles" / "local_vit_tiny.yaml").read_text()
 
-KNOBS = [
+OPTIONS = [
     *("run.dir", "seed", "model.name", "data.path", "data.layout", "data.chip", "data.workers"),
     *("data.augment.scale", "data.augment", "objective.mask_ratio", "parallel.strategy"),
     *("parallel.group_size", "optim.base_lr", "optim.betas", "optim.clip", "train.steps"),
@@ -62,7 +62,7 @@ def test_recipes(folder: Path, content: bytes) -> None:
     st.lists(
         st.builds(
             "{}={}".format,
-            st.sampled_from(KNOBS) | st.text(max_size=8),
+            st.sampled_from(OPTIONS) | st.text(max_size=8),
             st.sampled_from(SNIPPETS) | st.text(max_size=8),
         )
         | st.text(max_size=10),

@@ -12,8 +12,8 @@ from tests.slurm import Slurm
 
 JOB = Path(__file__).parents[2] / "jobs" / "local_vit_tiny.sbatch"
 STEPS = 120
-KNOBS = [f"train.steps={STEPS}", "checkpoint.every=20", "train.micro_batch=8", "data.chip=32"]
-KNOBS += ["parallel.strategy=FULL_SHARD"]
+OPTIONS = [f"train.steps={STEPS}", "checkpoint.every=20", "train.micro_batch=8", "data.chip=32"]
+OPTIONS += ["parallel.strategy=FULL_SHARD"]
 
 
 def losses(run: Path) -> list[float]:
@@ -35,17 +35,17 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_killed_half_way_and_submitted_again(slurm: Slurm, shards: Path, tmp_path: Path) -> None:
     env = {"RUN": str(tmp_path / "whole"), "DATA": str(shards)}
-    job = slurm.submit(JOB, *KNOBS, env=env)
+    job = slurm.submit(JOB, *OPTIONS, env=env)
     assert slurm.wait(job) == ("COMPLETED", 0), slurm.output(job)
     assert "FULL_SHARD: 2 cpu ranks" in slurm.output(job)
 
     env["RUN"] = str(tmp_path / "killed")
-    job = slurm.submit(JOB, *KNOBS, env=env)
+    job = slurm.submit(JOB, *OPTIONS, env=env)
     slurm.wait_for(job, "step 50/", timeout_s=120)
     # No warning: the ranks themselves, with -9.
     subprocess.run(["pkill", "-KILL", "-f", f"run.dir={env['RUN']} "], check=True)
     assert slurm.wait(job)[0] == "FAILED"
-    job = slurm.submit(JOB, *KNOBS, env=env)
+    job = slurm.submit(JOB, *OPTIONS, env=env)
     assert slurm.wait(job) == ("COMPLETED", 0), slurm.output(job)
     resumed = re.search(rf"from step (\d+) of {STEPS}", slurm.output(job))
     assert resumed and int(resumed[1]) in range(40, STEPS, 20)

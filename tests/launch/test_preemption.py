@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcgeo.knobs import Launch
 from hpcgeo.launch import preemption
 from hpcgeo.launch.environment import Environment
 from hpcgeo.launch.preemption import Stop, job_times
+from hpcgeo.options import Launch
 
 ALONE = Environment(0, 1, 0, 1, "host", "single")
 LOCAL = Launch()
@@ -56,7 +56,7 @@ def test_a_signal_sets_the_flag_and_the_handler_goes_again(number):
 def test_a_signal_before_the_loop_waits_for_it_and_one_after_it_does_not_kill():
     program = """
 import os, signal
-from hpcgeo.knobs import Launch
+from hpcgeo.options import Launch
 from hpcgeo.launch.environment import Environment
 from hpcgeo.launch.preemption import Stop, hold
 hold()
@@ -88,9 +88,9 @@ def test_a_background_job_of_a_shell_does_not_hear_ctrl_c():
 
 def test_ctrl_c_saves(tmp_path):
     """As a terminal does it: the readers of the run get the signal too."""
-    knobs = ["data.path=synthetic", "train.micro_batch=2", "train.steps=100000", "run.dir=run"]
+    options = ["data.path=synthetic", "train.micro_batch=2", "train.steps=100000", "run.dir=run"]
     run = subprocess.Popen(
-        [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", *knobs],
+        [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", *options],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

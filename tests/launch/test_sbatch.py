@@ -198,7 +198,7 @@ def test_an_hour_has_sixty_minutes():
 
 
 @pytest.mark.parametrize("recipe", recipes())
-def test_every_recipe_makes_a_job_whose_knobs_it_has(recipe: str) -> None:
+def test_every_recipe_makes_a_job_whose_options_it_has(recipe: str) -> None:
     text = sbatch.render(sbatch.one_off("frontier", recipe, 2, "00:30:00"))
     assert ("data.path=" in text) == hasattr(load(recipe).data, "path")
 

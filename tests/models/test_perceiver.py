@@ -19,8 +19,8 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.models.layers import NORM_EPS, Attention, Block
 from hpcgeo.models.perceiver import CrossBlock, Perceiver
 from hpcgeo.models.ragged import Layout, packed, padded
-from hpcgeo.objectives.passes import moved
-from hpcgeo.parallel.spread import initialise, spread
+from hpcgeo.objectives.collate import moved
+from hpcgeo.parallel.parallelise import initialise, spread
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import PerceiverArchitecture, Stack
@@ -290,9 +290,9 @@ def alone(lengths: Sequence[int], seed: int) -> tuple[float, dict[str, Tensor]]:
     return loss.item(), {name: wanted.grad for name, wanted in toy.named_parameters()}
 
 
-def on_rank(knobs: dict[str, Any], parts: list[tuple[list[int], Any]]) -> tuple[float, Any]:
+def on_rank(options: dict[str, Any], parts: list[tuple[list[int], Any]]) -> tuple[float, Any]:
     """Return the loss of this rank and whole gradients, of samples and their clusters."""
-    parallel = Parallel(**knobs)
+    parallel = Parallel(**options)
     chosen = strategy(parallel.strategy)
     layout = chosen.layout(dist.get_world_size(), dict(parallel))
     rank = dist.get_rank()
@@ -314,26 +314,26 @@ def on_rank(knobs: dict[str, Any], parts: list[tuple[list[int], Any]]) -> tuple[
 @pytest.mark.parametrize("clusters", [None, [[3], [4, 1], [0, 2]]], ids=["packed", "clusters"])
 def test_cut_over_ranks(clusters: Any) -> None:
     loss, gradients = alone(LENGTHS, 0)
-    knobs = {"strategy": "FULL_SHARD", "tensor": 2}
-    for got, found in on_ranks(on_rank, 2, knobs, [(LENGTHS, clusters)]):
+    options = {"strategy": "FULL_SHARD", "tensor": 2}
+    for got, found in on_ranks(on_rank, 2, options, [(LENGTHS, clusters)]):
         assert got == pytest.approx(loss, rel=1e-5)
         for name, gradient in gradients.items():
             assert differ([torch.from_numpy(found[name])], [gradient]) < 1e-5, name
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "options",
     [
         {"strategy": "DDP", "recompute": "full"},
         {"strategy": "FULL_SHARD"},
         {"strategy": "FULL_SHARD", "recompute": "selective"},
     ],
-    ids=lambda knobs: " ".join(knobs.values()),
+    ids=lambda options: " ".join(options.values()),
 )
-def test_ranks_of_other_clusters_or_none_do_not_wait_for_each_other(knobs: Any) -> None:
+def test_ranks_of_other_clusters_or_none_do_not_wait_for_each_other(options: Any) -> None:
     parts: list[tuple[list[int], Any]] = [(LENGTHS, [[3], [4, 1], [0, 2]]), ([], [])]
     loss, gradients = alone(LENGTHS, 0)
-    (first, found), (second, _) = on_ranks(on_rank, 2, knobs, parts)
+    (first, found), (second, _) = on_ranks(on_rank, 2, options, parts)
     assert first == pytest.approx(loss, rel=1e-5) and second == 0
     for word, gradient in gradients.items():
         assert differ([torch.from_numpy(found[word])], [gradient / 2]) < 1e-5, word

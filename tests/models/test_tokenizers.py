@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from hpcgeo.data.drawn import plain
+from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Observation, Sample, Signal
 from hpcgeo.models.tokenizers import Tokenizer
-from hpcgeo.objectives.passes import tokens, whole
-from hpcgeo.train.mixture import band_of
+from hpcgeo.objectives.collate import tokens, whole
+from hpcgeo.workloads.mixture import band_of
 from tests.mixed import KNOWN, PADDING, initialised, multitask
 
 BANDS = tuple(Signal("sentinel2", band) for band in ("B02", "B03", "B04"))

@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hpcgeo.data.sample import Target
-from hpcgeo.knobs import MultiTask
 from hpcgeo.objectives import multitask
+from hpcgeo.objectives.collate import Question
 from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.objectives.passes import Question
+from hpcgeo.options import MultiTask
 from tests.mixed import TINY
 
 

@@ -7,16 +7,10 @@ from safetensors.torch import load_file, save_file
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from hpcgeo.errors import InputError
-from hpcgeo.knobs import Mae
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.exchange import (
-    TRANSFORMERS,
-    Names,
-    convert,
-    from_transformers,
-    positions,
-)
 from hpcgeo.objectives.mae import MAE
+from hpcgeo.options import Mae
+from hpcgeo.weights.names import TRANSFORMERS, Names, convert, from_transformers, positions
 from hpcgeo.zoo import Architecture, Stack
 
 transformers.logging.disable_progress_bar()

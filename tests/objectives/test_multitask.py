@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hpcgeo.data.sample import Observation, Signal
-from hpcgeo.knobs import Batching
 from hpcgeo.objectives import multitask as module
+from hpcgeo.objectives.collate import questions, tokens, whole
 from hpcgeo.objectives.multitask import nearby, surroundings
-from hpcgeo.objectives.passes import questions, tokens, whole
+from hpcgeo.options import Batching
 from tests.mixed import (
     KNOWN,
     PADDING,

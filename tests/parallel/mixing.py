@@ -6,25 +6,25 @@ import torch
 import torch.distributed as dist
 
 from hpcgeo.config import RunConfig, load
-from hpcgeo.data.drawn import Drawn
+from hpcgeo.data.labelled_batches import Drawn
 from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.strategies import strategy
-from hpcgeo.train.pretrain import new_engine, workload_of
-from hpcgeo.train.workload import Workload
+from hpcgeo.train.loop import new_engine, workload_of
+from hpcgeo.workloads.workload import Workload
 from tests.parallel.training import Answer, whole
 
 GLOBAL_BATCH = 16
 LR = 1e-3
 
 
-def config(knobs: dict[str, Any], accumulate: int, max_tokens: int, *more: str) -> RunConfig:
-    """Return the configuration of a run; `knobs` are of `parallel`."""
-    micro = GLOBAL_BATCH // accumulate * knobs.get("tensor", 1) // dist.get_world_size()
+def config(options: dict[str, Any], accumulate: int, max_tokens: int, *more: str) -> RunConfig:
+    """Return the configuration of a run; `options` are of `parallel`."""
+    micro = GLOBAL_BATCH // accumulate * options.get("tensor", 1) // dist.get_world_size()
     sizes = [f"data.tasks.{name}.size=16" for name in ("scenes", "tiles", "pairs")]
     return load(
         "gpna_tiny",
         [
-            *(f"parallel.{name}={value}" for name, value in knobs.items()),
+            *(f"parallel.{name}={value}" for name, value in options.items()),
             *sizes,
             f"train.micro_batch={micro}",
             f"train.accumulate={accumulate}",
@@ -42,10 +42,10 @@ def topology_of(run: RunConfig) -> Topology:
 
 
 def train(
-    knobs: dict[str, Any], steps: int, accumulate: int = 1, max_tokens: int = 400, *more: str
+    options: dict[str, Any], steps: int, accumulate: int = 1, max_tokens: int = 400, *more: str
 ) -> tuple[Answer, list[float]]:
     """Train from the start; return also the passes of each step. Every rank calls it."""
-    run = config(knobs, accumulate, max_tokens, *more)
+    run = config(options, accumulate, max_tokens, *more)
     workload, topology = workload_of(run), topology_of(run)
     batches = iter(workload.batches(topology, 0))
     return learn(

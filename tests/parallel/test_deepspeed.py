@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from hpcgeo.config import load as load_config
 from hpcgeo.errors import InputError
-from hpcgeo.parallel.choice import engine_of
+from hpcgeo.parallel.engines import engine_of
 from hpcgeo.plan.memory import predict
 from hpcgeo.strategies import strategy
 from tests.distributed import ALL, on_ranks
@@ -44,7 +44,7 @@ HPZ = {"strategy": "ZERO3_HPZ", "group_size": 2}
 SETTINGS: dict[int, list[tuple[dict[str, Any], int]]] = {
     2: table(STAGES)
     + [({"strategy": "ZERO3", "recompute": "selective"}, 1)]
-    + [(knobs | {"offload": True}, 2) for knobs in STAGES[1:][: None if ALL else 1]],
+    + [(options | {"offload": True}, 2) for options in STAGES[1:][: None if ALL else 1]],
     4: [(HPZ, 1), ({"strategy": "ZERO3", "recompute": 2}, 2)],
 }
 
@@ -94,7 +94,7 @@ def test_initial_weights_are_the_same_bits() -> None:
 @needs_deepspeed
 def test_bfloat16_follows_float32(alone: Answer) -> None:
     """The arithmetic is bfloat16; weights, optimizer and sums of gradients are not."""
-    reduced = [knobs | {"reduce_dtype": "bfloat16"} for knobs in STAGES[2:]]
+    reduced = [options | {"reduce_dtype": "bfloat16"} for options in STAGES[2:]]
     answers = on_ranks(low, 2, STAGES + reduced, timeout_s=300)[0]
     for answer in answers:
         assert answer.losses == pytest.approx(alone.losses, abs=2e-2)
@@ -108,9 +108,9 @@ def test_bfloat16_follows_float32(alone: Answer) -> None:
 def legs(chain: list[dict[str, Any]], folder: str, first: int, steps: int) -> list[float]:
     """Train by one strategy after the other, each from the checkpoint of the one before."""
     losses = []
-    for step, knobs in enumerate(chain):
+    for step, options in enumerate(chain):
         begin = first + step * steps
-        engine, topology = build(knobs)
+        engine, topology = build(options)
         if begin:
             state = engine.state()
             load(state, checkpoint_id=f"{folder}/{begin}")
@@ -142,8 +142,8 @@ def handed_over(folder: str, chain: list[dict[str, Any]]) -> list[tuple[bool, fl
     """Hand on bfloat16 training; return whether weights kept their bits, and each first loss."""
     found = []
     before: dict[str, Any] = {}
-    for number, knobs in enumerate(chain):
-        engine, topology = build(knobs, dtype="bfloat16")
+    for number, options in enumerate(chain):
+        engine, topology = build(options, dtype="bfloat16")
         if number:
             state = engine.state()
             load(state, checkpoint_id=f"{folder}/{number}")
@@ -170,8 +170,8 @@ def looked_at(settings: list[dict[str, Any]]) -> list[tuple[list[float], Any]]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, BANDS, CHIP, CHIP, generator=generator)
     inputs = {"images": images, "noise": torch.rand(2, PATCHES, generator=generator)}
-    for knobs in settings:
-        engine, topology = build(knobs)
+    for options in settings:
+        engine, topology = build(options)
         losses = run(engine, topology, range(2))[0]
         _, picture = engine.evaluate("reconstruct", inputs)
         losses += run(engine, topology, range(2, 4))[0]
@@ -191,8 +191,8 @@ def test_evaluation_between_steps_changes_nothing(alone: Answer) -> None:
 def poisoned(settings: list[tuple[dict[str, Any], str]]) -> list[tuple[float, list[float]]]:
     """Give one rank a sample that is not finite, between two good steps."""
     found = []
-    for knobs, dtype in settings:
-        engine, topology = build(knobs, dtype=dtype)
+    for options, dtype in settings:
+        engine, topology = build(options, dtype=dtype)
         losses = run(engine, topology, [0])[0]
         images = torch.randn(2, BANDS, CHIP, CHIP)
         if topology.rank == 1:
@@ -205,8 +205,8 @@ def poisoned(settings: list[tuple[dict[str, Any], str]]) -> list[tuple[float, li
 
 @needs_deepspeed
 def test_a_norm_that_is_not_finite_skips_the_step(alone: Answer) -> None:
-    settings = [(knobs, "float32") for knobs in STAGES]
-    settings += [(knobs, "bfloat16") for knobs in STAGES[1:3]]
+    settings = [(options, "float32") for options in STAGES]
+    settings += [(options, "bfloat16") for options in STAGES[1:3]]
     for answers in on_ranks(poisoned, 2, settings):
         for (_, dtype), (norm, losses) in zip(settings, answers, strict=True):
             assert not np.isfinite(norm)
@@ -217,8 +217,8 @@ def test_a_norm_that_is_not_finite_skips_the_step(alone: Answer) -> None:
 def held(settings: list[dict[str, Any]]) -> list[tuple[int, int]]:
     """Return the bytes of float32 weights and of moments of this rank."""
     found = []
-    for knobs in settings:
-        state = build(knobs)[0].state()
+    for options in settings:
+        state = build(options)[0].state()
         moments = [value for key, value in state["optimizer"].items() if "exp_avg" in key]
         found.append(
             tuple(
@@ -232,17 +232,17 @@ def held(settings: list[dict[str, Any]]) -> list[tuple[int, int]]:
 @needs_deepspeed
 def test_ranks_hold_what_is_predicted() -> None:
     answers = on_ranks(held, 2, STAGES)
-    for knobs, *ranks in zip(STAGES, *answers, strict=True):
-        config = load_config("mae_vit_tiny", [f"parallel.strategy={knobs['strategy']}"])
+    for options, *ranks in zip(STAGES, *answers, strict=True):
+        config = load_config("mae_vit_tiny", [f"parallel.strategy={options['strategy']}"])
         predicted = predict(config, BANDS, world_size=2)
         weights, moments = (sum(column) / 2 for column in zip(*ranks, strict=True))
         assert moments == pytest.approx(predicted.optimizer, rel=1e-3)
         assert weights == pytest.approx(predicted.optimizer / 2, rel=1e-3)
 
 
-def gathered(knobs: dict[str, Any]) -> tuple[int, list[int]]:
+def gathered(options: dict[str, Any]) -> tuple[int, list[int]]:
     """Return a bound of what may be gathered, and what is after forward and backward of units."""
-    engine, topology = build(knobs)
+    engine, topology = build(options)
     run(engine, topology, range(2))  # DeepSpeed learns the order of modules in the first step
     objective = engine.objective  # type: ignore[attr-defined]
     units = [unit for stack in objective.stacks() for unit in stack]
@@ -271,11 +271,16 @@ def test_a_unit_is_whole_only_around_its_use() -> None:
 @needs_deepspeed
 def test_one_process_needs_no_launcher_and_goes_on_as_native(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if "RANK" not in name}
-    knobs = [f"run.dir={tmp_path / 'run'}", "data.chip=32", "train.steps=3", "optim.warmup_steps=1"]
+    options = [
+        f"run.dir={tmp_path / 'run'}",
+        "data.chip=32",
+        "train.steps=3",
+        "optim.warmup_steps=1",
+    ]
     for name, limit in (("ZERO3", 0.01), ("FULL_SHARD", 0.01), ("ZERO1", None)):
         end = [f"parallel.strategy={name}", *([f"launch.time_limit={limit}"] if limit else [])]
         process = subprocess.run(
-            [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", *knobs, *end],
+            [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", *options, *end],
             env=environment,
             capture_output=True,
             text=True,
@@ -294,8 +299,8 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
         engine_of(strategy("ZERO2"))
 
 
-def compiled(knobs: dict[str, Any]) -> list[list[float]]:
-    return [run(*build(knobs | {"compile": compile}), range(2))[0] for compile in (False, True)]
+def compiled(options: dict[str, Any]) -> list[list[float]]:
+    return [run(*build(options | {"compile": compile}), range(2))[0] for compile in (False, True)]
 
 
 @pytest.mark.slow
@@ -304,6 +309,6 @@ def compiled(knobs: dict[str, Any]) -> list[list[float]]:
 @pytest.mark.parametrize("name", ["ZERO2", "ZERO3"])
 @pytest.mark.parametrize("recompute", ["none", "full"])
 def test_compiled_units_compute_the_same(name: str, recompute: str) -> None:
-    knobs = {"strategy": name, "recompute": recompute}
-    eager, quick = on_ranks(compiled, 2, knobs, timeout_s=280)[0]
+    options = {"strategy": name, "recompute": recompute}
+    eager, quick = on_ranks(compiled, 2, options, timeout_s=280)[0]
     assert quick == pytest.approx(eager, abs=1e-6)

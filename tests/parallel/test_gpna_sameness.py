@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from hpcgeo.train.pretrain import workload_of
+from hpcgeo.train.loop import workload_of
 from tests.distributed import ALL, on_ranks
 from tests.mixed import PATCHES, drawn
 from tests.parallel.mixing import Answer, config, learn, topology_of, train
 
 STEPS = 20 if ALL else 6
 
-Setting = tuple[dict[str, Any], int, int]  # knobs of `parallel`, accumulate, max_tokens
+Setting = tuple[dict[str, Any], int, int]  # options of `parallel`, accumulate, max_tokens
 
 NATIVE: list[dict[str, Any]] = [
     {"strategy": "DDP"},
@@ -33,10 +33,10 @@ ZERO: list[dict[str, Any]] = [{"strategy": f"ZERO{stage}"} for stage in (0, 1)]
 def table(strategies: list[dict[str, Any]]) -> list[Setting]:
     """Return settings: few passes and many, with recompute, with accumulation."""
     if not ALL:
-        return [(knobs, 1, 120) for knobs in strategies]
+        return [(options, 1, 120) for options in strategies]
     return [
-        (knobs | {"recompute": recompute}, accumulate, max_tokens)
-        for knobs in strategies
+        (options | {"recompute": recompute}, accumulate, max_tokens)
+        for options in strategies
         for recompute, accumulate in (("none", 1), ("full", 1), ("none", 2), ("full", 2))
         for max_tokens in (10_000, 120)
     ]
@@ -51,13 +51,13 @@ if not ALL:
 
 
 def named(setting: Setting) -> str:
-    knobs, accumulate, max_tokens = setting
-    words = (f"{k}={v}" for k, v in knobs.items())
+    options, accumulate, max_tokens = setting
+    words = (f"{k}={v}" for k, v in options.items())
     return " ".join([*words, f"accumulate={accumulate}", f"max_tokens={max_tokens}"])
 
 
 def train_all(settings: list[Setting], steps: int, *more: str) -> list[tuple[Answer, list[float]]]:
-    found = [train(knobs, steps, *rest, *more) for knobs, *rest in settings]
+    found = [train(options, steps, *rest, *more) for options, *rest in settings]
     return found if dist.get_rank() == 0 else []
 
 

@@ -50,7 +50,7 @@ def test_groups_and_collectives_do_not_grow_with_the_world() -> None:
 def test_a_rank_imports_no_more_than_it_needs() -> None:
     """Every module is a dozen questions to the file system, times all ranks at once."""
     program = (
-        "import sys, hpcgeo.cli.train, hpcgeo.cli.ranks, hpcgeo.train.pretrain\nprint(*sys.modules)"
+        "import sys, hpcgeo.cli.train, hpcgeo.cli.ranks, hpcgeo.train.loop\nprint(*sys.modules)"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -34,16 +34,16 @@ STRATEGIES: list[dict[str, Any]] = [
 
 
 def table(strategies: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
-    """Return settings: knobs of `parallel`, and micro-batches per step.
+    """Return settings: options of `parallel`, and micro-batches per step.
 
     Every strategy plainly, and every third one with recompute and accumulation; with HPCGEO_ALL
     every strategy with and without both.
     """
     if ALL:
         pairs = [("none", 1), ("none", 4), ("full", 1), ("full", 4)]
-        return [(knobs | {"recompute": r}, a) for knobs in strategies for r, a in pairs]
-    both = [(knobs | {"recompute": "full"}, 4) for knobs in strategies[::3]]
-    return [*((knobs, 1) for knobs in strategies), *both]
+        return [(options | {"recompute": r}, a) for options in strategies for r, a in pairs]
+    both = [(options | {"recompute": "full"}, 4) for options in strategies[::3]]
+    return [*((options, 1) for options in strategies), *both]
 
 
 #: Of 4 ranks.
@@ -58,13 +58,13 @@ SETTINGS = [
 
 
 def named(setting: tuple[dict[str, Any], int]) -> str:
-    knobs, accumulate = setting
-    return " ".join([*(f"{k}={v}" for k, v in knobs.items()), f"accumulate={accumulate}"])
+    options, accumulate = setting
+    return " ".join([*(f"{k}={v}" for k, v in options.items()), f"accumulate={accumulate}"])
 
 
 def train_all(settings: list[tuple[dict[str, Any], int]], steps: int = STEPS) -> list[Answer]:
     """Train by one setting after the other in the same processes."""
-    answers = [train(knobs, steps, accumulate) for knobs, accumulate in settings]
+    answers = [train(options, steps, accumulate) for options, accumulate in settings]
     return answers if dist.get_rank() == 0 else []
 
 
@@ -114,8 +114,8 @@ def test_the_loss_falls(alone: Answer) -> None:
 
 def test_three_axes_at_once(alone: Answer) -> None:
     """2 copies x 2 shards x 2 ranks a product, and one rank of each in groups of one."""
-    knobs = {"strategy": "HYBRID_SHARD", "group_size": 2, "tensor": 2, "recompute": "full"}
-    answer = on_ranks(train_all, 8, [(knobs, 2)], 5, timeout_s=300)[0][0]
+    options = {"strategy": "HYBRID_SHARD", "group_size": 2, "tensor": 2, "recompute": "full"}
+    answer = on_ranks(train_all, 8, [(options, 2)], 5, timeout_s=300)[0][0]
     assert answer.losses == pytest.approx(alone.losses[:5], abs=1e-6)
 
 
@@ -135,7 +135,7 @@ def test_a_gated_mlp_is_cut_as_well() -> None:
 
 
 def low(strategies: list[dict[str, Any]]) -> list[Answer]:
-    return [train(knobs, STEPS, 1, "bfloat16") for knobs in strategies]
+    return [train(options, STEPS, 1, "bfloat16") for options in strategies]
 
 
 def test_bfloat16_follows_float32(alone: Answer) -> None:
@@ -145,7 +145,7 @@ def test_bfloat16_follows_float32(alone: Answer) -> None:
         {"strategy": "FULL_SHARD"},
         {"strategy": "FULL_SHARD", "tensor": 2},
     ]
-    reduced = [knobs | {"reduce_dtype": "bfloat16"} for knobs in some[:2]]
+    reduced = [options | {"reduce_dtype": "bfloat16"} for options in some[:2]]
     answers = on_ranks(low, 2, some + reduced, timeout_s=300)[0]
     for answer in answers:
         assert answer.losses == pytest.approx(alone.losses, abs=2e-2)
@@ -159,8 +159,8 @@ def test_bfloat16_follows_float32(alone: Answer) -> None:
 def initial(settings: list[dict[str, Any]]) -> list[bool]:
     """Return whether each setting starts from the very bits that the law draws."""
     same = []
-    for knobs in settings:
-        parameters = whole(build(knobs)[0].state())
+    for options in settings:
+        parameters = whole(build(options)[0].state())
         same.append(
             all(
                 np.array_equal(value, draw(name, value.shape, slice(None), 0).numpy())
@@ -172,15 +172,15 @@ def initial(settings: list[dict[str, Any]]) -> list[bool]:
 
 @pytest.mark.parametrize("ranks", [3, 4])
 def test_initial_weights_are_the_same_bits(ranks: int) -> None:
-    settings = [knobs for knobs in STRATEGIES if ranks == 4 or set(knobs) == {"strategy"}]
+    settings = [options for options in STRATEGIES if ranks == 4 or set(options) == {"strategy"}]
     for same in on_ranks(initial, ranks, settings, timeout_s=300):
         assert same == [True] * len(settings)
 
 
 def compiled() -> tuple[list[float], list[float]]:
-    knobs = {"strategy": "FULL_SHARD", "recompute": "full"}
+    options = {"strategy": "FULL_SHARD", "recompute": "full"}
     return tuple(
-        run(*build(knobs | {"compile": compile}), range(3))[0] for compile in (False, True)
+        run(*build(options | {"compile": compile}), range(3))[0] for compile in (False, True)
     )
 
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from hpcgeo.knobs import Mae, Optim, Parallel
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae import MAE
-from hpcgeo.parallel.choice import engine_of
+from hpcgeo.options import Mae, Optim, Parallel
 from hpcgeo.parallel.engine import Engine
+from hpcgeo.parallel.engines import engine_of
 from hpcgeo.parallel.segment import Segment
 from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.strategies import strategy
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 def build(
-    knobs: dict[str, Any],
+    options: dict[str, Any],
     *,
     accumulate: int = 1,
     dtype: str = "float32",
@@ -42,9 +42,9 @@ def build(
     """Return the engine of this rank.
 
     Args:
-        knobs: of `parallel`.
+        options: of `parallel`.
     """
-    parallel = Parallel(**knobs)
+    parallel = Parallel(**options)
     chosen = strategy(parallel.strategy)
     layout = chosen.layout(dist.get_world_size(), dict(parallel))
     rank = dist.get_rank()
@@ -107,13 +107,13 @@ def whole(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(
-    knobs: dict[str, Any],
+    options: dict[str, Any],
     steps: int,
     accumulate: int = 1,
     dtype: str = "float32",
     model: str = MODEL,
 ) -> Answer:
     """Train from the start; every rank calls it."""
-    engine, topology = build(knobs, accumulate=accumulate, dtype=dtype, model=model)
+    engine, topology = build(options, accumulate=accumulate, dtype=dtype, model=model)
     losses, norms = run(engine, topology, range(steps), accumulate)
     return Answer(losses, norms, whole(engine.state()))

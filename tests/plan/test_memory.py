@@ -8,7 +8,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from hpcgeo.config import load
 from hpcgeo.parallel.native import NativeEngine
-from hpcgeo.parallel.spread import local
+from hpcgeo.parallel.parallelise import local
 from hpcgeo.plan.memory import predict
 from tests.distributed import on_ranks
 from tests.parallel.training import build
@@ -20,9 +20,9 @@ def _fsdp_parameters(objective: torch.nn.Module) -> list[Any]:
     return [parameter for group in groups if group for parameter in group.fsdp_params]
 
 
-def held(knobs: dict[str, Any]) -> tuple[int, int, int]:
+def held(options: dict[str, Any]) -> tuple[int, int, int]:
     """Train one step; return the bytes of parameters, gradients and moments of this rank."""
-    engine, topology = build(knobs, accumulate=2, model="vit_small")
+    engine, topology = build(options, accumulate=2, model="vit_small")
     assert isinstance(engine, NativeEngine)
     inputs = {"images": torch.randn(1, 3, 32, 32), "noise": torch.rand(1, 16)}
     # Whole gradients must not pile up between micro-batches: look before the last one.
@@ -47,7 +47,7 @@ def held(knobs: dict[str, Any]) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "options",
     [
         {"strategy": "DDP"},
         {"strategy": "NO_SHARD"},
@@ -58,11 +58,11 @@ def held(knobs: dict[str, Any]) -> tuple[int, int, int]:
     ],
     ids=str,
 )
-def test_what_ranks_hold_between_steps(knobs: dict[str, Any]) -> None:
-    overrides = [f"parallel.{key}={value}" for key, value in knobs.items()]
+def test_what_ranks_hold_between_steps(options: dict[str, Any]) -> None:
+    overrides = [f"parallel.{key}={value}" for key, value in options.items()]
     run = load("mae_vit_tiny", ["model.name=vit_small", *overrides])
     predicted = predict(run, bands=3, world_size=4)
-    answers = on_ranks(held, 4, knobs)
+    answers = on_ranks(held, 4, options)
     parameters, gradients, moments = (sum(column) / 4 for column in zip(*answers, strict=True))
     assert parameters == pytest.approx(predicted.parameters, rel=1e-3)
     assert gradients == pytest.approx(predicted.gradients, rel=1e-3)
@@ -73,8 +73,8 @@ def test_published_figures() -> None:
     """NO_SHARD keeps about 16 bytes a parameter, HYBRID_2 half; GiB allocated, arXiv 2404.11706."""
     for model, whole, half in (("vit_huge", 10.40, 5.70), ("vit_3b", 47.33, 24.63)):
         for k, published in ((1, whole), (2, half)):
-            knobs = [f"model.name={model}", "parallel.strategy=HYBRID_SHARD"]
-            run = load("mae_vit_base", [*knobs, f"parallel.group_size={k}"])
+            options = [f"model.name={model}", "parallel.strategy=HYBRID_SHARD"]
+            run = load("mae_vit_base", [*options, f"parallel.group_size={k}"])
             states = predict(run, bands=3, world_size=8)
             held = states.parameters + states.gradients + states.optimizer
             assert 0.3 < published - held / 2**30 < 4.1  # the study's "1.6 to 4.1 GiB" on top

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from hpcgeo.cli.main import hpcgeo
-from hpcgeo.data import synthetic
+from hpcgeo.data.shards import synthetic
 from hpcgeo.profiling import memory
-from hpcgeo.train import imagery
+from hpcgeo.workloads import images as imagery
 
 SLEEP_S = 0.05
 

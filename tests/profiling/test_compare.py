@@ -197,9 +197,9 @@ def test_keys_that_may_differ(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"environment \(NCCL_ALGO Ring; there NCCL_ALGO Tree\)"):
         compared(tmp_path, [ring], [tree])
     assert compared(tmp_path, [ring], [tree], "environment").pairs
-    knobs = [point(config={"optim": {"clip": clip}}) for clip in (1.0, 2.0)]
-    with pytest.raises(InputError, match=r"differs in knobs \(optim.clip\)"):
-        compared(tmp_path, knobs[:1], knobs[1:])
+    options = [point(config={"optim": {"clip": clip}}) for clip in (1.0, 2.0)]
+    with pytest.raises(InputError, match=r"differs in options \(optim.clip\)"):
+        compared(tmp_path, options[:1], options[1:])
 
 
 def test_too_little_to_tell(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hpcgeo.config import load
-from hpcgeo.knobs import Parallel
 from hpcgeo.models.attention import RAGGED_KERNEL
+from hpcgeo.options import Parallel
 from hpcgeo.parallel import recompute
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
@@ -22,16 +22,16 @@ from tests.parallel.training import BANDS, CHIP, GLOBAL_BATCH, MODEL, build, run
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
 
 
-def flops(knobs: dict[str, Any], dtype: str, accumulate: int) -> float:
-    engine, topology = build(knobs, dtype=dtype, accumulate=accumulate)
+def flops(options: dict[str, Any], dtype: str, accumulate: int) -> float:
+    engine, topology = build(options, dtype=dtype, accumulate=accumulate)
     step = partial(run, engine, topology, [0], accumulate)
-    (losses, _), total = counted(step, topology.device, Parallel(**knobs))
+    (losses, _), total = counted(step, topology.device, Parallel(**options))
     assert losses[0] > 0 and total is not None
     return total
 
 
 @pytest.mark.parametrize(
-    ("ranks", "knobs", "dtype", "accumulate"),
+    ("ranks", "options", "dtype", "accumulate"),
     [
         (1, {"strategy": "DDP"}, "float32", 1),
         (2, {"strategy": "FULL_SHARD"}, "bfloat16", 2),
@@ -44,20 +44,20 @@ def flops(knobs: dict[str, Any], dtype: str, accumulate: int) -> float:
     ids=str,
 )
 def test_counted_is_the_closed_form(
-    ranks: int, knobs: dict[str, Any], dtype: str, accumulate: int
+    ranks: int, options: dict[str, Any], dtype: str, accumulate: int
 ) -> None:
-    given = {f"parallel.{key}": value for key, value in knobs.items()}
+    given = {f"parallel.{key}": value for key, value in options.items()}
     given |= {"model.name": MODEL, "data.chip": CHIP}
     form = executed(
         load("mae_vit_tiny", [f"{key}={value}" for key, value in given.items()]),
         BANDS,
         GLOBAL_BATCH,
     )
-    totals = on_ranks(flops, ranks, knobs, dtype, accumulate)
+    totals = on_ranks(flops, ranks, options, dtype, accumulate)
     assert len(set(totals)) == 1
     assert totals[0] == pytest.approx(form, rel=0.01)
     thrice = 3 * architecture(MODEL).mae_forward_flops(BANDS, (CHIP, CHIP), 0.75) * GLOBAL_BATCH
-    recomputes = knobs.get("recompute") in ("full", 2)
+    recomputes = options.get("recompute") in ("full", 2)
     assert totals[0] > 1.1 * thrice if recomputes else totals[0] < 1.01 * thrice
 
 
@@ -69,16 +69,16 @@ def products(engine: Engine, topology: Topology) -> int:
 
 def compiled_and_not(recompute: str) -> tuple[list[int], float | None]:
     """Return the products of a step as written, compiled, and compiled after all was observed."""
-    knobs: dict[str, Any] = {"strategy": "DDP", "recompute": recompute}
-    plain = build(knobs)
+    options: dict[str, Any] = {"strategy": "DDP", "recompute": recompute}
+    plain = build(options)
     run(*plain, [0])
     seen = [products(*plain)]
-    knobs["compile"] = True
-    engine, topology = build(knobs)
+    options["compile"] = True
+    engine, topology = build(options)
     run(engine, topology, [0])
     seen.append(products(engine, topology))
     step = partial(run, engine, topology, [1])
-    _, total = counted(step, topology.device, Parallel(**knobs))
+    _, total = counted(step, topology.device, Parallel(**options))
     _, memory = observe(engine, topology, step, compiled=True)
     assert memory.activations_bytes and memory.other_bytes is None
     seen.append(products(engine, topology))

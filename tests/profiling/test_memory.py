@@ -35,10 +35,10 @@ class Seen(NamedTuple):
 
 
 def observed(
-    knobs: dict[str, Any], dtype: str, accumulate: int = 2, micro_batch: int = MICRO_BATCH
+    options: dict[str, Any], dtype: str, accumulate: int = 2, micro_batch: int = MICRO_BATCH
 ) -> Seen:
     """Return what the third step of the rank that holds most is seen to hold."""
-    engine, topology = build(knobs, accumulate=accumulate, dtype=dtype, model=MODEL, bands=BANDS)
+    engine, topology = build(options, accumulate=accumulate, dtype=dtype, model=MODEL, bands=BANDS)
     most: Counter[str] = Counter()
 
     class Kept(Ledger):
@@ -57,7 +57,7 @@ def observed(
     step()
     step()
     module.Ledger = Kept  # type: ignore[misc]
-    norm, memory = observe(engine, topology, step, compiled="compile" in knobs)
+    norm, memory = observe(engine, topology, step, compiled="compile" in options)
     module.Ledger = Ledger  # type: ignore[misc]
     assert norm.isfinite()
     holds_most = worst(memory, topology)
@@ -65,16 +65,16 @@ def observed(
     return Seen(memory, most)
 
 
-def closed_form(knobs: dict[str, Any], dtype: str, ranks: int, accumulate: int = 2) -> Memory:
+def closed_form(options: dict[str, Any], dtype: str, ranks: int, accumulate: int = 2) -> Memory:
     given = {"model.name": MODEL, "data.chip": 32, "train.dtype": dtype}
     given |= {"train.micro_batch": MICRO_BATCH, "train.accumulate": accumulate}
-    given |= {f"parallel.{key}": value for key, value in knobs.items()}
+    given |= {f"parallel.{key}": value for key, value in options.items()}
     run = load("mae_vit_tiny", [f"{key}={value}" for key, value in given.items()])
     return predicted(run, BANDS, ranks)
 
 
 @pytest.mark.parametrize(
-    ("ranks", "knobs", "dtype", "arriving"),
+    ("ranks", "options", "dtype", "arriving"),
     [
         (1, {"strategy": "DDP"}, "float32", 0),
         (1, {"strategy": "DDP"}, "bfloat16", 0),
@@ -87,11 +87,11 @@ def closed_form(knobs: dict[str, Any], dtype: str, ranks: int, accumulate: int =
     ids=str,
 )
 def test_every_cause_is_what_the_closed_form_says(
-    ranks: int, knobs: dict[str, Any], dtype: str, arriving: int
+    ranks: int, options: dict[str, Any], dtype: str, arriving: int
 ) -> None:
     """Within 5 %. The form adds up the most of each cause: units are gathered at other moments."""
-    form = closed_form(knobs, dtype, ranks)
-    for seen in on_ranks(observed, ranks, knobs, dtype):
+    form = closed_form(options, dtype, ranks)
+    for seen in on_ranks(observed, ranks, options, dtype):
         memory = seen.at_peak
         for cause in ("parameters", "gradients", "optimizer", "activations"):
             held, said = getattr(memory, f"{cause}_bytes"), getattr(form, f"{cause}_bytes")
@@ -106,9 +106,9 @@ def test_every_cause_is_what_the_closed_form_says(
 
 def test_gathered_units_at_the_peak() -> None:
     """Of few samples, the peak is where the first unit computes and the next is gathered."""
-    knobs = {"strategy": "FULL_SHARD"}
-    form = closed_form(knobs, "float32", 2)
-    for seen in on_ranks(observed, 2, knobs, "float32", 1, 16):
+    options = {"strategy": "FULL_SHARD"}
+    form = closed_form(options, "float32", 2)
+    for seen in on_ranks(observed, 2, options, "float32", 1, 16):
         assert seen.at_peak.gathered_bytes == pytest.approx(form.gathered_bytes, rel=0.05)
         for cause in ("parameters", "optimizer"):
             held, said = (getattr(m, f"{cause}_bytes") for m in (seen.at_peak, form))
@@ -116,9 +116,9 @@ def test_gathered_units_at_the_peak() -> None:
 
 
 def test_recompute() -> None:
-    knobs = {"strategy": "FULL_SHARD", "recompute": "full"}
-    form = closed_form(knobs, "float32", 2)
-    for seen in on_ranks(observed, 2, knobs, "float32"):
+    options = {"strategy": "FULL_SHARD", "recompute": "full"}
+    form = closed_form(options, "float32", 2)
+    for seen in on_ranks(observed, 2, options, "float32"):
         assert seen.most["activations"] == pytest.approx(form.activations_bytes, rel=0.05)
         # At the peak the last block has given back the output of its activation function, and
         # holds gradients instead.

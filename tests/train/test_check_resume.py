@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.ranks import ALONE
 
-KNOBS = ["mae_vit_tiny", "data.chip=32", "train.micro_batch=4", "parallel.strategy=FULL_SHARD"]
+OPTIONS = ["mae_vit_tiny", "data.chip=32", "train.micro_batch=4", "parallel.strategy=FULL_SHARD"]
 
 #: The command, with an engine that forgets to load the optimizer's first moment of one tensor.
 FORGETFUL = """
@@ -25,8 +25,16 @@ hpcgeo()
 """
 
 
-def check(folder: Path, command: list[str], *knobs: str) -> tuple[int, str]:
-    words = [*command, "train", *KNOBS, f"run.dir={folder / 'run'}", "--check-resume", "2", *knobs]
+def check(folder: Path, command: list[str], *options: str) -> tuple[int, str]:
+    words = [
+        *command,
+        "train",
+        *OPTIONS,
+        f"run.dir={folder / 'run'}",
+        "--check-resume",
+        "2",
+        *options,
+    ]
     ended = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=240)
     assert not list(folder.iterdir()), "it leaves nothing behind"
     return ended.returncode, ended.stderr

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from hpcgeo.checkpoint.checkpoints import sealed
 from hpcgeo.records import read
-from hpcgeo.train.checkpoint import sealed
 from tests.ranks import ALONE, STEPS, metrics, start, train, wait_for_step
 
 
@@ -74,8 +74,8 @@ def test_killed_and_resumed_on_another_number_of_ranks(
 
 def test_a_signal_finishes_the_step_saves_and_exits_with_0(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    knobs = ["train.steps=4000", "checkpoint.every=4000"]
-    (process,) = start(folder, 1, *knobs)
+    options = ["train.steps=4000", "checkpoint.every=4000"]
+    (process,) = start(folder, 1, *options)
     wait_for_step(process, folder, 3)
     process.send_signal(signal.SIGUSR2)
     _, said = process.communicate(timeout=60)
@@ -143,7 +143,7 @@ def test_a_data_set_built_anew_is_refused(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("options", "message"),
     [
         (["model.name=vit_tinny"], "unknown model 'vit_tinny' (did you mean 'vit_tiny'?)"),
         (["parallel.strategy=FULL"], "unknown strategy 'FULL'"),
@@ -154,9 +154,9 @@ def test_a_data_set_built_anew_is_refused(whole: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_before_any_work(
-    tmp_path: Path, knobs: list[str], message: str
+    tmp_path: Path, options: list[str], message: str
 ) -> None:
-    code, said = train(tmp_path / "run", 1, *knobs)
+    code, said = train(tmp_path / "run", 1, *options)
     assert code == 2
     assert message in said
     assert "Traceback" not in said

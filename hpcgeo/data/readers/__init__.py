@@ -1,1 +1,1 @@
-"""Readers of labelled samples, one file for a layout; `hpcgeo.data.tasks` opens them by name."""
+"""Readers of labelled samples, one file for a layout; `hpcgeo.data.labelled` opens them by name."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgeo.data.geography import place
 from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
@@ -22,8 +21,9 @@ from hpcgeo.data.readers.collection import (
     year,
 )
 from hpcgeo.data.sample import Float32, Observation, Sample, Signal, Target
-from hpcgeo.data.sources import opened
-from hpcgeo.data.unusable import UnusableError
+from hpcgeo.data.shards.geography import place
+from hpcgeo.data.shards.skipped import UnusableError
+from hpcgeo.data.shards.sources import opened
 from hpcgeo.errors import InputError
 
 #: SWIR1, NIR, red, green, under the name of Landsat-7 whichever satellite it was.

@@ -21,19 +21,12 @@ from typing import Any
 import numpy as np
 from rasterio.enums import Resampling
 
-from hpcgeo.data.geography import place
-from hpcgeo.data.readers.collection import (
-    SPLITS,
-    Collection,
-    Frame,
-    Int64,
-    checksum,
-    one_of_splits,
-)
+from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, Int64, checksum, one_of_splits
+from hpcgeo.data.readers.raster_sites import Labels, Layer, Site, parsed, sites
+from hpcgeo.data.readers.windows import Box, grid, read
 from hpcgeo.data.sample import IGNORED, Float32, Float64, Observation, Sample, Signal, Target
-from hpcgeo.data.sites import Labels, Layer, Site, parsed, sites
-from hpcgeo.data.unusable import UnusableError
-from hpcgeo.data.windows import Box, grid, read
+from hpcgeo.data.shards.geography import place
+from hpcgeo.data.shards.skipped import UnusableError
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 

@@ -1,0 +1,284 @@
+"""Like is compared with like: points become lines, lines get an efficiency.
+
+Two points share a comparison only where their keys agree, or where what differs was asked to lie
+together. Within one, weak scaling fixes what a device does in a step, strong scaling fixes what all
+devices do.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from hpcgeo_analysis.formatting import listed
+from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.separation import (
+    BATCHING,
+    differing,
+    merged,
+    phrase,
+    setting,
+    sides,
+    telling,
+    value,
+)
+
+Mode = Literal["weak", "strong"]
+
+#: The order of lines in figures and tables; strategies not named here follow by name.
+STRATEGIES = (
+    *("DDP", "NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD", "HYBRID_SHARD"),
+    *("ZERO1", "ZERO2", "ZERO3"),
+)
+
+
+#: What the setting of a comparison says, beside its model; options are too many.
+_SAID = tuple(name for name in CONTEXT if name not in ("model", "options"))
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A point on a line, with its efficiency against the line's smallest run."""
+
+    point: Point
+    line: str
+    base: Point | None = None
+    efficiency: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The line, with the mark of this point."""
+        return f"{self.line} ({self.point.mark})" if self.point.mark else self.line
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Lines that may be held against each other.
+
+    `setting` says what separates it from other comparisons of its model, `apart` in what its own
+    lines differ because that was asked for; the title has both.
+    """
+
+    number: int
+    title: str
+    context: dict[str, str]
+    mode: Mode
+    fixed: str
+    setting: str
+    apart: str
+    lines: dict[str, list[Scaled]]
+
+    @cached_property
+    def scaled(self) -> list[Scaled]:
+        """All points, by number of devices, then in the order of lines."""
+        points = [scaled for line in self.lines.values() for scaled in line]
+        return sorted(points, key=lambda scaled: scaled.point.devices)
+
+    @cached_property
+    def devices(self) -> list[int]:
+        """The numbers of devices of all points."""
+        return sorted({scaled.point.devices for scaled in self.scaled})
+
+    @property
+    def model(self) -> str:
+        return self.context["model"]
+
+    @property
+    def noun(self) -> str:
+        """What it trains on: images, or samples of a mixture."""
+        return "samples" if any(scaled.point.first.mixed for scaled in self.scaled) else "images"
+
+    @property
+    def subtitle(self) -> str:
+        """Where and how it was made."""
+        return ", ".join(self.context[name] for name in ("machine", "device", "dtype", "kind"))
+
+
+def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Comparison]:
+    """Return every comparison: measured first, then by size of model, weak before strong.
+
+    Args:
+        found: points; those that left something out of their steps stand in none.
+        together: keys in which lines of one comparison may differ.
+    """
+    asked = tuple(dict.fromkeys([*together, BATCHING]))
+    blocks: dict[tuple[str, ...], list[Point]] = defaultdict(list)
+    for point in found:
+        if not point.first.bare:
+            blocks[merged(point.context, asked)].append(point)
+    order = sorted(blocks, key=lambda key: (key[0], _size(blocks[key]), key))
+    apart = differing(blocks)
+    comparisons: list[Comparison] = []
+    for key in order:
+        needed = _needed(key, blocks, apart)
+        for mode, fixed, chosen in _groups(blocks[key], asked):
+            members = [point for _, point in chosen]
+            said = _said(key, needed, apart)
+            comparison = Comparison(
+                number=len(comparisons) + 1,
+                title=_title(mode, fixed, [*said, *filter(None, [_apart(members, asked)])], chosen),
+                context=_context(members),
+                mode=mode,
+                fixed=fixed,
+                setting=", ".join(_said(key, [n for n in apart if n in _SAID], apart)),
+                apart=_apart(members, asked),
+                lines=_scale(chosen),
+            )
+            comparisons.append(comparison)
+    return comparisons
+
+
+def rank(line: str, strategy: str) -> tuple[int, str, int, str]:
+    """Return where a line stands among others: by strategy, then size of group."""
+    place = STRATEGIES.index(strategy) if strategy in STRATEGIES else len(STRATEGIES)
+    group = re.search(r"\((\d+)\)", line)
+    return place, strategy, int(group[1]) if group else 0, line
+
+
+def _size(block: Sequence[Point]) -> float:
+    return max((point.parameters or 0) for point in block)
+
+
+def _said(
+    key: tuple[str, ...], names: Iterable[str], apart: Mapping[str, Sequence[str]]
+) -> list[str]:
+    return [phrase(n, setting(key, n), apart[n]) for n in names if setting(key, n)]
+
+
+def _context(members: Sequence[Point]) -> dict[str, str]:
+    columns = zip(*(point.context for point in members), strict=True)
+    return {
+        name: listed(sorted(set(column))) for name, column in zip(CONTEXT, columns, strict=True)
+    }
+
+
+def _needed(
+    context: tuple[str, ...], blocks: Iterable[tuple[str, ...]], apart: Iterable[str]
+) -> list[str]:
+    """Return what a title must say: kind and machine, and what separates runs of this model."""
+    model = CONTEXT.index("model")
+    own = differing(other for other in blocks if other[model] == context[model])
+    names = [name for name in apart if name in own or name in ("kind", "machine")]
+    return [name for name in names if name != "model"]
+
+
+def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
+    names = [
+        name
+        for name in asked
+        if name != BATCHING and len({value(point, name) for point in members}) > 1
+    ]
+    said = " and in ".join(f"{name}: {sides(members, name)}" for name in names)
+    return f"lines differ in {said}" if names else ""
+
+
+def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
+    """Name each point's line: its layout, what differs, the placement where nodes were not full."""
+    fewest: dict[int, int] = {}
+    for point in block:
+        fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))
+    names = telling(block, asked)
+    among = {name: {value(point, name) for point in block} for name in names}
+    labels = {}
+    for point in block:
+        said = (phrase(name, value(point, name), among[name]) for name in names)
+        label = " ".join([point.layout, *said])
+        if point.nodes != fewest[point.devices]:
+            label += f", {point.devices / point.nodes:g} per node"
+        labels[point] = label
+    return labels
+
+
+def _groups(
+    block: Sequence[Point], asked: Sequence[str]
+) -> list[tuple[Mode, str, list[tuple[str, Point]]]]:
+    lines = _labels(block, [name for name in asked if name != "global_batch"])
+    strong_lines = _labels(block, [name for name in asked if name != "micro_batch"])
+    weak: dict[tuple[int, int, float], list[tuple[str, Point]]] = defaultdict(list)
+    strong: dict[int, list[tuple[str, Point]]] = defaultdict(list)
+    for point in block:
+        record = point.first
+        share = record.global_batch / record.world_size
+        any_size = "micro_batch" in asked
+        key = (
+            (0, record.accumulate, 0.0)
+            if any_size
+            else (record.micro_batch, record.accumulate, share)
+        )
+        weak[key].append((lines[point], point))
+        batch = 0 if "global_batch" in asked else record.global_batch
+        strong[batch].append((strong_lines[point], point))
+    kept = {batch: _unambiguous(group) for batch, group in strong.items()}
+    kept = {batch: group for batch, group in kept.items() if _scales(group)}
+    covered = {point for group in kept.values() for _, point in group}
+    found: list[tuple[Mode, str, list[tuple[str, Point]]]] = []
+    for (micro_batch, accumulate, share), group in sorted(weak.items()):
+        if not _scales(group) and all(point in covered for _, point in group):
+            continue
+        noun = "sample" if block[0].first.mixed else "image"
+        text = f"{share:g} {noun}{'' if share == 1 else 's'} per device and step"
+        text += f" (micro-batch {micro_batch}, accumulation {accumulate})"
+        found.append(("weak", text if micro_batch else "micro-batch by line", group))
+    for batch, group in sorted(kept.items()):
+        text = f"global batch {batch:,}" if batch else "global batch by line"
+        found.append(("strong", text, group))
+    return found
+
+
+def _scales(group: Sequence[tuple[str, Point]]) -> bool:
+    counts: dict[str, set[int]] = defaultdict(set)
+    for line, point in group:
+        counts[line].add(point.devices)
+    return any(len(devices) > 1 for devices in counts.values())
+
+
+def _unambiguous(group: Sequence[tuple[str, Point]]) -> list[tuple[str, Point]]:
+    """Split lines by accumulation where one global batch was cut in several ways."""
+    places = [(line, point.devices) for line, point in group]
+    if len(set(places)) == len(places):
+        return list(group)
+    return [(f"{line}, accumulation {point.first.accumulate}", point) for line, point in group]
+
+
+def _scale(chosen: Sequence[tuple[str, Point]]) -> dict[str, list[Scaled]]:
+    members: dict[str, list[Point]] = defaultdict(list)
+    for line, point in chosen:
+        members[line].append(point)
+    order = sorted(members, key=lambda line: rank(line, members[line][0].first.strategy))
+    return {line: _efficiency(line, members[line]) for line in order}
+
+
+def _efficiency(line: str, found: Sequence[Point]) -> list[Scaled]:
+    ordered = sorted(found, key=lambda point: point.devices)
+    timed = [point for point in ordered if point.per_device is not None]
+    if len({point.devices for point in timed}) < 2:
+        return [Scaled(point, line) for point in ordered]
+    base = timed[0]
+    return [_against(point, line, base) for point in ordered]
+
+
+def _against(point: Point, line: str, base: Point) -> Scaled:
+    if point.per_device is None or base.per_device is None:
+        return Scaled(point, line)
+    efficiency = point.per_device / base.per_device
+    if point is base or point.range is None or base.range is None:
+        return Scaled(point, line, base, efficiency)
+    low = (point.range[0] / point.devices) / (base.range[1] / base.devices)
+    high = (point.range[1] / point.devices) / (base.range[0] / base.devices)
+    return Scaled(point, line, base, efficiency, low, high)
+
+
+def _title(mode: Mode, fixed: str, said: Sequence[str], chosen: Sequence[tuple[str, Point]]) -> str:
+    model = chosen[0][1].first.model
+    counts = sorted({point.devices for _, point in chosen})
+    short = fixed.split(" (")[0]
+    if _scales(chosen):
+        text = f"{model}, {mode} scaling, {short}"
+    else:
+        text = f"{model} on {', '.join(f'{count:,}' for count in counts)} "
+        text += f"device{'' if counts == [1] else 's'}, {short}"
+    return f"{text} ({', '.join(said)})" if said else text

@@ -1,0 +1,1 @@
+"""The questions a report answers, a module each."""

@@ -1,0 +1,135 @@
+"""How much of the peak is used: MFU and HFU, with the source of the peak."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.comparisons import Comparison, Scaled
+from hpcgeo_analysis.formatting import NOT_MEASURED, counted, flops, percent, rate
+from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.tables import (
+    Cell,
+    Table,
+    line,
+    number,
+    text,
+    valued,
+    whole,
+    without_constant,
+    without_empty,
+)
+
+
+def section(study: Study) -> Section:
+    """Return MFU and HFU of every comparison."""
+    blocks = []
+    for comparison in study.once:
+        known = [s for s in comparison.scaled if _known(s.point)]
+        if known:
+            blocks.append(Block(comparison.title, _sentences(comparison), (), [_table(known)]))
+    intro = (
+        "MFU is the FLOPs of the mathematics over step time and peak of all devices; HFU counts "
+        "recompute too. Shown only with the source of the peak."
+    )
+    return Section("mfu", "MFU", intro, blocks)
+
+
+def mfu(point: Point, name: str = "mfu") -> float | None:
+    """Return MFU (or ``hfu``) where the peak has one source and every repeat is possible."""
+    shares = point.all(lambda record: getattr(record, name))
+    return median(shares) if shares and max(shares) <= 1 and peak(point) else None
+
+
+def peak(point: Point) -> tuple[float, str] | None:
+    """Return the peak of a device and its source, where repeats agree."""
+    value = point.same(lambda record: record.peak_flops_per_s)
+    source = point.same(lambda record: record.peak_source)
+    return (value, source) if value and source else None
+
+
+def _known(point: Point) -> bool:
+    return any(record.mfu or record.hfu or record.product_flops_per_s for record in point.records)
+
+
+def _sentences(comparison: Comparison) -> list[str]:
+    known = [(share, s) for s in comparison.scaled if (share := mfu(s.point)) is not None]
+    found = []
+    if known:
+        share, best = max(known, key=lambda pair: pair[0])
+        least, worst = min(known, key=lambda pair: pair[0])
+        shown = peak(best.point)
+        assert shown
+        on = counted(best.point.devices, "device")
+        sentence = f"The best MFU is {percent(share)}, {best.name} on {on} against "
+        sentence += f"{flops(shown[0])} a device ({shown[1]})"
+        if worst is not best:
+            sentence += f"; the least {percent(least)}, {worst.name} on {worst.point.devices:,}"
+        found.append(f"{sentence}.")
+    elif comparison.noun == "samples":
+        found.append("No MFU: steps of a mixture differ in their tokens, and so in their FLOPs.")
+    return found + _products(comparison)
+
+
+def _products(comparison: Comparison) -> list[str]:
+    shares = []
+    for scaled in comparison.scaled:
+        product, shown = _product(scaled.point), peak(scaled.point)
+        if product and shown and shown[1] != "measured":  # then it is the peak
+            shares.append(product / shown[0])
+    if not shares:
+        return []
+    low, high = min(shares), max(shares)
+    extent = percent(low) if percent(low) == percent(high) else f"{percent(low)} to {percent(high)}"
+    return [f"A matrix product in the same runs reaches {extent} of that peak."]
+
+
+def _product(point: Point) -> float | None:
+    return point.median(lambda record: record.product_flops_per_s)
+
+
+def _table(known: Sequence[Scaled]) -> Table:
+    rows = []
+    for scaled in known:
+        point = scaled.point
+        shown, product = peak(point), _product(point)
+        model = point.median(lambda record: record.model_flops)
+        counted_flops = point.median(lambda record: record.counted_flops)
+        images = point.images_per_s
+        steps = images / point.first.global_batch if images else None
+        speed = model * steps / point.devices if model and steps else None
+        rows.append(
+            [
+                line(scaled),
+                whole(point.devices),
+                _share(point, "mfu"),
+                _share(point, "hfu"),
+                valued(flops, speed),
+                valued(flops, shown[0] if shown else None),
+                text(shown[1] if shown else "no source"),
+                valued(flops, product),
+                valued(percent, speed / product if speed and product else None),
+                valued(_tera, model),
+                valued(_tera, counted_flops),
+                valued(_tera, point.median(lambda record: record.executed_flops)),
+            ]
+        )
+    head = ["strategy", "devices", "MFU", "HFU", "a device", "peak", "peak is"]
+    head += ["matrix product", "of the product", "TFLOP a step", "TFLOP counted", "TFLOP executed"]
+    table = Table("Use of the peak", head, rows)
+    table = without_empty(table, ("HFU", *head[4:6], *head[7:]))
+    return without_constant(table, ("peak", "peak is"))
+
+
+def _tera(value: float) -> str:
+    return rate(value / 1e12)
+
+
+def _share(point: Point, name: str) -> Cell:
+    shares = point.all(lambda record: getattr(record, name))
+    if not shares:
+        return number(NOT_MEASURED, None)
+    if peak(point) is None:
+        return number("not shown: no source of the peak", None)
+    if max(shares) > 1:
+        return number("not shown: above 100 %", None)
+    return valued(percent, mfu(point, name))

@@ -1,0 +1,257 @@
+"""Sets of labelled samples by the name of their reader: splits, fewer labels, one scale.
+
+A reader lists what there is (`Collection`); here it becomes the part that was asked for. Where
+there is no validation part, a sixth of the training part is it: whole groups of samples that share
+ground, or of every class, always the same ones.
+"""
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
+from hpcgeo.data.sample import UNKNOWN, Observation, Sample, Signal, Target
+from hpcgeo.errors import InputError
+from hpcgeo.log import log
+from hpcgeo.tables import find
+
+Int64 = npt.NDArray[np.int64]
+
+_SUSTAINBENCH = ("dhs", "lsms", "land_cover", "brick_kilns", "crop_yield", "fields")
+
+#: The module of each reader by its name; loaded when asked for, as some need GDAL.
+READERS = {
+    name: f"hpcgeo.data.readers.{name}"
+    for name in ("scenes", "tile_masks", "pairs", "pixel_series", "histograms")
+}
+READERS |= {name: f"hpcgeo.data.readers.sustainbench.{name}" for name in _SUSTAINBENCH}
+READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "generated")}
+
+#: Training samples that means and deviations of the values are taken over.
+SAMPLED = 256
+
+
+class TaskSet(Protocol):
+    """Labelled samples of one part of a data set."""
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+        ...
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """Every signal that any sample may hold, over all parts."""
+        ...
+
+    @property
+    def patches(self) -> frozenset[int]:
+        """Pixels on a side of tokens of images, beside those the task asks for."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Checksum of what the samples are read from."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def group(self, index: int) -> str:
+        """Return the name that samples which share ground have in common."""
+        ...
+
+    def other(self, split: str) -> "TaskSet":
+        """Return another part of the same data, which may be empty."""
+        ...
+
+    def read(self, index: int) -> Sample:
+        """Return a sample; InputError names the file that cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples `indices` (n,) of a collection with its parts (N,), standardised."""
+
+    collection: Collection
+    target: Target
+    parts: npt.NDArray[np.str_]
+    indices: Int64
+    moments: dict[Signal, tuple[float, float]]
+    place: bool
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """Every signal that any sample may hold, over all parts."""
+        return self.collection.signals
+
+    @property
+    def patches(self) -> frozenset[int]:
+        """Pixels on a side of tokens of images, beside those the task asks for."""
+        return self.collection.patches
+
+    @property
+    def digest(self) -> str:
+        """Checksum of what the samples are read from."""
+        return self.collection.digest
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def group(self, index: int) -> str:
+        """Return the name that samples which share ground have in common."""
+        return str(self.collection.groups[self.indices[index]])
+
+    def other(self, split: str) -> "Part":
+        """Return another part of the same data, which may be empty."""
+        return replace(self, indices=np.flatnonzero(self.parts == split))
+
+    def read(self, index: int) -> Sample:
+        """Return a sample; InputError names the file that cannot be read."""
+        sample = self.collection.load(int(self.indices[index]))
+        observations = tuple(self._standardised(each) for each in sample.observations)
+        label = sample.target
+        if self.target.kind == "regression":
+            mean, std = np.array(self.target.mean), np.array(self.target.std)
+            label = ((label - mean) / std).astype(np.float32)
+        place = sample.place if self.place else UNKNOWN
+        return replace(sample, observations=observations, target=label, place=place)
+
+    def _standardised(self, seen: Observation) -> Observation:
+        moments = np.array([self.moments[signal] for signal in seen.signals], dtype=np.float32)
+        mean, std = moments.T.reshape(2, 1, -1, *[1] * (seen.values.ndim - 2))
+        return replace(seen, values=((seen.values - mean) / std).astype(np.float32))
+
+
+def open_tasks(
+    reader: str,
+    path: Path,
+    *,
+    split: str,
+    target: str | None = None,
+    patch: int = 16,
+    size: int | None = None,
+    labels: float = 1.0,
+    place: bool = True,
+    seed: int = 0,
+) -> TaskSet:
+    """Return the labelled samples of one part of a data set.
+
+    Values have zero mean and unit deviation over at most `SAMPLED` training samples, numbers to
+    predict over all of them: the same for every part and every `labels`.
+
+    Args:
+        reader: one of `READERS`: the layout.
+        path: the folder, or the file.
+        split: "train", "validation" or "test".
+        target: which of several labels; None where the layout has one.
+        patch: pixels on a side of a token of an image.
+        size: height and width that images are brought to; None: as they are.
+        labels: fraction of the training part to keep, of every class at least one sample.
+        place: say where samples lie.
+        seed: of the draw of that fraction; a smaller one is part of a larger one.
+
+    Raises:
+        InputError: a name that is not known, a value out of range, a file that cannot be read.
+    """
+    module = find(READERS, reader, "reader")
+    if split not in SPLITS:
+        raise InputError(f"split {split!r}: one of {', '.join(SPLITS)}")
+    if not 0 < labels <= 1:
+        raise InputError(f"labels {labels}: a fraction above 0, at most 1")
+    collection: Collection = import_module(module).collect(path, target, Frame(patch, size))
+    parts = _parts(collection)
+    train = np.flatnonzero(parts == "train")
+    indices = np.flatnonzero(parts == split)
+    for wanted, found in (("train", train), (split, indices)):
+        if not len(found):
+            raise InputError(f"{path}: no samples in the part {wanted!r}")
+    if split == "train" and labels < 1:
+        indices = _fewer(collection, train, labels, seed)
+    standardised, moments = _standardised(collection, train), _moments(collection, train)
+    return Part(collection, standardised, parts, indices, moments, place)
+
+
+def _parts(collection: Collection) -> npt.NDArray[np.str_]:
+    """Return the part of each sample, (N,), with a sixth of training held out if there is need."""
+    if "validation" in collection.splits:
+        return collection.splits
+    parts = collection.splits.astype("U10")
+    train = np.flatnonzero(parts == "train")
+    names = collection.groups.tolist()
+    shared = len({names[index] for index in train}) < len(train)
+    for members in [train] if shared else _classes(collection, train):
+        groups: dict[str, list[int]] = {}
+        for index in members.tolist():
+            groups.setdefault(names[index], []).append(index)
+        held: list[int] = []
+        sixth = round(len(members) / 6)
+        for name in without_meaning(list(groups)):
+            # A group that would make it half as large again is left to training.
+            if len(held) < sixth and len(held) + len(groups[name]) <= max(1, 1.5 * sixth):
+                held += groups[name]
+        parts[held] = "validation"
+    return parts
+
+
+def _classes(collection: Collection, members: Int64) -> list[Int64]:
+    """Return the samples of each class; all together where they have none."""
+    if collection.target.kind != "classification":
+        return [members]
+    labels = collection.labels[members]
+    return [members[labels == label] for label in np.unique(labels)]
+
+
+def _fewer(collection: Collection, train: Int64, labels: float, seed: int) -> Int64:
+    kept = []
+    for number, members in enumerate(_classes(collection, train)):
+        order = np.random.default_rng([seed, number]).permutation(members)
+        kept.append(order[: max(1, round(labels * len(members)))])
+    return np.sort(np.concatenate(kept))
+
+
+def _standardised(collection: Collection, train: Int64) -> Target:
+    if collection.target.kind != "regression":
+        return collection.target
+    numbers = collection.labels[train].astype(np.float64)  # (n, K)
+    if not np.isfinite(numbers).any(axis=0).all():
+        raise InputError(f"target {collection.target.names}: no number in the training part")
+    mean, std = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
+    return replace(
+        collection.target,
+        mean=tuple(mean.tolist()),
+        std=tuple(np.where(std > 0, std, 1).tolist()),
+    )
+
+
+def _moments(collection: Collection, train: Int64) -> dict[Signal, tuple[float, float]]:
+    """Return mean and deviation of every signal over samples spread over the training part."""
+    sums = {signal: np.zeros(3) for signal in collection.signals}
+    spread = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.int64)
+    unread = []
+    for index in train[spread]:
+        try:
+            observations = collection.load(int(index)).observations
+        except InputError as error:  # one damaged file ends no run
+            unread.append(error)
+            continue
+        for seen in observations:
+            for number, signal in enumerate(seen.signals):
+                values = seen.values[:, number]
+                values = values[np.isfinite(values)].astype(np.float64)
+                sums[signal] += len(values), values.sum(), (values**2).sum()
+    if len(unread) == len(spread):
+        raise InputError(f"none of {len(spread)} samples can be read: {unread[0]}")
+    if unread:
+        log.warning("%d of %d samples cannot be read: %s", len(unread), len(spread), unread[0])
+    moments = {}
+    for signal, (count, total, squares) in sums.items():
+        mean = total / count if count else 0.0
+        variance = squares / count - mean**2 if count else 1.0
+        constant = variance <= 1e-12 * max(1.0, mean**2)
+        moments[signal] = (mean, 1.0 if constant else float(np.sqrt(variance)))
+    return moments

@@ -1,0 +1,1 @@
+"""Readers of SustainBench's data sets, a module each."""

@@ -1,0 +1,1 @@
+"""Which samples a step takes: order, mixtures, batches of unequal lengths."""

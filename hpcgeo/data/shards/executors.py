@@ -1,0 +1,49 @@
+"""Who does the work: this process, workers beside it, or the ranks of an MPI job."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Protocol
+
+from hpcgeo.errors import InputError
+
+#: Number of ranks, as the launchers say it: Open MPI, MPICH and Cray, srun.
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+class Map(Protocol):
+    """The built-in map, in order; `chunksize` items travel together."""
+
+    def __call__(
+        self, function: Callable[[Any], Any], items: Iterable[Any], /, *, chunksize: int = 1
+    ) -> Iterator[Any]: ...
+
+
+def run(work: Callable[[Map], int], workers: int) -> int:
+    """Return what `work` returns when given a map over workers; under MPI, on every rank.
+
+    Args:
+        work: runs once; the items it maps go to the workers.
+        workers: processes on this machine; under MPI the ranks but the first do the work instead.
+
+    Raises:
+        InputError: local workers asked for under MPI, no mpi4py, or what `work` raises.
+    """
+    ranks = max(int(os.environ.get(name, 1)) for name in _SIZES)
+    if ranks > 1:
+        if workers > 1:
+            raise InputError(f"--workers {workers}: {ranks} MPI ranks do the work; leave it out")
+        from hpcgeo.data.shards.mpi import run
+
+        return int(run(work, ranks))
+    if workers == 1:
+        return work(_serial)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        return work(pool.map)
+
+
+def _serial(
+    function: Callable[[Any], Any], items: Iterable[Any], *, chunksize: int = 1
+) -> Iterator[Any]:
+    return map(function, items)

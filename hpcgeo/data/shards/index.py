@@ -1,0 +1,173 @@
+"""The index of a data set: what its shard files hold, with a checksum of every file.
+
+Anyone can write an index whose digest fits, so what it says of sizes and names is held together.
+"""
+
+import hashlib
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from hpcgeo.data.shards.hdf5 import sha256
+from hpcgeo.errors import InputError
+
+NAME = "index.json"
+
+#: Bytes that one byte of deflate can stand for, at most (RFC 1951: 258 for two bits).
+DENSEST = 1032
+
+
+def _number(dtype: str) -> str:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{dtype!r} is no data type") from None
+    if found.kind not in "iuf" or found.name != dtype:
+        raise ValueError(f"{dtype!r} is no data type of pixels")
+    return dtype
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, StringConstraints(min_length=1, pattern=r"\A[^/\x00-\x1f]+\z")]
+DType = Annotated[str, AfterValidator(_number)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class File(_Strict):
+    """A file in the folder of the set, and its checksum."""
+
+    name: Name
+    bytes: Count
+    sha256: str
+
+
+class ShardFile(File):
+    """A shard file; `start` is the byte of its first pixel, None where pixels are compressed."""
+
+    samples: Count
+    start: Count | None
+
+
+class Layout(_Strict):
+    """Samples alike in bands, data type, sensor and nodata; a band all missing has mean None."""
+
+    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    dtype: DType
+    sensor: str | None
+    nodata: FiniteFloat | None
+    samples: Count
+    dropped: Count
+    mean: tuple[FiniteFloat | None, ...]
+    std: tuple[Annotated[FiniteFloat, Field(ge=0)] | None, ...]
+    shards: tuple[ShardFile, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "Layout":
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise ValueError("bands, mean and std are not equally many")
+        if self.samples != sum(shard.samples for shard in self.shards):
+            raise ValueError("samples are not those of the shard files together")
+        return self
+
+
+class Index(_Strict):
+    """What a data set holds; `digest` is the checksum of everything else in it."""
+
+    schema_version: Literal[1] = 1
+    chip: Annotated[Count, Field(ge=1)]
+    compression: str
+    sources: Count
+    skipped: Count
+    classes: dict[str, Count]
+    layouts: dict[str, Layout]
+    files: tuple[File, ...]
+    digest: str = ""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "Index":
+        """A reader takes room for samples: they have to be in the files."""
+        if not any(layout.samples for layout in self.layouts.values()):
+            raise ValueError("no sample")
+        for layout in self.layouts.values():
+            shape = len(layout.bands), self.chip, self.chip
+            sample = math.prod(shape) * np.dtype(layout.dtype).itemsize
+            for shard in layout.shards:
+                start = shard.start
+                room = shard.bytes * DENSEST if start is None else shard.bytes - start
+                if shard.samples * sample > room:
+                    raise ValueError(f"{shard.name} is too small for its samples")
+        return self
+
+    def signed(self) -> "Index":
+        """Return the index with its digest."""
+        text = self.model_copy(update={"digest": ""}).model_dump_json()
+        return self.model_copy(update={"digest": hashlib.sha256(text.encode()).hexdigest()})
+
+    @property
+    def samples(self) -> int:
+        """Samples of all layouts."""
+        return sum(layout.samples for layout in self.layouts.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all shard files."""
+        return sum(shard.bytes for row in self.layouts.values() for shard in row.shards)
+
+
+def load(folder: Path) -> Index:
+    """Return the index of a data set.
+
+    Raises:
+        InputError: no data set there, an unfinished one, or an index that was changed.
+    """
+    path = folder / NAME
+    try:
+        index = Index.model_validate_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        unfinished = (folder / "plan.json").exists()
+        way_out = "its build is not finished: run the same command again" if unfinished else ""
+        raise InputError(
+            f"{folder}: no {NAME}; {way_out or 'write a data set with `hpcgeo data build`'}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValidationError, UnicodeDecodeError):
+        raise InputError(f"{path}: damaged, or of another version; build the set again") from None
+    if index.signed() != index:
+        raise InputError(f"{path}: damaged: its digest does not match; build the set again")
+    return index
+
+
+def verify(folder: Path, index: Index) -> list[str]:
+    """Return one line for every file that is missing or differs from its checksum."""
+    shards = [shard for layout in index.layouts.values() for shard in layout.shards]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda file: _check(folder, file), [*index.files, *shards])
+        return [problem for problem in found if problem]
+
+
+def _check(folder: Path, file: File) -> str:
+    path = folder / file.name
+    try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            return f"{path}: {size} bytes, {file.bytes} expected"
+        return "" if sha256(path) == file.sha256 else f"{path}: damaged: its checksum differs"
+    except OSError as error:
+        return f"{path}: {error.strerror}"

@@ -1,0 +1,220 @@
+"""A shard file: HDF5 with the pixels of one layout, a sample a chunk, and what is known of each.
+
+pixels    (n, C, S, S)  in their own data type; one chunk, so one read, per sample
+valid     (n, 2)        height and width of the part inside the source; the rest is padding
+lon, lat  (n,)          degrees (WGS 84) of the centre, NaN where unknown
+gsd_m     (n,)          ground sampling distance, NaN where unknown
+time      (n,)          seconds since 1970 UTC, the smallest int64 where unknown
+label     (n,)          row of the classes in the index, -1 where none
+source    (n,)          row of `sources`, paths relative to the folder that was read
+offset    (n, 2)        row and column in the source
+moments   (3, C)        count, mean, sum of squared deviations of the valid pixels
+skipped                 sources that could not be read, as JSON
+attributes              bands, sensor, nodata, dropped (mostly empty windows)
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from hpcgeo.data.shards.chips import Spot, cut, filler
+from hpcgeo.data.shards.hdf5 import new_hdf5, sha256
+from hpcgeo.data.shards.moments import Moments
+from hpcgeo.data.shards.settings import Compression, Settings
+from hpcgeo.data.shards.skipped import Skipped, UnusableError
+from hpcgeo.data.shards.sources import Source
+
+
+@dataclass(frozen=True)
+class Key:
+    """What all samples of a shard file share."""
+
+    bands: tuple[str, ...]
+    dtype: str
+    sensor: str | None
+    nodata: float | None
+
+    @classmethod
+    def of(cls, source: Source) -> "Key":
+        """Return the key of a source."""
+        return cls(source.bands, source.dtype, source.sensor, source.nodata)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Windows [first, last) of a source; `label` is a row of the classes or -1."""
+
+    source: Source
+    label: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard file to write."""
+
+    folder: Path
+    path: Path
+    key: Key
+    spans: tuple[Span, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the index keeps of a shard file; `start` is the byte of the first uncompressed pixel."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    start: int | None
+    moments: Moments
+    labels: dict[int, int]
+    dropped: int
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A shard file that could not be written."""
+
+    name: str
+    reason: str
+
+
+def build(task: Task) -> Shard | Failed:
+    """Write a shard file unless it is there, and return what it holds."""
+    try:
+        if not task.path.exists():
+            _write(task, _collect(task))
+        return read_summary(task.path)
+    except OSError as error:
+        return Failed(task.path.name, error.strerror or str(error))
+
+
+@dataclass
+class _Samples:
+    """Samples of a shard file in memory; `pixels` has room for every window."""
+
+    pixels: npt.NDArray[np.generic]
+    moments: Moments
+    rows: list[tuple[Spot, Span]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    dropped: int = 0
+
+
+def _collect(task: Task) -> _Samples:
+    size = task.settings.chip
+    room = sum(span.last - span.first for span in task.spans)
+    shape = room, len(task.key.bands), size, size
+    samples = _Samples(np.empty(shape, dtype=task.key.dtype), Moments.none(shape[1]))
+    for span in task.spans:
+        before = len(samples.rows), samples.moments, samples.dropped
+        try:
+            _collect_span(task, span, samples)
+        except UnusableError as reason:  # none of its chips, rather than some
+            kept, samples.moments, samples.dropped = before
+            del samples.rows[kept:]
+            samples.skipped.append(Skipped(span.source.path, str(reason)))
+    return samples
+
+
+def _collect_span(task: Task, span: Span, samples: _Samples) -> None:
+    missing = filler(task.key.dtype, task.key.nodata)
+    for chip in cut(task.folder, span.source, span.first, span.last, task.settings):
+        if chip is None:
+            samples.dropped += 1
+            continue
+        _, height, width = chip.pixels.shape
+        sample = samples.pixels[len(samples.rows)]
+        sample[:, height:], sample[:, :, width:] = missing, missing
+        sample[:, :height, :width] = chip.pixels
+        samples.moments += Moments.of(chip.pixels, chip.mask)
+        samples.rows.append((chip.spot, span))
+
+
+def _write(task: Task, samples: _Samples) -> None:
+    rows = samples.rows
+    paths = [span.source.path for span in task.spans]
+    number = {path: row for row, path in enumerate(paths)}
+    moments = samples.moments
+    arrays = {
+        "valid": np.array([spot.valid for spot, _ in rows], dtype=np.int32).reshape(-1, 2),
+        "lon": np.array([spot.lon for spot, _ in rows], dtype=np.float64),
+        "lat": np.array([spot.lat for spot, _ in rows], dtype=np.float64),
+        "gsd_m": np.array([spot.gsd_m for spot, _ in rows], dtype=np.float64),
+        "time": np.array([span.source.time for _, span in rows], dtype=np.int64),
+        "label": np.array([span.label for _, span in rows], dtype=np.int32),
+        "source": np.array([number[span.source.path] for _, span in rows], dtype=np.int32),
+        "offset": np.array([spot.offset for spot, _ in rows], dtype=np.int64).reshape(-1, 2),
+        "sources": _texts(paths),
+        "moments": np.stack([moments.count, moments.mean, moments.squares]),
+        "skipped": _texts([json.dumps([skip.path, skip.reason]) for skip in samples.skipped]),
+    }
+    with new_hdf5(task.path) as file:
+        file.attrs["bands"] = list(task.key.bands)
+        file.attrs["sensor"] = task.key.sensor or ""
+        file.attrs["nodata"] = np.nan if task.key.nodata is None else task.key.nodata
+        file.attrs["dropped"] = samples.dropped
+        _write_pixels(file, samples.pixels[: len(rows)], task.settings.compression)
+        for name, array in arrays.items():
+            file[name] = array
+
+
+def _write_pixels(
+    file: h5py.File, pixels: npt.NDArray[np.generic], compression: Compression
+) -> None:
+    chunk = (1, *pixels.shape[1:])
+    if compression != "none":
+        file.create_dataset(
+            "pixels", data=pixels, chunks=chunk, compression=compression, shuffle=True
+        )
+        return
+    # Room taken at once, so that the chunks lie one behind the other, as `_start` checks
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk(chunk)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)
+    space = h5py.h5s.create_simple(pixels.shape)
+    kind = h5py.h5t.py_create(pixels.dtype)
+    data = h5py.Dataset(h5py.h5d.create(file.id, b"pixels", kind, space, plan))
+    if len(pixels):
+        data[...] = pixels
+
+
+def read_summary(path: Path) -> Shard:
+    """Return what the index keeps of a shard file that is there."""
+    with h5py.File(path) as file:
+        labels, counts = np.unique(file["label"][:], return_counts=True)
+        return Shard(
+            name=path.name,
+            samples=len(file["pixels"]),
+            bytes=path.stat().st_size,
+            sha256=sha256(path),
+            start=_start(file["pixels"]),
+            moments=Moments(*file["moments"][:]),
+            labels=dict(zip(labels.tolist(), counts.tolist(), strict=True)),
+            dropped=int(file.attrs["dropped"]),
+            skipped=tuple(Skipped(*json.loads(text)) for text in file["skipped"][:]),
+        )
+
+
+def _start(pixels: h5py.Dataset) -> int | None:
+    if pixels.compression is not None or not len(pixels):
+        return None
+    first, last = (pixels.id.get_chunk_info(i).byte_offset for i in (0, len(pixels) - 1))
+    assert last - first == (len(pixels) - 1) * pixels[0].nbytes
+    return int(first)
+
+
+def _texts(texts: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

@@ -1,0 +1,241 @@
+"""The image files of a folder and what each knows of itself, read from their headers."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+import rasterio
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine, from_gcps
+from rasterio.windows import Window
+
+from hpcgeo.data.shards.acquisition import Exif, exif_of, time_of
+from hpcgeo.data.shards.geography import place
+from hpcgeo.data.shards.settings import Settings
+from hpcgeo.data.shards.skipped import Skipped, UnusableError
+from hpcgeo.errors import InputError
+from hpcgeo.sensors import sensor
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+
+#: Sidecar files are asked for by name: listing a folder of a million images once per image is slow.
+GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
+
+_COLOURS = frozenset({"red", "green", "blue", "nir"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file as the folder lists it; the path is relative to the folder."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file knows of itself.
+
+    Sizes are of the upright image. `numbers` are the bands to read, counted from 1 as GDAL does.
+    `nodata` is None for floats, whose missing pixels are NaN, and where none is stated. `lon` and
+    `lat` are those of a photograph; a scene has `crs` (WKT) and `transform` instead.
+    """
+
+    path: str
+    label: str | None
+    height: int
+    width: int
+    bands: tuple[str, ...]
+    numbers: tuple[int, ...]
+    dtype: str
+    sensor: str | None
+    nodata: float | None
+    time: int
+    lon: float = math.nan
+    lat: float = math.nan
+    orientation: int = 1
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    palette: bool = False
+
+
+def find(folder: Path) -> list[Found]:
+    """Return the images below a folder, sorted by path; hidden files and folders are left out.
+
+    Raises:
+        InputError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of images")
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if _is_below(Path(parent), name)]
+        for name in files:
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
+                status = path.stat()
+                relative = path.relative_to(folder).as_posix()
+                found.append(Found(relative, status.st_size, status.st_mtime_ns))
+    if not found:
+        raise InputError(f"{folder}: no image in it; known: {', '.join(sorted(SUFFIXES))}")
+    return sorted(found, key=lambda file: file.path)
+
+
+def _is_below(parent: Path, name: str) -> bool:
+    """Say whether to search a folder: not a hidden one, nor a link back to where it lies."""
+    path = parent / name
+    loops = path.is_symlink() and parent.resolve().is_relative_to(path.resolve())
+    return not name.startswith(".") and not loops
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[DatasetReader]:
+    """Open a raster; what GDAL cannot read is an UnusableError."""
+    with catch_warnings(), rasterio.Env(**GDAL):
+        simplefilter("ignore", UserWarning)  # rasterio's and Pillow's: no place, odd tags
+        try:
+            with rasterio.open(path) as raster:
+                yield raster
+        except (RasterioError, OSError, ValueError) as error:
+            raise UnusableError(f"broken: {_one_line(error, path)}") from None
+
+
+def inspect(folder: Path, path: str, settings: Settings) -> Source | Skipped:
+    """Return what a source knows of itself, or why it must be skipped."""
+    try:
+        with opened(folder / path) as raster:
+            return _inspect(folder, path, raster, settings)
+    except UnusableError as reason:
+        return Skipped(path, str(reason))
+
+
+def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings) -> Source:
+    dtype = str(raster.dtypes[0])
+    if np.dtype(dtype).kind not in "iuf":
+        raise UnusableError(f"{dtype} pixels: only integers and floats can be stored")
+    crs, transform = _georeference(raster)
+    exif = Exif() if crs else exif_of(folder / path)
+    palette = not crs and raster.colorinterp[0].name == "palette" and settings.bands is None
+    bands, numbers = (("red", "green", "blue"), (1,)) if palette else _bands(raster, settings)
+    nodata = raster.nodata if raster.nodata is not None else settings.nodata
+    if np.dtype(dtype).kind == "f":
+        nodata = None
+    elif nodata is not None and not _holds(dtype, nodata):
+        raise UnusableError(
+            f"nodata {nodata:g} is no {dtype}; pass a TIFF whose nodata fits its pixels"
+        )
+    height, width = raster.shape
+    time = exif.time
+    if time < 0:
+        tags = raster.tags(ns="IMAGERY") | raster.tags()
+        time = time_of(tags, Path(path))
+    parts = Path(path).parts
+    return Source(
+        path=path,
+        label=parts[0] if len(parts) == 2 else None,
+        height=width if exif.orientation > 4 else height,
+        width=height if exif.orientation > 4 else width,
+        bands=bands,
+        numbers=numbers,
+        dtype=dtype,
+        sensor=settings.sensor,
+        nodata=nodata,
+        time=time,
+        lon=exif.lon,
+        lat=exif.lat,
+        orientation=exif.orientation,
+        crs=crs,
+        transform=transform,
+        palette=palette,
+    )
+
+
+def _georeference(raster: DatasetReader) -> tuple[str | None, tuple[float, ...] | None]:
+    crs, affine = raster.crs, raster.transform
+    points, points_crs = raster.gcps
+    if crs is None and points and points_crs:
+        crs, affine = points_crs, from_gcps(points)
+    if crs is None:
+        if affine != Affine.identity():
+            raise UnusableError(
+                "scene without CRS: it has a geotransform; assign one (gdal_edit -a_srs)"
+            )
+        return None, None
+    if affine == Affine.identity():
+        raise UnusableError("scene without geotransform: it has a CRS but no pixel sizes")
+    wkt = crs.to_wkt()
+    centre = np.array([raster.height / 2]), np.array([raster.width / 2])
+    if not np.isfinite(place(wkt, affine[:6], *centre)).all():
+        raise UnusableError("its CRS gives the centre no longitude and latitude")
+    return wkt, tuple(affine)[:6]
+
+
+def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return names and numbers of the bands of pixels; alpha is not one of them unless named."""
+    colours = [colour.name for colour in raster.colorinterp]
+    numbers = tuple(n for n, colour in enumerate(colours, 1) if colour != "alpha")
+    described = tuple(raster.descriptions[n - 1] or "" for n in numbers)
+    wanted = settings.bands
+    if wanted is None and settings.sensor is not None:
+        names = tuple(band.name for band in sensor(settings.sensor).bands)
+        wanted = described if set(described) <= set(names) else names
+    if wanted is not None:
+        if len(wanted) == raster.count:
+            return wanted, tuple(range(1, raster.count + 1))
+        if len(wanted) == len(numbers):
+            return wanted, numbers
+        raise UnusableError(
+            f"number of bands: it has {raster.count}, {len(wanted)} are named: {','.join(wanted)}"
+        )
+    if all(described):
+        return described, numbers
+    named = tuple(colours[n - 1] for n in numbers)
+    if set(named) <= _COLOURS and len(set(named)) == len(named) and _alpha_is_mask(raster):
+        return named, numbers
+    if named == ("gray",) and (raster.driver != "GTiff" or raster.dtypes[0] == "uint8"):
+        return ("grey",), numbers
+    count = f"{raster.count} band{'s' if raster.count > 1 else ''}"
+    raise UnusableError(
+        f"band order unknown: {count} without descriptions; pass --sensor NAME or --bands a,b,.."
+    )
+
+
+def _alpha_is_mask(raster: DatasetReader) -> bool:
+    """Say whether the alpha band of a scene is one: writers call any fourth band of bytes alpha."""
+    names = [colour.name for colour in raster.colorinterp]
+    if "alpha" not in names or raster.crs is None:
+        return True
+    size = 256
+    window = Window((raster.width - size) // 2, (raster.height - size) // 2, size, size)
+    inside = window.intersection(Window(0, 0, raster.width, raster.height))
+    values = np.unique(raster.read(names.index("alpha") + 1, window=inside))
+    return set(values.tolist()) <= {0, np.iinfo(values.dtype).max}
+
+
+def _holds(dtype: str, value: float) -> bool:
+    limits = np.iinfo(dtype)
+    return value == int(value) and limits.min <= value <= limits.max
+
+
+def _one_line(error: Exception, path: Path | None = None) -> str:
+    text = str(error.__cause__ or error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line.replace(f"{path}: ", "").replace(f"'{path}' ", "")
+
+
+def masked(raster: DatasetReader, numbers: Sequence[int]) -> bool:
+    """Say whether bands come with a mask: nodata, alpha that is not a band itself, or a mask."""
+    flags = [raster.mask_flag_enums[n - 1] for n in numbers]
+    own_alpha = len(numbers) == raster.count
+    return any(
+        MaskFlags.all_valid not in each and not (own_alpha and MaskFlags.alpha in each)
+        for each in flags
+    )

@@ -1,0 +1,1 @@
+"""Kinds of task: metrics and what they need."""

@@ -1,0 +1,433 @@
+"""The options of a run, part by part: strict pydantic models, each with its description.
+
+`hpcgeo.config` joins them, reads them from YAML and explains what is wrong with them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+#: Marks an option that may differ when a run is resumed: it changes how fast, not what, is
+#: computed.
+FREE: Any = {"free_on_resume": True}
+
+SYNTHETIC = "synthetic"
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Part(BaseModel):
+    """A strict, immutable piece of the configuration."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+class Place(Part):
+    """Where the run lives."""
+
+    dir: Path = Field(description="folder of the run; an existing run there is resumed")
+
+
+class Model(Part):
+    """What is trained."""
+
+    name: str = Field(description="a row of `hpcgeo list models`")
+    weights: Path | None = Field(
+        None,
+        description="start from this safetensors file: an export under our names, or a ViTMAE of "
+        "transformers; by default from random numbers",
+    )
+    depth: PositiveInt | None = Field(
+        None, description="blocks of a Perceiver; by default those of its row"
+    )
+    latents: PositiveInt | None = Field(
+        None, description="latents of a Perceiver; by default those of its row"
+    )
+    spread: str = Field(
+        "uniform",
+        description="how what is known of a coordinate is spread around it, in a Perceiver: "
+        "uniform, normal, triangular, or a density as an expression in u on [-1, 1]",
+    )
+
+
+class Augment(Part):
+    """Random views, drawn from (seed, epoch, position) of the sample."""
+
+    scale: tuple[float, float] = Field((0.2, 1.0), description="area of the crop, as a fraction")
+    ratio: tuple[float, float] = Field((0.75, 4 / 3), description="aspect ratio of the crop")
+    flip: bool = Field(True, description="mirror left-right and up-down, each with probability 1/2")
+    rotate: bool = Field(True, description="rotate by a random multiple of 90 degrees")
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        low, high = value
+        if not 0 < low <= high:
+            raise ValueError("the range needs 0 < low <= high")
+        return value
+
+
+class Data(Part):
+    """Where samples come from and what is done to them."""
+
+    path: str = Field(
+        SYNTHETIC,
+        description="folder written by `hpcgeo data build`, or 'synthetic': generated in memory",
+    )
+    layout: str | None = Field(
+        None, description="which layout of the data set, where it has several (`hpcgeo data info`)"
+    )
+    chip: tuple[PositiveInt, PositiveInt] = Field(
+        (224, 224), description="height and width fed to the model; one number means square"
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="reader processes per rank; 0 reads in the rank",
+        json_schema_extra=FREE,
+    )
+    augment: Augment = Augment()
+
+    @field_validator("chip", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+
+class Mae(Part):
+    """Masked autoencoding (He et al. 2021, arXiv 2111.06377)."""
+
+    name: Literal["mae"] = "mae"
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="fraction of patches that is hidden")
+    normalise_target: bool = Field(
+        True, description="predict patches normalised by their own mean and deviation"
+    )
+
+
+class Task(Part):
+    """Labelled samples, and the head that answers for them."""
+
+    reader: str = Field(description="how the data is laid out: a reader of `hpcgeo list readers`")
+    path: Path = Field(description="folder or file of the data")
+    target: str | None = Field(
+        None, description="which label, where the data has several; the reader names them"
+    )
+    patch: PositiveInt = Field(
+        8, description="pixels on a side of a token of an image: 1, 2, 4, 8, 16, 32"
+    )
+    size: PositiveInt | None = Field(
+        None, description="side of an image, to which it is resized; by default as it is"
+    )
+    labels: float = Field(1.0, gt=0, le=1, description="fraction of the training part that is used")
+    weight: float = Field(1.0, gt=0, description="factor of its share of the samples")
+    loss: float = Field(1.0, gt=0, description="factor of its loss, where weights are fixed")
+    epochs: PositiveInt | None = Field(
+        None, description="passes over its training part, after which it ends; by default never"
+    )
+    metric: str | None = Field(
+        None, description="what it is judged by; by default that of its kind of target"
+    )
+    local: bool = Field(
+        True,
+        description="a pixel's query carries what the tokens nearest to it say; false: only its "
+        "position, as in the paper",
+    )
+    place: bool = Field(
+        True,
+        description="tell the model where a sample lies; false against learning places by heart, "
+        "where those of the test part are others",
+    )
+    hide: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of a sample's tokens left out in training with labels, in the ways "
+        "of masked tokens: against learning few samples by heart",
+    )
+
+
+class Batching(Part):
+    """How samples of unequal length share a pass."""
+
+    mode: Literal["padding", "dbscan", "bins", "packed"] = Field(
+        "packed",
+        description="padding: all as long as the longest; dbscan: clusters of like length; bins: "
+        "sorted, and cut greedily; packed: no padding",
+        json_schema_extra=FREE,
+    )
+    max_padding: int = Field(
+        1024,
+        ge=0,
+        description="most padding tokens of a cluster or bin",
+        json_schema_extra=FREE,
+    )
+    max_tokens: PositiveInt = Field(
+        2**17,
+        description="most tokens of a pass on a rank, or one sample; a step takes as many passes "
+        "as the rank with the most tokens needs",
+        json_schema_extra=FREE,
+    )
+
+
+class Mixture(Part):
+    """Labelled data sets of any sensors, mixed."""
+
+    tasks: dict[str, Task] = Field(min_length=1, description="by name")
+    only: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the tasks that are trained; by default all"
+    )
+    temperature: float = Field(
+        2.0,
+        ge=1,
+        description="shares of tasks go as size^(1 / temperature): 1 by size, large: equal",
+    )
+    sensors: Path | None = Field(
+        None, description="a YAML file of your own sensors, in the form of facts/sensors.yaml"
+    )
+    flip: bool = Field(True, description="mirror and turn images at random, labels with them")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="reader processes per rank; 0 reads in the rank",
+        json_schema_extra=FREE,
+    )
+    batching: Batching = Batching()
+
+    @field_validator("tasks")
+    @classmethod
+    def _named(cls, value: dict[str, Task]) -> dict[str, Task]:
+        for name in value:
+            if not name.isidentifier():
+                raise ValueError(f"{name!r} is no name of a task: letters, digits, underscores")
+        return value
+
+    @field_validator("only")
+    @classmethod
+    def _known(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> Any:
+        tasks = info.data.get("tasks")  # absent where they are refused themselves
+        for name in value or ():
+            if tasks and name not in tasks:
+                known = ", ".join(tasks)
+                raise ValueError(f"no task {name!r}; known: {known}")
+        return value
+
+    @property
+    def chosen(self) -> dict[str, Task]:
+        """The tasks that are trained."""
+        only = self.only or self.tasks
+        return {name: task for name, task in self.tasks.items() if name in only}
+
+
+class MultiTask(Part):
+    """Several tasks at once, a head each (GPNA, roadmap step 2)."""
+
+    name: Literal["multitask"]
+    balance: Literal["fixed", "uncertainty"] = Field(
+        "fixed",
+        description="weights of the losses: fixed, or learned (Kendall et al. 2018, "
+        "arXiv 1705.07115)",
+    )
+    queries: PositiveInt = Field(
+        1024, description="pixels of a sample that a dense head answers for in training, at random"
+    )
+    unnamed: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="fraction of bands read, in training, as if they had no stem of their own: so "
+        "that the stem of unknown bands learns",
+    )
+    patience: PositiveInt | None = Field(
+        None,
+        description="looks without a better score after which a task is called done; the run ends "
+        "when all are",
+        json_schema_extra=FREE,
+    )
+
+
+class MaskedTokens(Part):
+    """Predict what masked tokens hold, by queries, without labels (GPNA, roadmap step 3)."""
+
+    name: Literal["masked_tokens"]
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="fraction of tokens that is hidden")
+    queries: PositiveInt = Field(
+        128, description="hidden tokens of a sample that are predicted, at random"
+    )
+    unnamed: float = Field(
+        0.1, ge=0, le=1, description="as of multitask: bands read by the stem of unknown ones"
+    )
+
+
+class Parallel(Part):
+    """How the model is spread over ranks. Ranks = data-parallel ranks x tensor."""
+
+    backend: Literal["native", "deepspeed"] | None = Field(
+        None,
+        description="native: DDP and FSDP2; deepspeed: ZeRO; by default that of the strategy",
+        json_schema_extra=FREE,
+    )
+    strategy: str = Field(
+        "DDP", description="a row of `hpcgeo list strategies`", json_schema_extra=FREE
+    )
+    group_size: PositiveInt | None = Field(
+        None,
+        description="ranks that together hold one copy; hybrid strategies only",
+        json_schema_extra=FREE,
+    )
+    tensor: PositiveInt = Field(
+        1,
+        description="ranks over which the products of a block are cut (tensor parallelism)",
+        json_schema_extra=FREE,
+    )
+    recompute: Literal["none", "full", "selective"] | PositiveInt = Field(
+        "none",
+        description="activations computed again in backward: none; full: of every block; k: of "
+        "every k-th block; selective: all but matrix products",
+        json_schema_extra=FREE,
+    )
+    compile: bool = Field(False, description="torch.compile for each block", json_schema_extra=FREE)
+    offload: bool = Field(
+        False,
+        description="keep parameters, gradients and optimizer in the host's memory",
+        json_schema_extra=FREE,
+    )
+    reduce_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of gradients while they are summed over ranks; bfloat16 halves the bytes and "
+        "is unstable on some hundred ranks",
+        json_schema_extra=FREE,
+    )
+    forward_prefetch: PositiveInt | None = Field(
+        None,
+        description="blocks gathered ahead in forward; by default one, once the host gets there",
+        json_schema_extra=FREE,
+    )
+    backward_prefetch: PositiveInt | None = Field(
+        None, description="blocks gathered ahead in backward; by default 1", json_schema_extra=FREE
+    )
+
+
+class Optim(Part):
+    """AdamW with linear warm-up and cosine decay."""
+
+    base_lr: float = Field(
+        1.5e-4, gt=0, description="learning rate of a global batch of 256, scaled linearly with it"
+    )
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the last step")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    weight_decay: float = Field(0.05, ge=0, description="on matrices; not on biases and norms")
+    clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
+
+
+class Train(Part):
+    """How long, in which portions and in which precision."""
+
+    steps: PositiveInt = Field(description="optimizer steps of the whole run")
+    micro_batch: PositiveInt = Field(
+        32, description="samples of one forward on one rank", json_schema_extra=FREE
+    )
+    accumulate: PositiveInt = Field(1, description="micro-batches per step", json_schema_extra=FREE)
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="of the arithmetic; weights and optimizer stay in float32"
+    )
+    log_every: PositiveInt = Field(
+        10, description="steps between lines in a job log", json_schema_extra=FREE
+    )
+    eval_every: int | None = Field(
+        0,
+        ge=0,
+        description="steps between looks at the model, pictures of reconstructions or scores on "
+        "the validation part; 0: only at the end; null: none",
+        json_schema_extra=FREE,
+    )
+    max_skips: PositiveInt = Field(
+        5,
+        description="steps in a row that may be skipped because loss or gradient is not finite",
+        json_schema_extra=FREE,
+    )
+    hang_timeout_s: float = Field(
+        20.0,
+        ge=1,
+        description="seconds without a sign of life of a rank, or without progress in a step, "
+        "after which the job ends; a step may always take 10 times the longest before it. A file "
+        "system that stalls for longer silences ranks that read themselves (data.workers=0)",
+        json_schema_extra=FREE,
+    )
+
+
+class Checkpoint(Part):
+    """What is kept of the training state."""
+
+    every: int = Field(
+        100,
+        ge=0,
+        description="steps between checkpoints; 0: none, not even at the end",
+        json_schema_extra=FREE,
+    )
+    keep: PositiveInt = Field(2, description="newest checkpoints kept", json_schema_extra=FREE)
+    keep_every: PositiveInt | None = Field(
+        None,
+        description="checkpoints of every n-th step are kept for ever; a multiple of `every`",
+        json_schema_extra=FREE,
+    )
+    asynchronous: bool = Field(
+        True,
+        description="train on while a copy of the state on the host is written; false: wait, and "
+        "need no copy",
+        json_schema_extra=FREE,
+    )
+
+    @model_validator(mode="after")
+    def _some_are_kept(self) -> "Checkpoint":
+        if self.keep_every and (not self.every or self.keep_every % self.every):
+            raise ValueError(
+                f"keep_every {self.keep_every} is no multiple of every {self.every}: no checkpoint "
+                f"falls on these steps"
+            )
+        return self
+
+
+class Launch(Part):
+    """Where the run runs and for how long."""
+
+    machine: str = Field(
+        "local", description="a row of `hpcgeo list machines`", json_schema_extra=FREE
+    )
+    threads: PositiveInt | None = Field(
+        None,
+        le=4096,
+        description="threads of a rank that drives no GPU; by default its share of the cores",
+        json_schema_extra=FREE,
+    )
+    rendezvous_timeout_s: float = Field(
+        50.0,
+        gt=0,
+        description="seconds that ranks wait for each other at the start",
+        json_schema_extra=FREE,
+    )
+    time_limit: float | None = Field(
+        None,
+        gt=0,
+        description="seconds within which the run saves and stops; by default the job's own end",
+        json_schema_extra=FREE,
+    )
+    requeue: Path | None = Field(
+        None,
+        description="file that rank 0 leaves when a stopped run can go on; the job script, which "
+        "names it, then asks Slurm to requeue the job",
+        json_schema_extra=FREE,
+    )

@@ -1,0 +1,1 @@
+"""Sweeps: grids of profile runs, here and on a scheduler."""

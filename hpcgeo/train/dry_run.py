@@ -1,0 +1,57 @@
+"""What a run would do, said before it does: sizes, arithmetic of the global batch, memory."""
+
+import math
+
+import torch
+
+from hpcgeo.config import RunConfig
+from hpcgeo.machines import machine
+from hpcgeo.strategies import strategy
+from hpcgeo.train.loop import workload_of
+
+
+def outlook(run: RunConfig, world_size: int) -> str:
+    """Open the data, build the model without weights, and say what would happen.
+
+    Raises:
+        InputError: anything that would stop the run before its first step.
+    """
+    workload = workload_of(run)
+    layout = strategy(run.parallel.strategy).layout(world_size, dict(run.parallel))
+    workload.refuse_cut(layout.tp)
+    with torch.device("meta"):
+        objective = workload.objective()
+    workload.initial(objective)  # weights that do not fit are said now
+    micro, accumulate = run.train.micro_batch, run.train.accumulate
+    global_batch = micro * accumulate * layout.data_parallel
+    samples = global_batch * run.train.steps
+    flops = workload.model_flops(global_batch)
+    rows = [
+        f"strategy      {run.parallel.strategy}: {world_size} ranks = "
+        + " x ".join(f"{size} {axis}" for axis, size in layout._asdict().items()),
+        f"global batch  {global_batch} = micro-batch {micro} x accumulate {accumulate} x "
+        f"{layout.data_parallel} data-parallel ranks",
+        f"steps         {run.train.steps:,} = {samples:,} samples = "
+        f"{samples / len(workload.dataset):.2f} epochs",
+        *([f"FLOPs         {flops:.3g} a step, forward and backward"] if flops else []),
+    ]
+    return "\n".join(
+        [
+            f"run           {run.run.dir}",
+            workload.outlook(rows, world_size),
+            *_queue(run.launch.machine, world_size),
+        ]
+    )
+
+
+def _queue(name: str, world_size: int) -> list[str]:
+    """Say how long a job of so many ranks may last, where the machine's facts know it."""
+    where = machine(name)
+    nodes = math.ceil(world_size / where.devices_per_node.value)
+    hours = where.hours(nodes)
+    if hours is None:
+        return []
+    return [
+        f"queue         {name}: a job of {nodes} nodes may last {hours:g} h; start-up and a save "
+        f"should stay below {6 * hours:g} minutes"
+    ]

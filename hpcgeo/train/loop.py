@@ -1,0 +1,253 @@
+"""Training: the one place where a workload and parallel meet, and the loop."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpcgeo.checkpoint.checkpoints import Checkpoints
+from hpcgeo.config import RunConfig
+from hpcgeo.files import write_text
+from hpcgeo.launch.environment import Environment, discover
+from hpcgeo.launch.preemption import Stop
+from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.requeue import request
+from hpcgeo.log import log, set_up
+from hpcgeo.machines import machine
+from hpcgeo.parallel.engine import Engine, Initial
+from hpcgeo.parallel.engines import engine_of
+from hpcgeo.parallel.group import join, on_rank_0
+from hpcgeo.parallel.topology import Topology, lay_out
+from hpcgeo.records import Record
+from hpcgeo.strategies import strategy
+from hpcgeo.train import divergence
+from hpcgeo.train.faults import agree, explained
+from hpcgeo.train.job import Parts
+from hpcgeo.train.meter import Meter
+from hpcgeo.train.record import describe
+from hpcgeo.train.run_folder import LOCK, begin, claim
+from hpcgeo.train.schedule import learning_rate
+from hpcgeo.train.watchdog import Watchdog
+from hpcgeo.workloads.workload import Workload
+
+#: By the name of its objective, the module and the class of what a run does; imported when chosen.
+WORKLOADS = {
+    "mae": ("hpcgeo.workloads.images", "Imagery"),
+    "multitask": ("hpcgeo.workloads.multitask", "MultiTaskRun"),
+    "masked_tokens": ("hpcgeo.workloads.masked_tokens", "MaskedRun"),
+}
+
+
+def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
+    """Train a run to its end, or to a stop, and return its record.
+
+    Every rank calls it; the environment says which rank this is. A run whose folder exists goes on
+    from its newest checkpoint.
+
+    Args:
+        run: the resolved configuration.
+        meter_of: what measures the steps.
+
+    Raises:
+        InputError: configuration, data set and run folder do not fit together.
+    """
+    environment = discover()
+    with Watchdog(environment, run.train.hang_timeout_s) as watchdog, explained(watchdog.place):
+        return _pretrain(run, meter_of, environment, watchdog)
+
+
+def _pretrain(
+    run: RunConfig, meter_of: Callable[..., Meter], environment: Environment, watchdog: Watchdog
+) -> Record:
+    parts = build(run, environment, watchdog)
+    folder = on_rank_0(lambda: claim(run))
+    watchdog.lock = folder / LOCK
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        run.checkpoint,
+        global_batch=parts.global_batch,
+        data=parts.workload.dataset.digest,
+    )
+    first_step = checkpoints.restore(parts.engine)
+    on_rank_0(lambda: begin(run, folder, first_step))
+    log.info(
+        "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
+    )
+    meter = meter_of(folder, run, parts, first_step)
+    with meter, Stop(environment, run.launch) as stop:
+        step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
+    watchdog.at("ending")
+    record = _conclude(run, parts, meter, environment, watchdog, folder, step)
+    if step < run.train.steps and run.checkpoint.every and not parts.workload.done:
+        log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
+        if run.launch.requeue and environment.rank == 0:
+            request(
+                run.launch.requeue,
+                reason=stop.reason or "a rank was asked to stop",
+                began=first_step,
+                step=step,
+                saved=checkpoints.steps(),
+            )
+    return record
+
+
+def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts:
+    """Join the other ranks and build the parts of a run.
+
+    Raises:
+        InputError: they do not fit together, or the ranks cannot meet.
+    """
+    set_up(environment.rank, environment.host)
+    machine(run.launch.machine)
+    chosen = strategy(run.parallel.strategy)
+    layout = chosen.layout(environment.world_size, dict(run.parallel))
+    engine_of(chosen)  # a missing package is said before anything is opened
+    workload = workload_of(run)
+    workload.refuse_cut(layout.tp)
+    device = meet(run, environment)
+    watchdog.begin()
+    agree(run, workload.dataset, environment.host, device)
+    topology = lay_out(
+        environment.rank, environment.local_rank, environment.host, device, chosen, layout
+    )
+    log.info("%s", topology)
+    return Parts(
+        workload,
+        topology,
+        new_engine(run, workload, topology),
+        run.train.micro_batch * run.train.accumulate * layout.data_parallel,
+    )
+
+
+def meet(run: RunConfig, environment: Environment) -> torch.device:
+    """Join the other ranks and return the device of this one."""
+    return join(
+        environment.rank,
+        environment.world_size,
+        environment.local_rank,
+        environment.local_size,
+        master(environment),
+        run.launch.threads,
+        host=environment.host,
+        rendezvous_timeout_s=run.launch.rendezvous_timeout_s,
+    )
+
+
+def workload_of(run: RunConfig) -> Workload:
+    """Return what a run does, its data opened.
+
+    Raises:
+        InputError: data, model and objective do not fit together.
+    """
+    module, name = WORKLOADS[run.objective.name]
+    workload: Workload = getattr(import_module(module), name)(run)
+    return workload
+
+
+def new_engine(
+    run: RunConfig, workload: Workload, topology: Topology, initial: Initial | None = None
+) -> Engine:
+    """Return a model with its initial weights, or those given, spread over the ranks."""
+    with torch.device("meta"):
+        objective = workload.objective()
+    return engine_of(topology.strategy)(
+        objective,
+        topology,
+        parallel=run.parallel,
+        optim=run.optim,
+        dtype=getattr(torch, run.train.dtype),
+        accumulate=run.train.accumulate,
+        initial=initial or workload.initial(objective),
+    )
+
+
+def _loop(
+    run: RunConfig,
+    parts: Parts,
+    checkpoints: Checkpoints,
+    meter: Meter,
+    stop: Stop,
+    watchdog: Watchdog,
+    step: int,
+    folder: Path,
+) -> int:
+    """Train from `step` on; return the step reached."""
+    every = run.checkpoint.every
+    parts.workload.done = stopping = on_rank_0(lambda: parts.workload.ended(folder, step))
+    watchdog.step = step
+    workload, topology = parts.workload, parts.topology
+    batches = watchdog.reading(iter(workload.batches(topology, step)))
+    while step < run.train.steps and not stopping:
+        lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
+        waited = meter.waiting(batches, run.train.accumulate)
+        (losses, grad_norm), seconds = meter.measure(partial(one_step, parts, waited, lr))
+        watchdog.at("writing metrics")
+        stopping = meter.record(
+            losses,
+            seconds=seconds,
+            epoch=step * parts.global_batch // len(workload.dataset),
+            lr=lr,
+            grad_norm=grad_norm,
+            stop=stop.requested(checkpoints.save_s, seconds) is not None,
+        )
+        step += 1
+        watchdog.step = step
+        if meter.skips:
+            divergence.keep(meter.rows[-1], losses["loss"], run, topology, workload, folder)
+            checkpoints.wait()  # one of good weights may be under way
+            divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
+        last = stopping or step == run.train.steps
+        if run.train.eval_every and step % run.train.eval_every == 0 and not last:
+            looking = partial(watchdog.at, "looking at the model")
+            looking()
+            workload.look(parts.engine, topology, folder, step, looking)
+            last = stopping = workload.done
+        # After a skipped step the parameters are in doubt: they replace no checkpoint.
+        if every and (last or (step % every == 0 and not meter.skips)):
+            watchdog.at("saving a checkpoint")
+            meter.standing_still(partial(checkpoints.save, step, parts.engine))
+            stop.saved(checkpoints.save_s)
+    watchdog.at("saving a checkpoint")
+    checkpoints.wait()
+    if stop.reason:
+        log.warning("%s: stopping after step %d", stop.reason, step)
+    return step
+
+
+def one_step(parts: Parts, batches: Iterator[Any], lr: float) -> tuple[dict[str, Tensor], Tensor]:
+    """Train on the micro-batches of one step; return this rank's scalars, the gradient's norm."""
+    todo = parts.workload.step(batches, parts.topology.device)
+    scalars = parts.engine.forward_backward(todo.passes, todo.count)
+    return scalars | todo.scalars, parts.engine.step(lr)
+
+
+def _conclude(
+    run: RunConfig,
+    parts: Parts,
+    meter: Meter,
+    environment: Environment,
+    watchdog: Watchdog,
+    folder: Path,
+    step: int,
+) -> Record:
+    """Leave the last look and the record."""
+    if meter.rows:
+        if run.train.eval_every is not None and not parts.workload.done:
+            ending = partial(watchdog.at, "ending")
+            parts.workload.look(parts.engine, parts.topology, folder, step, ending)
+        first, last = meter.rows[0], meter.rows[-1]
+        log.info(
+            "loss %.4f at step %d, %.4f at step %d",
+            first["loss"],
+            first["step"],
+            last["loss"],
+            last["step"],
+        )
+    record = describe(run, parts, meter)
+    if environment.rank == 0 and meter.measured():
+        write_text(folder / "record.json", record.model_dump_json() + "\n")
+    return record

@@ -1,0 +1,286 @@
+"""The weights of a checkpoint as one file for other libraries, one tensor in memory at a time."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpcgeo import __version__
+from hpcgeo.checkpoint.checkpoints import reader_of, saved
+from hpcgeo.config import RunConfig, load
+from hpcgeo.data.loader import open_dataset
+from hpcgeo.errors import InputError
+from hpcgeo.files import sync_folder, write_text
+from hpcgeo.log import track
+from hpcgeo.models.layers import NORM_EPS
+from hpcgeo.options import Data
+from hpcgeo.weights.names import TIMM, TRANSFORMERS, Names, convert, positions
+from hpcgeo.weights.safetensors import write
+from hpcgeo.zoo import Architecture, architecture
+
+#: How a checkpoint names the weights.
+PREFIX = "model."
+
+
+class Weights:
+    """The weights in the folder of a checkpoint, read one by one, whatever ranks wrote them."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Open a checkpoint.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        self._reader = reader_of(checkpoint)
+        self.shapes = {
+            key.removeprefix(PREFIX): shape
+            for key, shape in self._reader.shapes().items()
+            if key.startswith(PREFIX)
+        }
+
+    def read(self, name: str) -> Tensor:
+        """Return a weight, whole."""
+        value = torch.empty(self.shapes[name])
+        self._reader.fill({PREFIX + name: value})
+        return value
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a library wants to find: names of weights, a config.json, and how it is asked to load.
+
+    Without names the weights keep ours, and no config.json is written.
+    """
+
+    load: str
+    names: Names | None = None
+    config: Callable[[RunConfig, Architecture, int], dict[str, Any]] | None = None
+
+
+def export(
+    folder: Path, to: str, out: Path | None = None, step: int | None = None, dtype: str = "float32"
+) -> str:
+    """Write the weights of a run for another library.
+
+    Args:
+        folder: of the run.
+        to: a key of FORMATS.
+        out: folder to create; by default below export/ of the run.
+        step: which checkpoint; by default the newest.
+        dtype: of the values in the file: float32, bfloat16 or float16.
+
+    Returns:
+        what was written and how to load it.
+
+    Raises:
+        InputError: no such run or checkpoint, the folder exists or cannot be written, or the
+            library has no such model.
+    """
+    run = config_of(folder)
+    step, checkpoint = chosen(folder, step)
+    out = out or folder / "export" / f"step-{step:08d}-{to}"
+    if out.exists():
+        raise InputError(f"{out} is there already: choose another folder with --out")
+    form = FORMATS[to]
+    if form.names and not isinstance(run.data, Data):
+        raise InputError(f"{form.names.title} is no {run.model.name}: choose --to safetensors")
+    weights = Weights(checkpoint)
+    config, fixed, named = _translation(run, weights, form)
+    sources = [name for name in weights.shapes if not form.names or form.names.of(name)]
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        yield from fixed.items()
+        for name in track(sources, "exporting", len(sources)):
+            yield from named(name, weights.read(name)).items()
+
+    shapes = {name: value.shape for name, value in fixed.items()}
+    for name in sources:
+        empty = torch.empty(weights.shapes[name], device="meta")
+        shapes |= {target: value.shape for target, value in named(name, empty).items()}
+    words, missing = _words(run, checkpoint, step)
+    aside = out.with_name(out.name + ".partial")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        if config is not None:
+            write_text(aside / "config.json", json.dumps(config, indent=2) + "\n")
+        size = write(aside / "model.safetensors", shapes, getattr(torch, dtype), tensors(), words)
+        aside.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        where = error.filename or out
+        raise InputError(f"{where}: {error.strerror}; nothing was exported") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    count = sum(math.prod(shape) for shape in shapes.values())
+    return (
+        f"{out}: step {step} of {run.model.name}, {count:,} values in {dtype}, "
+        f"{size / 1e6:,.1f} MB{missing}\n{form.load.format(out=out)}"
+    )
+
+
+def config_of(folder: Path) -> RunConfig:
+    """Return the configuration of the run in a folder; an InputError where there is none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no run (no config.yaml): give the run.dir of a run")
+    return load(str(path))
+
+
+def chosen(folder: Path, step: int | None) -> tuple[int, Path]:
+    """Return step and folder of a checkpoint of a run, by default of the newest.
+
+    Raises:
+        InputError: there is none, or none of that step.
+    """
+    checkpoints = saved(folder / "checkpoints")
+    if not checkpoints:
+        raise InputError(f"{folder} holds no checkpoint: train it with checkpoint.every above 0")
+    if step is None:
+        step = max(checkpoints)
+    if step not in checkpoints:
+        known = ", ".join(str(known) for known in checkpoints)
+        raise InputError(f"{folder} holds no checkpoint of step {step}; there are: {known}")
+    return step, checkpoints[step]
+
+
+def _translation(
+    run: RunConfig, weights: Weights, form: Format
+) -> tuple[dict[str, Any] | None, dict[str, Tensor], Callable[[str, Tensor], dict[str, Tensor]]]:
+    """Return config.json, weights that are not learned, and what gives others a library's names."""
+    names = form.names
+    if names is None:
+        return None, {}, lambda name, value: {name: value}
+    model = architecture(run.model.name)
+    bands = weights.shapes["encoder.embed.weight"][1] // model.patch**2
+    config = form.config(run, model, bands) if form.config else None
+    height, width = run.mae[0].chip
+    grid = height // model.patch, width // model.patch
+    fixed = positions(model, grid, names)
+    return config, fixed, lambda name, value: convert(name, value, model, names)
+
+
+def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str], str]:
+    """Return what the file says of itself, and a remark where it cannot say how to normalise.
+
+    Bands, mean and deviation are those of the data set, if it is still the one trained on; of a
+    mixture, which has those of each of its sets, they are left out.
+    """
+    words = {
+        "format": "pt",
+        "hpcgeo": __version__,
+        "model": run.model.name,
+        "step": str(step),
+        "config": json.dumps(run.model_dump(mode="json")),
+    }
+    if not isinstance(run.data, Data):
+        return words, ""
+    try:
+        data = open_dataset(run.data)
+    except InputError as error:
+        return words, f"; without the bands and their moments: {error}"
+    if data.digest != json.loads((checkpoint / "step.json").read_text()).get("data"):
+        return words, f"; without the bands and their moments: {run.data.path} was built anew"
+    words |= {
+        "bands": json.dumps(data.bands),
+        "mean": json.dumps(data.mean.tolist()),
+        "std": json.dumps(data.std.tolist()),
+    }
+    return words | ({"sensor": data.sensor} if data.sensor else {}), ""
+
+
+def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
+    """Return the configuration of transformers' ViTMAE.
+
+    Raises:
+        InputError: the chip is not square.
+    """
+    (height, width), objective = run.mae[0].chip, run.mae[1]
+    if height != width:
+        raise InputError(
+            f"data.chip {height} x {width}: {TRANSFORMERS.title} takes square images only; choose "
+            f"--to safetensors or --to timm"
+        )
+    encoder, decoder = model.encoder, model.decoder
+    return {
+        "architectures": ["ViTMAEForPreTraining"],
+        "model_type": "vit_mae",
+        "image_size": height,
+        "patch_size": model.patch,
+        "num_channels": bands,
+        "hidden_size": encoder.width,
+        "num_hidden_layers": encoder.depth,
+        "num_attention_heads": encoder.heads,
+        "intermediate_size": encoder.hidden,
+        "decoder_hidden_size": decoder.width,
+        "decoder_num_hidden_layers": decoder.depth,
+        "decoder_num_attention_heads": decoder.heads,
+        "decoder_intermediate_size": decoder.hidden,
+        "hidden_act": "gelu",
+        "qkv_bias": True,
+        "layer_norm_eps": NORM_EPS,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "mask_ratio": objective.mask_ratio,
+        "norm_pix_loss": objective.normalise_target,
+    }
+
+
+def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
+    """Return the configuration of timm's VisionTransformer: its plainest, every argument named.
+
+    The class token is pooled; the first convolution is not named, for timm adapts it to other bands
+    where it is. timm takes int(embed_dim x mlp_ratio) hidden units.
+    """
+    encoder = model.encoder
+    ratio = encoder.hidden / encoder.width
+    if int(encoder.width * ratio) < encoder.hidden:
+        ratio = math.nextafter(ratio, math.inf)
+    return {
+        "architecture": "vit_base_patch16_224",
+        "num_classes": 0,
+        "num_features": encoder.width,
+        "global_pool": "token",
+        "model_args": {
+            "img_size": list(run.mae[0].chip),
+            "patch_size": model.patch,
+            "in_chans": bands,
+            "num_classes": 0,
+            "global_pool": "token",
+            "embed_dim": encoder.width,
+            "depth": encoder.depth,
+            "num_heads": encoder.heads,
+            "mlp_ratio": ratio,
+            "qkv_bias": True,
+            "class_token": True,
+            "act_layer": "gelu",
+        },
+        "pretrained_cfg": {
+            "input_size": [bands, *run.mae[0].chip],
+            "fixed_input_size": True,
+            "num_classes": 0,
+        },
+    }
+
+
+FORMATS = {
+    "safetensors": Format(
+        'weights = safetensors.torch.load_file("{out}/model.safetensors")',
+    ),
+    "transformers": Format(
+        'model = transformers.ViTMAEForPreTraining.from_pretrained("{out}")',
+        TRANSFORMERS,
+        _vit_mae,
+    ),
+    "timm": Format(
+        'model = timm.create_model("local-dir:{out}", pretrained=True)',
+        TIMM,
+        _vit,
+    ),
+}

@@ -1,0 +1,1 @@
+"""What a step does, and how a model is evaluated on the way."""

@@ -1,0 +1,237 @@
+"""How well each task does on a part of its data: metrics, the best so far, and since when.
+
+scores.jsonl in the folder of a run holds a line for every task and look.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from hpcgeo.data.labelled import TaskSet
+from hpcgeo.data.labelled_batches import Drawn, once, plain
+from hpcgeo.data.sample import Float64, Target
+from hpcgeo.errors import InputError
+from hpcgeo.files import write_text
+from hpcgeo.kinds.bootstrap import Tally
+from hpcgeo.kinds.metrics import METRICS
+from hpcgeo.log import log, track
+from hpcgeo.parallel.group import on_rank_0
+from hpcgeo.parallel.topology import Topology
+from hpcgeo.workloads.task_pictures import Album
+
+NAME = "scores.jsonl"
+
+#: A look while training has none.
+NO_RESAMPLES: Float64 = np.zeros(0)
+
+#: What pretraining is judged by.
+MASKED = "masked_mse"
+
+
+class Found(NamedTuple):
+    """The metric of a task on a part of its data, and on resamples of it."""
+
+    task: str
+    metric: str
+    value: float
+    samples: int
+    resampled: Float64 = NO_RESAMPLES
+
+
+class Score(BaseModel):
+    """One task at one look: its metric, and its state for stopping early."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    task: str
+    metric: str
+    better: Literal["higher", "lower"]
+    value: float
+    samples: int
+    best: float
+    best_step: int
+    since: int  #: looks since the best
+
+
+def scores(
+    predict: Callable[[Sequence[Drawn]], Iterable[tuple[list[int], Tensor]]],
+    sets: Mapping[str, TaskSet],
+    metrics: Mapping[str, str],
+    topology: Topology,
+    micro_batch: int,
+    album: Album | None = None,
+    resamples: int = 0,
+) -> list[Found]:
+    """Return the metric of each task on a part of its data; every rank calls it together.
+
+    What cannot be read does not count; a metric that the rest do not define is NaN.
+    Each rank takes its share of the samples, in as many rounds as the others.
+
+    Args:
+        predict: returns which of the samples, and the answers to them, (b, K) or (b, K, H, W).
+        sets: parts to score, by task.
+        metrics: of each task.
+        micro_batch: samples of a round.
+        album: what pictures are drawn from.
+        resamples: of each part, see `Tally`.
+    """
+    found = []
+    for name, part in sets.items():
+        tally, count = Tally(part.target, resamples), 0
+        for drawn in _rounds(name, part, topology, micro_batch):
+            count += len(drawn)
+            for rows, answer in predict(drawn):
+                some = [drawn[row] for row in rows]
+                truth = np.stack([one.sample.target for one in some])
+                decisions = decided(answer, part.target)
+                tally.add([part.group(one.index) for one in some], decisions, truth)
+                if album:
+                    album.add(part, some, decisions)
+        tally.sums = _together(tally.sums, topology)
+        read = int(_together(np.array([float(count)]), topology)[0])
+        if album:
+            album.draw(name, part.target, tally.sums[0])
+        number, resampled = tally.value(metrics[name])
+        found.append(Found(name, metrics[name], number, read, resampled))
+    return found
+
+
+def errors(
+    error: Callable[[Sequence[Drawn]], float],
+    sets: Mapping[str, TaskSet],
+    topology: Topology,
+    micro_batch: int,
+) -> list[Found]:
+    """Return the mean error of hidden tokens of each data set; every rank calls it together.
+
+    Args:
+        error: returns the sum of the errors of samples.
+        sets: parts to look at, by task.
+        micro_batch: samples of a round.
+    """
+    found = []
+    for name, part in sets.items():
+        total = np.zeros(2)
+        for drawn in _rounds(name, part, topology, micro_batch):
+            total += error(drawn), len(drawn)
+        whole = _together(total, topology)
+        if whole[1]:
+            mean = METRICS[MASKED].value(whole, part.target)
+            found.append(Found(name, MASKED, float(mean), int(whole[1])))
+    return found
+
+
+def _rounds(
+    name: str, part: TaskSet, topology: Topology, micro_batch: int
+) -> Iterator[list[Drawn]]:
+    """Yield this rank's samples of a part, in as many rounds as the others'."""
+    world, rank = topology.layout.data_parallel, topology.data_rank
+    rounds = range(0, len(part), world * micro_batch)
+    for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
+        mine = range(first + rank, min(len(part), first + world * micro_batch), world)
+        yield list(_readable(part, name, mine))
+
+
+def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
+    for index in indices:
+        try:
+            yield plain(part.read(index), name, index)
+        except InputError as error:
+            once(f"task {name}: {error}; its score is that of the others")
+
+
+def _together(total: Float64, topology: Topology) -> Float64:
+    """Return the sum over all samples of sums over those of each rank."""
+    together = torch.from_numpy(total).to(topology.device)
+    dist.all_reduce(together)
+    whole: Float64 = together.cpu().numpy() / topology.layout.tp  # ranks of one product agree
+    return whole
+
+
+def decided(answer: Tensor, target: Target) -> Float64:
+    """Return what a head's answer (b, K, ...) comes to, in the form that `sums` wants."""
+    if target.kind == "regression":
+        chosen = answer
+    elif target.kind == "multilabel":
+        chosen = (answer > 0).long()
+    else:
+        chosen = answer.argmax(dim=1)
+    decision: Float64 = chosen.cpu().numpy()
+    return decision
+
+
+def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:
+    """Write down the scores of a look, log them, and return them with the best so far.
+
+    A task whose metric is not defined has none.
+    """
+    for task, metric, number, samples, _ in found:
+        if not math.isfinite(number):
+            log.warning("task %s: no %s of %d samples", task, metric, samples)
+    found = [one for one in found if math.isfinite(one.value)]
+    earlier: list[Score] = on_rank_0(lambda: kept_scores(folder, step))
+    now = standing(earlier, found, step)
+    if topology.rank == 0:
+        with (folder / NAME).open("a", encoding="utf-8") as file:
+            file.writelines(score.model_dump_json() + "\n" for score in now)
+    for score in now:
+        log.info(
+            "step %d  %s: %s %.4f on %d validation samples; best %.4f at step %d",
+            *(step, score.task, score.metric, score.value, score.samples),
+            *(score.best, score.best_step),
+        )
+    return now
+
+
+def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> list[Score]:
+    """Return the scores of a look, with what each task's best was."""
+    now = []
+    for task, metric, number, samples, _ in found:
+        better = METRICS[metric].better
+        sign = 1 if better == "higher" else -1
+        before = [score for score in earlier if score.task == task]
+        best, best_step, since = number, step, 0
+        if before and not sign * number > sign * before[-1].best:
+            best, best_step = before[-1].best, before[-1].best_step
+            since = before[-1].since + 1
+        now.append(
+            Score(
+                step=step,
+                task=task,
+                metric=metric,
+                better=better,
+                value=number,
+                samples=samples,
+                best=best,
+                best_step=best_step,
+                since=since,
+            )
+        )
+    return now
+
+
+def kept_scores(folder: Path, step: int) -> list[Score]:
+    """Return the scores of the looks before a step; later ones, of a run cut off, are dropped."""
+    kept = [score for score in read_scores(folder) if score.step < step]
+    if (folder / NAME).exists():
+        write_text(folder / NAME, "".join(score.model_dump_json() + "\n" for score in kept))
+    return kept
+
+
+def read_scores(folder: Path) -> list[Score]:
+    """Return all scores of a run; a torn line is left out."""
+    kept: list[Score] = []
+    if (folder / NAME).exists():
+        for line in (folder / NAME).read_text("utf-8", "replace").splitlines():
+            with suppress(ValidationError):
+                kept.append(Score.model_validate_json(line))
+    return kept

@@ -1,0 +1,92 @@
+"""What a run learns, and from what: all of a step that is not distribution."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hpcgeo.parallel.engine import Engine, Initial, Inputs
+from hpcgeo.parallel.topology import Topology
+
+#: Says that a rank still moves: what takes long calls it now and then.
+Alive = Callable[[], None]
+
+
+class Source(Protocol):
+    """What samples are read from."""
+
+    @property
+    def kind(self) -> str:
+        """Where samples come from: shards, synthetic, mixture."""
+
+    @property
+    def digest(self) -> str:
+        """Checksum of all samples."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What this rank does in one step.
+
+    Attributes:
+        passes: what each forward takes, made when it is asked for.
+        count: of the passes; equal on all ranks.
+        scalars: of this rank, for the line of metrics; averaged over ranks.
+    """
+
+    passes: Iterable[Inputs]
+    count: int
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Workload(Protocol):
+    """A kind of run; `hpcgeo.workloads.images` and `hpcgeo.workloads.mixture` are the two."""
+
+    done: bool  #: a look has found that nothing is left to learn, although steps remain
+
+    @property
+    def dataset(self) -> Source:
+        """What samples are read from."""
+
+    def refuse_cut(self, tensor: int) -> None:
+        """Refuse tensor parallelism over ranks that do not divide the model; an InputError."""
+
+    def objective(self) -> Any:
+        """Return the module that is trained; called where the meta device is the default."""
+
+    def initial(self, objective: Any) -> Initial:
+        """Return where its first weights come from."""
+
+    def batches(self, topology: Topology, first_step: int) -> Iterable[Any]:
+        """Return this rank's micro-batches from a step on, without end."""
+
+    def step(self, batches: Iterator[Any], device: torch.device) -> Step:
+        """Return what to do with the micro-batches of one step; every rank calls it together."""
+
+    def look(
+        self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
+    ) -> None:
+        """Look at the model after a step and leave in the folder what was seen.
+
+        Every rank calls it together; `alive` is called now and then.
+        """
+
+    def ended(self, folder: Path, step: int) -> bool:
+        """Return whether the look at a step, of an earlier start, found that nothing is left."""
+
+    def samples(self, position: Any) -> dict[str, Any]:
+        """Name the samples at positions of the run, for people."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return fields of the record: parameters, bands, chip."""
+
+    def model_flops(self, global_batch: int) -> float | None:
+        """Return the model FLOPs of a step, or None where they are not the same in each."""
+
+    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+        """Say what a run would do."""
