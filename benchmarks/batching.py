@@ -35,8 +35,9 @@ from hpcgeo.data.sample import Observation, Sample, Signal, Target
 from hpcgeo.data.sampling.packing import clusters, waste
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.collate import moved, questions, tokens, whole
-from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.options import Batching, MultiTask
+from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
+from hpcgeo.objectives.multitask.objective import MultiTaskOptions
+from hpcgeo.options import Batching
 from hpcgeo.profiling.memory import Ledger
 from hpcgeo.records import Spread
 from hpcgeo.workloads.mixture import band_of
@@ -161,8 +162,8 @@ class Bench:
             for n, (task, sample) in enumerate(samples)
         ]
         self.lengths = [one.length for one in self.drawn]
-        options = MultiTask(name="multitask")
-        self.model = MultiTaskObjective(perceiver(options.model), signals, asked, options)
+        options = MultiTaskOptions(name="multitask")
+        self.model = MultiTaskNetwork(perceiver(options.model), signals, asked, options)
         for name, parameter in self.model.named_parameters():
             parameter.data = draw(name, parameter.shape, slice(None), 0)
         self.model.to(self.device)

@@ -16,8 +16,8 @@ from hpcgeo.models.layers import Block
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.ragged import packed
 from hpcgeo.models.vit import ViT
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.options import Mae
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.parallel.recompute import recompute
 from hpcgeo.zoo import (
     Architecture,
@@ -42,7 +42,7 @@ def test_parameters_equal_the_modules(name: str, bands: int) -> None:
     model = architecture(name)
     with torch.device("meta"):
         assert model.parameters(bands) == count(ViT(model, bands))
-        assert model.mae_parameters(bands) == count(MAE(model, bands, Mae()))
+        assert model.mae_parameters(bands) == count(MAE(model, bands, MaeOptions()))
     head = nn.Linear(model.encoder.width, 1000, device="meta")
     assert model.parameters(bands, classes=1000) == model.parameters(bands) + count(head)
 
@@ -87,7 +87,7 @@ def test_flops_equal_what_the_counter_counts(
     # The counter does not know the fused kernel of a CPU.
     monkeypatch.setattr(attention, "PLAIN_UP_TO", {torch.float32: 10**9})
     model = architecture(name)
-    mae = MAE(model, 5, Mae())
+    mae = MAE(model, 5, MaeOptions())
     images = torch.randn(2, 5, *chip)
     patches = model.num_patches(chip)
     with FlopCounterMode(display=False) as forward:

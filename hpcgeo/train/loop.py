@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,8 @@ from hpcgeo.train.record import describe
 from hpcgeo.train.run_folder import LOCK, begin, claim
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.train.watchdog import Watchdog
+from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
-
-#: By the name of its objective, the module and the class of what a run does; imported when chosen.
-WORKLOADS = {
-    "mae": ("hpcgeo.workloads.images", "Imagery"),
-    "multitask": ("hpcgeo.workloads.multitask", "MultiTaskRun"),
-    "masked_tokens": ("hpcgeo.workloads.masked_tokens", "MaskedRun"),
-}
 
 
 def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
@@ -137,17 +130,6 @@ def meet(run: RunConfig, environment: Environment) -> torch.device:
     )
 
 
-def workload_of(run: RunConfig) -> Workload:
-    """Return what a run does, its data opened.
-
-    Raises:
-        InputError: data, model and objective do not fit together.
-    """
-    module, name = WORKLOADS[run.objective.name]
-    workload: Workload = getattr(import_module(module), name)(run)
-    return workload
-
-
 def new_engine(
     run: RunConfig, workload: Workload, topology: Topology, initial: Initial | None = None
 ) -> Engine:
@@ -202,9 +184,9 @@ def _loop(
             divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
         if run.train.eval_every and step % run.train.eval_every == 0 and not last:
-            looking = partial(watchdog.at, "looking at the model")
-            looking()
-            workload.look(parts.engine, topology, folder, step, looking)
+            evaluating = partial(watchdog.at, "evaluating the model")
+            evaluating()
+            workload.evaluate(parts.engine, topology, folder, step, evaluating)
             last = stopping = workload.done
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
         if every and (last or (step % every == 0 and not meter.skips)):
@@ -234,11 +216,11 @@ def _conclude(
     folder: Path,
     step: int,
 ) -> Record:
-    """Leave the last look and the record."""
+    """Leave the last evaluation and the record."""
     if meter.rows:
         if run.train.eval_every is not None and not parts.workload.done:
             ending = partial(watchdog.at, "ending")
-            parts.workload.look(parts.engine, parts.topology, folder, step, ending)
+            parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
         first, last = meter.rows[0], meter.rows[-1]
         log.info(
             "loss %.4f at step %d, %.4f at step %d",

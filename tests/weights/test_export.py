@@ -22,7 +22,7 @@ from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
-from hpcgeo.objectives.mae import MAE
+from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.options import Checkpoint
 from hpcgeo.weights.export import FORMATS, Weights, export
 from hpcgeo.zoo import architecture, models

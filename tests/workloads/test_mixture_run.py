@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.masked_tokens import LARGER
+from hpcgeo.objectives.masked_tokens.network import LARGER
 from hpcgeo.weights.initial import Carried
 from hpcgeo.workloads.masked_tokens import MaskedRun
 from hpcgeo.workloads.multitask import MultiTaskRun
