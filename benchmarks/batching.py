@@ -34,6 +34,7 @@ from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Observation, Sample, Signal, Target
 from hpcgeo.data.sampling.packing import clusters, waste
 from hpcgeo.models.initialise import draw
+from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import moved, questions, tokens, whole
 from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
 from hpcgeo.objectives.multitask.objective import MultiTaskOptions
@@ -163,7 +164,9 @@ class Bench:
         ]
         self.lengths = [one.length for one in self.drawn]
         options = MultiTaskOptions(name="multitask")
-        self.model = MultiTaskNetwork(perceiver(options.model), signals, asked, options)
+        self.model = MultiTaskNetwork(
+            PerceiverBackbone(perceiver(options.model), signals, "uniform"), asked, options
+        )
         for name, parameter in self.model.named_parameters():
             parameter.data = draw(name, parameter.shape, slice(None), 0)
         self.model.to(self.device)
@@ -206,7 +209,7 @@ class Bench:
     def flat(self, passes: Sequence[dict[str, object]]) -> list[Tensor]:
         """Return the tokens of each pass, as a leaf."""
         with torch.no_grad(), self._precision():
-            read = [self.model.tokenizer(inputs["tokens"]) for inputs in passes]
+            read = [self.model.backbone.tokenizer(inputs["tokens"]) for inputs in passes]
         return [one.flat.requires_grad_() for one in read]
 
     def held(self, run: Callable[[], object]) -> int:

@@ -20,7 +20,7 @@ from pydantic import (
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.objective import IMAGES, TASKS, ObjectiveOptions
-from hpcgeo.objectives.table import fitting, objective
+from hpcgeo.objectives.table import fitting, objective, refuse_backbone
 from hpcgeo.options import (
     SYNTHETIC,
     Checkpoint,
@@ -35,6 +35,7 @@ from hpcgeo.options import (
     Train,
 )
 from hpcgeo.tables import brief, nearest, parse
+from hpcgeo.zoo import architecture_of
 
 #: What `data` may be, by the tag that pydantic puts into the place of an error.
 TAGS: dict[str, type[Part]] = {"images": Data, "mixture": Mixture}
@@ -92,6 +93,11 @@ class RunConfig(Part):
     @model_validator(mode="after")
     def _fits(self) -> "RunConfig":
         row, name = objective(self.objective.name), self.objective.name
+        try:
+            family = architecture_of(self.model.name).family
+            refuse_backbone(row, name, self.model.name, family)
+        except InputError as error:
+            raise ValueError(str(error)) from None
         if isinstance(self.data, Mixture) and TASKS not in row.data:
             raise ValueError(
                 f"objective.name {name} needs images (data.path), not data.tasks; these fit "

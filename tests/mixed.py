@@ -14,9 +14,11 @@ from hpcgeo.data.labelled_batches import Drawn, plain
 from hpcgeo.data.sample import Observation, Signal
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.models.initialise import draw
+from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import questions, tokens, whole
-from hpcgeo.objectives.masked_tokens.network import MaskedTokensNetwork, hidden_questions, hide
+from hpcgeo.objectives.masked_tokens.network import MaskedTokensNetwork, hidden_questions
 from hpcgeo.objectives.masked_tokens.objective import MaskedTokensOptions
+from hpcgeo.objectives.masking import hide
 from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
 from hpcgeo.objectives.multitask.objective import MultiTaskOptions
 from hpcgeo.options import Batching
@@ -73,7 +75,9 @@ def multitask(
 ) -> MultiTaskNetwork:
     tasks = {name: Asked(part.target, 1.0, local) for name, part in sets().items()}
     config = MultiTaskOptions(name="multitask", **options)
-    return initialised(MultiTaskNetwork(architecture, signals(), tasks, config))
+    return initialised(
+        MultiTaskNetwork(PerceiverBackbone(architecture, signals(), "uniform"), tasks, config)
+    )
 
 
 def masked(architecture: PerceiverArchitecture = TINY, **options: Any) -> MaskedTokensNetwork:

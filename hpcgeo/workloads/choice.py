@@ -2,7 +2,7 @@
 
 from hpcgeo.config import RunConfig
 from hpcgeo.objectives.objective import IMAGES, Objective
-from hpcgeo.objectives.table import objective, refuse_backbone
+from hpcgeo.objectives.table import objective
 from hpcgeo.options import Data, Mixture, Task
 from hpcgeo.workloads.images import Images
 from hpcgeo.workloads.mixture import MixtureRun
@@ -14,11 +14,8 @@ ONLY = "images"
 
 
 def objective_of(run: RunConfig) -> Objective:
-    """Return the objective of a run; an InputError where it does not train the run's backbone."""
-    name = run.objective.name
-    row = objective(name)
-    refuse_backbone(row, name, run.model.name, architecture_of(run.model.name).family)
-    return row(run.objective, run.seed)
+    """Return the objective of a run."""
+    return objective(run.objective.name)(run.objective, run.seed)
 
 
 def workload_of(run: RunConfig) -> Workload:

@@ -119,7 +119,7 @@ def test_transformers_reads_what_is_exported_and_we_read_its_file(tmp_path) -> N
 
 def test_foreign_weights_of_another_size_are_refused() -> None:
     mae = initialised(SMALL, 5, MaeOptions())
-    with pytest.raises(InputError, match="does not fit encoder"):
+    with pytest.raises(InputError, match="does not fit backbone"):
         from_transformers(peer(True, 3).state_dict(), SMALL, mae.state_dict())
     with pytest.raises(InputError, match="no weight"):
         from_transformers({}, SMALL, mae.state_dict())

@@ -58,7 +58,7 @@ class _Chips:
             self.signals, values, _time(int(self.known.time[index])), gsd, self.frame.patch
         )
         label = self.known.label[index]
-        target = np.array(label) if labelled else np.empty(0, dtype=np.int64)
+        target = np.array(label, dtype=np.int64) if labelled else np.empty(0, dtype=np.int64)
         place = float(self.known.lon[index]), float(self.known.lat[index])
         return Sample((seen,), target, place)
 

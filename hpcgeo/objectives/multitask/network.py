@@ -11,6 +11,7 @@ collectives, and a task that is not drawn in a step has a gradient of zero.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +19,13 @@ from torch import Tensor, nn
 
 from hpcgeo.data.sample import IGNORED, Target
 from hpcgeo.models import coordinates
-from hpcgeo.models.backbone import Backbone, backbone
+from hpcgeo.models.backbone import Backbone
 from hpcgeo.models.features import Features
 from hpcgeo.models.fourier import encode, frequencies
 from hpcgeo.models.heads import PixelHead, VectorHead
 from hpcgeo.models.tokenizers import Tokens, zero_of
 from hpcgeo.objectives.collate import Question, centres
 from hpcgeo.objectives.multitask.objective import MultiTaskOptions
-from hpcgeo.objectives.objective import Material
 
 #: Where a pixel lies inside its token: frequencies of the encoding that joins a local query.
 INSIDE = (2, 12, 0.5, 4.0)
@@ -56,16 +56,16 @@ class MultiTaskNetwork(nn.Module):
 
     def __init__(
         self,
-        material: Material,
+        backbone: Any,
         tasks: Mapping[str, Asked],
         config: MultiTaskOptions,
+        spread: str = "uniform",
     ) -> None:
+        """Build heads on a backbone, a module that is a `Backbone`."""
         super().__init__()
         self.tasks, self.config = dict(tasks), config
-        self.backbone = backbone(
-            material.architecture, material.signals, material.bands, material.spread
-        )
-        self.heads = Heads(self.backbone, tasks, material.spread)
+        self.backbone = backbone
+        self.heads = Heads(backbone, tasks, spread)
         if config.balance == "uncertainty":
             self.log_variance = nn.Parameter(torch.empty(len(tasks)))
 

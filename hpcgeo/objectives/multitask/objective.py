@@ -66,6 +66,7 @@ class MultiTask(Objective):
         return self.options.patience
 
     def network(self, material: Material) -> nn.Module:
+        from hpcgeo.models.backbone import backbone
         from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
 
         assert material.tasks is not None and material.sets is not None
@@ -73,7 +74,8 @@ class MultiTask(Objective):
             name: Asked(material.sets[name].target, task.loss, task.local)
             for name, task in material.tasks.items()
         }
-        return MultiTaskNetwork(material, tasks, self.options)
+        made = backbone(material.architecture, material.signals, material.bands, material.spread)
+        return MultiTaskNetwork(made, tasks, self.options, material.spread)
 
     def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:
         from torch import nn
