@@ -160,6 +160,7 @@ class Architecture:
     """A vision transformer and its MAE decoder; a row of facts/models.yaml."""
 
     family: ClassVar = "vit"
+    any_sensor: ClassVar = False  #: it reads images of one set of bands, of one size
 
     name: str
     encoder: Stack
@@ -236,6 +237,7 @@ class PerceiverArchitecture:
     """
 
     family: ClassVar = "perceiver"
+    any_sensor: ClassVar = True  #: it reads observations of any bands, sizes and dates together
 
     name: str
     stack: Stack
@@ -360,8 +362,8 @@ def perceiver(name: str) -> PerceiverArchitecture:
 def architecture_of(name: str) -> Any:
     """Return any architecture: ours, or one that an installed package adds.
 
-    An entry point of the group `hpcgeo.models` is an architecture: `name`, `family` (of its
-    backbone), `source` and `refuse_cut`.
+    An entry point of the group `hpcgeo.models` is an architecture: `name`, `source`, `family`
+    (of its backbone), `any_sensor`, `num_patches` and `refuse_cut`.
 
     Raises:
         InputError: nobody has that name; the message lists the known ones.

@@ -65,7 +65,8 @@ class Objective(ABC):
     Attributes:
         title: a sentence for `hpcgeo list objectives`.
         Options: its options.
-        backbones: families of backbones that it trains (`hpcgeo list models`).
+        backbones: families of backbones that it trains (`hpcgeo list models`); None: any that
+            is a `hpcgeo.models.backbone.Backbone`.
         data: what it learns from: IMAGES, TASKS or both.
         labels: whether it learns from labels, and is judged by metrics of them.
         num_views: random views of an image that one forward takes.
@@ -76,7 +77,7 @@ class Objective(ABC):
 
     title: ClassVar[str]
     Options: ClassVar[type[ObjectiveOptions]]
-    backbones: ClassVar[tuple[str, ...]]
+    backbones: ClassVar[tuple[str, ...] | None]
     data: ClassVar[tuple[str, ...]]
     labels: ClassVar[bool] = False
     num_views: ClassVar[int] = 1

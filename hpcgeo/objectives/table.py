@@ -38,8 +38,12 @@ def fitting(data: str) -> str:
 
 def refuse_backbone(row: type[Objective], name: str, model: str, family: str) -> None:
     """Refuse a backbone that an objective does not train; an InputError says what would fit."""
-    if family not in row.backbones:
-        others = [other for other, each in OBJECTIVES.items() if family in each.backbones]
+    if row.backbones is not None and family not in row.backbones:
+        others = [
+            other
+            for other, each in OBJECTIVES.items()
+            if each.backbones is None or family in each.backbones
+        ]
         raise InputError(
             f"objective.name {name} trains a {' or '.join(row.backbones)}, and model.name {model} "
             f"is a {family}: choose another row of `hpcgeo list models`, or objective.name "

@@ -336,7 +336,7 @@ def material_of(
         InputError: the backbone reads images of one set of bands and one size, and these are not.
     """
     signals = tuple(sorted({signal for part in sets.values() for signal in part.signals}))
-    if model.family == "perceiver":
+    if model.any_sensor:
         return Material(model, 0, None, signals, sets, tasks, spread)
     first = {name: part.read(0).observations for name, part in sets.items()}
     shapes = {name: [seen.values.shape[2:] for seen in each] for name, each in first.items()}

@@ -51,7 +51,7 @@ class MultiTask(Objective):
 
     title = "learn the labels of one or several tasks, a head each (GPNA); fine-tuning"
     Options = MultiTaskOptions
-    backbones = ("perceiver", "vit")
+    backbones = None
     data = (TASKS,)
     labels = True
     exports = ("timm",)

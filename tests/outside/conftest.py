@@ -1,0 +1,43 @@
+"""Packages that add something to hpcgeo from outside: one module, one entry point."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+#: Returns the exit code of `hpcgeo` with an installed package, and what it said.
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Callable[[str, dict[str, str]], Run]:
+    """Install a package of one module, as pip would, into a folder of its own."""
+
+    def installed(text: str, entry_points: dict[str, str]) -> Run:
+        site = tmp_path / "site"
+        info = site / "outside-1.0.dist-info"
+        info.mkdir(parents=True)
+        (site / "outside.py").write_text(text)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+        lines = [f"[{group}]\n{row}\n" for group, row in entry_points.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+
+        def run(*words: object) -> tuple[int, str]:
+            path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+            done = subprocess.run(
+                [sys.executable, "-m", "hpcgeo", *map(str, words)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                timeout=240,
+            )
+            return done.returncode, done.stdout
+
+        return run
+
+    return installed

@@ -1,0 +1,67 @@
+"""What CONTRIBUTING.md says can be added from outside, added: everything works on it."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+HERE = Path(__file__).parent
+SMALL = (
+    *("data.chip=32", "train.steps=2", "optim.warmup_steps=1", "train.micro_batch=4"),
+    "checkpoint.every=1",
+)
+
+
+def test_an_objective(install, tmp_path: Path) -> None:
+    """SimMIM: trained, resumed, dry run, profiled, exported, and its weights start another run."""
+    hpcgeo = install(
+        (HERE / "simmim.py").read_text(), {"hpcgeo.objectives": "simmim = outside:SimMim"}
+    )
+    options = ("mae_vit_tiny", "objective.name=simmim", *SMALL)
+    code, said = hpcgeo("train", *options, "--dry", "--ranks", 2)
+    assert code == 0, said
+    assert "objective simmim has no closed form" in said and "not known in closed form" in said
+    code, said = hpcgeo("train", *options, "run.dir=run")
+    assert code == 0, said
+    code, said = hpcgeo("train", *options, "run.dir=run")
+    assert code == 0 and "from step 2 of 2" in said, said
+    profile = ("profile", "run", *options, "checkpoint.every=0", "--steps", 2, "--warmup", 1)
+    code, said = hpcgeo(*profile, "--records", "records.jsonl")
+    assert code == 0, said
+    code, said = hpcgeo("export", "run", "--to", "timm", "--out", "timm")
+    assert code == 0, said
+    code, said = hpcgeo("export", "run", "--to", "transformers", "--out", "none")
+    assert code == 2 and "choose --to safetensors or timm" in said, said
+    code, said = hpcgeo("export", "run", "--to", "safetensors", "--out", "out")
+    assert code == 0, said
+    assert "mask_token" in load_file(tmp_path / "out" / "model.safetensors")
+    weights = "model.weights=out/model.safetensors"
+    code, said = hpcgeo("train", "mae_vit_tiny", *SMALL, weights, "run.dir=mae")
+    assert code == 0 and "weights; at random: " in said, said
+
+
+def test_a_backbone(install, tmp_path: Path) -> None:
+    """Heads stand on it, scores and probes read it; an objective of another family refuses it."""
+    hpcgeo = install(
+        (HERE / "mean_pool.py").read_text(),
+        {
+            "hpcgeo.models": "mean_pool = outside:ROW",
+            "hpcgeo.backbones": "mean_pool = outside:MeanPool",
+        },
+    )
+    options = ("gpna_tiny", "model.name=mean_pool", "data.only=[scenes]", *SMALL[1:])
+    code, said = hpcgeo("train", *options, "run.dir=run")
+    assert code == 0 and "scenes: accuracy" in said, said
+    code, said = hpcgeo("evaluate", "run", "--split", "validation", "--baselines", "none")
+    assert code == 0, said
+    code, said = hpcgeo("probe", "run", "--split", "validation")
+    assert code == 0 and "scenes" in said, said
+    code, said = hpcgeo("train", "mae_vit_tiny", "model.name=mean_pool")
+    assert code == 2 and "objective.name mae trains a vit, and model.name mean_pool" in said, said
+
+
+def test_an_unknown_name_says_how_to_add_one(install) -> None:
+    hpcgeo = install("", {})
+    code, said = hpcgeo("train", "mae_vit_tiny", "objective.name=simmin")
+    assert code == 2
+    assert "unknown objective.name 'simmin'" in said
+    assert "known: mae, masked_tokens, multitask; a package adds one by an entry point" in said
