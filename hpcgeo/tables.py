@@ -116,7 +116,9 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
-def find_open(table: Mapping[str, Row], group: str, name: str, what: str) -> Row:
+def find_open(
+    table: Mapping[str, Row], group: str, name: str, what: str, known: Iterable[str] = ()
+) -> Row:
     """Return a row of a table that installed packages may add to.
 
     Args:
@@ -124,6 +126,7 @@ def find_open(table: Mapping[str, Row], group: str, name: str, what: str) -> Row
         group: of the entry points that are further rows, imported when asked for.
         name: the row asked for.
         what: the kind of row, for the message.
+        known: further names, for the message.
 
     Raises:
         InputError: nobody has that name; the message lists the known ones and says how to add one.
@@ -133,7 +136,7 @@ def find_open(table: Mapping[str, Row], group: str, name: str, what: str) -> Row
     added = plugins(group)
     if name in added:
         return added[name].load()
-    known = [*table, *added]
+    known = [*table, *known, *added]
     raise InputError(
         f"unknown {what} {brief(name)}{nearest(name, known)}; known: {', '.join(known)}; a package "
         f"adds one by an entry point of the group {group}"

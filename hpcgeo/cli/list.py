@@ -15,6 +15,8 @@ from rich.table import Table
 from hpcgeo.config import recipes
 from hpcgeo.data.labelled import READERS
 from hpcgeo.machines import devices, machines
+from hpcgeo.objectives.objective import IMAGES, TASKS
+from hpcgeo.objectives.table import objectives
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import read
@@ -43,6 +45,7 @@ class Kind(str, Enum):
     sensors = "sensors"
     readers = "readers"
     tasks = "tasks"
+    objectives = "objectives"
 
 
 @app.command("list")
@@ -50,7 +53,8 @@ def show(
     kind: Annotated[Kind, typer.Argument(help="Which facts.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the facts: models, machines, strategies, recipes, sensors, readers, tasks."""
+    """Show the facts: models, machines, strategies, recipes, sensors, readers, tasks,
+    objectives."""
     caption, rows_of = TABLES[kind]
     rows = rows_of()
     if as_json:
@@ -194,6 +198,26 @@ def _readers() -> list[Row]:
     ]
 
 
+#: How the options call the kinds of data.
+IN_OPTIONS = {IMAGES: "data.path", TASKS: "data.tasks"}
+
+
+def _objectives() -> list[Row]:
+    return [
+        {
+            "objective": name,
+            "title": row.title,
+            "data": ", ".join(
+                {IMAGES: "data.path", TASKS: "data.tasks"}[each] for each in row.data
+            ),
+            "backbones": "any" if row.backbones is None else ", ".join(row.backbones),
+            "labels": row.labels,
+            "exports": ", ".join(["safetensors", *row.exports]),
+        }
+        for name, row in objectives().items()
+    ]
+
+
 def _tasks() -> list[Row]:
     columns = "metric", "gpna", "status_quo", "method"
     return [
@@ -221,6 +245,7 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
     Kind.sensors: ("an empty cell is not stated by the source", _sensors),
     Kind.readers: ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
+    Kind.objectives: ("objective.name; exports: formats of hpcgeo export", _objectives),
     Kind.tasks: (
         "of SustainBench: the figures of Table 1 of the GPNA paper; hpcgeo train "
         "gpna_sustainbench data.only=[TASK]",

@@ -21,7 +21,7 @@ COMMANDS = {
     "export": "Write the weights of a run for other libraries.",
     "profile": "Measure recipes, grids of them and collectives; compare records.",
     "report": "Turn records into the scaling report.",
-    "list": "Show the facts: models, machines, strategies, recipes, sensors, readers, tasks.",
+    "list": "Show the facts: models, machines, strategies, recipes, sensors, readers, objectives.",
     "jobs": "Render job scripts.",
 }
 

@@ -5,6 +5,7 @@ there is no validation part, a sixth of the training part is it: whole groups of
 ground, or of every class, always the same ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_me
 from hpcgeo.data.sample import UNKNOWN, Observation, Sample, Signal, Target
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
-from hpcgeo.tables import find
+from hpcgeo.tables import find_open
 
 Int64 = npt.NDArray[np.int64]
 
@@ -127,6 +128,19 @@ class Part:
         return replace(seen, values=((seen.values - mean) / std).astype(np.float32))
 
 
+def reader_of(name: str) -> Callable[[Path, str | None, Frame], Collection]:
+    """Return what lists the samples of a layout: ours, or that of an installed package.
+
+    Raises:
+        InputError: nobody has that name; the message lists the known ones.
+    """
+    if name in READERS:
+        layout: Callable[[Path, str | None, Frame], Collection]
+        layout = import_module(READERS[name]).collect
+        return layout
+    return find_open({}, "hpcgeo.readers", name, "reader", known=READERS)
+
+
 def open_tasks(
     reader: str,
     path: Path,
@@ -158,12 +172,12 @@ def open_tasks(
     Raises:
         InputError: a name that is not known, a value out of range, a file that cannot be read.
     """
-    module = find(READERS, reader, "reader")
+    layout = reader_of(reader)
     if split not in SPLITS:
         raise InputError(f"split {split!r}: one of {', '.join(SPLITS)}")
     if not 0 < labels <= 1:
         raise InputError(f"labels {labels}: a fraction above 0, at most 1")
-    collection: Collection = import_module(module).collect(path, target, Frame(patch, size))
+    collection = layout(path, target, Frame(patch, size))
     parts = _parts(collection)
     train = np.flatnonzero(parts == "train")
     indices = np.flatnonzero(parts == split)

@@ -10,6 +10,7 @@ import pytest
 from hpcgeo.config import recipes
 from hpcgeo.data.labelled import READERS
 from hpcgeo.machines import machines
+from hpcgeo.objectives.table import objectives
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import read
@@ -22,6 +23,7 @@ NAMES = {
     "recipes": recipes,
     "sensors": sensors,
     "readers": lambda: READERS,
+    "objectives": objectives,
     "tasks": lambda: read("sustainbench")["tasks"],
 }
 

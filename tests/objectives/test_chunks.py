@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hpcgeo.data.sample import Target
+from hpcgeo.models.features import Features
 from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import Question
 from hpcgeo.objectives.multitask import network as multitask
@@ -55,7 +56,7 @@ def peak(side: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> int:
     question = Question("tiles", rows, torch.zeros(2, side, side), 0, rows, None, (side, side))
     given = [latents, grid, there, *objective.parameters()]
     with torch.no_grad(), Peak(given) as measured:
-        answers, _ = objective.heads(latents, [grid], [there], [question])
+        answers, _ = objective.heads(Features(latents, latents, [grid], [there]), [question])
     return measured.most - 2 * answers[0].untyped_storage().nbytes()  # parts, and joined
 
 
