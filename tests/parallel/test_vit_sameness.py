@@ -1,4 +1,4 @@
-"""A ViT on labelled samples: one process = DDP = FULL_SHARD, with passes that are unequal or empty."""
+"""A ViT on labelled samples: one process = DDP = FULL_SHARD, also where passes are empty."""
 
 import pytest
 

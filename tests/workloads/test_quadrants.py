@@ -124,7 +124,10 @@ def test_what_does_not_fit_says_what_would(recipe: str, options: list[str], mess
 def test_a_vit_says_which_samples_it_reads() -> None:
     for options, message in (
         (["data.only=[series]"], "task series: model.name vit_tiny reads one image a sample"),
-        (["data.only=[scenes, tiles]"], "tasks scenes and tiles differ in bands or size"),
+        (
+            ["data.only=[scenes, tiles]", "data.tasks.tiles.size=16"],
+            "tasks scenes and tiles differ in bands or size",
+        ),
         (["data.only=[scenes]", "model.latents=8"], "model.latents is an option of Perceivers"),
     ):
         with pytest.raises(InputError, match=message):
