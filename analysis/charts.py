@@ -118,36 +118,16 @@ def stacked(
     """Return horizontal bars stacked by cause, (name, colour) each; `limit` draws a line."""
 
     def draw(axes: Axes) -> list[Artist]:
-        # One collection a cause and plain text: bars, ticks and containers cost many times that.
-        left = [0.0] * len(bars)
-        handles: list[Artist] = []
-        for number, (cause, colour) in enumerate(causes):
-            ends = [at + bar.parts[number] for at, bar in zip(left, bars, strict=True)]
-            for hatch, here in _by_mark(bars):
-                boxes = [_box(left[place], ends[place], place) for place in here]
-                fill = {"facecolors": colour, "edgecolors": PAPER, "linewidths": 0, "hatch": hatch}
-                axes.add_collection(PolyCollection(boxes, **fill), autolim=False)
-            handles.append(Patch(color=colour, label=cause))
-            left = ends
-        for place, bar in enumerate(bars):
-            if bar.range:
-                axes.hlines(place, *bar.range, color=INK, linewidth=1.2)
+        ends, handles = _bars(axes, bars, causes)
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.4)
             handles.append(Line2D([], [], color=INK, label=f"limit: {_plain(limit)}"))
         if any(bar.marked for bar in bars):
             label = "* noisy or still getting faster"
             handles.append(Patch(facecolor=MUTED, edgecolor=PAPER, hatch=HATCH, label=label))
-        words: dict[str, Any] = {
-            "transform": axes.get_yaxis_transform(),
-            "ha": "right",
-            "va": "center",
-        }
-        for place, bar in enumerate(bars):
-            axes.text(-0.012, place, bar.label + " *" * bar.marked, fontsize=8, **words)
         axes.set_yticks([])
         axes.set_ylim(len(bars) - 0.4, -0.6)
-        axes.set_xlim(0, (max([*left, limit or 0]) or 1) * 1.02)
+        axes.set_xlim(0, (max([*ends, limit or 0]) or 1) * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(_plain))
         axes.set_xlabel(axis)
@@ -206,6 +186,29 @@ def curves(name: str, title: str, subtitle: str, found: Sequence[Curve]) -> Plot
     best = [f"{c.label} up to {size(max(value for _, value in c.points))}/s" for c in found]
     alt = f"Bus bandwidth against message size. {'; '.join(best)}."
     return render(name, title, subtitle, alt, draw, left=0.95)
+
+
+def _bars(
+    axes: Axes, bars: Sequence[Bar], causes: Sequence[tuple[str, str]]
+) -> tuple[list[float], list[Artist]]:
+    """Draw bars with labels and ranges; return where each ends, and the legend of causes."""
+    # One collection a cause and plain text: bars, ticks and containers cost many times that.
+    left = [0.0] * len(bars)
+    handles: list[Artist] = []
+    for number, (cause, colour) in enumerate(causes):
+        ends = [at + bar.parts[number] for at, bar in zip(left, bars, strict=True)]
+        for hatch, here in _by_mark(bars):
+            boxes = [_box(left[place], ends[place], place) for place in here]
+            fill = {"facecolors": colour, "edgecolors": PAPER, "linewidths": 0, "hatch": hatch}
+            axes.add_collection(PolyCollection(boxes, **fill), autolim=False)
+        handles.append(Patch(color=colour, label=cause))
+        left = ends
+    words: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    for place, bar in enumerate(bars):
+        if bar.range:
+            axes.hlines(place, *bar.range, color=INK, linewidth=1.2)
+        axes.text(-0.012, place, bar.label + " *" * bar.marked, fontsize=8, **words)
+    return left, handles
 
 
 def _by_mark(bars: Sequence[Bar]) -> list[tuple[str | None, list[int]]]:

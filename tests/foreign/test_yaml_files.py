@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hpcgeo.config import RunConfig, differences, load, recipes
 from hpcgeo.errors import InputError
-from hpcgeo.profiling.profiler import configure
+from hpcgeo.profiling.run import configure
 from hpcgeo.strategies import strategy
 from hpcgeo.sweep.points import load_sweep, points
 from hpcgeo.train import run_folder
