@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, percent, rate, size
-from hpcgeo_analysis.plots import CAUSES, INK, LINE, MUTED, PAPER, Look, Plot, render
+from hpcgeo_analysis.plots import CAUSES, INK, LINE, MUTED, PAPER, LineStyles, Plot, render
 
 #: Numbers of devices from which axes become logarithmic: largest over smallest.
 WIDE = 8
@@ -37,7 +37,7 @@ class Bar:
     range: Range = None
 
 
-def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
+def throughput(comparison: Comparison, look: LineStyles, name: str) -> Plot | None:
     """Return images per second against devices with the ideal line, or nothing for one number."""
     timed = [scaled for scaled in comparison.scaled if scaled.point.images_per_s]
     counts = sorted({scaled.point.devices for scaled in timed})
@@ -67,7 +67,7 @@ def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
     return render(f"throughput-{name}", title, comparison.subtitle, alt, draw, left=0.9)
 
 
-def efficiency(comparison: Comparison, look: Look, name: str) -> Plot | None:
+def efficiency(comparison: Comparison, look: LineStyles, name: str) -> Plot | None:
     """Return the efficiency of each line against its own smallest run."""
     known = [scaled for scaled in comparison.scaled if scaled.efficiency is not None]
     if not known:
@@ -151,7 +151,7 @@ def stacked(
 
 
 @dataclass(frozen=True)
-class Curve:
+class BandwidthCurve:
     """Points (message bytes, bytes per second) under one label; `joined` by a line or not."""
 
     label: str
@@ -159,7 +159,7 @@ class Curve:
     joined: bool = True
 
 
-def curves(name: str, title: str, subtitle: str, found: Sequence[Curve]) -> Plot:
+def curves(name: str, title: str, subtitle: str, found: Sequence[BandwidthCurve]) -> Plot:
     """Return bandwidth against message size, both logarithmic."""
     colours = [light for light, _ in CAUSES]
 
@@ -237,7 +237,7 @@ def _plain(value: float, _: int | None = None) -> str:
 
 def _line(
     axes: Axes,
-    look: Look,
+    look: LineStyles,
     members: Sequence[Scaled],
     value_of: Callable[[Scaled], float | None],
     range_of: Callable[[Scaled], Range],

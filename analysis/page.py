@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from markupsafe import Markup, escape
 
-from hpcgeo_analysis.plots import GRID, INK, MUTED, PAPER, Look, Plot
-from hpcgeo_analysis.tables import Cell, Table
+from hpcgeo_analysis.plots import GRID, INK, MUTED, PAPER, LineStyles, Plot
+from hpcgeo_analysis.tables import Table, TableCell
 
 
 def markdown(text: str) -> str:
@@ -48,7 +48,7 @@ def html_table(table: Table, colours: Mapping[str, str]) -> Markup:
     return Markup(f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>")
 
 
-def _cell(cell: Cell, right: bool, colours: Mapping[str, str]) -> str:
+def _cell(cell: TableCell, right: bool, colours: Mapping[str, str]) -> str:
     looks = f"{'number ' * right}{cell.look}".strip()
     look = f' class="{looks}"' if looks else ""
     sort = f' data-sort="{cell.sort}"' if right else ""
@@ -57,7 +57,7 @@ def _cell(cell: Cell, right: bool, colours: Mapping[str, str]) -> str:
     return f"<td{look}{sort}>{dot}{words}</td>"
 
 
-def variables(look: Look) -> dict[str, str]:
+def variables(look: LineStyles) -> dict[str, str]:
     """Return the name of the page's variable for every colour of the figures."""
     names = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"}
     return names | {light: f"s{place}" for place, light in enumerate(look.variables)}

@@ -83,7 +83,7 @@ class Plot:
     svg: str
 
 
-class Look:
+class LineStyles:
     """Colour, marker and dash of every line of a report; the same in all its figures."""
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:

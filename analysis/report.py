@@ -19,7 +19,7 @@ from hpcgeo_analysis.blocks import Section, Study
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.load import load
-from hpcgeo_analysis.plots import Look
+from hpcgeo_analysis.plots import LineStyles
 from hpcgeo_analysis.points import CONTEXT, points
 from hpcgeo_analysis.sections import (
     batching,
@@ -104,7 +104,7 @@ def render(
     found = points(records)
     guard.check(together, found)
     comparisons = compare(found, together)
-    look = Look(comparisons)
+    look = LineStyles(comparisons)
     study = Study(records, links, found, comparisons, look, copies)
     sections = [section(study) for section in track(SECTIONS, "sections")]
     plots = [plot for section in sections for block in section.blocks for plot in block.plots]
@@ -120,7 +120,7 @@ def render(
     return files
 
 
-def _templates(look: Look) -> Environment:
+def _templates(look: LineStyles) -> Environment:
     templates = Environment(
         loader=PackageLoader("hpcgeo_analysis"),
         autoescape=lambda name: name is not None and "html" in name,

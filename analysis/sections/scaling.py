@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from hpcgeo_analysis import charts, messages
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, listed, nodes, percent, rate, span
-from hpcgeo_analysis.tables import Cell, Table, line, number, whole, without_constant, without_empty
+from hpcgeo_analysis.tables import (
+    Table,
+    TableCell,
+    line,
+    number,
+    whole,
+    without_constant,
+    without_empty,
+)
 
 #: A line "loses" between two counts where its efficiency falls to less than this part.
 DROP = 0.75
@@ -27,7 +35,7 @@ def section(study: Study) -> Section:
                 charts.efficiency(comparison, study.look, name),
             )
             plots = [plot for plot in drawn if plot]
-        blocks.append(Block(comparison.title, kept(comparison), plots, [_table(comparison)]))
+        blocks.append(ReportBlock(comparison.title, kept(comparison), plots, [_table(comparison)]))
     intro = (
         "Efficiency is throughput per device against the smallest run of the same line. The ideal "
         "line goes on with what a device does in the fastest of the smallest runs."
@@ -135,7 +143,7 @@ def _table(comparison: Comparison) -> Table:
     return without_constant(table, [*same, *(["of the fastest"] if predicted else [])])
 
 
-def _row(scaled: Scaled, best: float | None) -> list[Cell]:
+def _row(scaled: Scaled, best: float | None) -> list[TableCell]:
     point, record = scaled.point, scaled.point.first
     share = point.images_per_s / best if point.images_per_s and best else None
     low, high = point.range or (None, None)

@@ -36,12 +36,12 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from hpcgeo.checkpoint.planning import Layout, Loading, Reader, flatten, put_back
+from hpcgeo.checkpoint.planning import Loading, Reader, StateLayout, flatten, put_back
 from hpcgeo.checkpoint.rank_files import (
     FILES,
     INDEX,
     PORTION,
-    Entry,
+    FileEntry,
     damage,
     entry_of,
     file_name,
@@ -90,7 +90,7 @@ class Checkpoints:
         self._area = torch.empty(0, dtype=torch.uint8)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
-        self._layout: Layout
+        self._layout: StateLayout
         self._planned_for: Engine | None = None
 
     def save(self, step: int, engine: Engine) -> None:
@@ -103,7 +103,7 @@ class Checkpoints:
         begin = time.perf_counter()
         flat = flatten(engine.state())
         if engine is not self._planned_for:
-            self._layout, self._planned_for = Layout(flat, self._group), engine
+            self._layout, self._planned_for = StateLayout(flat, self._group), engine
         on_rank_0(lambda: self._find_room(step))
         pieces = self._layout.pieces(flat)
         index = self._layout.index(flat)
@@ -293,7 +293,7 @@ class Checkpoints:
                 f"since, so its samples have another order; choose another run.dir"
             )
 
-    def _damage(self, folder: Path, files: "Mapping[str, Entry]") -> str | None:
+    def _damage(self, folder: Path, files: "Mapping[str, FileEntry]") -> str | None:
         """Return what is wrong with a checkpoint; each rank looks at its share of the files."""
         rank, world = dist.get_rank(), dist.get_world_size()
         share = sorted(files)[rank::world]
@@ -347,7 +347,7 @@ class Manifest(BaseModel):
     global_batch: int
     data: str
     save_s: float
-    files: dict[Annotated[str, StringConstraints(pattern=FILES)], Entry]
+    files: dict[Annotated[str, StringConstraints(pattern=FILES)], FileEntry]
     digest: str
 
 
@@ -370,7 +370,7 @@ def opened(text: str) -> Manifest:
     return manifest
 
 
-def _sizes(files: Mapping[str, Entry]) -> dict[str, int]:
+def _sizes(files: Mapping[str, FileEntry]) -> dict[str, int]:
     return {name: entry.bytes for name, entry in files.items()}
 
 

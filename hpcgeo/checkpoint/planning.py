@@ -122,7 +122,7 @@ def local_pieces(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Layout(StorageWriter):
+class StateLayout(StorageWriter):
     """Where every piece of a state goes, found out by a save that writes nothing.
 
     What a file will hold is known before it is written, so its bytes may be copied now and written

@@ -77,7 +77,7 @@ def fill(area: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         yield _arrived(area[:used])
 
 
-class Entry(BaseModel):
+class FileEntry(BaseModel):
     """What the manifest says of a file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -111,7 +111,7 @@ def entry_of(text: str) -> dict[str, Any]:
     return {"bytes": len(data), "digest": hashlib.sha256(data).hexdigest()}
 
 
-def damage(path: Path, entry: Entry) -> str | None:
+def damage(path: Path, entry: FileEntry) -> str | None:
     """Return what is wrong with a file, given its manifest entry; None where nothing is."""
     try:
         size = path.stat().st_size

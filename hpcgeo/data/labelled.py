@@ -74,7 +74,7 @@ class TaskSet(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class LabelledSplit:
     """The samples `indices` (n,) of a collection with its parts (N,), standardised."""
 
     collection: Collection
@@ -106,7 +106,7 @@ class Part:
         """Return the name that samples which share ground have in common."""
         return str(self.collection.groups[self.indices[index]])
 
-    def other(self, split: str) -> "Part":
+    def other(self, split: str) -> "LabelledSplit":
         """Return another part of the same data, which may be empty."""
         return replace(self, indices=np.flatnonzero(self.parts == split))
 
@@ -173,7 +173,7 @@ def open_tasks(
     if split == "train" and labels < 1:
         indices = _fewer(collection, train, labels, seed)
     standardised, moments = _standardised(collection, train), _moments(collection, train)
-    return Part(collection, standardised, parts, indices, moments, place)
+    return LabelledSplit(collection, standardised, parts, indices, moments, place)
 
 
 def _parts(collection: Collection) -> npt.NDArray[np.str_]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgeo.data.loader import Batch
+from hpcgeo.data.loader import ImageBatch
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.shards.dataset import Dataset
 from hpcgeo.options import Augment
@@ -60,11 +60,11 @@ class Views:
         self._mean = torch.tensor(dataset.mean, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
 
-    def __call__(self, batch: Batch, device: torch.device) -> torch.Tensor:
+    def __call__(self, batch: ImageBatch, device: torch.device) -> torch.Tensor:
         """Return random views (B, C, h, w), drawn from (seed, position) of each sample."""
         return self._resize(batch, self.draw(batch), device)
 
-    def plain(self, batch: Batch, device: torch.device) -> torch.Tensor:
+    def plain(self, batch: ImageBatch, device: torch.device) -> torch.Tensor:
         """Return the largest centred view (B, C, h, w) of each sample, without augmentation."""
         high, wide = batch.valid.T
         scale = np.minimum(high / self._chip[0], wide / self._chip[1])
@@ -74,7 +74,7 @@ class Views:
         crops = Crops((high - height) // 2, (wide - width) // 2, height, width, no, no, no)
         return self._resize(batch, crops, device)
 
-    def draw(self, batch: Batch) -> Crops:
+    def draw(self, batch: ImageBatch) -> Crops:
         """Return the crops of the random views: area and aspect ratio as in Szegedy et al. 2014,
         section 6, whole pixels, inside the valid part of the sample.
         """
@@ -104,7 +104,7 @@ class Views:
         """Return views (B, C, h, w) in the units of the pixels."""
         return views * self._std.to(views.device) + self._mean.to(views.device)
 
-    def _resize(self, batch: Batch, crops: Crops, device: torch.device) -> torch.Tensor:
+    def _resize(self, batch: ImageBatch, crops: Crops, device: torch.device) -> torch.Tensor:
         pixels = self._normalise(batch.pixels.to(device, non_blocking=True))  # (B, C, H, W)
         views = pixels.new_empty(*pixels.shape[:2], *self._chip)
         high, wide = pixels.shape[2:]

@@ -2,8 +2,8 @@
 
 Letters: B batch, T tokens, W width, M hidden, H heads, d = W / H.
 
-Tensor parallelism cuts a block by the strings of `Block.tensor_plan`. A rank then computes some of
-the heads and of the hidden units, which are what it finds in its product: no width is assumed.
+Tensor parallelism shards a block by the strings of `TransformerBlock.tensor_plan`. A rank then
+computes some of the heads and of the hidden units, as many as its product has: no width is assumed.
 """
 
 from typing import ClassVar
@@ -66,7 +66,7 @@ class GatedMlp(nn.Module):
         return self.out(F.silu(self.gate(x)) * self.into(x))  # (B, T, M) inside
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """x + Attention(norm(x)), then x + MLP(norm(x)) (pre-norm, arXiv 2010.11929 eq. 2 and 3)."""
 
     def __init__(self, stack: Stack) -> None:
@@ -96,4 +96,4 @@ class Block(nn.Module):
 
 def blocks(stack: Stack) -> nn.ModuleList:
     """Return the blocks of a stack; each is one unit to shard."""
-    return nn.ModuleList(Block(stack) for _ in range(stack.depth))
+    return nn.ModuleList(TransformerBlock(stack) for _ in range(stack.depth))

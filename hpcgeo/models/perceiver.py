@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hpcgeo.models.attention import attention, packed_attention
 from hpcgeo.models.layers import NORM_EPS, GatedMlp, PlainMlp, blocks
-from hpcgeo.models.ragged import Layout, Packed
+from hpcgeo.models.ragged import Packed, TokenLayout
 from hpcgeo.zoo import Mlp, PerceiverArchitecture
 
 
@@ -32,7 +32,7 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(context, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor, layout: Layout | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, layout: TokenLayout | None = None) -> Tensor:
         """Return what the queries read; see `CrossBlock`."""
         q = self.q(self.norm(x)).unflatten(-1, (-1, self.head_width)).transpose(-3, -2)
         read = self._read(q, context, layout)  # (S, H, Q, d)
@@ -40,7 +40,7 @@ class CrossAttention(nn.Module):
 
     # It would be compiled again for every layout.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _read(self, q: Tensor, context: Tensor, layout: Layout | None) -> Tensor:
+    def _read(self, q: Tensor, context: Tensor, layout: TokenLayout | None) -> Tensor:
         """Return the attention of q (S, H, Q, d), or (H, Q, d) for all samples, to the context."""
         if layout is None:
             return self._attend(_each(q, len(context)), context)
@@ -74,7 +74,7 @@ class CrossBlock(nn.Module):
         kind = GatedMlp if mlp == "gated" else PlainMlp
         self.mlp: GatedMlp | PlainMlp = kind(width, hidden)
 
-    def forward(self, x: Tensor, context: Tensor, layout: Layout | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, layout: TokenLayout | None = None) -> Tensor:
         """Let queries read a context.
 
         Args:
@@ -119,7 +119,7 @@ class Perceiver(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return [[self.read], list(self.blocks)]
 
-    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+    def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
         """Encode samples.
 
         Args:

@@ -55,7 +55,7 @@ class Packed:
     bounds: Tensor
 
 
-Layout = Padded | Packed
+TokenLayout = Padded | Packed
 
 
 def padded(lengths: Sequence[int], clusters: Sequence[Sequence[int]]) -> Padded:
@@ -82,7 +82,7 @@ def padded(lengths: Sequence[int], clusters: Sequence[Sequence[int]]) -> Padded:
     return Padded(tuple(made), torch.tensor(rows, dtype=torch.long).argsort())
 
 
-def packed(lengths: Sequence[int]) -> Layout:
+def packed(lengths: Sequence[int]) -> TokenLayout:
     """Lay samples out one behind the other; without any sample, as one empty cluster.
 
     Args:

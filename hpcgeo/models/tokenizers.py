@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpcgeo.models import coordinates
-from hpcgeo.models.ragged import Layout
+from hpcgeo.models.ragged import TokenLayout
 
 #: Sensor, band, and the length of a vector (0: an image).
 Signal = tuple[str, str, int]
@@ -31,7 +31,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Group:
+class ObservationGroup:
     """Observations alike in sensor, bands and shape.
 
     Attributes:
@@ -90,12 +90,12 @@ class Tokens:
         layout: which of them are whose.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[ObservationGroup, ...]
     place: Tensor
     place_spread_m: Tensor
     height_m: Tensor
     order: Tensor
-    layout: Layout
+    layout: TokenLayout
 
 
 class Read(NamedTuple):
@@ -184,7 +184,7 @@ class Tokenizer(nn.Module):
         ]
         return torch.cat([own, *(part.to(own.dtype) for part in kept)])[tokens.order]
 
-    def features(self, group: Group) -> Tensor:
+    def features(self, group: ObservationGroup) -> Tensor:
         """Return what the stems say, (G, T, L, h, w, C); h = w = 1 for vectors.
 
         A stem reaches into the tokens around its own: what is missing or hidden is zero there.
@@ -213,7 +213,7 @@ class Tokenizer(nn.Module):
             x = F.avg_pool2d(x, group.patch // 8)
         return x.reshape(G, T, L, self.width, *x.shape[2:]).permute(0, 1, 2, 4, 5, 3)
 
-    def _stems(self, group: Group) -> list[Any]:
+    def _stems(self, group: ObservationGroup) -> list[Any]:
         """Return the stem of each signal; images that are not known have that of unknown bands."""
         stems: Any = self.vectors if group.signals[0][2] else self.images
         names = (named(signal) for signal in group.signals)
@@ -221,7 +221,7 @@ class Tokenizer(nn.Module):
             return [stems[name] for name in names]
         return [stems[name if group.named and name in stems else UNKNOWN] for name in names]
 
-    def encoding(self, group: Group) -> Tensor:
+    def encoding(self, group: ObservationGroup) -> Tensor:
         """Return where, when and at what wavelength it was observed; see `features`."""
         spectrum = self._encoded("spectrum", group.wavelength_nm, group.bandwidth_nm)  # (L, C)
         own = torch.stack([stem.own_token for stem in self._stems(group)])  # (L, C)
@@ -232,7 +232,7 @@ class Tokenizer(nn.Module):
         x = x[:, :, :, None, None]
         return x if group.signals[0][2] else x + self._space(group)[:, None, None]
 
-    def _space(self, group: Group) -> Tensor:
+    def _space(self, group: ObservationGroup) -> Tensor:
         """Return the encoding of the tokens' places in their frame, (G, h, w, C)."""
         *_, H, W = group.values.shape
         device = group.values.device

@@ -18,8 +18,8 @@ from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.data.sample import IGNORED, Signal
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.sampling.packing import clusters, waste
-from hpcgeo.models.ragged import Layout, packed, padded
-from hpcgeo.models.tokenizers import Group, Tokens
+from hpcgeo.models.ragged import TokenLayout, packed, padded
+from hpcgeo.models.tokenizers import ObservationGroup, Tokens
 from hpcgeo.options import Batching
 from hpcgeo.sensors import Band
 
@@ -116,7 +116,7 @@ def tokens(
     )
 
 
-def layout(lengths: Sequence[int], batching: Batching) -> Layout:
+def layout(lengths: Sequence[int], batching: Batching) -> TokenLayout:
     """Return how samples of these lengths lie in a pass."""
     if batching.mode == "packed":
         return packed(lengths)
@@ -202,7 +202,7 @@ def _group(
     places: Sequence[Place],
     bands: Bands,
     visible: Sequence[Sequence[Bool]],
-) -> Group:
+) -> ObservationGroup:
     seen = [drawn[sample].sample.observations[number] for sample, number in places]
     samples = [drawn[sample].sample for sample, _ in places]
     first = seen[0]
@@ -214,7 +214,7 @@ def _group(
             flags[:, number, POLARISATIONS.index(band.polarisation)] = 1
             flags[:, number, -1] = [one.orbit for one in seen]
     kept = np.stack([visible[sample][number] for sample, number in places])
-    return Group(
+    return ObservationGroup(
         signals=first.signals,
         named=drawn[places[0][0]].named[places[0][1]],
         patch=first.patch,

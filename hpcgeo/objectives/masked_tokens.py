@@ -18,7 +18,7 @@ from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.models.heads import PixelHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Group, Signal, Tokenizer, Tokens, zero_of
+from hpcgeo.models.tokenizers import ObservationGroup, Signal, Tokenizer, Tokens, zero_of
 from hpcgeo.objectives.collate import Grouping
 from hpcgeo.options import MaskedTokens
 from hpcgeo.zoo import PerceiverArchitecture
@@ -157,7 +157,7 @@ class Predictors(nn.ModuleDict):
         return [self[str(P)](latents[own], some).float() for own, some, P in asked], zero_of(self)
 
 
-def held(group: Group) -> Tensor:
+def held(group: ObservationGroup) -> Tensor:
     """Return the values of all tokens of a group, (G, T L h w, P)."""
     values = group.values
     if values.dim() == 4:

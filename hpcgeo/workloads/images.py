@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.loader import Batch, Batches, Loader, open_dataset
+from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader, open_dataset
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.views import Views
 from hpcgeo.errors import InputError
@@ -68,17 +68,17 @@ class Imagery:
         shapes = {name: parameter.shape for name, parameter in objective.named_parameters()}
         return Start(self.run.model.weights, self.model, shapes).rows
 
-    def batches(self, topology: Topology, first_step: int) -> Loader[Batch]:
+    def batches(self, topology: Topology, first_step: int) -> Loader[ImageBatch]:
         train = self.run.train
         world = topology.layout.data_parallel
         return Loader(
-            Batches(self.dataset, self.run.seed, train.micro_batch, topology.data_rank, world),
+            ImageBatches(self.dataset, self.run.seed, train.micro_batch, topology.data_rank, world),
             accumulate=train.accumulate,
             workers=self.data.workers,
             first_step=first_step,
         )
 
-    def step(self, batches: Iterator[Batch], device: torch.device) -> Step:
+    def step(self, batches: Iterator[ImageBatch], device: torch.device) -> Step:
         return Step((self._inputs(batch, device) for batch in batches), self.run.train.accumulate)
 
     def look(
@@ -87,7 +87,7 @@ class Imagery:
         """Picture the same samples every time, behind the same masks."""
         index = pictures.spread_out(NUM_PICTURES, len(self.dataset))
         pixels, valid = self.dataset.read(index)
-        batch = Batch(torch.from_numpy(pixels), valid, position=index, index=index)
+        batch = ImageBatch(torch.from_numpy(pixels), valid, position=index, index=index)
         images = self.views.plain(batch, topology.device)
         mask = noise(self.run.seed, index, self.model.num_patches(self.data.chip))
         holes, whole = engine.evaluate(
@@ -135,7 +135,7 @@ class Imagery:
             ]
         )
 
-    def _inputs(self, batch: Batch, device: torch.device) -> Inputs:
+    def _inputs(self, batch: ImageBatch, device: torch.device) -> Inputs:
         num_patches = self.model.num_patches(self.data.chip)
         with phase("host_to_device"):
             return {

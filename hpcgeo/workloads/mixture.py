@@ -22,7 +22,7 @@ from hpcgeo.data.labelled import TaskSet, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
 from hpcgeo.data.sample import Signal
-from hpcgeo.data.sampling.mixture import Mixture
+from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
@@ -92,7 +92,7 @@ class MixtureRun(ABC):
         self.dataset: Source = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
         tasks = self.data.chosen
         ranks = discover().world_size // run.parallel.tensor
-        self.mixture = Mixture(
+        self.mixture = MixtureSampler(
             sizes,
             weights={name: task.weight for name, task in tasks.items()},
             temperature=self.data.temperature,

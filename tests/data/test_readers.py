@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgeo.data.labelled import READERS, Part, open_tasks
+from hpcgeo.data.labelled import READERS, LabelledSplit, open_tasks
 from hpcgeo.data.readers.collection import SPLITS, Frame, days, year
 from hpcgeo.data.readers.pixel_series import collect, steps
 from hpcgeo.data.sample import Signal, Target
@@ -39,7 +39,7 @@ def paths(tmp_path_factory) -> dict[str, Path]:
     return {reader: write(folder / reader) for reader, (write, _) in LAYOUTS.items()}
 
 
-def opened(paths: dict[str, Path], reader: str, split: str, **more) -> Part:
+def opened(paths: dict[str, Path], reader: str, split: str, **more) -> LabelledSplit:
     target = more.pop("target", LAYOUTS[reader][1])
     size = more.pop("size", 32)
     more = {"patch": 16, **more}

@@ -33,7 +33,7 @@ class _Phase:
     before: Int
 
 
-class Mixture:
+class MixtureSampler:
     """Draws from several tasks by share.
 
     The share of a task is proportional to weight x size^(1 / temperature): at temperature 1 every

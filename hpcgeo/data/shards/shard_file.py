@@ -27,7 +27,7 @@ from hpcgeo.data.shards.hdf5 import new_hdf5, sha256
 from hpcgeo.data.shards.moments import Moments
 from hpcgeo.data.shards.settings import Compression, Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
-from hpcgeo.data.shards.sources import Source
+from hpcgeo.data.shards.sources import SourceFile
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Key:
     nodata: float | None
 
     @classmethod
-    def of(cls, source: Source) -> "Key":
+    def of(cls, source: SourceFile) -> "Key":
         """Return the key of a source."""
         return cls(source.bands, source.dtype, source.sensor, source.nodata)
 
@@ -49,14 +49,14 @@ class Key:
 class Span:
     """Windows [first, last) of a source; `label` is a row of the classes or -1."""
 
-    source: Source
+    source: SourceFile
     label: int
     first: int
     last: int
 
 
 @dataclass(frozen=True)
-class Task:
+class ShardPlan:
     """One shard file to write."""
 
     folder: Path
@@ -89,7 +89,7 @@ class Failed:
     reason: str
 
 
-def build(task: Task) -> Shard | Failed:
+def build(task: ShardPlan) -> Shard | Failed:
     """Write a shard file unless it is there, and return what it holds."""
     try:
         if not task.path.exists():
@@ -110,7 +110,7 @@ class _Samples:
     dropped: int = 0
 
 
-def _collect(task: Task) -> _Samples:
+def _collect(task: ShardPlan) -> _Samples:
     size = task.settings.chip
     room = sum(span.last - span.first for span in task.spans)
     shape = room, len(task.key.bands), size, size
@@ -126,7 +126,7 @@ def _collect(task: Task) -> _Samples:
     return samples
 
 
-def _collect_span(task: Task, span: Span, samples: _Samples) -> None:
+def _collect_span(task: ShardPlan, span: Span, samples: _Samples) -> None:
     missing = filler(task.key.dtype, task.key.nodata)
     for chip in cut(task.folder, span.source, span.first, span.last, task.settings):
         if chip is None:
@@ -140,7 +140,7 @@ def _collect_span(task: Task, span: Span, samples: _Samples) -> None:
         samples.rows.append((chip.spot, span))
 
 
-def _write(task: Task, samples: _Samples) -> None:
+def _write(task: ShardPlan, samples: _Samples) -> None:
     rows = samples.rows
     paths = [span.source.path for span in task.spans]
     number = {path: row for row, path in enumerate(paths)}
