@@ -52,11 +52,11 @@ class Study:
     links: Sequence[Links]
     points: Sequence[StudyPoint]
     comparisons: Sequence[Comparison]
-    look: LineStyles
+    styles: LineStyles
     copies: int = 0
 
     @cached_property
-    def drawn(self) -> set[int]:
+    def plotted(self) -> set[int]:
         """The numbers of the comparisons that get figures: of each model those with most points."""
         turns: dict[str, int] = {}
         order = []

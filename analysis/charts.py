@@ -37,18 +37,18 @@ class Bar:
     range: Range = None
 
 
-def throughput(comparison: Comparison, look: LineStyles, name: str) -> Plot | None:
+def throughput(comparison: Comparison, styles: LineStyles, name: str) -> Plot | None:
     """Return images per second against devices with the ideal line, or nothing for one number."""
     timed = [scaled for scaled in comparison.scaled if scaled.point.images_per_s]
     counts = sorted({scaled.point.devices for scaled in timed})
     if len(counts) < 2:
         return None
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         _ideal(axes, timed, counts)
         for members in comparison.lines.values():
             known = [s for s in members if s.point.images_per_s]
-            _line(axes, look, known, lambda s: s.point.images_per_s, lambda s: s.point.range)
+            _line(axes, styles, known, lambda s: s.point.images_per_s, lambda s: s.point.range)
         _device_axis(axes, counts)
         if _is_wide(counts):
             _log_axis(axes, "y", _plain)
@@ -64,10 +64,10 @@ def throughput(comparison: Comparison, look: LineStyles, name: str) -> Plot | No
     alt = f"{comparison.noun.capitalize()} per second against devices. On {on}: "
     title = f"Throughput: {comparison.title}"
     alt += f"{'; '.join(parts)}."
-    return render(f"throughput-{name}", title, comparison.subtitle, alt, draw, left=0.9)
+    return render(f"throughput-{name}", title, comparison.subtitle, alt, plot, left=0.9)
 
 
-def efficiency(comparison: Comparison, look: LineStyles, name: str) -> Plot | None:
+def efficiency(comparison: Comparison, styles: LineStyles, name: str) -> Plot | None:
     """Return the efficiency of each line against its own smallest run."""
     known = [scaled for scaled in comparison.scaled if scaled.efficiency is not None]
     if not known:
@@ -75,12 +75,12 @@ def efficiency(comparison: Comparison, look: LineStyles, name: str) -> Plot | No
     counts = sorted({scaled.point.devices for scaled in known})
     bases = {scaled.base.devices for scaled in known if scaled.base}
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label="ideal: 100 %")
         for members in comparison.lines.values():
             own = [s for s in members if s.efficiency is not None]
             suffix = f" (base: {own[0].base.devices})" if own and own[0].base else ""
-            _line(axes, look, own, _efficiency, _range, suffix if len(bases) > 1 else "")
+            _line(axes, styles, own, _efficiency, _range, suffix if len(bases) > 1 else "")
         _device_axis(axes, counts)
         top = max((scaled.high or scaled.efficiency or 0) for scaled in known)
         axes.set_ylim(0, max(1.1, 1.05 * top))
@@ -93,7 +93,7 @@ def efficiency(comparison: Comparison, look: LineStyles, name: str) -> Plot | No
     parts = [f"{s.name} {percent(s.efficiency)} on {s.point.devices:,}" for s in ends]
     alt = f"Efficiency against devices, ideal is 100 %. {'; '.join(parts)}."
     title = f"Efficiency: {comparison.title}"
-    return render(f"efficiency-{name}", title, comparison.subtitle, alt, draw)
+    return render(f"efficiency-{name}", title, comparison.subtitle, alt, plot)
 
 
 def some(known: Sequence[Scaled]) -> list[Scaled]:
@@ -117,7 +117,7 @@ def stacked(
 ) -> Plot:
     """Return horizontal bars stacked by cause, (name, colour) each; `limit` draws a line."""
 
-    def draw(axes: Axes) -> list[Artist]:
+    def plot(axes: Axes) -> list[Artist]:
         ends, handles = _bars(axes, bars, causes)
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.4)
@@ -146,7 +146,7 @@ def stacked(
     alt = f"Bars stacked by cause, {axis}. {'; '.join(parts)}."
     height = max(0.8, LINE * 1.25 * len(bars) + 0.1)
     return render(
-        *(name, title, subtitle, alt, draw), height=height, left=min(2.4, 0.3 + 0.072 * longest)
+        *(name, title, subtitle, alt, plot), height=height, left=min(2.4, 0.3 + 0.072 * longest)
     )
 
 
@@ -163,7 +163,7 @@ def curves(name: str, title: str, subtitle: str, found: Sequence[BandwidthCurve]
     """Return bandwidth against message size, both logarithmic."""
     colours = [light for light, _ in CAUSES]
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         for place, curve in enumerate(found):
             colour = colours[place % len(colours)]
             axes.plot(
@@ -185,7 +185,7 @@ def curves(name: str, title: str, subtitle: str, found: Sequence[BandwidthCurve]
 
     best = [f"{c.label} up to {size(max(value for _, value in c.points))}/s" for c in found]
     alt = f"Bus bandwidth against message size. {'; '.join(best)}."
-    return render(name, title, subtitle, alt, draw, left=0.95)
+    return render(name, title, subtitle, alt, plot, left=0.95)
 
 
 def _bars(
@@ -237,7 +237,7 @@ def _plain(value: float, _: int | None = None) -> str:
 
 def _line(
     axes: Axes,
-    look: LineStyles,
+    styles: LineStyles,
     members: Sequence[Scaled],
     value_of: Callable[[Scaled], float | None],
     range_of: Callable[[Scaled], Range],
@@ -246,10 +246,10 @@ def _line(
     if not members:
         return
     line = members[0].line
-    colour, marker = look.pair[line][0], look.marker[line]
+    colour, marker = styles.pair[line][0], styles.marker[line]
     at = [scaled.point.devices for scaled in members]
     values = [value_of(scaled) or 0.0 for scaled in members]
-    style = {"color": colour, "linewidth": 1.7, "linestyle": look.dash[line]}
+    style = {"color": colour, "linewidth": 1.7, "linestyle": styles.dash[line]}
     axes.plot(at, values, **style, marker=marker, markersize=5.5, label=line + suffix)
     ranges = [
         range_of(scaled) or (value, value) for scaled, value in zip(members, values, strict=True)

@@ -17,7 +17,7 @@ class TableCell:
 
     text: str
     sort: float | str = ""
-    look: str = ""
+    css: str = ""
     line: str = ""
 
 
@@ -40,21 +40,21 @@ class Table:
         ]
 
 
-def text(words: str, look: str = "") -> TableCell:
+def text(words: str, css: str = "") -> TableCell:
     """Return a cell that sorts by its words."""
-    return TableCell(words, words, look)
+    return TableCell(words, words, css)
 
 
-def number(words: str, value: float | None, look: str = "") -> TableCell:
+def number(words: str, value: float | None, css: str = "") -> TableCell:
     """Return a cell that sorts by number; a missing one comes last and says so."""
     if value is None:
         return TableCell(words, -math.inf, "missing")
-    return TableCell(words, float(value), look)
+    return TableCell(words, float(value), css)
 
 
-def valued(words: Callable[[float], str], value: float | None, look: str = "") -> TableCell:
+def valued(words: Callable[[float], str], value: float | None, css: str = "") -> TableCell:
     """Return a number in words; None is not measured."""
-    return number(NOT_MEASURED if value is None else words(value), value, look)
+    return number(NOT_MEASURED if value is None else words(value), value, css)
 
 
 def whole(value: int) -> TableCell:

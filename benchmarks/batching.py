@@ -31,7 +31,7 @@ from torch import Tensor
 
 from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Observation, Sample, Target
 from hpcgeo.data.sampling.packing import clusters, waste
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.collate import moved, questions, tokens, whole
@@ -58,12 +58,12 @@ REAL = {
     "tiles_128": ("tile_masks", "seg_buildings_oam", {"size": 128, "patch": 4}),
     "scenes_256": ("scenes", "scene_ucmerced", {"size": 256, "patch": 4}),
 }
-RGB = tuple(Signal("rgb", band) for band in "RGB")
-OPTICAL = tuple(Signal("sentinel2", f"B{n:02}") for n in (2, 3, 4, 5, 6, 7, 8, 11, 12))
-TABLE = tuple(Signal("landsat8", f"B{n}", 32) for n in range(1, 9))
+RGB = tuple(Channel("rgb", band) for band in "RGB")
+OPTICAL = tuple(Channel("sentinel2", f"B{n:02}") for n in (2, 3, 4, 5, 6, 7, 8, 11, 12))
+TABLE = tuple(Channel("landsat8", f"B{n}", 32) for n in range(1, 9))
 
-#: Samples with their tasks, the tasks by name, the signals there are.
-Found = tuple[list[tuple[str, Sample]], dict[str, Asked], tuple[Signal, ...]]
+#: Samples with their tasks, the tasks by name, the channels there are.
+Found = tuple[list[tuple[str, Sample]], dict[str, Asked], tuple[Channel, ...]]
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,16 @@ def hidden(sample: Sample, part: float) -> Sample:
 
 
 def real(folder: Path, count: int) -> Found:
-    """Return samples of the real data sets with their tasks, the tasks and the signals."""
-    drawn, asked, signals = [], {}, set[Signal]()
+    """Return samples of the real data sets with their tasks, the tasks and the channels."""
+    drawn, asked, channels = [], {}, set[Channel]()
     for name, (reader, path, options) in REAL.items():
         part = open_tasks(reader, folder / path, split="train", **options)
         asked[name] = Asked(part.target)
-        signals |= set(part.signals)
+        channels |= set(part.channels)
         for number in range(SHARES[name] * count // 32):
             index = number * 7919 % len(part)
             drawn.append((name, part.read(index)))
-    return drawn, asked, tuple(sorted(signals))
+    return drawn, asked, tuple(sorted(channels))
 
 
 def made(count: int) -> Found:
@@ -121,15 +121,15 @@ def made(count: int) -> Found:
 
     def sample(name: str) -> Sample:
         if name == "tables":
-            signals, shape, patch = TABLE, (2, 8, 32), 1
+            channels, shape, patch = TABLE, (2, 8, 32), 1
         elif name == "series":
-            signals, shape, patch = OPTICAL, (int(rng.integers(11, 45)), 9, 1, 1), 1
+            channels, shape, patch = OPTICAL, (int(rng.integers(11, 45)), 9, 1, 1), 1
         else:
             side = int(name.rpartition("_")[2])
-            signals, shape, patch = RGB, (1, 3, side, side), 4
+            channels, shape, patch = RGB, (1, 3, side, side), 4
         values = rng.normal(0, 1, shape).astype(np.float32)
         times = np.stack([np.linspace(7800, 8100, shape[0]), np.full(shape[0], 0.5)], axis=1)
-        seen = Observation(signals, values, times, 10.0, patch)
+        seen = Observation(channels, values, times, 10.0, patch)
         label = {
             "tables": rng.normal(0, 1, 1).astype(np.float32),
             "tiles_128": rng.integers(0, 2, (128, 128)),
@@ -154,7 +154,7 @@ class Bench:
         self.device = torch.device(options.device)
         self.dtype = getattr(torch, options.dtype)
         found = real(options.data, options.samples) if options.data else made(options.samples)
-        samples, asked, signals = found
+        samples, asked, channels = found
         rng = np.random.default_rng(1)
         self.drawn = [
             replace(plain(hidden(sample, options.missing * rng.random()), task, n), position=n)
@@ -162,7 +162,7 @@ class Bench:
         ]
         self.lengths = [one.length for one in self.drawn]
         options = MultiTask(name="multitask")
-        self.model = MultiTaskObjective(perceiver(options.model), signals, asked, options)
+        self.model = MultiTaskObjective(perceiver(options.model), channels, asked, options)
         for name, parameter in self.model.named_parameters():
             parameter.data = draw(name, parameter.shape, slice(None), 0)
         self.model.to(self.device)

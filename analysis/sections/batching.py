@@ -21,7 +21,7 @@ def section(study: Study) -> Section:
     for comparison in study.once:
         known = [scaled for scaled in comparison.scaled if scaled.point.tokens_per_s]
         if known:
-            plots = _plots(comparison, known) if comparison.number in study.drawn else []
+            plots = _plots(comparison, known) if comparison.number in study.plotted else []
             blocks.append(ReportBlock(comparison.title, sentences(known), plots, [_table(known)]))
     intro = (
         "Tokens are those of the samples; padding is what is computed beside them, as a part of "

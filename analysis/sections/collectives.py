@@ -77,18 +77,18 @@ def _surroundings(link: Links) -> dict[str, str]:
 
 def _curve_block(title: str, name: str, links: Sequence[Links], study: Study) -> ReportBlock:
     first = links[0]
-    sentences, drawn, rows = [], defaultdict(list), list[Transfer]()
+    sentences, curves, rows = [], defaultdict(list), list[Transfer]()
     for (collective, group, ranks, nodes), by_size in _repeats_joined(links).items():
         where = f"{group}, {counted(ranks, 'rank')} on {counted(nodes, 'node')}"
         label = f"{collective} ({where})"
         (curve,) = machine_files.of(first.model_copy(update={"transfers": by_size})).curves
         sentences += [_ends(label, by_size), *(f"{label}: {cliff}." for cliff in curve.cliffs)]
-        drawn[collective].append(
+        curves[collective].append(
             BandwidthCurve(where, [(float(m.message_bytes), m.bus_bytes_per_s) for m in by_size])
         )
         rows += by_size
     plots = []
-    for collective, found in drawn.items():
+    for collective, found in curves.items():
         file = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{name}-{collective}")
         heading = f"{collective}: bus bandwidth against message size"
         below = f"{title}, {first.kind}" if first.kind not in title.split(", ") else title

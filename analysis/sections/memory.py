@@ -31,7 +31,7 @@ def section(study: Study) -> Section:
     for comparison in study.once:
         known = [s for s in comparison.scaled if s.point.held or split(s.point)]
         if known:
-            plots = _plots(comparison, known) if comparison.number in study.drawn else []
+            plots = _plots(comparison, known) if comparison.number in study.plotted else []
             blocks.append(
                 ReportBlock(comparison.title, sentences(comparison), plots, [_table(known)])
             )
@@ -74,8 +74,8 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
         bars.append(
             Bar(f"{scaled.line} · {scaled.point.devices:,}", parts, bool(scaled.point.mark))
         )
-    drawn = [place for place in range(len(causes)) if any(bar.parts[place] for bar in bars)]
-    bars = [Bar(bar.label, [bar.parts[place] for place in drawn], bar.marked) for bar in bars]
+    shown = [place for place in range(len(causes)) if any(bar.parts[place] for bar in bars)]
+    bars = [Bar(bar.label, [bar.parts[place] for place in shown], bar.marked) for bar in bars]
     limits = {m.limit_bytes for s in chosen if (m := s.point.memory) and m.limit_bytes}
     below = comparison.subtitle
     if len(chosen) < len(shown):
@@ -86,7 +86,7 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
             f"Memory: {comparison.title}",
             below,
             bars,
-            [causes[place] for place in drawn],
+            [causes[place] for place in shown],
             "GiB per device",
             limit=limits.pop() / 2**30 if len(limits) == 1 else None,
         )

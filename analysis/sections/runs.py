@@ -102,7 +102,7 @@ def load_run(number: int, folder: Path) -> Run:
     name = f"{number}-{folder.name}"
     at = [step.step for step in metrics]
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         light, dark = COLOURS["DDP"][0], COLOURS["FULL_SHARD"][0]
         axes.plot(at, losses, color=light, alpha=0.35, label="each step")
         axes.plot(at, loss, color=dark, linewidth=2, label="running median")
@@ -110,7 +110,7 @@ def load_run(number: int, folder: Path) -> Run:
         axes.set_ylabel("loss")
 
     title = f"Loss: {folder.name}"
-    curves = [render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, draw)]
+    curves = [render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, plot)]
     if scores:
         curves += _scored(name, folder.name, scores)
     return Run(folder.name, sentence, tuple(curves), tuple(_pictures(folder, name)))
@@ -126,7 +126,7 @@ def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
         if not lines:
             continue
 
-        def draw(axes: Axes, lines: dict[str, list[_Score]] = lines, better: str = better) -> None:
+        def plot(axes: Axes, lines: dict[str, list[_Score]] = lines, better: str = better) -> None:
             colours = [pair[0] for pair in (*CAUSES, *OTHERS)]
             for number, (label, line) in enumerate(lines.items()):
                 axes.plot(
@@ -142,7 +142,7 @@ def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
                 axes.set_yscale("log")
 
         words = f"Scores: {title}", "validation parts", f"tasks: {', '.join(lines)}"
-        yield render(f"scores-{better}-{name}", *words, draw)
+        yield render(f"scores-{better}-{name}", *words, plot)
 
 
 def running_median(values: Sequence[float], window: int) -> list[float]:

@@ -28,13 +28,13 @@ def section(study: Study) -> Section:
     blocks = []
     for comparison in study.comparisons:
         plots = []
-        if comparison.number in study.drawn:
+        if comparison.number in study.plotted:
             name = file_name(comparison)
-            drawn = (
-                charts.throughput(comparison, study.look, name),
-                charts.efficiency(comparison, study.look, name),
+            figures = (
+                charts.throughput(comparison, study.styles, name),
+                charts.efficiency(comparison, study.styles, name),
             )
-            plots = [plot for plot in drawn if plot]
+            plots = [plot for plot in figures if plot]
         blocks.append(ReportBlock(comparison.title, kept(comparison), plots, [_table(comparison)]))
     intro = (
         "Efficiency is throughput per device against the smallest run of the same line. The ideal "

@@ -41,7 +41,7 @@ def section(study: Study) -> Section:
     blocks = []
     for comparison in study.once:
         traced = [s for s in comparison.scaled if s.point.typical("activity")]
-        plots = _plots(comparison, traced) if comparison.number in study.drawn else []
+        plots = _plots(comparison, traced) if comparison.number in study.plotted else []
         tables = [_activity(traced)] if traced else []
         tables += [table for table in [_phases(comparison)] if table]
         sentences = [*_causes(traced), *_untraced(comparison, traced)]

@@ -58,7 +58,7 @@ from hpcgeo.parallel.group import on_rank_0
 MANIFEST = "step.json"
 
 #: How much longer than the fastest rank the slowest may take to write its file.
-PATIENCE = timedelta(minutes=30)
+WRITE_TIMEOUT = timedelta(minutes=30)
 
 
 class Checkpoints:
@@ -86,7 +86,7 @@ class Checkpoints:
         self.options = options
         self.save_s = 0.0
         self._order = {"global_batch": global_batch, "data": data}
-        self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self._group = dist.new_group(backend="gloo", timeout=WRITE_TIMEOUT)
         self._area = torch.empty(0, dtype=torch.uint8)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
-from hpcgeo.data.sample import UNKNOWN, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import UNKNOWN, Channel, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.tables import find
@@ -44,8 +44,8 @@ class TaskSet(Protocol):
         ...
 
     @property
-    def signals(self) -> tuple[Signal, ...]:
-        """Every signal that any sample may hold, over all parts."""
+    def channels(self) -> tuple[Channel, ...]:
+        """Every channel that any sample may hold, over all parts."""
         ...
 
     @property
@@ -81,13 +81,13 @@ class LabelledSplit:
     target: Target
     parts: npt.NDArray[np.str_]
     indices: Int64
-    moments: dict[Signal, tuple[float, float]]
+    moments: dict[Channel, tuple[float, float]]
     place: bool
 
     @property
-    def signals(self) -> tuple[Signal, ...]:
-        """Every signal that any sample may hold, over all parts."""
-        return self.collection.signals
+    def channels(self) -> tuple[Channel, ...]:
+        """Every channel that any sample may hold, over all parts."""
+        return self.collection.channels
 
     @property
     def patches(self) -> frozenset[int]:
@@ -122,7 +122,7 @@ class LabelledSplit:
         return replace(sample, observations=observations, target=label, place=place)
 
     def _standardised(self, seen: Observation) -> Observation:
-        moments = np.array([self.moments[signal] for signal in seen.signals], dtype=np.float32)
+        moments = np.array([self.moments[channel] for channel in seen.channels], dtype=np.float32)
         mean, std = moments.T.reshape(2, 1, -1, *[1] * (seen.values.ndim - 2))
         return replace(seen, values=((seen.values - mean) / std).astype(np.float32))
 
@@ -228,9 +228,9 @@ def _standardised(collection: Collection, train: Int64) -> Target:
     )
 
 
-def _moments(collection: Collection, train: Int64) -> dict[Signal, tuple[float, float]]:
-    """Return mean and deviation of every signal over samples spread over the training part."""
-    sums = {signal: np.zeros(3) for signal in collection.signals}
+def _moments(collection: Collection, train: Int64) -> dict[Channel, tuple[float, float]]:
+    """Return mean and deviation of every channel over samples spread over the training part."""
+    sums = {channel: np.zeros(3) for channel in collection.channels}
     spread = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.int64)
     unread = []
     for index in train[spread]:
@@ -240,18 +240,18 @@ def _moments(collection: Collection, train: Int64) -> dict[Signal, tuple[float, 
             unread.append(error)
             continue
         for seen in observations:
-            for number, signal in enumerate(seen.signals):
+            for number, channel in enumerate(seen.channels):
                 values = seen.values[:, number]
                 values = values[np.isfinite(values)].astype(np.float64)
-                sums[signal] += len(values), values.sum(), (values**2).sum()
+                sums[channel] += len(values), values.sum(), (values**2).sum()
     if len(unread) == len(spread):
         raise InputError(f"none of {len(spread)} samples can be read: {unread[0]}")
     if unread:
         log.warning("%d of %d samples cannot be read: %s", len(unread), len(spread), unread[0])
     moments = {}
-    for signal, (count, total, squares) in sums.items():
+    for channel, (count, total, squares) in sums.items():
         mean = total / count if count else 0.0
         variance = squares / count - mean**2 if count else 1.0
         constant = variance <= 1e-12 * max(1.0, mean**2)
-        moments[signal] = (mean, 1.0 if constant else float(np.sqrt(variance)))
+        moments[channel] = (mean, 1.0 if constant else float(np.sqrt(variance)))
     return moments

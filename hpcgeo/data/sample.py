@@ -25,7 +25,7 @@ IGNORED = -1
 UNKNOWN = (float("nan"), float("nan"))
 
 
-class Signal(NamedTuple):
+class Channel(NamedTuple):
     """A band of a sensor, or with `length` > 0 a vector of so many values in its place."""
 
     sensor: str
@@ -38,7 +38,7 @@ class Observation:
     """What one sensor saw of a sample.
 
     Attributes:
-        signals: (L,) which bands, in the order of the values; all images, or all vectors of one
+        channels: (L,) which bands, in the order of the values; all images, or all vectors of one
             length.
         values: (T, L, H, W) of images, (T, L, V) of vectors; about zero mean and unit deviation;
             NaN is missing (nodata, clouds, a band that is not there).
@@ -49,7 +49,7 @@ class Observation:
         orbit: of a SAR image: 1 ascending, -1 descending, 0 unknown or none.
     """
 
-    signals: tuple[Signal, ...]
+    channels: tuple[Channel, ...]
     values: Float32
     time: Float64
     gsd_m: float = float("nan")

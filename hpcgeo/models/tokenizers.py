@@ -22,7 +22,7 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.ragged import TokenLayout
 
 #: Sensor, band, and the length of a vector (0: an image).
-Signal = tuple[str, str, int]
+Channel = tuple[str, str, int]
 
 #: The first two of three convolutions have these parts of the width.
 NARROW = (4, 2)
@@ -35,7 +35,7 @@ class ObservationGroup:
     """Observations alike in sensor, bands and shape.
 
     Attributes:
-        signals: (L,)
+        channels: (L,)
         named: whether bands are read by their own stems; False: by that of unknown bands.
         patch: pixels on a side of a token; of vectors 1.
         values: (G, T, L, H, W) or (G, T, L, V), NaN where missing.
@@ -49,7 +49,7 @@ class ObservationGroup:
         kept: (n,) which of its G T L h w tokens are not missing.
     """
 
-    signals: tuple[Signal, ...]
+    channels: tuple[Channel, ...]
     named: bool
     patch: int
     values: Tensor
@@ -66,7 +66,7 @@ class ObservationGroup:
     @property
     def size(self) -> int:
         """Values of a token."""
-        return self.patch**2 * max(1, self.signals[0][2])
+        return self.patch**2 * max(1, self.channels[0][2])
 
     def there(self) -> Tensor:
         """Return which tokens are not missing, (G, T, L, h, w)."""
@@ -139,22 +139,22 @@ class VectorStem(nn.Module):
 
 
 class Tokenizer(nn.Module):
-    """Stems for the signals there are, and the encodings that all of them share."""
+    """Stems for the channels there are, and the encodings that all of them share."""
 
-    def __init__(self, signals: Sequence[Signal], width: int, spread: str = "uniform") -> None:
+    def __init__(self, channels: Sequence[Channel], width: int, spread: str = "uniform") -> None:
         """Build the stems.
 
         Args:
-            signals: every one that samples may hold.
+            channels: every one that samples may hold.
             width: of a token, C.
             spread: of what is known of a coordinate around it; see `fourier.encode`.
         """
         super().__init__()
         self.width, self.spread = width, spread
-        images = [named(signal) for signal in signals if not signal[2]]
+        images = [named(channel) for channel in channels if not channel[2]]
         self.images = nn.ModuleDict({name: ImageStem(width) for name in (*images, UNKNOWN)})
         self.vectors = nn.ModuleDict(
-            {named(signal): VectorStem(signal[2], width) for signal in signals if signal[2]}
+            {named(channel): VectorStem(channel[2], width) for channel in channels if channel[2]}
         )
         self.encodings = nn.ModuleDict(
             {name: nn.Linear(features, width) for name, features in coordinates.WIDTHS.items()}
@@ -191,7 +191,7 @@ class Tokenizer(nn.Module):
         """
         stems = self._stems(group)
         there = group.there()
-        if group.signals[0][2]:
+        if group.channels[0][2]:
             values = self._cast(known(group.values, there[..., 0]))
             read = [stem(values[:, :, band]) for band, stem in enumerate(stems)]
             return torch.stack(read, dim=2)[:, :, :, None, None]
@@ -214,10 +214,10 @@ class Tokenizer(nn.Module):
         return x.reshape(G, T, L, self.width, *x.shape[2:]).permute(0, 1, 2, 4, 5, 3)
 
     def _stems(self, group: ObservationGroup) -> list[Any]:
-        """Return the stem of each signal; images that are not known have that of unknown bands."""
-        stems: Any = self.vectors if group.signals[0][2] else self.images
-        names = (named(signal) for signal in group.signals)
-        if group.signals[0][2]:
+        """Return the stem of each channel; images that are not known have that of unknown bands."""
+        stems: Any = self.vectors if group.channels[0][2] else self.images
+        names = (named(channel) for channel in group.channels)
+        if group.channels[0][2]:
             return [stems[name] for name in names]
         return [stems[name if group.named and name in stems else UNKNOWN] for name in names]
 
@@ -230,7 +230,7 @@ class Tokenizer(nn.Module):
         of_sample = self._place(group.place, group.place_spread_m)  # (G, C)
         x = time[:, :, None] + band[:, None] + of_sample[:, None, None]  # (G, T, L, C)
         x = x[:, :, :, None, None]
-        return x if group.signals[0][2] else x + self._space(group)[:, None, None]
+        return x if group.channels[0][2] else x + self._space(group)[:, None, None]
 
     def _space(self, group: ObservationGroup) -> Tensor:
         """Return the encoding of the tokens' places in their frame, (G, h, w, C)."""
@@ -265,9 +265,9 @@ class Tokenizer(nn.Module):
         return x.to(self.flags.weight.dtype)
 
 
-def named(signal: Signal) -> str:
-    """Return the name of a signal's stem: data sets that share a band share it."""
-    sensor, band, length = signal
+def named(channel: Channel) -> str:
+    """Return the name of a channel's stem: data sets that share a band share it."""
+    sensor, band, length = channel
     name = f"{sensor}/{band}" + (f"/{length}" if length else "")
     return name.replace(".", ",")  # the name of a module has no dot
 

@@ -18,7 +18,7 @@ from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.models.heads import PixelHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import ObservationGroup, Signal, Tokenizer, Tokens, zero_of
+from hpcgeo.models.tokenizers import Channel, ObservationGroup, Tokenizer, Tokens, zero_of
 from hpcgeo.objectives.collate import Grouping
 from hpcgeo.options import MaskedTokens
 from hpcgeo.zoo import PerceiverArchitecture
@@ -67,7 +67,7 @@ class MaskedTokensObjective(nn.Module):
     def __init__(
         self,
         architecture: PerceiverArchitecture,
-        signals: Sequence[Signal],
+        channels: Sequence[Channel],
         sizes: Sequence[int],
         config: MaskedTokens,
         spread: str = "uniform",
@@ -79,7 +79,7 @@ class MaskedTokensObjective(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.tokenizer = Tokenizer(signals, architecture.context, spread)
+        self.tokenizer = Tokenizer(channels, architecture.context, spread)
         self.backbone = Perceiver(architecture)
         self.heads = Predictors(architecture, sizes)
 

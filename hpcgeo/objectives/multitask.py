@@ -21,7 +21,7 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.fourier import encode, frequencies
 from hpcgeo.models.heads import PixelHead, VectorHead
 from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens, zero_of
+from hpcgeo.models.tokenizers import Channel, Tokenizer, Tokens, zero_of
 from hpcgeo.objectives.collate import Question, centres
 from hpcgeo.options import MultiTask
 from hpcgeo.zoo import PerceiverArchitecture
@@ -56,14 +56,14 @@ class MultiTaskObjective(nn.Module):
     def __init__(
         self,
         architecture: PerceiverArchitecture,
-        signals: Sequence[Signal],
+        channels: Sequence[Channel],
         tasks: Mapping[str, Asked],
         config: MultiTask,
         spread: str = "uniform",
     ) -> None:
         super().__init__()
         self.tasks, self.config = dict(tasks), config
-        self.tokenizer = Tokenizer(signals, architecture.context, spread)
+        self.tokenizer = Tokenizer(channels, architecture.context, spread)
         self.backbone = Perceiver(architecture)
         self.heads = Heads(architecture, tasks, spread)
         if config.balance == "uncertainty":

@@ -10,7 +10,7 @@ from hpcgeo.strategies import strategy
 from hpcgeo.train.loop import workload_of
 
 
-def outlook(run: RunConfig, world_size: int) -> str:
+def dry_run_summary(run: RunConfig, world_size: int) -> str:
     """Open the data, build the model without weights, and say what would happen.
 
     Raises:
@@ -38,7 +38,7 @@ def outlook(run: RunConfig, world_size: int) -> str:
     return "\n".join(
         [
             f"run           {run.run.dir}",
-            workload.outlook(rows, world_size),
+            workload.summary(rows, world_size),
             *_queue(run.launch.machine, world_size),
         ]
     )

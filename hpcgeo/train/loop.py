@@ -202,9 +202,9 @@ def _loop(
             divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
         if run.train.eval_every and step % run.train.eval_every == 0 and not last:
-            looking = partial(watchdog.at, "looking at the model")
-            looking()
-            workload.look(parts.engine, topology, folder, step, looking)
+            evaluating = partial(watchdog.at, "evaluating")
+            evaluating()
+            workload.evaluate(parts.engine, topology, folder, step, evaluating)
             last = stopping = workload.done
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
         if every and (last or (step % every == 0 and not meter.skips)):
@@ -238,7 +238,7 @@ def _conclude(
     if meter.rows:
         if run.train.eval_every is not None and not parts.workload.done:
             ending = partial(watchdog.at, "ending")
-            parts.workload.look(parts.engine, parts.topology, folder, step, ending)
+            parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
         first, last = meter.rows[0], meter.rows[-1]
         log.info(
             "loss %.4f at step %d, %.4f at step %d",

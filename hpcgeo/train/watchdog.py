@@ -34,7 +34,7 @@ Phase = Literal[
     "computing",
     "writing metrics",
     "saving a checkpoint",
-    "looking at the model",
+    "evaluating",
     "ending",
 ]
 

@@ -81,7 +81,7 @@ class Imagery:
     def step(self, batches: Iterator[ImageBatch], device: torch.device) -> Step:
         return Step((self._inputs(batch, device) for batch in batches), self.run.train.accumulate)
 
-    def look(
+    def evaluate(
         self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
     ) -> None:
         """Picture the same samples every time, behind the same masks."""
@@ -117,7 +117,7 @@ class Imagery:
         )
         return 3.0 * forward * global_batch
 
-    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+    def summary(self, rows: Sequence[str], world_size: int) -> str:
         model, bands, (height, width) = self.model, len(self.dataset.bands), self.data.chip
         patches = model.num_patches(self.data.chip)
         visible = model.num_visible(self.data.chip, self.mae.mask_ratio)

@@ -37,10 +37,10 @@ class MaskedRun(MixtureRun):
 
     def objective(self) -> MaskedTokensObjective:
         sizes = {task.patch**2 for task in self.data.chosen.values()} | {1}
-        sizes |= {length for *_, length in self.signals if length}
+        sizes |= {length for *_, length in self.channels if length}
         sizes |= {patch**2 for part in self.sets.values() for patch in part.patches}
         spread = self.run.model.spread
-        return MaskedTokensObjective(self.model, self.signals, sorted(sizes), self.options, spread)
+        return MaskedTokensObjective(self.model, self.channels, sorted(sizes), self.options, spread)
 
     def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
         return [self._hide(one)[0] for one in drawn]
@@ -56,7 +56,7 @@ class MaskedRun(MixtureRun):
         asked = hidden_questions(drawn, grouping, masks, self.options.queries, self.run.seed)
         return {"tokens": made, "hidden": asked}
 
-    def look(
+    def evaluate(
         self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
     ) -> None:
         """Say how well hidden tokens of the validation parts are predicted.

@@ -21,7 +21,7 @@ from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import TaskSet, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
-from hpcgeo.data.sample import Signal
+from hpcgeo.data.sample import Channel
 from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.errors import InputError
@@ -81,12 +81,12 @@ class MixtureRun(ABC):
         # A density that cannot be read is said before anything starts.
         coordinates.height(torch.zeros(1), torch.ones(1), run.model.spread)
         self.sets = open_sets(run)
-        self.signals = tuple(
-            sorted({signal for part in self.sets.values() for signal in part.signals})
+        self.channels = tuple(
+            sorted({channel for part in self.sets.values() for channel in part.channels})
         )
         self.bands = partial(band_of, self.data.sensors)
-        for signal in self.signals:
-            self.bands(signal)  # an unknown sensor is said before anything starts
+        for channel in self.channels:
+            self.bands(channel)  # an unknown sensor is said before anything starts
         sizes = {name: len(part) for name, part in self.sets.items()}
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
         self.dataset: Source = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
@@ -119,7 +119,7 @@ class MixtureRun(ABC):
         """Return what the objective takes of a pass, beside `scale`."""
 
     @abstractmethod
-    def look(
+    def evaluate(
         self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
     ) -> None:
         """Look at the model after a step."""
@@ -217,7 +217,7 @@ class MixtureRun(ABC):
     def model_flops(self, global_batch: int) -> None:
         return None
 
-    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+    def summary(self, rows: Sequence[str], world_size: int) -> str:
         model, stack, parallel = self.model, self.model.stack, self.run.parallel
         parameters = self.facts()["parameters"]
         shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
@@ -227,7 +227,8 @@ class MixtureRun(ABC):
                 f"{model.latents} latents of width {stack.width}, {stack.depth} blocks",
                 *(
                     f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
-                    f"{len(part):,} samples, {self.mixture.shares[name]:.1%} of what is drawn"
+                    f"{len(part):,} samples, "
+                    f"sampling weight {self.mixture.sampling_weights[name]:.1%}"
                     for name, part in self.sets.items()
                 ),
                 f"batching      {self.data.batching.mode}, passes of at most "
@@ -268,10 +269,10 @@ def architecture_of(run: RunConfig) -> PerceiverArchitecture:
     return replace(model, stack=stack, latents=run.model.latents or model.latents)
 
 
-def band_of(extra: Path | None, signal: Signal) -> Band:
-    """Return what is known of a signal; an InputError names an unknown sensor or band."""
-    sensor = find(sensors(extra), signal.sensor, "sensor")
-    return find({band.name: band for band in sensor.bands}, signal.band, f"band of {sensor.name}")
+def band_of(extra: Path | None, channel: Channel) -> Band:
+    """Return what is known of a channel; an InputError names an unknown sensor or band."""
+    sensor = find(sensors(extra), channel.sensor, "sensor")
+    return find({band.name: band for band in sensor.bands}, channel.band, f"band of {sensor.name}")
 
 
 def moved_all(inputs: Inputs, device: torch.device) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class MultiTaskRun(MixtureRun):
             for name, task in self.data.chosen.items()
         }
         spread = self.run.model.spread
-        return MultiTaskObjective(self.model, self.signals, tasks, self.options, spread)
+        return MultiTaskObjective(self.model, self.channels, tasks, self.options, spread)
 
     def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
         tasks, seed = self.data.chosen, self.run.seed
@@ -74,7 +74,7 @@ class MultiTaskRun(MixtureRun):
     def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
         return self._asked(drawn, visible, self.options.queries)
 
-    def look(
+    def evaluate(
         self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
     ) -> None:
         """Score every task on its validation part, and see which no longer get better."""

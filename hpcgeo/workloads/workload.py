@@ -68,7 +68,7 @@ class Workload(Protocol):
     def step(self, batches: Iterator[Any], device: torch.device) -> Step:
         """Return what to do with the micro-batches of one step; every rank calls it together."""
 
-    def look(
+    def evaluate(
         self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
     ) -> None:
         """Look at the model after a step and leave in the folder what was seen.
@@ -88,5 +88,5 @@ class Workload(Protocol):
     def model_flops(self, global_batch: int) -> float | None:
         """Return the model FLOPs of a step, or None where they are not the same in each."""
 
-    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+    def summary(self, rows: Sequence[str], world_size: int) -> str:
         """Say what a run would do."""

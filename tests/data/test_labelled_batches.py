@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from hpcgeo.data.labelled_batches import DrawnBatches, plain, turned
-from hpcgeo.data.sample import Observation, Sample, Signal
+from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.errors import InputError
 from tests.mixed import drawn, sets
 
-BLUE = (Signal("rgb", "B"),)
+BLUE = (Channel("rgb", "B"),)
 
 
 def batches(parts=None, micro_batch=4, rank=0, world=1, unnamed=0.0, flip=True):

@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 
 from hpcgeo.data.readers.collection import Frame, days, reading
 from hpcgeo.data.readers.windows import Header, header
-from hpcgeo.data.sample import Signal
+from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
 from hpcgeo.options import Part
 from hpcgeo.sensors import sensors
@@ -102,7 +102,7 @@ class Layer:
     """What one sensor saw of a place: its bands, and rasters in the order of time."""
 
     entry: RasterFiles
-    signals: tuple[Signal, ...]
+    channels: tuple[Channel, ...]
     dates: tuple[Dated, ...]
 
 
@@ -252,7 +252,7 @@ def _layers(
         dated.append((_place(parts), Dated(raster, when, numbers, header(mask) if mask else None)))
     there = dict.fromkeys(name for _, one in dated for name in one.numbers)
     known = there if entry.bands else [band.name for band in sensors()[entry.sensor].bands]
-    signals = tuple(Signal(entry.sensor, name) for name in known if name in there)
+    channels = tuple(Channel(entry.sensor, name) for name in known if name in there)
     layers: list[Layer | None] = []
     for key in sites:
         here = [one for parts, one in dated if set(parts) <= set(key)]
@@ -262,7 +262,7 @@ def _layers(
                 f"{here[1].header.path}: of one place with {here[0].header.path}, "
                 "but no {date} in files tells them apart"
             )
-        layers.append(Layer(entry, signals, tuple(here)) if here else None)
+        layers.append(Layer(entry, channels, tuple(here)) if here else None)
     return layers
 
 

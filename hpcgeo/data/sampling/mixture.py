@@ -89,7 +89,7 @@ class MixtureSampler:
             )
 
     @property
-    def shares(self) -> dict[str, float]:
+    def sampling_weights(self) -> dict[str, float]:
         """Return the part of each task in what is drawn, as long as all go on."""
         return dict(zip(self.tasks, (self._phases[0].slots / CYCLE).tolist(), strict=True))
 
