@@ -35,7 +35,7 @@ class ReportBlock:
 
 @dataclass(frozen=True)
 class Section:
-    """One question and its answer; without blocks it says that nothing was measured."""
+    """A section of the report; without blocks it says that nothing was measured."""
 
     anchor: str
     title: str

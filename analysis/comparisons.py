@@ -57,7 +57,7 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Lines that may be held against each other.
+    """Lines that may be compared.
 
     `setting` says what separates it from other comparisons of its model, `apart` in what its own
     lines differ because that was asked for; the title has both.
@@ -237,7 +237,7 @@ def _scales(group: Sequence[tuple[str, StudyPoint]]) -> bool:
 
 
 def _unambiguous(group: Sequence[tuple[str, StudyPoint]]) -> list[tuple[str, StudyPoint]]:
-    """Split lines by accumulation where one global batch was cut in several ways."""
+    """Split lines by accumulation where one global batch was split in several ways."""
     places = [(line, point.devices) for line, point in group]
     if len(set(places)) == len(places):
         return list(group)

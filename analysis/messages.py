@@ -9,8 +9,8 @@ from hpcgeo.zoo import models
 from hpcgeo_analysis.formatting import size
 from hpcgeo_analysis.points import StudyPoint
 
-#: Collectives whose message is cut over the ranks of their group.
-CUT = ("all_gather", "reduce_scatter")
+#: Collectives whose message is sharded over the ranks of their group.
+SHARDED = ("all_gather", "reduce_scatter")
 
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -26,7 +26,7 @@ class Message:
 
 
 def of_point(point: StudyPoint) -> Message | None:
-    """Return the message of the collective that takes most time and is cut over a group."""
+    """Return the message of the collective that takes most time and is sharded over a group."""
     return _measured(point) or _computed(point)
 
 
@@ -45,12 +45,12 @@ def change(before: StudyPoint, after: StudyPoint) -> str:
 
 
 def _measured(point: StudyPoint) -> Message | None:
-    cut: list[Traffic] = [
-        moved for record in point.records for moved in record.traffic if moved.collective in CUT
+    sharded: list[Traffic] = [
+        moved for record in point.records for moved in record.traffic if moved.collective in SHARDED
     ]
-    if not cut:
+    if not sharded:
         return None
-    most = max(cut, key=lambda moved: moved.seconds)
+    most = max(sharded, key=lambda moved: moved.seconds)
     return Message(most.collective, most.ranks, most.message_bytes / most.ranks, True)
 
 

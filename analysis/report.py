@@ -37,7 +37,7 @@ from hpcgeo_analysis.sections import (
 from hpcgeo_analysis.sections import scaling as growth
 from hpcgeo_analysis.sections.runs import Run, load_run
 
-#: The answers, in the order of the questions.
+#: The sections in their order.
 SECTIONS = (
     *(best.section, growth.section, steps.section, memory.section, utilisation.section),
     *(batching.section, collectives.section, stragglers.section, energy.section),

@@ -8,11 +8,11 @@ weights, by turns.
 A step is one micro-batch of tables, pixel series and images: forward and backward of the whole
 model; `reading` is the block that reads the tokens, the only one that the modes change. Tokens per
 second are real tokens, without padding; median and p10 to p90 over rounds, the modes by turns.
-`held` is the most that tensors took in a step, beyond what was there before. `a pass each` is the
-way of the paper: every cluster its own pass of the whole model. FOLDER holds the real data sets
-`lsms_wealth`, `timeseries`, `seg_buildings_oam` and `scene_ucmerced`; without it samples of the
-same lengths are made up. With --missing a part of every image, up to this, is missing, as under
-clouds: then hardly two samples are of one length.
+`peak` is the most that tensors took in a step, beyond what was there before. `a pass each` is the
+way of the paper: every cluster its own forward-backward pass of the whole model. FOLDER holds the
+real data sets `lsms_wealth`, `timeseries`, `seg_buildings_oam` and `scene_ucmerced`; without it
+samples of the same lengths are made up. With --missing a part of every image, up to this, is
+missing, as under clouds: then hardly two samples are of one length.
 """
 
 import argparse
@@ -68,7 +68,7 @@ Found = tuple[list[tuple[str, Sample]], dict[str, Asked], tuple[Channel, ...]]
 
 @dataclass(frozen=True)
 class Way:
-    """One way to lay samples out; `apart`: every cluster is a pass of its own."""
+    """One way to lay samples out; `apart`: every cluster is a forward-backward pass of its own."""
 
     name: str
     batching: Batching
@@ -262,7 +262,7 @@ def main() -> None:
         f"{min(lengths)} to {max(lengths):,} tokens, {total:,} in all; {options.device}, "
         f"{options.dtype}, {options.rounds} rounds",
     )
-    for column in ("clusters", "waste", "held MiB", "of it reading", "loss differs"):
+    for column in ("clusters", "waste", "peak MiB", "of it reading", "loss differs"):
         table.add_column(column, justify="right")
     for what in ("step", "reading"):
         table.add_column(f"{what}: tokens/s", justify="right")

@@ -56,7 +56,7 @@ def sentences(known: Sequence[Scaled]) -> list[str]:
 
 
 def padding(point: StudyPoint) -> float | None:
-    """Return the part of what is computed that is padding."""
+    """Return the fraction of what is computed that is padding."""
     return point.median(lambda record: record.padding)
 
 

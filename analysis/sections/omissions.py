@@ -183,7 +183,7 @@ def cautions(study: Study) -> list[str]:
     if silent:
         shown = "" if decomposition(study.points).empty else "; see the decomposition"
         sentences.append(
-            f"{counted(silent, 'record')} with communication off or data held in memory: no "
+            f"{counted(silent, 'record')} with communication off or cached batches: no "
             f"training, so in no comparison of throughput{shown}."
         )
     dirty = sum(record.dirty is True for record in records)

@@ -19,7 +19,7 @@ from hpcgeo_analysis.tables import (
     without_empty,
 )
 
-#: A prediction further off than this part is named.
+#: A prediction further off than this fraction is named.
 OFF = 0.1
 
 #: What a prediction need not know: software, variables, and options that a formula does not take.

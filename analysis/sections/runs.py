@@ -98,7 +98,7 @@ def load_run(number: int, folder: Path) -> Run:
         for one in last
     ]
     if said:
-        sentence += f" On the validation parts, at step {last[0].step:,}: {', '.join(said)}."
+        sentence += f" On the validation splits, at step {last[0].step:,}: {', '.join(said)}."
     name = f"{number}-{folder.name}"
     at = [step.step for step in metrics]
 
@@ -141,7 +141,7 @@ def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
             if better == "lower":
                 axes.set_yscale("log")
 
-        words = f"Scores: {title}", "validation parts", f"tasks: {', '.join(lines)}"
+        words = f"Scores: {title}", "validation splits", f"tasks: {', '.join(lines)}"
         yield render(f"scores-{better}-{name}", *words, plot)
 
 
@@ -197,7 +197,7 @@ def _pictures(folder: Path, name: str) -> Iterator[Picture]:
             raise InputError(f"{path}: {error.strerror}") from None
         if not step.isdecimal() or not png.startswith(PNG):
             raise InputError(f"{path}: not a picture of a run: remove it")
-        shown = f"Task {what}: truth and prediction on the validation part"
+        shown = f"Task {what}: truth and prediction on the validation split"
         if path.parent.name == "reconstructions":
             shown = "Input, masked and reconstructed chips"
         yield Picture(f"{what}-{name}", f"{shown} after {int(step)} steps.", png)

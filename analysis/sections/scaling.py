@@ -19,7 +19,7 @@ from hpcgeo_analysis.tables import (
     without_empty,
 )
 
-#: A line "loses" between two counts where its efficiency falls to less than this part.
+#: A line "loses" between two counts where its efficiency falls to less than this fraction.
 DROP = 0.75
 
 
@@ -97,7 +97,7 @@ def _share(scaled: Scaled) -> str:
 
 
 def _loss(known: Sequence[Scaled]) -> list[str]:
-    """Return where a line loses much between neighbours, with what its messages become there."""
+    """Return where a line loses much between adjacent counts, with its messages there."""
     sentences = []
     for before, after in pairwise(known):
         if not before.efficiency or not after.efficiency:

@@ -1,9 +1,9 @@
-"""The checkpoints of a run: written aside, digested, renamed when whole, the oldest then forgotten.
+"""Checkpoints of a run: written aside, checksummed, renamed when whole, the oldest then removed.
 
 checkpoints/
   step-00000100/           any number of ranks and any strategy resumes from it
-    step.json              the manifest: step, order of samples, bytes and digest of every file;
-                           its last entry is the digest of the entries before
+    step.json              the manifest: step, order of samples, bytes and SHA-256 of every file;
+                           its last entry is the SHA-256 of the entries before
     index.json             where each piece of each tensor lies (`hpcgeo.checkpoint.rank_files`)
     rank-00000.bin ...     the pieces
   step-00000200/
@@ -80,7 +80,7 @@ class Checkpoints:
 
         Args:
             global_batch: samples of a step; with another one the order of samples would break.
-            data: digest of the data set, likewise.
+            data: fingerprint of the data set, likewise.
         """
         self.folder = folder
         self.options = options
@@ -126,7 +126,7 @@ class Checkpoints:
     def restore(self, engine: Engine) -> int:
         """Load the newest whole checkpoint and return its step; 0 for a run without any.
 
-        Every rank checks the digests of its share of the files. A damaged checkpoint is set aside,
+        Every rank checks the SHA-256 of some of the files. A damaged checkpoint is set aside,
         and the one before it is loaded.
 
         Raises:
@@ -294,11 +294,11 @@ class Checkpoints:
             )
 
     def _damage(self, folder: Path, files: "Mapping[str, FileEntry]") -> str | None:
-        """Return what is wrong with a checkpoint; each rank looks at its share of the files."""
+        """Return what is wrong with a checkpoint; each rank reads some of the files."""
         rank, world = dist.get_rank(), dist.get_world_size()
-        share = sorted(files)[rank::world]
+        own = sorted(files)[rank::world]
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            found = list(threads.map(lambda name: damage(folder / name, files[name]), share))
+            found = list(threads.map(lambda name: damage(folder / name, files[name]), own))
         if rank == 0 and not any(found):
             try:
                 Reader(folder, _sizes(files))
@@ -352,7 +352,7 @@ class Manifest(BaseModel):
 
 
 def sealed(manifest: Mapping[str, Any]) -> str:
-    """Return the text of a manifest, with its own digest as the last entry."""
+    """Return the text of a manifest, with its own SHA-256 as the last entry."""
     entries = {name: value for name, value in manifest.items() if name != "digest"}
     digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
     return json.dumps({**entries, "digest": digest})
@@ -366,7 +366,7 @@ def opened(text: str) -> Manifest:
     """
     manifest = Manifest.model_validate_json(text)
     if sealed(json.loads(text)) != text:
-        raise ValueError("other bytes than were written (digest)")
+        raise ValueError("other bytes than were written (checksum)")
     return manifest
 
 

@@ -204,7 +204,7 @@ class StateLayout(StorageWriter):
 
 
 class Reader(StorageReader):
-    """Reads pieces of a state from files whose digests were found right."""
+    """Reads pieces of a state from files whose checksums were found right."""
 
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         """Read the index.

@@ -1,8 +1,8 @@
 """Sets of labelled samples by the name of their reader: splits, fewer labels, one scale.
 
-A reader lists what there is (`Collection`); here it becomes the part that was asked for. Where
-there is no validation part, a sixth of the training part is it: whole groups of samples that share
-ground, or of every class, always the same ones.
+A reader lists what there is (`Collection`); here it becomes one split. Where there is no validation
+split, a sixth of the training split is it: whole clusters (samples of one location), or of every
+class, always the same ones.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ SAMPLED = 256
 
 
 class TaskSet(Protocol):
-    """Labelled samples of one part of a data set."""
+    """Labelled samples of one split of a data set."""
 
     @property
     def target(self) -> Target:
@@ -45,7 +45,7 @@ class TaskSet(Protocol):
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """Every channel that any sample may hold, over all parts."""
+        """Every channel that any sample may hold, over all splits."""
         ...
 
     @property
@@ -55,17 +55,17 @@ class TaskSet(Protocol):
 
     @property
     def digest(self) -> str:
-        """Checksum of what the samples are read from."""
+        """Fingerprint of the files that the samples are read from."""
         ...
 
     def __len__(self) -> int: ...
 
     def group(self, index: int) -> str:
-        """Return the name that samples which share ground have in common."""
+        """Return the cluster of a sample: samples of one location have the same."""
         ...
 
     def other(self, split: str) -> "TaskSet":
-        """Return another part of the same data, which may be empty."""
+        """Return another split of the same data, which may be empty."""
         ...
 
     def read(self, index: int) -> Sample:
@@ -75,18 +75,18 @@ class TaskSet(Protocol):
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """The samples `indices` (n,) of a collection with its parts (N,), standardised."""
+    """The samples `indices` (n,) of a collection with its splits (N,), standardised."""
 
     collection: Collection
     target: Target
-    parts: npt.NDArray[np.str_]
+    splits: npt.NDArray[np.str_]
     indices: Int64
     moments: dict[Channel, tuple[float, float]]
     place: bool
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """Every channel that any sample may hold, over all parts."""
+        """Every channel that any sample may hold, over all splits."""
         return self.collection.channels
 
     @property
@@ -96,19 +96,19 @@ class LabelledSplit:
 
     @property
     def digest(self) -> str:
-        """Checksum of what the samples are read from."""
+        """Fingerprint of the files that the samples are read from."""
         return self.collection.digest
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def group(self, index: int) -> str:
-        """Return the name that samples which share ground have in common."""
+        """Return the cluster of a sample: samples of one location have the same."""
         return str(self.collection.groups[self.indices[index]])
 
     def other(self, split: str) -> "LabelledSplit":
-        """Return another part of the same data, which may be empty."""
-        return replace(self, indices=np.flatnonzero(self.parts == split))
+        """Return another split of the same data, which may be empty."""
+        return replace(self, indices=np.flatnonzero(self.splits == split))
 
     def read(self, index: int) -> Sample:
         """Return a sample; InputError names the file that cannot be read."""
@@ -139,10 +139,10 @@ def open_tasks(
     place: bool = True,
     seed: int = 0,
 ) -> TaskSet:
-    """Return the labelled samples of one part of a data set.
+    """Return the labelled samples of one split of a data set.
 
     Values have zero mean and unit deviation over at most `SAMPLED` training samples, numbers to
-    predict over all of them: the same for every part and every `labels`.
+    predict over all of them: the same for every split and every `labels`.
 
     Args:
         reader: one of `READERS`: the layout.
@@ -151,9 +151,9 @@ def open_tasks(
         target: which of several labels; None where the layout has one.
         patch: pixels on a side of a token of an image.
         size: height and width that images are brought to; None: as they are.
-        labels: fraction of the training part to keep, of every class at least one sample.
+        labels: fraction of the training split to keep, of every class at least one sample.
         place: say where samples lie.
-        seed: of the draw of that fraction; a smaller one is part of a larger one.
+        seed: of the label subset; a smaller subset lies inside a larger one.
 
     Raises:
         InputError: a name that is not known, a value out of range, a file that cannot be read.
@@ -164,24 +164,24 @@ def open_tasks(
     if not 0 < labels <= 1:
         raise InputError(f"labels {labels}: a fraction above 0, at most 1")
     collection: Collection = import_module(module).collect(path, target, Frame(patch, size))
-    parts = _parts(collection)
-    train = np.flatnonzero(parts == "train")
-    indices = np.flatnonzero(parts == split)
+    splits = _splits(collection)
+    train = np.flatnonzero(splits == "train")
+    indices = np.flatnonzero(splits == split)
     for wanted, found in (("train", train), (split, indices)):
         if not len(found):
-            raise InputError(f"{path}: no samples in the part {wanted!r}")
+            raise InputError(f"{path}: no samples in the split {wanted!r}")
     if split == "train" and labels < 1:
         indices = _fewer(collection, train, labels, seed)
     standardised, moments = _standardised(collection, train), _moments(collection, train)
-    return LabelledSplit(collection, standardised, parts, indices, moments, place)
+    return LabelledSplit(collection, standardised, splits, indices, moments, place)
 
 
-def _parts(collection: Collection) -> npt.NDArray[np.str_]:
-    """Return the part of each sample, (N,), with a sixth of training held out if there is need."""
+def _splits(collection: Collection) -> npt.NDArray[np.str_]:
+    """Return the split of each sample, (N,), with a sixth of training held out if there is need."""
     if "validation" in collection.splits:
         return collection.splits
-    parts = collection.splits.astype("U10")
-    train = np.flatnonzero(parts == "train")
+    splits = collection.splits.astype("U10")
+    train = np.flatnonzero(splits == "train")
     names = collection.groups.tolist()
     shared = len({names[index] for index in train}) < len(train)
     for members in [train] if shared else _classes(collection, train):
@@ -194,8 +194,8 @@ def _parts(collection: Collection) -> npt.NDArray[np.str_]:
             # A group that would make it half as large again is left to training.
             if len(held) < sixth and len(held) + len(groups[name]) <= max(1, 1.5 * sixth):
                 held += groups[name]
-        parts[held] = "validation"
-    return parts
+        splits[held] = "validation"
+    return splits
 
 
 def _classes(collection: Collection, members: Int64) -> list[Int64]:
@@ -219,7 +219,7 @@ def _standardised(collection: Collection, train: Int64) -> Target:
         return collection.target
     numbers = collection.labels[train].astype(np.float64)  # (n, K)
     if not np.isfinite(numbers).any(axis=0).all():
-        raise InputError(f"target {collection.target.names}: no number in the training part")
+        raise InputError(f"target {collection.target.names}: no number in the training split")
     mean, std = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
     return replace(
         collection.target,
@@ -229,7 +229,7 @@ def _standardised(collection: Collection, train: Int64) -> Target:
 
 
 def _moments(collection: Collection, train: Int64) -> dict[Channel, tuple[float, float]]:
-    """Return mean and deviation of every channel over samples spread over the training part."""
+    """Return mean and deviation of every channel over samples spread over the training split."""
     sums = {channel: np.zeros(3) for channel in collection.channels}
     spread = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.int64)
     unread = []

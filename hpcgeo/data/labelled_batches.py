@@ -25,7 +25,7 @@ from hpcgeo.log import log
 
 Bool = npt.NDArray[np.bool_]
 
-#: A token is missing where less than this part of its values is there.
+#: A token is missing where less than this fraction of its values is there.
 ENOUGH = 0.5
 
 
@@ -66,7 +66,7 @@ class DrawnBatches(TorchDataset[list[Drawn]]):
     """The micro-batches of a rank by their number since the start of the run.
 
     Attributes:
-        sets: training parts by the name of their task.
+        sets: training splits by the name of their task.
         mixture: what every position draws.
         seed: of the run.
         micro_batch: samples of a batch.

@@ -82,7 +82,7 @@ class Sample:
 class Target:
     """What is predicted: `names` of the classes or of the numbers, one for each output.
 
-    Numbers are standardised by `mean` and `std` of the training part, (K,): the model predicts the
+    Numbers are standardised by `mean` and `std` of the training split, (K,): the model predicts the
     standardised ones, metrics see the real ones.
     """
 

@@ -20,7 +20,7 @@ NORM_EPS = 1e-6
 class Attention(nn.Module):
     """Multi-head self-attention with one product for q, k and v.
 
-    The rows of the product are ordered (H, 3, d): a cut between heads is a cut of its rows.
+    The rows of the product are ordered (H, 3, d): a split between heads is a split of its rows.
     """
 
     tensor_plan: ClassVar = {"qkv": "columns", "out": "rows"}
@@ -82,7 +82,7 @@ class TransformerBlock(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def tensor_plan(self) -> dict[str, str]:
-        """Return how tensor parallelism cuts this block: a word for each of its modules.
+        """Return how tensor parallelism shards this block: a word for each of its modules.
 
         Words: `sequence`, computed on some of the tokens; `gather`, its input is all tokens;
         `columns`, some of the outputs; `rows`, some of the inputs, the sums scattered over tokens.

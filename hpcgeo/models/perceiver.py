@@ -18,7 +18,7 @@ from hpcgeo.zoo import Mlp, PerceiverArchitecture
 class CrossAttention(nn.Module):
     """Multi-head attention of queries to a context, with the norms of both.
 
-    The rows of the product for k and v are ordered (H, 2, d): a cut between heads is a cut of them.
+    The rows of the product for k and v are ordered (H, 2, d): a split between heads splits them.
     """
 
     tensor_plan: ClassVar = {"q": "columns", "kv": "columns", "out": "rows"}
@@ -64,7 +64,7 @@ class CrossAttention(nn.Module):
 class CrossBlock(nn.Module):
     """x + CrossAttention(x, context), then x + MLP(norm(x)).
 
-    However its context lies, it is called once in a pass: all ranks gather it together.
+    However its context lies, it is called once in a forward-backward pass: all ranks gather it.
     """
 
     def __init__(self, width: int, context: int, heads: int, hidden: int, mlp: Mlp) -> None:
@@ -89,7 +89,7 @@ class CrossBlock(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def tensor_plan(self) -> dict[str, str]:
-        """Return how tensor parallelism cuts this block: a word for each of its modules.
+        """Return how tensor parallelism shards this block: a word for each of its modules.
 
         Words: `columns`, some of the outputs; `sums`, some of the inputs, the sums on every rank.
         """

@@ -1,4 +1,4 @@
-"""How the tokens of a pass lie: samples of any length, in one flat tensor (N, C), sample by sample.
+"""Tokens of a forward-backward pass: samples of any length in a flat tensor (N, C), one by one.
 
 Letters: S samples, N tokens of all of them, b samples of a cluster, n tokens of its longest.
 

@@ -24,7 +24,7 @@ from hpcgeo.models.ragged import TokenLayout
 #: Sensor, band, and the length of a vector (0: an image).
 Channel = tuple[str, str, int]
 
-#: The first two of three convolutions have these parts of the width.
+#: The first two of three convolutions have these fractions of the width.
 NARROW = (4, 2)
 
 UNKNOWN = "unknown"
@@ -80,7 +80,7 @@ class ObservationGroup:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is to become the tokens of one pass.
+    """What is to become the tokens of one forward-backward pass.
 
     Attributes:
         groups: of observations.

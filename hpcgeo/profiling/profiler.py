@@ -42,7 +42,7 @@ TRACED_STEPS = 4
 LATER = ("memory", "flops", *["traced"] * TRACED_STEPS)
 
 #: Warm-up ends where the median of as many steps is no longer below that of those before, by this
-#: part, and after so many steps more than were asked for in any case; not before SHORTEST: in the
+#: fraction, and after so many steps more than requested in any case; not before SHORTEST: in the
 #: first steps DeepSpeed compares what ranks do, and collectives are left alone.
 WINDOW, FASTER, LONGEST, SHORTEST = 5, 0.05, 50, 4
 
@@ -70,7 +70,7 @@ class Options:
         steps: measured steps.
         warmup: steps discarded before them, at least.
         communication: False: collectives do nothing in a step.
-        reading: False: every step trains on the first batches, held in memory.
+        reading: False: every step trains on cached batches, the first ones.
         product: measure a matrix product on a device too; on a host it always is.
         traces: folder for traces, a file a rank.
         grid: that the power comes from; None: that of the machine, if known.

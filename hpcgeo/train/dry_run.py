@@ -1,4 +1,4 @@
-"""What a run would do, said before it does: sizes, arithmetic of the global batch, memory."""
+"""The dry-run summary of a run: sizes, arithmetic of the global batch, memory."""
 
 import math
 
@@ -11,7 +11,7 @@ from hpcgeo.train.loop import workload_of
 
 
 def dry_run_summary(run: RunConfig, world_size: int) -> str:
-    """Open the data, build the model without weights, and say what would happen.
+    """Open the data, build the model without weights, and return the summary.
 
     Raises:
         InputError: anything that would stop the run before its first step.

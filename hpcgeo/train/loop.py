@@ -234,7 +234,7 @@ def _conclude(
     folder: Path,
     step: int,
 ) -> Record:
-    """Leave the last look and the record."""
+    """Leave the last evaluation and the record."""
     if meter.rows:
         if run.train.eval_every is not None and not parts.workload.done:
             ending = partial(watchdog.at, "ending")

@@ -150,7 +150,7 @@ def load(folder: Path) -> Index:
     except (ValidationError, UnicodeDecodeError):
         raise InputError(f"{path}: damaged, or of another version; build the set again") from None
     if index.signed() != index:
-        raise InputError(f"{path}: damaged: its digest does not match; build the set again")
+        raise InputError(f"{path}: damaged: its checksum does not match; build the set again")
     return index
 
 
