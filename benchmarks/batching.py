@@ -34,9 +34,11 @@ from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Channel, Observation, Sample, Target
 from hpcgeo.data.sampling.packing import clusters, waste
 from hpcgeo.models.initialise import draw
+from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import moved, questions, tokens, whole
-from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.options import Batching, MultiTask
+from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
+from hpcgeo.objectives.multitask.objective import MultiTaskOptions
+from hpcgeo.options import Batching
 from hpcgeo.profiling.memory import Ledger
 from hpcgeo.records import Spread
 from hpcgeo.workloads.mixture import band_of
@@ -161,8 +163,10 @@ class Bench:
             for n, (task, sample) in enumerate(samples)
         ]
         self.lengths = [one.length for one in self.drawn]
-        options = MultiTask(name="multitask")
-        self.model = MultiTaskObjective(perceiver(options.model), channels, asked, options)
+        options = MultiTaskOptions(name="multitask")
+        self.model = MultiTaskNetwork(
+            PerceiverBackbone(perceiver(options.model), channels, "uniform"), asked, options
+        )
         for name, parameter in self.model.named_parameters():
             parameter.data = draw(name, parameter.shape, slice(None), 0)
         self.model.to(self.device)
@@ -205,7 +209,7 @@ class Bench:
     def flat(self, passes: Sequence[dict[str, object]]) -> list[Tensor]:
         """Return the tokens of each pass, as a leaf."""
         with torch.no_grad(), self._precision():
-            read = [self.model.tokenizer(inputs["tokens"]) for inputs in passes]
+            read = [self.model.backbone.tokenizer(inputs["tokens"]) for inputs in passes]
         return [one.flat.requires_grad_() for one in read]
 
     def held(self, run: Callable[[], object]) -> int:

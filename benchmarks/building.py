@@ -22,8 +22,9 @@ from rich import print
 from rich.table import Table
 
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.options import Mae, Parallel
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import MaeOptions
+from hpcgeo.options import Parallel
 from hpcgeo.parallel.parallelise import local, spread
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
@@ -47,7 +48,7 @@ def build(rank: int, options: argparse.Namespace, store: str, answers: Any) -> N
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     before, begin = resident(), time.perf_counter()
     with torch.device("meta"):
-        objective = MAE(architecture(options.model), 3, Mae())
+        objective = MAE(architecture(options.model), 3, MaeOptions())
     objective.to(getattr(torch, options.dtype))
     spread(objective, topology, parallel, torch.bfloat16, partial(draw, seed=0))
     seconds = time.perf_counter() - begin

@@ -26,8 +26,9 @@ import torch.multiprocessing as mp
 
 from hpcgeo.checkpoint.checkpoints import Checkpoints
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.options import Checkpoint, Mae, Optim, Parallel
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import MaeOptions
+from hpcgeo.options import Checkpoint, Optim, Parallel
 from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
@@ -56,7 +57,7 @@ def measure(rank: int, ranks: int, folder: Path, model: str, rounds: int) -> Non
     chosen, parallel = strategy("FULL_SHARD"), Parallel(strategy="FULL_SHARD")
     layout = chosen.layout(ranks, dict(parallel))
     with torch.device("meta"):
-        objective = MAE(architecture(model), 3, Mae())
+        objective = MAE(architecture(model), 3, MaeOptions())
     engine = NativeEngine(
         objective,
         lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout),

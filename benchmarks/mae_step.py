@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.options import Mae
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.weights.names import from_transformers
 from hpcgeo.zoo import architecture
 
@@ -52,7 +52,7 @@ def main() -> None:
     peer.vit.embeddings.patch_embeddings.projection._is_hf_initialized = False
     peer.vit.embeddings.initialize_weights()
     peer.decoder.initialize_weights(196)
-    ours = MAE(architecture("vit_base"), 3, Mae())
+    ours = MAE(architecture("vit_base"), 3, MaeOptions())
     ours.load_state_dict(
         from_transformers(peer.state_dict(), architecture("vit_base"), ours.state_dict())
     )

@@ -6,19 +6,28 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hpcgeo.errors import InputError
+from hpcgeo.objectives.mae.objective import MaeOptions
+from hpcgeo.objectives.objective import IMAGES, TASKS, ObjectiveOptions
+from hpcgeo.objectives.table import fitting, objective, refuse_backbone
 from hpcgeo.options import (
     SYNTHETIC,
     Checkpoint,
     Data,
     Launch,
-    Mae,
-    MaskedTokens,
     Mixture,
     Model,
-    MultiTask,
     Optim,
     Parallel,
     Part,
@@ -26,15 +35,10 @@ from hpcgeo.options import (
     Train,
 )
 from hpcgeo.tables import brief, nearest, parse
+from hpcgeo.zoo import architecture_of
 
-#: What `data` and `objective` may be, by the tag that pydantic puts into the place of an error.
-TAGS: dict[str, type[Part]] = {
-    "images": Data,
-    "mixture": Mixture,
-    "mae": Mae,
-    "multitask": MultiTask,
-    "masked_tokens": MaskedTokens,
-}
+#: What `data` may be, by the tag that pydantic puts into the place of an error.
+TAGS: dict[str, type[Part]] = {"images": Data, "mixture": Mixture}
 
 
 def _kind_of_data(value: Any) -> str:
@@ -42,9 +46,16 @@ def _kind_of_data(value: Any) -> str:
     return "mixture" if mixed else "images"
 
 
-def _kind_of_objective(value: Any) -> str:
-    name = value.get("name", "mae") if isinstance(value, dict) else getattr(value, "name", "mae")
-    return str(name)
+def objective_options(value: dict[str, Any]) -> type[ObjectiveOptions]:
+    """Return the class of the options of an objective, from the name among them.
+
+    Raises:
+        ValueError: no objective has that name.
+    """
+    try:
+        return objective(str(value.get("name", "mae"))).Options
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 class RunConfig(Part):
@@ -57,17 +68,18 @@ class RunConfig(Part):
         Annotated[Data, Tag("images")] | Annotated[Mixture, Tag("mixture")],
         Discriminator(_kind_of_data),
     ] = Data()
-    objective: Annotated[
-        Annotated[Mae, Tag("mae")]
-        | Annotated[MultiTask, Tag("multitask")]
-        | Annotated[MaskedTokens, Tag("masked_tokens")],
-        Discriminator(_kind_of_objective),
-    ] = Mae()
+    objective: SerializeAsAny[ObjectiveOptions] = MaeOptions()
     parallel: Parallel = Parallel()
     optim: Optim = Optim()
     train: Train
     checkpoint: Checkpoint = Checkpoint()
     launch: Launch = Launch()
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _of_its_row(cls, value: Any) -> Any:
+        """Read options by the row of the table that they name."""
+        return objective_options(value).model_validate(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> "RunConfig":
@@ -80,24 +92,24 @@ class RunConfig(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> "RunConfig":
-        mixed = isinstance(self.data, Mixture)
-        if mixed == isinstance(self.objective, Mae):
+        row, name = objective(self.objective.name), self.objective.name
+        try:
+            family = architecture_of(self.model.name).family
+            refuse_backbone(row, name, self.model.name, family)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        if isinstance(self.data, Mixture) and TASKS not in row.data:
             raise ValueError(
-                f"objective.name {self.objective.name} "
-                + ("needs images (data.path), not data.tasks" if mixed else "needs data.tasks")
+                f"objective.name {name} needs images (data.path), not data.tasks; these fit "
+                f"{fitting(TASKS)}"
+            )
+        if isinstance(self.data, Data) and row.labels:
+            raise ValueError(
+                f"objective.name {name} learns labels of data.tasks, and this run has images "
+                f"(data.path), which fit {fitting(IMAGES)}; the labels of a data set are read by "
+                f"'data={{tasks: {{NAME: {{reader: shards, path: {self.data.path}}}}}}}'"
             )
         return self
-
-    @property
-    def mae(self) -> tuple[Data, Mae]:
-        """The data and the objective of a run of MAE.
-
-        Raises:
-            InputError: it is another kind of run.
-        """
-        if not (isinstance(self.data, Data) and isinstance(self.objective, Mae)):
-            raise InputError(f"this is for MAE alone, and the run has {self.objective.name}")
-        return self.data, self.objective
 
     @property
     def source(self) -> str:
@@ -133,12 +145,13 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
             message names key, value and rule, and the nearest key where the key is unknown.
     """
     values = _parse(_text(recipe), recipe)
+    _switch(values, overrides)
     for override in overrides:
         _apply(values, override)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError("\n".join(_explain(error, recipe))) from None
+        raise InputError("\n".join(_explain(error, recipe, values))) from None
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -191,11 +204,25 @@ def _apply(values: dict[str, Any], override: str) -> None:
     place[last] = value
 
 
-def _explain(error: ValidationError, recipe: str) -> list[str]:
+def _switch(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Drop what a recipe says of an objective or of data that overrides replace by another kind."""
+    keys = {key.strip(): text for key, _, text in (one.partition("=") for one in overrides)}
+    said = values.get("objective")
+    name = keys.get("objective.name")
+    if name and isinstance(said, dict) and name != said.get("name", "mae"):
+        values["objective"] = {}
+    data = values.get("data")
+    if isinstance(data, dict):
+        to_tasks = any(key.startswith("data.tasks.") or key == "data.tasks" for key in keys)
+        if ("tasks" in data and "data.path" in keys) or ("tasks" not in data and to_tasks):
+            values["data"] = {}
+
+
+def _explain(error: ValidationError, recipe: str, values: dict[str, Any]) -> list[str]:
     lines = []
     for detail in error.errors():
         place = [str(step) for step in detail["loc"]]
-        part = _part(place[:-1])
+        part = _part(place[:-1], values)
         if place[1:2] and place[1] in TAGS:
             del place[1]
         key = ".".join(place)
@@ -207,13 +234,6 @@ def _explain(error: ValidationError, recipe: str) -> list[str]:
                 f"{recipe}: unknown option {brief(key)}{nearest(last, known)}; "
                 f"known {where}: {', '.join(known)}"
             )
-        elif detail["type"] == "union_tag_invalid":
-            known = list(TAGS)[2:]
-            name = detail["ctx"]["tag"]
-            lines.append(
-                f"{recipe}: unknown {key}.name {brief(name)}{nearest(name, known)}; known: "
-                f"{', '.join(known)}"
-            )
         elif detail["type"] == "missing":
             lines.append(f"{recipe}: {key} is missing; set it in the recipe or as {key}=VALUE")
         else:
@@ -223,12 +243,14 @@ def _explain(error: ValidationError, recipe: str) -> list[str]:
     return lines
 
 
-def _part(place: Sequence[str]) -> type[BaseModel]:
+def _part(place: Sequence[str], values: dict[str, Any]) -> type[BaseModel]:
     """Return which part lies at a place, as pydantic writes it: with tags, and names in dicts."""
     part: type[BaseModel] = RunConfig
     for number, step in enumerate(place):
         if number == 1 and step in TAGS:
             part = TAGS[step]
+        elif number == 0 and step == "objective":
+            part = objective_options(values["objective"])
         elif step in part.model_fields:
             annotation = part.model_fields[step].annotation
             of_entries = get_args(annotation)[-1:] if get_origin(annotation) is dict else ()

@@ -106,16 +106,6 @@ class Data(Part):
         return (value, value) if isinstance(value, int) else value
 
 
-class Mae(Part):
-    """Masked autoencoding (He et al. 2021, arXiv 2111.06377)."""
-
-    name: Literal["mae"] = "mae"
-    mask_ratio: float = Field(0.75, gt=0, lt=1, description="fraction of patches that is hidden")
-    normalise_target: bool = Field(
-        True, description="predict patches normalised by their own mean and deviation"
-    )
-
-
 class Task(Part):
     """Labelled samples, and the head that answers for them."""
 
@@ -229,46 +219,6 @@ class Mixture(Part):
         """The tasks that are trained."""
         only = self.only or self.tasks
         return {name: task for name, task in self.tasks.items() if name in only}
-
-
-class MultiTask(Part):
-    """Several tasks at once, a head each (GPNA, roadmap step 2)."""
-
-    name: Literal["multitask"]
-    balance: Literal["fixed", "uncertainty"] = Field(
-        "fixed",
-        description="weights of the losses: fixed, or learned (Kendall et al. 2018, "
-        "arXiv 1705.07115)",
-    )
-    queries: PositiveInt = Field(
-        1024, description="pixels of a sample that a dense head answers for in training, at random"
-    )
-    unnamed: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="fraction of bands read, in training, as if they had no stem of their own: so "
-        "that the stem of unknown bands learns",
-    )
-    patience: PositiveInt | None = Field(
-        None,
-        description="looks without a better score after which a task is called done; the run ends "
-        "when all are",
-        json_schema_extra=FREE,
-    )
-
-
-class MaskedTokens(Part):
-    """Predict what masked tokens hold, by queries, without labels (GPNA, roadmap step 3)."""
-
-    name: Literal["masked_tokens"]
-    mask_ratio: float = Field(0.75, gt=0, lt=1, description="fraction of tokens that is hidden")
-    queries: PositiveInt = Field(
-        128, description="hidden tokens of a sample that are predicted, at random"
-    )
-    unnamed: float = Field(
-        0.1, ge=0, le=1, description="as of multitask: bands read by the stem of unknown ones"
-    )
 
 
 class Parallel(Part):

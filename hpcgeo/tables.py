@@ -5,6 +5,8 @@ YAML that is not ours is read by `parse`.
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -106,3 +108,33 @@ def find(table: Mapping[str, Row], name: str, what: str) -> Row:
             f"unknown {what} {brief(name)}{nearest(name, table)}; known: {', '.join(table)}"
         )
     return table[name]
+
+
+@cache
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a group, by name: what installed packages add to a table."""
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def find_open(table: Mapping[str, Row], group: str, name: str, what: str) -> Row:
+    """Return a row of a table that installed packages may add to.
+
+    Args:
+        table: our rows by name.
+        group: of the entry points that are further rows, imported when asked for.
+        name: the row asked for.
+        what: the kind of row, for the message.
+
+    Raises:
+        InputError: nobody has that name; the message lists the known ones and says how to add one.
+    """
+    if name in table:
+        return table[name]
+    added = plugins(group)
+    if name in added:
+        return added[name].load()
+    known = [*table, *added]
+    raise InputError(
+        f"unknown {what} {brief(name)}{nearest(name, known)}; known: {', '.join(known)}; a package "
+        f"adds one by an entry point of the group {group}"
+    )

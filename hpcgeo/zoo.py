@@ -7,13 +7,13 @@ module by a test.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import find, read
+from hpcgeo.tables import find, find_open, read
 
 Mlp = Literal["plain", "gated"]
 
@@ -93,8 +93,73 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Forms:
+    """The closed forms of an objective on one image, from which memory and FLOPs follow.
+
+    Attributes:
+        stacks: piles of blocks, each with the tokens that it reads.
+        root_parameters: parameters outside of the blocks.
+        edge_flops: forward FLOPs outside of the blocks.
+        input_flops: those of them whose inputs are pixels, which want no gradient.
+        edge_bytes: bytes held outside of the blocks at the loss, of the bytes of a number.
+        summary: what an image becomes, for people.
+    """
+
+    stacks: tuple[tuple[Stack, int], ...]
+    root_parameters: int
+    edge_flops: int
+    input_flops: int
+    edge_bytes: Callable[[int], float]
+    summary: str
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all."""
+        return self.root_parameters + sum(stack.parameters for stack, _ in self.stacks)
+
+    @property
+    def forward_flops(self) -> int:
+        """Forward FLOPs of an image."""
+        return self.edge_flops + sum(stack.flops(tokens) for stack, tokens in self.stacks)
+
+    def executed_flops(self, recompute: Recompute) -> float:
+        """Return the FLOPs of a step on one image, as they are executed.
+
+        Thrice the forward, less the gradient of the pixels, which nobody wants; and what recompute
+        does again: a block's products but the last, whose result backward does not need.
+        """
+        every = {"none": 0, "selective": 0, "full": 1}.get(str(recompute), recompute)
+        again = 0.0
+        for stack, tokens in self.stacks:
+            blocks = stack.depth // int(every) if every else 0
+            last = 2 * tokens * stack.hidden * stack.width
+            again += blocks * (stack.flops(tokens) / stack.depth - last)
+        return 3 * self.forward_flops - self.input_flops + again
+
+    def activation_bytes(
+        self, dtype_bytes: int, *, recompute: Recompute = "none", tensor: int = 1
+    ) -> float:
+        """Return the bytes held of one image, the most.
+
+        What all blocks keep, and beside it: at the loss what lies outside of them; with recompute,
+        later, one block that is whole again.
+        """
+        kept = sum(
+            stack.activation_bytes(tokens, dtype_bytes, recompute=recompute, tensor=tensor)
+            for stack, tokens in self.stacks
+        )
+        edges = self.edge_bytes(dtype_bytes)
+        if recompute == "none":
+            return kept + edges
+        again = max(stack.block_bytes(T, dtype_bytes, tensor) for stack, T in self.stacks)
+        return kept + max(edges, again)
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A vision transformer and its MAE decoder; a row of facts/models.yaml."""
+
+    family: ClassVar = "vit"
 
     name: str
     encoder: Stack
@@ -152,70 +217,15 @@ class Architecture:
         head = (W + 1) * classes
         return embedding + W + self.encoder.parameters + 2 * W + head
 
-    def mae_parameters(self, bands: int) -> int:
-        """Return the parameters of encoder and MAE decoder together."""
-        W, D, P = self.encoder.width, self.decoder.width, self.patch**2 * bands
-        decoder = (W + 1) * D + D + self.decoder.parameters + 2 * D + (D + 1) * P
-        return self.parameters(bands) + decoder
-
     def forward_flops(self, bands: int, chip: tuple[int, int], classes: int = 0) -> int:
         """Return the forward FLOPs of the encoder for one whole image, with a head as above."""
         patches, W = self.num_patches(chip), self.encoder.width
         edges = 2 * patches * self.patch**2 * bands * W + 2 * W * classes
         return edges + self.encoder.flops(patches + 1)
 
-    def mae_forward_flops(self, bands: int, chip: tuple[int, int], mask_ratio: float) -> int:
-        """Return the forward FLOPs of MAE for one image: V patches embedded, N - V predicted."""
-        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
-        W, D, P = self.encoder.width, self.decoder.width, self.patch**2 * bands
-        edges = 2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P
-        return edges + self.encoder.flops(V + 1) + self.decoder.flops(N + 1)
-
     def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> float:
         """Return the bytes the encoder's blocks keep for the backward of one whole image."""
         return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
-
-    def mae_activation_bytes(
-        self,
-        bands: int,
-        chip: tuple[int, int],
-        mask_ratio: float,
-        dtype_bytes: int,
-        *,
-        recompute: Recompute = "none",
-        tensor: int = 1,
-    ) -> float:
-        """Return the bytes MAE holds of one image, the most.
-
-        What all blocks keep, and beside it: at the loss what lies outside of them; with recompute,
-        later, one block that is whole again.
-        """
-        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
-        stacks = ((self.encoder, V + 1), (self.decoder, N + 1))
-        kept = sum(
-            stack.activation_bytes(tokens, dtype_bytes, recompute=recompute, tensor=tensor)
-            for stack, tokens in stacks
-        )
-        edges = self._mae_edge_bytes(bands, chip, mask_ratio, dtype_bytes)
-        if recompute == "none":
-            return kept + edges
-        again = max(stack.block_bytes(T, dtype_bytes, tensor) for stack, T in stacks)
-        return kept + max(edges, again)
-
-    def _mae_edge_bytes(
-        self, bands: int, chip: tuple[int, int], mask_ratio: float, dtype_bytes: int
-    ) -> int:
-        """Return the bytes MAE holds outside its blocks for one image when it takes the loss.
-
-        All patches, the visible and the masked ones, the target and its deviation from the mean in
-        float32; what enters and leaves the last norms, the embedded tokens, the prediction.
-        """
-        N, V = self.num_patches(chip), self.num_visible(chip, mask_ratio)
-        W, D, P = self.encoder.width, self.decoder.width, self.patch**2 * bands
-        pixels = N * P + V * P + 3 * (N - V) * P
-        tokens = 2 * (V + 1) * W + (N + 1) * D + (N - V) * (D + P)
-        in_float32 = (N - V) * P if dtype_bytes < 4 else 0  # the prediction, once more
-        return 4 * (pixels + in_float32) + tokens * dtype_bytes
 
 
 @dataclass(frozen=True)
@@ -224,6 +234,8 @@ class PerceiverArchitecture:
 
     Further letters: C width of a token, n tokens of a sample, N_l latents.
     """
+
+    family: ClassVar = "perceiver"
 
     name: str
     stack: Stack
@@ -343,6 +355,18 @@ def perceivers() -> dict[str, PerceiverArchitecture]:
 def perceiver(name: str) -> PerceiverArchitecture:
     """Return one Perceiver; an unknown name is an InputError that lists the known ones."""
     return find(perceivers(), name, "Perceiver")
+
+
+def architecture_of(name: str) -> Any:
+    """Return any architecture: ours, or one that an installed package adds.
+
+    An entry point of the group `hpcgeo.models` is an architecture: `name`, `family` (of its
+    backbone), `source` and `refuse_cut`.
+
+    Raises:
+        InputError: nobody has that name; the message lists the known ones.
+    """
+    return find_open({**models(), **perceivers()}, "hpcgeo.models", name, "model")
 
 
 def _architecture(

@@ -14,7 +14,7 @@ import torch.distributed as dist
 ALL = bool(os.environ.get("HPCGEO_ALL"))
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["hpcgeo.parallel.native", "hpcgeo.objectives.mae"])
+CONTEXT.set_forkserver_preload(["hpcgeo.parallel.native", "hpcgeo.objectives.mae.network"])
 
 
 def on_ranks(

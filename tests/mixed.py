@@ -14,10 +14,14 @@ from hpcgeo.data.labelled_batches import Drawn, plain
 from hpcgeo.data.sample import Channel, Observation
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.models.initialise import draw
+from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import questions, tokens, whole
-from hpcgeo.objectives.masked_tokens import MaskedTokensObjective, hidden_questions, hide
-from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.options import Batching, MaskedTokens, MultiTask
+from hpcgeo.objectives.masked_tokens.network import MaskedTokensNetwork, hidden_questions
+from hpcgeo.objectives.masked_tokens.objective import MaskedTokensOptions
+from hpcgeo.objectives.masking import hide
+from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
+from hpcgeo.objectives.multitask.objective import MultiTaskOptions
+from hpcgeo.options import Batching
 from hpcgeo.workloads.mixture import band_of
 from hpcgeo.zoo import PerceiverArchitecture, perceiver
 
@@ -68,22 +72,24 @@ def initialised(objective: Any) -> Any:
 
 def multitask(
     architecture: PerceiverArchitecture = TINY, local: bool = True, **options: Any
-) -> MultiTaskObjective:
+) -> MultiTaskNetwork:
     tasks = {name: Asked(part.target, 1.0, local) for name, part in sets().items()}
-    config = MultiTask(name="multitask", **options)
-    return initialised(MultiTaskObjective(architecture, channels(), tasks, config))
+    config = MultiTaskOptions(name="multitask", **options)
+    return initialised(
+        MultiTaskNetwork(PerceiverBackbone(architecture, channels(), "uniform"), tasks, config)
+    )
 
 
-def masked(architecture: PerceiverArchitecture = TINY, **options: Any) -> MaskedTokensObjective:
-    config = MaskedTokens(name="masked_tokens", **options)
-    return initialised(MaskedTokensObjective(architecture, channels(), [1, 16, 64], config))
+def masked(architecture: PerceiverArchitecture = TINY, **options: Any) -> MaskedTokensNetwork:
+    config = MaskedTokensOptions(name="masked_tokens", **options)
+    return initialised(MaskedTokensNetwork(architecture, channels(), [1, 16, 64], config))
 
 
 def inputs(
     objective: Any, some: Sequence[Drawn], batching: Batching = PADDING, seed: int = 0
 ) -> dict[str, Any]:
     """Return what an objective takes of a pass, beside `scale`."""
-    if isinstance(objective, MultiTaskObjective):
+    if isinstance(objective, MultiTaskNetwork):
         made, grouping = tokens(some, batching, KNOWN, whole(some))
         return {"tokens": made, "questions": questions(some, grouping, 32, seed)}
     ratio, queries = objective.config.mask_ratio, objective.config.queries

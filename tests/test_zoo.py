@@ -16,8 +16,8 @@ from hpcgeo.models.layers import TransformerBlock
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.ragged import packed
 from hpcgeo.models.vit import ViT
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.options import Mae
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import MaeOptions, forms
 from hpcgeo.parallel.recompute import recompute
 from hpcgeo.zoo import (
     Architecture,
@@ -42,7 +42,9 @@ def test_parameters_equal_the_modules(name: str, bands: int) -> None:
     model = architecture(name)
     with torch.device("meta"):
         assert model.parameters(bands) == count(ViT(model, bands))
-        assert model.mae_parameters(bands) == count(MAE(model, bands, Mae()))
+        assert forms(model, bands, (224, 224), 0.75).parameters == count(
+            MAE(model, bands, MaeOptions())
+        )
     head = nn.Linear(model.encoder.width, 1000, device="meta")
     assert model.parameters(bands, classes=1000) == model.parameters(bands) + count(head)
 
@@ -87,18 +89,18 @@ def test_flops_equal_what_the_counter_counts(
     # The counter does not know the fused kernel of a CPU.
     monkeypatch.setattr(attention, "PLAIN_UP_TO", {torch.float32: 10**9})
     model = architecture(name)
-    mae = MAE(model, 5, Mae())
+    mae = MAE(model, 5, MaeOptions())
     images = torch.randn(2, 5, *chip)
     patches = model.num_patches(chip)
     with FlopCounterMode(display=False) as forward:
         loss = mae(images, torch.rand(2, patches))["loss"]
-    assert forward.get_total_flops() == 2 * model.mae_forward_flops(5, chip, 0.75)
+    assert forward.get_total_flops() == 2 * forms(model, 5, chip, 0.75).forward_flops
     with FlopCounterMode(display=False) as backward:
         loss.backward()
     # Twice the forward, less the gradient of the pixels, which nobody wants.
     embedding = 2 * model.num_visible(chip, 0.75) * model.patch**2 * 5 * model.encoder.width
     assert backward.get_total_flops() == 2 * (
-        2 * model.mae_forward_flops(5, chip, 0.75) - embedding
+        2 * forms(model, 5, chip, 0.75).forward_flops - embedding
     )
 
     head = nn.Linear(model.encoder.width, 7)

@@ -29,7 +29,7 @@ READERS = {
     for name in ("scenes", "tile_masks", "pairs", "pixel_series", "histograms")
 }
 READERS |= {name: f"hpcgeo.data.readers.sustainbench.{name}" for name in _SUSTAINBENCH}
-READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "generated")}
+READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "shards", "generated")}
 
 #: Training samples that means and deviations of the values are taken over.
 SAMPLED = 256
@@ -230,6 +230,8 @@ def _standardised(collection: Collection, train: Int64) -> Target:
 
 def _moments(collection: Collection, train: Int64) -> dict[Channel, tuple[float, float]]:
     """Return mean and deviation of every channel over samples spread over the training split."""
+    if collection.moments is not None:
+        return dict(collection.moments)
     sums = {channel: np.zeros(3) for channel in collection.channels}
     spread = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.int64)
     unread = []

@@ -24,6 +24,9 @@ IGNORED = -1
 #: A place or an elevation that is not known.
 UNKNOWN = (float("nan"), float("nan"))
 
+#: The sensor of bands of which nothing but their names is known.
+UNKNOWN_SENSOR = "unknown"
+
 
 class Channel(NamedTuple):
     """A band of a sensor, or with `length` > 0 a vector of so many values in its place."""

@@ -60,9 +60,15 @@ class Views:
         self._mean = torch.tensor(dataset.mean, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
 
-    def __call__(self, batch: ImageBatch, device: torch.device) -> torch.Tensor:
-        """Return random views (B, C, h, w), drawn from (seed, position) of each sample."""
-        return self._resize(batch, self.draw(batch), device)
+    def __call__(self, batch: ImageBatch, device: torch.device, view: int = 0) -> torch.Tensor:
+        """Return random views (B, C, h, w), a function of (seed, position) of each sample.
+
+        Args:
+            batch: the samples.
+            device: of the views.
+            view: which of several independent views.
+        """
+        return self._resize(batch, self.draw(batch, view), device)
 
     def plain(self, batch: ImageBatch, device: torch.device) -> torch.Tensor:
         """Return the largest centred view (B, C, h, w) of each sample, without augmentation."""
@@ -74,13 +80,13 @@ class Views:
         crops = Crops((high - height) // 2, (wide - width) // 2, height, width, no, no, no)
         return self._resize(batch, crops, device)
 
-    def draw(self, batch: ImageBatch) -> Crops:
+    def draw(self, batch: ImageBatch, view: int = 0) -> Crops:
         """Return the crops of the random views: area and aspect ratio as in Szegedy et al. 2014,
         section 6, whole pixels, inside the valid part of the sample.
         """
         augment = self._augment
         high, wide = batch.valid.T[:, :, None]  # (B, 1)
-        drawn = uniform(self._seed, batch.position, "crop", 2 * _TRIES + 5)
+        drawn = uniform(self._seed, batch.position, _stream(view), 2 * _TRIES + 5)
         area = high * wide * _between(drawn[:, :_TRIES], *augment.scale)
         ratio = np.exp(_between(drawn[:, _TRIES : 2 * _TRIES], *np.log(augment.ratio)))
         height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)  # (B, tries)
@@ -131,6 +137,10 @@ class Views:
         if self._nodata is not None:
             normal = torch.where(values == self._nodata, 0.0, normal)
         return normal
+
+
+def _stream(view: int) -> str:
+    return f"crop {view}" if view else "crop"
 
 
 def _between(drawn: Float, low: float, high: float) -> Float:

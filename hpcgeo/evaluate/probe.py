@@ -1,9 +1,9 @@
 """Probes: a simple model is fitted to what a frozen backbone says of samples.
 
-What it says are its latents side by side, a vector (N_l W,), each number standardised over the
-labelled samples, as for the linear probe of MAE (He et al. 2022, arXiv 2111.06377, appendix); not
-their mean, as every latent of a Perceiver reads something else. Beside it the same model on latents
-of weights that were never trained, and on the samples themselves (the baseline).
+What it says is the vector of its features (`hpcgeo.models.features`), each number standardised over
+the labelled samples, as for the linear probe of MAE (He et al. 2022, arXiv 2111.06377, appendix).
+Beside it the same model on features of weights that were never trained, and on the samples
+themselves (the baseline).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,17 +32,18 @@ from hpcgeo.evaluate.baselines import (
 from hpcgeo.evaluate.score import SPREAD, refuse_other_data
 from hpcgeo.evaluate.table import provenance
 from hpcgeo.kinds.bootstrap import RESAMPLES, Tally, interval
-from hpcgeo.kinds.metrics import METRICS
+from hpcgeo.kinds.metrics import METRICS, metric_of
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log, track
+from hpcgeo.models.backbone import backbone
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.collate import moved, tokens, whole
-from hpcgeo.options import MaskedTokens, Mixture, Parallel
+from hpcgeo.objectives.collate import moved, whole
+from hpcgeo.options import Data, Mixture, Parallel
 from hpcgeo.tables import find
 from hpcgeo.weights.export import Weights, chosen, config_of
-from hpcgeo.workloads.masked_tokens import MaskedRun
+from hpcgeo.weights.initial import BACKBONE
+from hpcgeo.workloads.choice import ONLY, as_samples, objective_of
 from hpcgeo.workloads.mixture import MixtureRun, open_sets
-from hpcgeo.workloads.multitask import MultiTaskRun, metric_of
 
 #: What is fitted, by its name, which is also that of a baseline.
 MODELS: dict[str, Callable[[Target, int], Any]] = {"linear": linear, "neighbours": neighbours}
@@ -104,7 +105,7 @@ def probe(
         raise InputError("hpcgeo probe runs in one process: start it without a launcher")
     work = _opened(folder)
     step, checkpoint = chosen(folder, step)
-    refuse_other_data(folder, checkpoint, work)
+    refuse_other_data(folder, checkpoint, _trained_on(folder, work))
     if tasks:
         work = _of(work, tasks)
     scored = {name: one for name, one in work.part(part).items() if one.target.kind in WHOLE}
@@ -150,17 +151,23 @@ def probe(
 
 
 def _opened(folder: Path) -> MixtureRun:
-    """Return what a run was made of, to be read whole, whatever spread it over ranks."""
-    run = config_of(folder)
-    if not isinstance(run.data, Mixture):
-        raise InputError(
-            f"{folder} is a run of {run.objective.name}: probes are of mixtures of tasks"
-        )
-    return _made(run.model_copy(update={"parallel": Parallel(strategy=SPREAD)}))
+    """Return what a run was made of, to be read whole, whatever strategy trained it.
+
+    Images of `data.path` are read as labelled samples; a ViT whole, so that a pass holds no more
+    than images of one size.
+    """
+    run = config_of(folder).model_copy(update={"parallel": Parallel(strategy=SPREAD)})
+    return _made(as_samples(run))
+
+
+def _trained_on(folder: Path, work: MixtureRun) -> str:
+    """Return the fingerprint of the data of a run, as its checkpoints hold it."""
+    images = isinstance(config_of(folder).data, Data)
+    return work.sets[ONLY].digest if images else work.dataset.digest
 
 
 def _made(run: RunConfig) -> MixtureRun:
-    return MaskedRun(run) if isinstance(run.objective, MaskedTokens) else MultiTaskRun(run)
+    return MixtureRun(run, objective_of(run))
 
 
 def _of(work: MixtureRun, tasks: Sequence[str]) -> MixtureRun:
@@ -177,7 +184,7 @@ def _of(work: MixtureRun, tasks: Sequence[str]) -> MixtureRun:
 
 def _row(work: MixtureRun, name: str, part: TaskSet, labels: int) -> dict[str, Any]:
     """Return what is said of a task, before any value."""
-    metric = metric_of(work.data.chosen[name], part)
+    metric = metric_of(work.data.chosen[name].metric, part.target)
     return {
         "task": name,
         "metric": metric,
@@ -204,12 +211,12 @@ def _drawn(weights: Weights, seed: int, name: str) -> torch.Tensor:
 
 @torch.no_grad()
 def _backbone(work: MixtureRun, weight: Callable[[str], torch.Tensor]) -> Any:
-    """Return the objective of a run with given weights in its tokenizer and backbone."""
-    objective = work.objective()
-    for name, parameter in objective.named_parameters():
-        if name.startswith(("tokenizer.", "backbone.")):
-            parameter.copy_(weight(name))
-    return objective.to(_device()).eval()
+    """Return the backbone of a run with given weights."""
+    made = work.material
+    found = backbone(made.architecture, made.channels, made.bands, made.spread)
+    for name, parameter in found.named_parameters():
+        parameter.copy_(weight(BACKBONE + name))
+    return found.to(_device()).eval()
 
 
 def _device() -> torch.device:
@@ -217,17 +224,16 @@ def _device() -> torch.device:
 
 
 @torch.no_grad()
-def _described(objective: Any, work: MixtureRun, name: str, part: TaskSet) -> Described:
-    """Return what the backbone of an objective says of all samples of a part."""
+def _described(frozen: Any, work: MixtureRun, name: str, part: TaskSet) -> Described:
+    """Return what a backbone says of all samples of a split."""
     vectors, truth, groups = [], [], []
     for start in track(range(0, len(part), BATCH), name):
         indices = range(start, min(start + BATCH, len(part)))
         drawn = [plain(part.read(index), name, index) for index in indices]
         truth += [one.sample.target for one in drawn]
         groups += [part.group(index) for index in indices]
-        made = moved(tokens(drawn, work.data.batching, work.bands, whole(drawn))[0], _device())
-        latents = objective.backbone(objective.tokenizer(made).flat, made.layout)
-        vectors.append(latents.float().flatten(1).cpu().numpy())
+        made = moved(work.collate(drawn, whole(drawn))[0], _device())
+        vectors.append(frozen.encode(made).vector.float().cpu().numpy())
     return Described(np.concatenate(vectors), np.stack(truth), groups)
 
 

@@ -25,16 +25,18 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score, suits
 from hpcgeo.files import write_text
 from hpcgeo.kinds.bootstrap import RESAMPLES
+from hpcgeo.kinds.metrics import metric_of
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.log import log, set_up
-from hpcgeo.options import MultiTask, Parallel, Task
+from hpcgeo.objectives.table import OBJECTIVES
+from hpcgeo.options import Parallel, Task
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.train.loop import meet, new_engine
 from hpcgeo.weights.export import Weights, chosen, config_of
+from hpcgeo.workloads.choice import objective_of
 from hpcgeo.workloads.mixture import MixtureRun
-from hpcgeo.workloads.multitask import MultiTaskRun, metric_of
 from hpcgeo.workloads.scores import Found
 
 #: Every rank holds the whole model, so that any number of ranks does.
@@ -94,7 +96,7 @@ class Case:
     step: int
     checkpoint: Path
     run: RunConfig
-    work: MultiTaskRun
+    work: MixtureRun
     sets: Mapping[str, TaskSet]
 
     @property
@@ -107,7 +109,9 @@ class Case:
         task, part = self.tasks[name], self.sets[name]
         dense = part.target.kind in ("segmentation", "change")
         size = task.size if dense else None
-        return Data(task.reader, task.target, part.digest, metric_of(task, part), size)
+        return Data(
+            task.reader, task.target, part.digest, metric_of(task.metric, part.target), size
+        )
 
 
 def open_case(folder: Path, part: str, step: int | None) -> Case:
@@ -117,16 +121,18 @@ def open_case(folder: Path, part: str, step: int | None) -> Case:
         InputError: no such run, checkpoint or part; it has no tasks; its data has changed.
     """
     run = config_of(folder)
-    if not isinstance(run.objective, MultiTask):
+    chosen_objective = objective_of(run)
+    if not chosen_objective.labels:
+        fitting = ", ".join(name for name, row in OBJECTIVES.items() if row.labels)
         raise InputError(
             f"{folder} is a run of {run.objective.name}, which answers no task: give runs with "
-            f"objective.name multitask"
+            f"objective.name {fitting}, or look at its backbone (hpcgeo probe)"
         )
     # Whole on every rank, from a checkpoint, whatever trained it.
     run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
     step, checkpoint = chosen(folder, step)
-    work = MultiTaskRun(run)
-    refuse_other_data(folder, checkpoint, work)
+    work = MixtureRun(run, chosen_objective)
+    refuse_other_data(folder, checkpoint, work.dataset.digest)
     sets = work.part(part)
     for name in work.sets:
         if name not in sets:
@@ -134,12 +140,12 @@ def open_case(folder: Path, part: str, step: int | None) -> Case:
     return Case(folder, step, checkpoint, run, work, sets)
 
 
-def refuse_other_data(folder: Path, checkpoint: Path, work: MixtureRun) -> None:
+def refuse_other_data(folder: Path, checkpoint: Path, found: str) -> None:
     """Refuse data with other means and deviations than a run was trained on."""
-    digest = work.dataset.digest
+    digest = found
     with suppress(ValueError, OSError):  # a damaged one is said when its weights are read
         digest = opened((checkpoint / MANIFEST).read_text("utf-8")).data
-    if digest != work.dataset.digest:
+    if digest != found:
         raise InputError(
             f"{folder} was trained on other data than is there now, which has other means and "
             f"deviations: restore it, or train again"

@@ -170,3 +170,17 @@ METRICS: dict[str, Metric] = {
     # Of hidden tokens, whose values have zero mean and unit deviation: the loss of masked_tokens.
     "masked_mse": Metric("lower", ("unlabelled",), _error),
 }
+
+
+def metric_of(name: str | None, target: Target) -> str:
+    """Return what a task is judged by; an InputError where its kind has no such metric.
+
+    Args:
+        name: as it was asked for; None: the default of the kind.
+        target: of the task.
+    """
+    name = name or default_metric(target.kind)
+    if target.kind not in find(METRICS, name, "metric").kinds:
+        fitting = ", ".join(other for other, row in METRICS.items() if target.kind in row.kinds)
+        raise InputError(f"metric {name} is none of {target.kind}: choose one of {fitting}")
+    return name

@@ -4,14 +4,17 @@ Letters: S samples (B when there is no layout), N tokens of all samples, K token
 width, N_l latents, Q queries, W width, H heads, d = W / H.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hpcgeo.models.attention import attention, packed_attention
+from hpcgeo.models.features import Features
 from hpcgeo.models.layers import NORM_EPS, GatedMlp, PlainMlp, blocks
 from hpcgeo.models.ragged import Packed, TokenLayout
+from hpcgeo.models.tokenizers import Channel, Tokenizer, Tokens
 from hpcgeo.zoo import Mlp, PerceiverArchitecture
 
 
@@ -133,6 +136,28 @@ class Perceiver(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
+
+
+class PerceiverBackbone(Perceiver):
+    """A Perceiver with the stems of all its bands; see `hpcgeo.models.backbone`."""
+
+    def __init__(
+        self, architecture: PerceiverArchitecture, channels: Sequence[Channel], spread: str
+    ) -> None:
+        super().__init__(architecture)
+        self.width, self.heads = architecture.stack.width, architecture.stack.heads
+        self.context = architecture.context
+        self.tokenizer = Tokenizer(channels, architecture.context, spread)
+
+    def encode(self, tokens: Tokens) -> Features:
+        """Return the features of samples; their vector is all latents, side by side.
+
+        Not their mean, as every latent reads something else.
+        """
+        read = self.tokenizer(tokens)
+        latents = self(read.flat, tokens.layout)  # (S, N_l, W)
+        there = [group.there() for group in tokens.groups]
+        return Features(latents, latents.flatten(1), read.grids, there)
 
 
 def _each(q: Tensor, samples: int) -> Tensor:

@@ -47,6 +47,7 @@ class ObservationGroup:
         wavelength_nm, bandwidth_nm: (L,), NaN where there is none.
         flags: (G, L, 5) polarisation HH, HV, VH, VV; orbit of a SAR image, 1 or -1.
         kept: (n,) which of its G T L h w tokens are not missing.
+        samples: (G,) which sample of the pass each observation is of.
     """
 
     channels: tuple[Channel, ...]
@@ -62,6 +63,7 @@ class ObservationGroup:
     bandwidth_nm: Tensor
     flags: Tensor
     kept: Tensor
+    samples: Tensor
 
     @property
     def size(self) -> int:

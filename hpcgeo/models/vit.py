@@ -6,7 +6,11 @@ Letters: B batch, N patches, P = p p C values of a patch, W width.
 import torch
 from torch import Tensor, nn
 
+from hpcgeo.models.features import Features
 from hpcgeo.models.layers import NORM_EPS, blocks
+from hpcgeo.models.patches import patchify
+from hpcgeo.models.positions import sincos_2d
+from hpcgeo.models.tokenizers import Tokens
 from hpcgeo.zoo import Architecture
 
 
@@ -20,6 +24,8 @@ class ViT(nn.Module):
     def __init__(self, architecture: Architecture, bands: int) -> None:
         super().__init__()
         width = architecture.encoder.width
+        self.patch, self.bands = architecture.patch, bands
+        self.width, self.heads, self.context = width, architecture.encoder.heads, width
         self.embed = nn.Linear(architecture.patch**2 * bands, width)
         self.class_token = nn.Parameter(torch.empty(width))
         self.blocks = blocks(architecture.encoder)
@@ -42,3 +48,33 @@ class ViT(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    def stacks(self) -> list[list[nn.Module]]:
+        """Return the blocks, in the order of their use; each is one unit to shard."""
+        return [list(self.blocks)]
+
+    def encode(self, tokens: Tokens) -> Features:
+        """Return the features of samples with one image each, of any number of dates.
+
+        Missing pixels are zero, the mean of their band. Latents are the class token and the
+        patches, means over the dates; the vector is the mean of the patches.
+        """
+        shapes = [group.values.shape for group in tokens.groups]  # (G, T, C, H, W)
+        height, width = shapes[0][3:] if shapes else (self.patch, self.patch)
+        empty = tokens.place.new_zeros(0, self.bands, height, width, dtype=torch.float32)
+        images = torch.cat([empty, *(group.values.flatten(0, 1) for group in tokens.groups)])
+        patches = patchify(images.nan_to_num(0.0), self.patch)  # (n, N, P)
+        grid = height // self.patch, width // self.patch
+        x = self(patches, sincos_2d(self.width, grid, patches.device))  # (n, 1 + N, W)
+        latents = x.new_zeros(len(tokens.place), *x.shape[1:])
+        grids, there = [], []
+        parts = x.split([G * T for G, T, *_ in shapes]) if shapes else ()
+        for group, part, (G, T, *_) in zip(tokens.groups, parts, shapes, strict=True):
+            dates = part.unflatten(0, (G, T))  # (G, T, 1 + N, W)
+            latents = latents.index_add(0, group.samples, dates.mean(1))
+            grids.append(dates[:, :, None, 1:].unflatten(3, grid))  # (G, T, 1, h, w, W)
+            seen = patchify(group.values.flatten(0, 1).isfinite(), self.patch).any(2)
+            there.append(seen.view(G, T, 1, *grid))
+        if not shapes:
+            latents = latents + x.sum() * 0  # so that all parameters take part
+        return Features(latents, latents[:, 1:].float().mean(1), grids, there)

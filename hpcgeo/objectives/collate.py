@@ -31,6 +31,9 @@ Bands = Callable[[Channel], Band]
 #: Of an observation: its sample, and which one of it.
 Place = tuple[int, int]
 
+#: Makes the tokens of a pass of samples, and which of their tokens take part.
+Collate = Callable[[Sequence[Drawn], Sequence[Sequence[Bool]]], tuple[Tokens, "Grouping"]]
+
 
 @dataclass(frozen=True)
 class Question:
@@ -230,6 +233,7 @@ def _group(
         bandwidth_nm=_column(known, "bandwidth_nm"),
         flags=torch.from_numpy(flags),
         kept=torch.from_numpy(np.flatnonzero(kept)),
+        samples=torch.tensor([sample for sample, _ in places]),
     )
 
 

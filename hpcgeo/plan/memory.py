@@ -8,9 +8,9 @@ a whole copy in that dtype, ZeRO 3 a shard of it.
 
 from dataclasses import dataclass
 
-from hpcgeo.config import RunConfig
+from hpcgeo.options import Parallel, Train
 from hpcgeo.strategies import strategy
-from hpcgeo.zoo import architecture
+from hpcgeo.zoo import Forms
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -31,50 +31,49 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.gathered + self.activations
 
 
-def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
+def predict(
+    forms: Forms, parallel: Parallel, train: Train, world_size: int, bytes_per_parameter: float = 8
+) -> Memory:
     """Return what one of `world_size` ranks will hold at most, of each cause.
 
     Under accumulation all but gathered units meet when the last forward ends. Without it gradients
     grow while activations go, and the sum is an upper bound.
 
+    Args:
+        forms: of the objective, on one image.
+        parallel, train: how it is run.
+        world_size: all ranks.
+        bytes_per_parameter: of the optimizer's state; AdamW has two float32 moments.
+
     Raises:
-        InputError: strategy, group size and world do not fit, or the run is not one of MAE.
+        InputError: strategy, group size and world do not fit.
     """
-    data, mae = run.mae
-    model = architecture(run.model.name)
-    chosen = strategy(run.parallel.strategy)
-    layout = chosen.layout(world_size, dict(run.parallel))
-    model.refuse_cut(layout.tp)
-    stacks = (model.encoder, model.decoder)
-    root = model.mae_parameters(bands) - sum(stack.parameters for stack in stacks)
-    P = root + sum(stack.cut_parameters(layout.tp) for stack in stacks)
-    low = DTYPE_BYTES[run.train.dtype]
-    activations = run.train.micro_batch * model.mae_activation_bytes(
-        bands,
-        data.chip,
-        mae.mask_ratio,
-        low,
-        recompute=run.parallel.recompute,
-        tensor=layout.tp,
+    chosen = strategy(parallel.strategy)
+    layout = chosen.layout(world_size, dict(parallel))
+    stacks = [stack for stack, _ in forms.stacks]
+    P = forms.root_parameters + sum(stack.cut_parameters(layout.tp) for stack in stacks)
+    low = DTYPE_BYTES[train.dtype]
+    activations = train.micro_batch * forms.activation_bytes(
+        low, recompute=parallel.recompute, tensor=layout.tp
     )
     units = [stack.cut_parameters(layout.tp) / stack.depth for stack in stacks]
     if chosen.name in ("DDP", "ZERO0"):
         gathered = 0.0 if low == 4 else low * P
     elif chosen.reshard_after_forward:
-        gathered = low * (2 * max(units) + root)
+        gathered = low * (2 * max(units) + forms.root_parameters)
     else:
         gathered = low * P
-    if run.parallel.offload:
+    if parallel.offload:
         return Memory(0, 0, 0, gathered, activations)
     k = layout.dp_shard
     # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
     # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.
-    sums = 8 if chosen.name == "DDP" and run.train.accumulate > 1 else 4
+    sums = 8 if chosen.name == "DDP" and train.accumulate > 1 else 4
     return Memory(
         parameters=(4 + apart) * P / k,
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
-        optimizer=8 * P / k,
+        optimizer=bytes_per_parameter * P / k,
         gathered=gathered,
         activations=activations,
     )

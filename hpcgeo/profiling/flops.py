@@ -18,9 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
-from hpcgeo.config import RunConfig
 from hpcgeo.options import Parallel
-from hpcgeo.zoo import architecture
 
 Item = TypeVar("Item")
 
@@ -76,28 +74,3 @@ def counted(
     total = torch.tensor(counter.total, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return answer, total.item()
-
-
-def executed(run: RunConfig, bands: int, images: int) -> float:
-    """Return in closed form the FLOPs of a step: without tensor parallelism, what `counted` counts.
-
-    Thrice the forward, less the gradient of the pixels, which nobody wants; and what recompute does
-    again: a block's products but the last, whose result backward does not need.
-
-    Args:
-        bands: of the images.
-        images: of the step, on all ranks.
-    """
-    data, mae = run.mae
-    model, recompute = architecture(run.model.name), run.parallel.recompute
-    N = model.num_patches(data.chip)
-    V = model.num_visible(data.chip, mae.mask_ratio)
-    forward = model.mae_forward_flops(bands, data.chip, mae.mask_ratio)
-    embedding = 2 * V * model.patch**2 * bands * model.encoder.width
-    again = 0.0
-    for stack, tokens in ((model.encoder, V + 1), (model.decoder, N + 1)):
-        every = {"none": 0, "selective": 0, "full": 1}.get(str(recompute), recompute)
-        blocks = stack.depth // int(every) if every else 0
-        last = 2 * tokens * stack.hidden * stack.width
-        again += blocks * (stack.flops(tokens) / stack.depth - last)
-    return images * (3 * forward - embedding + again)

@@ -44,6 +44,7 @@ from hpcgeo.parallel.topology import Topology
 from hpcgeo.plan.memory import predict
 from hpcgeo.records import Memory
 from hpcgeo.train.meter import peak_memory_bytes
+from hpcgeo.zoo import Forms
 
 Item = TypeVar("Item")
 
@@ -251,9 +252,9 @@ def total(memory: Memory) -> int:
     return sum(getattr(memory, f"{cause}_bytes") or 0 for cause in CAUSES)
 
 
-def predicted(run: RunConfig, bands: int, world_size: int) -> Memory:
+def predicted(run: RunConfig, forms: Forms, world_size: int) -> Memory:
     """Return what the closed form says of a rank; no cause of it stands for all that is `other`."""
-    form = predict(run, bands, world_size)
+    form = predict(forms, run.parallel, run.train, world_size)
     return Memory(**{f"{cause}_bytes": round(getattr(form, cause)) for cause in CAUSES[:-1]})
 
 

@@ -12,12 +12,13 @@ from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.machines import grid, machine
-from hpcgeo.profiling import flops, memory
+from hpcgeo.profiling import memory
 from hpcgeo.profiling.profiler import LATER, LONGEST, SHORTEST, Options, Profiler
 from hpcgeo.profiling.summary import summary
 from hpcgeo.records import Record, append
 from hpcgeo.strategies import strategy
 from hpcgeo.train.loop import pretrain
+from hpcgeo.workloads.choice import forms_of
 
 
 def profile_run(recipe: str, overrides: Sequence[str], options: Options, records: Path) -> Record:
@@ -54,10 +55,11 @@ def _keep(run: RunConfig, record: Record, records: Path) -> Record:
     """Append a record, with what the closed forms say; rank 0 does."""
     config = {part: options for part, options in (record.config or {}).items() if part != "run"}
     known: dict[str, Any] = {"config": config}
-    if record.bands is not None:  # of images; there is no closed form of a mixture
+    if forms := forms_of(run, record.bands):
+        executed = record.global_batch * forms.executed_flops(run.parallel.recompute)
         known |= {
-            "predicted_memory": memory.predicted(run, record.bands, record.world_size),
-            "executed_flops": flops.executed(run, record.bands, record.global_batch),
+            "predicted_memory": memory.predicted(run, forms, record.world_size),
+            "executed_flops": executed,
         }
     record = record.model_copy(update=known)
     if dist.get_rank() == 0:

@@ -7,7 +7,7 @@ import torch
 from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
 from hpcgeo.strategies import strategy
-from hpcgeo.train.loop import workload_of
+from hpcgeo.workloads.choice import workload_of
 
 
 def dry_run_summary(run: RunConfig, world_size: int) -> str:
@@ -33,7 +33,9 @@ def dry_run_summary(run: RunConfig, world_size: int) -> str:
         f"{layout.data_parallel} data-parallel ranks",
         f"steps         {run.train.steps:,} = {samples:,} samples = "
         f"{samples / len(workload.dataset):.2f} epochs",
-        *([f"FLOPs         {flops:.3g} a step, forward and backward"] if flops else []),
+        f"FLOPs         {flops:.3g} a step, forward and backward"
+        if flops
+        else "FLOPs         not known in closed form; `hpcgeo-profile run` counts them",
     ]
     return "\n".join(
         [

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,8 @@ from hpcgeo.train.record import describe
 from hpcgeo.train.run_folder import LOCK, begin, claim
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.train.watchdog import Watchdog
+from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
-
-#: By the name of its objective, the module and the class of what a run does; imported when chosen.
-WORKLOADS = {
-    "mae": ("hpcgeo.workloads.images", "Imagery"),
-    "multitask": ("hpcgeo.workloads.multitask", "MultiTaskRun"),
-    "masked_tokens": ("hpcgeo.workloads.masked_tokens", "MaskedRun"),
-}
 
 
 def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
@@ -137,17 +130,6 @@ def meet(run: RunConfig, environment: Environment) -> torch.device:
     )
 
 
-def workload_of(run: RunConfig) -> Workload:
-    """Return what a run does, its data opened.
-
-    Raises:
-        InputError: data, model and objective do not fit together.
-    """
-    module, name = WORKLOADS[run.objective.name]
-    workload: Workload = getattr(import_module(module), name)(run)
-    return workload
-
-
 def new_engine(
     run: RunConfig, workload: Workload, topology: Topology, initial: Initial | None = None
 ) -> Engine:
@@ -202,7 +184,7 @@ def _loop(
             divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
         if run.train.eval_every and step % run.train.eval_every == 0 and not last:
-            evaluating = partial(watchdog.at, "evaluating")
+            evaluating = partial(watchdog.at, "evaluating the model")
             evaluating()
             workload.evaluate(parts.engine, topology, folder, step, evaluating)
             last = stopping = workload.done

@@ -34,7 +34,7 @@ Phase = Literal[
     "computing",
     "writing metrics",
     "saving a checkpoint",
-    "evaluating",
+    "evaluating the model",
     "ending",
 ]
 

@@ -19,10 +19,12 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import sync_folder, write_text
 from hpcgeo.log import track
 from hpcgeo.models.layers import NORM_EPS
+from hpcgeo.objectives.mae.objective import MaeOptions
+from hpcgeo.objectives.table import objective
 from hpcgeo.options import Data
 from hpcgeo.weights.names import TIMM, TRANSFORMERS, Names, convert, positions
 from hpcgeo.weights.safetensors import write
-from hpcgeo.zoo import Architecture, architecture
+from hpcgeo.zoo import Architecture, architecture_of
 
 #: How a checkpoint names the weights.
 PREFIX = "model."
@@ -88,10 +90,11 @@ def export(
     if out.exists():
         raise InputError(f"{out} is there already: choose another folder with --out")
     form = FORMATS[to]
-    if form.names and not isinstance(run.data, Data):
-        raise InputError(f"{form.names.title} is no {run.model.name}: choose --to safetensors")
+    model = architecture_of(run.model.name)
+    if form.names:
+        _refuse(run, to, form.names, model.family)
     weights = Weights(checkpoint)
-    config, fixed, named = _translation(run, weights, form)
+    config, fixed, named = _translation(run, model, weights, form)
     sources = [name for name in weights.shapes if not form.names or form.names.of(name)]
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
@@ -150,17 +153,45 @@ def chosen(folder: Path, step: int | None) -> tuple[int, Path]:
     return step, checkpoints[step]
 
 
+def _refuse(run: RunConfig, to: str, names: Names, family: str) -> None:
+    """Refuse a format that a run has no weights for; an InputError says which it has."""
+    formats = objective(run.objective.name).exports
+    if to not in formats or family != "vit":
+        fitting = ["safetensors", *(formats if family == "vit" else ())]
+        raise InputError(
+            f"{names.title} is no {run.model.name} of objective {run.objective.name}: choose --to "
+            f"{' or '.join(fitting)}"
+        )
+
+
+def _chip(run: RunConfig) -> tuple[int, int]:
+    """Return height and width of the images of a run.
+
+    Raises:
+        InputError: its configuration does not say them.
+    """
+    if isinstance(run.data, Data):
+        return run.data.chip
+    sizes = {task.size for task in run.data.chosen.values()}
+    size = sizes.pop()
+    if sizes or size is None:
+        raise InputError(
+            "data.tasks.NAME.size is not given: positions need the size of images; choose --to "
+            "safetensors"
+        )
+    return size, size
+
+
 def _translation(
-    run: RunConfig, weights: Weights, form: Format
+    run: RunConfig, model: Any, weights: Weights, form: Format
 ) -> tuple[dict[str, Any] | None, dict[str, Tensor], Callable[[str, Tensor], dict[str, Tensor]]]:
     """Return config.json, weights that are not learned, and what gives others a library's names."""
     names = form.names
     if names is None:
         return None, {}, lambda name, value: {name: value}
-    model = architecture(run.model.name)
-    bands = weights.shapes["encoder.embed.weight"][1] // model.patch**2
+    bands = weights.shapes["backbone.embed.weight"][1] // model.patch**2
     config = form.config(run, model, bands) if form.config else None
-    height, width = run.mae[0].chip
+    height, width = _chip(run)
     grid = height // model.patch, width // model.patch
     fixed = positions(model, grid, names)
     return config, fixed, lambda name, value: convert(name, value, model, names)
@@ -201,7 +232,8 @@ def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
     Raises:
         InputError: the chip is not square.
     """
-    (height, width), objective = run.mae[0].chip, run.mae[1]
+    (height, width), options = _chip(run), run.objective
+    assert isinstance(options, MaeOptions)
     if height != width:
         raise InputError(
             f"data.chip {height} x {width}: {TRANSFORMERS.title} takes square images only; choose "
@@ -227,8 +259,8 @@ def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
         "layer_norm_eps": NORM_EPS,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "mask_ratio": objective.mask_ratio,
-        "norm_pix_loss": objective.normalise_target,
+        "mask_ratio": options.mask_ratio,
+        "norm_pix_loss": options.normalise_target,
     }
 
 
@@ -248,7 +280,7 @@ def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
         "num_features": encoder.width,
         "global_pool": "token",
         "model_args": {
-            "img_size": list(run.mae[0].chip),
+            "img_size": list(_chip(run)),
             "patch_size": model.patch,
             "in_chans": bands,
             "num_classes": 0,
@@ -262,7 +294,7 @@ def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
             "act_layer": "gelu",
         },
         "pretrained_cfg": {
-            "input_size": [bands, *run.mae[0].chip],
+            "input_size": [bands, *_chip(run)],
             "fixed_input_size": True,
             "num_classes": 0,
         },

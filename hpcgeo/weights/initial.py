@@ -1,46 +1,59 @@
 """Initial weights from a safetensors file, which holds no code: a rank reads the rows it keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
+from hpcgeo.models.initialise import draw
+from hpcgeo.options import Model
+from hpcgeo.parallel.engine import Initial
 from hpcgeo.weights.names import TRANSFORMERS, check, published, take
-from hpcgeo.zoo import Architecture
+
+#: How the weights of a backbone are called in every objective, and those of its stems.
+BACKBONE, STEMS = "backbone.", "backbone.tokenizer."
 
 
 class Start:
-    """The weights of a file that `hpcgeo export --to safetensors` wrote, or of a ViTMAE."""
+    """The weights of a file: an export under our names, or a ViTMAE of transformers.
 
-    def __init__(
-        self, path: Path, architecture: Architecture, shapes: Mapping[str, Sequence[int]]
-    ) -> None:
+    The backbone must fit whole; of the rest (decoders, heads, stems) what has the same name and
+    shape is taken. Backbones of a ViT fit each other, whatever objective they were trained by.
+    """
+
+    def __init__(self, path: Path, architecture: Any, shapes: Mapping[str, Sequence[int]]) -> None:
         """Open a file and hold it against the model it is for.
 
         Args:
             path: of the file.
-            architecture: of the MAE.
-            shapes: of all weights of the MAE.
+            architecture: of the backbone.
+            shapes: of all weights of the model.
 
         Raises:
-            InputError: no such file, or a weight is missing or has another shape.
+            InputError: no such file, or a weight of the backbone is missing or has another shape.
         """
         self._architecture = architecture
         file = _opened(path)
         names: list[str] = file.keys()
-        self._ours = "encoder.class_token" in names
+        self._ours = any(name.startswith(BACKBONE) for name in names)
         self._slices = {
             name if self._ours else published(name): file.get_slice(name) for name in names
         }
         known = {name: value.get_shape() for name, value in self._slices.items()}
-        try:
-            for name, shape in shapes.items():
+        self.names = set()  #: the weights that are taken
+        for name, shape in shapes.items():
+            try:
                 check(known, name, shape, architecture, None if self._ours else TRANSFORMERS)
-        except InputError as error:
-            raise InputError(f"model.weights {path}: {error}") from None
+                self.names.add(name)
+            except InputError as error:
+                # Stems of a Perceiver are as many as its bands: those that are new begin anew.
+                if name.startswith(BACKBONE) and not name.startswith(STEMS):
+                    raise InputError(f"model.weights {path}: {error}") from None
 
     def rows(self, name: str, shape: Sequence[int], rows: slice) -> Tensor:
         """Return rows of a weight, float32 on the CPU; as `hpcgeo.models.initialise.draw`."""
@@ -50,34 +63,46 @@ class Start:
         return take(self._slices, name, shape, rows, self._architecture).float()
 
 
-class Carried:
-    """What a Perceiver takes from another: its backbone, and all stems and heads of equal name."""
+def initial(
+    model: Model, architecture: Any, network: nn.Module, seed: int, gain: Callable[[str], float]
+) -> Initial:
+    """Return where the first weights of a network come from: a file, or random numbers.
 
-    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Open a file that `hpcgeo export --to safetensors` wrote.
+    Args:
+        model: the options; `weights` names the file.
+        architecture: of the backbone.
+        network: on the meta device.
+        seed: of the run.
+        gain: how much larger than usual a parameter begins, by its name.
 
-        Args:
-            path: of the file.
-            shapes: of all weights of the model.
+    Raises:
+        InputError: the file is none, or its backbone is another one.
+    """
 
-        Raises:
-            InputError: no such file, or its backbone is another one.
-        """
-        file = _opened(path)
-        self._slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        known = {name: list(value.get_shape()) for name, value in self._slices.items()}
-        for name, shape in shapes.items():
-            if name.startswith("backbone.") and known.get(name) != list(shape):
-                raise InputError(
-                    f"model.weights {path}: {name} is {known.get(name, 'missing')}, the model has "
-                    f"{list(shape)}: choose the model that the file is of, depth and latents too"
-                )
-        #: The weights that are taken.
-        self.names = {name for name, shape in shapes.items() if known.get(name) == list(shape)}
+    def random(name: str, shape: Sequence[int], rows: slice) -> Tensor:
+        return gain(name) * draw(name, shape, rows, seed)
 
-    def rows(self, name: str, rows: slice) -> Tensor:
-        """Return rows of a weight that is taken, float32 on the CPU."""
-        return self._slices[name][rows.start or 0 : rows.stop].float()
+    if model.weights is None:
+        return random
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    file = Start(model.weights, architecture, shapes)
+    missing = [name for name in shapes if name not in file.names]
+    log.info(
+        "%s: %d of %d weights%s",
+        *(model.weights, len(file.names), len(shapes)),
+        f"; at random: {brief_names(missing)}" if missing else "",
+    )
+
+    def rows(name: str, shape: Sequence[int], rows: slice) -> Tensor:
+        return (file.rows if name in file.names else random)(name, shape, rows)
+
+    return rows
+
+
+def brief_names(names: Sequence[str]) -> str:
+    """Return names by their first word, each with how many there are."""
+    words = Counter(name.partition(".")[0] for name in names)
+    return ", ".join(f"{word} ({count})" for word, count in words.items())
 
 
 def _opened(path: Path) -> Any:

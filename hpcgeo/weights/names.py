@@ -27,7 +27,7 @@ class Names:
     """Ours -> theirs: what stands outside the blocks, the piles of blocks, and within a block.
 
     A weight that becomes several has several names. `positions` names those of encoder and
-    decoder. What begins like a word of `lacks` has no place there.
+    decoder. What does not begin like `only` has no place there.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Names:
     stacks: Mapping[str, str]
     inside: Mapping[str, tuple[str, ...]]
     positions: Mapping[str, str]
-    lacks: tuple[str, ...] = ()
+    only: str = ""
 
     def of(self, name: str) -> tuple[str, ...]:
         """Return their names of one of our weights; none where it has no place there.
@@ -43,7 +43,7 @@ class Names:
         Raises:
             InputError: the weight is of a part that they do not have.
         """
-        if name.startswith(self.lacks):
+        if not name.startswith(self.only):
             return ()
         if name in self.outside:
             return (self.outside[name],)
@@ -67,14 +67,14 @@ TRANSFORMERS = Names(
     title="transformers' ViTMAE",
     outside={
         "mask_token": "decoder.mask_token",
-        "encoder.class_token": "vit.embeddings.cls_token",
-        "encoder.embed": "vit.embeddings.patch_embeddings.projection",
-        "encoder.norm": "vit.layernorm",
+        "backbone.class_token": "vit.embeddings.cls_token",
+        "backbone.embed": "vit.embeddings.patch_embeddings.projection",
+        "backbone.norm": "vit.layernorm",
         "decoder_embed": "decoder.decoder_embed",
         "decoder_norm": "decoder.decoder_norm",
         "predict": "decoder.decoder_pred",
     },
-    stacks={"encoder.blocks": "vit.encoder.layer", "decoder_blocks": "decoder.decoder_layers"},
+    stacks={"backbone.blocks": "vit.encoder.layer", "decoder_blocks": "decoder.decoder_layers"},
     inside={
         "attention_norm": ("layernorm_before",),
         "attention.qkv": (
@@ -97,11 +97,11 @@ TRANSFORMERS = Names(
 TIMM = Names(
     title="timm's VisionTransformer",
     outside={
-        "encoder.class_token": "cls_token",
-        "encoder.embed": "patch_embed.proj",
-        "encoder.norm": "norm",
+        "backbone.class_token": "cls_token",
+        "backbone.embed": "patch_embed.proj",
+        "backbone.norm": "norm",
     },
-    stacks={"encoder.blocks": "blocks"},
+    stacks={"backbone.blocks": "blocks"},
     inside={
         "attention_norm": ("norm1",),
         "attention.qkv": ("attn.qkv",),
@@ -111,7 +111,7 @@ TIMM = Names(
         "mlp.out": ("mlp.fc2",),
     },
     positions={"encoder": "pos_embed"},
-    lacks=("decoder_", "mask_token", "predict."),
+    only="backbone.",
 )
 #: Newer releases of transformers write other names: theirs, newer -> as published.
 NEWER = {
@@ -141,7 +141,7 @@ def convert(
         InputError: they have no such weight.
     """
     targets = names.of(name)
-    if name == "encoder.embed.weight":
+    if name == "backbone.embed.weight":
         value = value.reshape(len(value), architecture.patch, architecture.patch, -1)
         value = value.permute(0, 3, 1, 2)  # (W, C, p, p)
     if ".qkv." in name:
@@ -245,13 +245,13 @@ def take(
         parts = torch.cat([part[low * head // 3 : high * head // 3] for part in targets])
         return _by_head(parts, head // 3)[first - low * head : last - low * head].contiguous()
     value = targets[0][first:last]
-    if name == "encoder.embed.weight":
+    if name == "backbone.embed.weight":
         value = value.permute(0, 2, 3, 1).flatten(1)  # (rows, p p C)
     return value.contiguous()
 
 
 def _stack(name: str, architecture: Architecture) -> Stack:
-    return architecture.encoder if name.startswith("encoder.") else architecture.decoder
+    return architecture.encoder if name.startswith("backbone.") else architecture.decoder
 
 
 def _by_part(rows: Tensor, heads: int) -> Tensor:

@@ -1,72 +1,59 @@
-"""Pretraining on images of one layout: a vision transformer and its masked autoencoder."""
+"""Training on images of one layout (`data.path`): random views, any objective that takes images."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader, open_dataset
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.views import Views
 from hpcgeo.errors import InputError
-from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.mae import MAE
 from hpcgeo.objectives.masking import noise
-from hpcgeo.options import Model
-from hpcgeo.parallel.engine import Engine, Initial, Inputs
+from hpcgeo.objectives.objective import Inputs, Material, Objective
+from hpcgeo.options import Data, Model
+from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 from hpcgeo.plan.memory import predict
-from hpcgeo.weights.initial import Start
+from hpcgeo.weights.initial import initial
 from hpcgeo.workloads import pictures
-from hpcgeo.workloads.workload import Alive, Step
-from hpcgeo.zoo import architecture
+from hpcgeo.workloads.workload import Alive, Step, predicted_line
+from hpcgeo.zoo import architecture_of
 
 NUM_PICTURES = 6
-GIB = 2**30
 
 
-class Imagery:
-    """Masked autoencoding of images; see `hpcgeo.workloads.workload.Workload`."""
+class Images:
+    """Images of one layout; see `hpcgeo.workloads.workload.Workload`."""
 
     done = False
 
-    def __init__(self, run: RunConfig) -> None:
+    def __init__(self, run: RunConfig, objective: Objective) -> None:
         """Open the data set.
 
         Raises:
             InputError: no such data set or model, or they do not fit together.
         """
-        self.run = run
-        self.data, self.mae = run.mae
-        self.model = architecture(run.model.name)
-        defaults = Model(name="")
-        of_perceivers = [
-            name
-            for name in ("depth", "latents", "spread")
-            if getattr(run.model, name) != getattr(defaults, name)
-        ]
-        if of_perceivers:
-            raise InputError(
-                f"model.{of_perceivers[0]} is an option of Perceivers, and {self.model.name} is a "
-                f"ViT: choose another row of `hpcgeo list models`"
-            )
-        self.model.num_visible(self.data.chip, self.mae.mask_ratio)
+        assert isinstance(run.data, Data)
+        self.run, self.data, self._objective = run, run.data, objective
+        self.model = architecture_of(run.model.name)
+        refuse_perceiver_options(run.model, self.model.family)
+        self.model.num_patches(self.data.chip)
         self.dataset = open_dataset(self.data)
+        self.material = Material(self.model, len(self.dataset.bands), self.data.chip)
+        self.forms = objective.forms(self.model, self.material.bands, self.data.chip)
         self.views = Views(self.dataset, self.data.chip, self.data.augment, run.seed)
         self.refuse_cut = self.model.refuse_cut
 
-    def objective(self) -> MAE:
-        return MAE(self.model, len(self.dataset.bands), self.mae)
+    def objective(self) -> nn.Module:
+        return self._objective.network(self.material)
 
-    def initial(self, objective: MAE) -> Initial:
-        if self.run.model.weights is None:
-            return partial(draw, seed=self.run.seed)
-        shapes = {name: parameter.shape for name, parameter in objective.named_parameters()}
-        return Start(self.run.model.weights, self.model, shapes).rows
+    def initial(self, objective: nn.Module) -> Initial:
+        return initial(self.run.model, self.model, objective, self.run.seed, self._objective.gain)
 
     def batches(self, topology: Topology, first_step: int) -> Loader[ImageBatch]:
         train = self.run.train
@@ -84,7 +71,9 @@ class Imagery:
     def evaluate(
         self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
     ) -> None:
-        """Picture the same samples every time, behind the same masks."""
+        """Picture the same samples every time, behind the same masks, if there is what to show."""
+        if "reconstruct" not in getattr(engine.objective, "methods", ()):
+            return
         index = pictures.spread_out(NUM_PICTURES, len(self.dataset))
         pixels, valid = self.dataset.read(index)
         batch = ImageBatch(torch.from_numpy(pixels), valid, position=index, index=index)
@@ -107,38 +96,45 @@ class Imagery:
         return {"index": shuffled(position, len(self.dataset), self.run.seed).tolist()}
 
     def facts(self) -> dict[str, Any]:
-        bands = len(self.dataset.bands)
-        return {"parameters": self.model.mae_parameters(bands), "bands": bands}
+        with torch.device("meta"):
+            parameters = self.objective().parameters()
+        bands = self.material.bands
+        return {"parameters": sum(p.numel() for p in parameters), "bands": bands}
 
-    def model_flops(self, global_batch: int) -> float:
+    def model_flops(self, global_batch: int) -> float | None:
         """Forward once, backward twice as much (weights and inputs)."""
-        forward = self.model.mae_forward_flops(
-            len(self.dataset.bands), self.data.chip, self.mae.mask_ratio
-        )
-        return 3.0 * forward * global_batch
+        return 3.0 * self.forms.forward_flops * global_batch if self.forms else None
 
     def summary(self, rows: Sequence[str], world_size: int) -> str:
-        model, bands, (height, width) = self.model, len(self.dataset.bands), self.data.chip
-        patches = model.num_patches(self.data.chip)
-        visible = model.num_visible(self.data.chip, self.mae.mask_ratio)
-        memory = predict(self.run, bands, world_size)
-        causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())
+        data, facts, (height, width) = self.data, self.facts(), self.data.chip
+        run, becomes = self.run, f" = {self.forms.summary}" if self.forms else ""
+        memory = predict(self.forms, run.parallel, run.train, world_size) if self.forms else None
         return "\n".join(
             [
-                f"model         {model.name}, {model.mae_parameters(bands):,} parameters with the "
-                f"decoder",
-                f"data          {self.data.path}: {len(self.dataset):,} samples, {bands} bands",
-                f"chip          {height} x {width} pixels = {patches} patches of {model.patch} x "
-                f"{model.patch}, {visible} visible",
+                f"model         {self.model.name}, {facts['parameters']:,} parameters, those of "
+                f"objective {run.objective.name} included",
+                f"data          {data.path}: {len(self.dataset):,} samples, {facts['bands']} bands",
+                f"chip          {height} x {width} pixels{becomes}",
                 *rows,
-                f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})",
+                predicted_line(run, facts["parameters"], memory, world_size),
             ]
         )
 
     def _inputs(self, batch: ImageBatch, device: torch.device) -> Inputs:
-        num_patches = self.model.num_patches(self.data.chip)
+        objective = self._objective
         with phase("host_to_device"):
-            return {
-                "images": self.views(batch, device),
-                "noise": noise(self.run.seed, batch.position, num_patches).to(device),
-            }
+            views = [self.views(batch, device, view) for view in range(objective.num_views)]
+            num_patches = self.model.num_patches(self.data.chip)
+            return objective.image_inputs(views, batch.position, num_patches)
+
+
+def refuse_perceiver_options(model: Model, family: str) -> None:
+    """Refuse options of Perceivers where the backbone is none; an InputError names the first."""
+    defaults = Model(name="")
+    names = ("depth", "latents", "spread")
+    given = [name for name in names if getattr(model, name) != getattr(defaults, name)]
+    if given and family != "perceiver":
+        raise InputError(
+            f"model.{given[0]} is an option of Perceivers, and {model.name} is a {family}: choose "
+            f"another row of `hpcgeo list models`"
+        )

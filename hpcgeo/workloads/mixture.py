@@ -1,4 +1,4 @@
-"""Runs on mixtures of labelled data sets: several tasks at once, or masked tokens of all of them.
+"""Training on samples of labelled data sets (`data.tasks`), any objective that takes samples.
 
 The passes of a step are as many as the rank with the most tokens needs: ranks agree on their number
 before the step, and one with fewer tokens fills up with smaller or empty passes. In a pass every
@@ -7,7 +7,6 @@ rank runs the same collectives, whatever samples it has.
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,30 +15,37 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import TaskSet, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
-from hpcgeo.data.sample import Channel
+from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel, Observation
 from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.metrics import metric_of
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log
 from hpcgeo.models import coordinates
-from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.collate import moved, padding
+from hpcgeo.models.tokenizers import Tokens
+from hpcgeo.objectives.collate import Grouping, moved, padding, tokens
+from hpcgeo.objectives.collate import whole as everything
+from hpcgeo.objectives.objective import Material, Objective
 from hpcgeo.options import Mixture as Options
+from hpcgeo.options import Model, Task
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 from hpcgeo.sensors import Band, sensors
-from hpcgeo.strategies import strategy
 from hpcgeo.tables import find
-from hpcgeo.weights.initial import Carried
-from hpcgeo.workloads.workload import Alive, Source, Step
-from hpcgeo.zoo import PerceiverArchitecture, perceiver
+from hpcgeo.weights.initial import initial
+from hpcgeo.workloads.images import refuse_perceiver_options
+from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
+from hpcgeo.workloads.task_pictures import Album
+from hpcgeo.workloads.workload import Alive, Source, Step, predicted_line
+from hpcgeo.zoo import PerceiverArchitecture, architecture_of
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
 #: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
@@ -58,39 +64,46 @@ class MixedSource:
         return sum(self.sizes.values())
 
 
-class MixtureRun(ABC):
-    """What both kinds of runs share; see `hpcgeo.workloads.workload.Workload`."""
+class MixtureRun:
+    """Samples of labelled data sets, any objective that takes them; see
+    `hpcgeo.workloads.workload.Workload`.
+    """
 
     done = False
 
-    def __init__(self, run: RunConfig) -> None:
+    def __init__(self, run: RunConfig, objective: Objective) -> None:
         """Open the data sets.
 
         Raises:
             InputError: no such model, reader, data; or they do not fit together.
         """
         assert isinstance(run.data, Options)
-        self.run, self.data = run, run.data
+        self.run, self.data, self._objective = run, run.data, objective
         if run.parallel.strategy in OUT_OF_STEP:
             raise InputError(
                 f"parallel.strategy {run.parallel.strategy}: it gathers or sums parameters in the "
                 "order of their use, and in a mixture that differs between ranks: choose ZERO1, "
                 "SHARD_GRAD_OP or FULL_SHARD"
             )
-        self.model = architecture_of(run)
+        if objective.patience and not run.train.eval_every:
+            raise InputError(
+                f"objective.patience {objective.patience} counts evaluations, and train.eval_every "
+                f"is {run.train.eval_every}: set it to so many steps between evaluations"
+            )
+        self.model = architecture(run.model)
         # A density that cannot be read is said before anything starts.
         coordinates.height(torch.zeros(1), torch.ones(1), run.model.spread)
         self.sets = open_sets(run)
-        self.channels = tuple(
-            sorted({channel for part in self.sets.values() for channel in part.channels})
-        )
         self.bands = partial(band_of, self.data.sensors)
+        tasks = self.data.chosen
+        self.material = material_of(self.model, run.model.spread, self.sets, tasks)
+        self.channels = self.material.channels
         for channel in self.channels:
             self.bands(channel)  # an unknown sensor is said before anything starts
+        objective.check(tasks, self.sets)
         sizes = {name: len(part) for name, part in self.sets.items()}
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
         self.dataset: Source = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
-        tasks = self.data.chosen
         ranks = discover().world_size // run.parallel.tensor
         self.mixture = MixtureSampler(
             sizes,
@@ -101,56 +114,35 @@ class MixtureRun(ABC):
             total=run.train.steps * run.train.micro_batch * run.train.accumulate * ranks,
         )
 
-    @property
-    @abstractmethod
-    def unnamed(self) -> float:
-        """Fraction of observations whose bands are read as unknown ones."""
-
-    @abstractmethod
-    def objective(self) -> Any:
-        """Return the module that is trained."""
-
-    @abstractmethod
-    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
-        """Return which tokens of each sample the latents may read."""
-
-    @abstractmethod
-    def inputs(self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]]) -> Inputs:
-        """Return what the objective takes of a pass, beside `scale`."""
-
-    @abstractmethod
-    def evaluate(
-        self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
-    ) -> None:
-        """Look at the model after a step."""
+    def collate(
+        self, drawn: Sequence[Drawn], visible: Sequence[Sequence[Bool]]
+    ) -> tuple[Tokens, Grouping]:
+        """Return the tokens of a pass, on the CPU."""
+        return tokens(drawn, self.data.batching, self.bands, visible)
 
     def part(self, split: str) -> dict[str, TaskSet]:
-        """Return another part of the data sets, of those that have one, by the name of the task."""
+        """Return another split of the data sets, of those that have one, by name of the task."""
         others = {name: part.other(split) for name, part in self.sets.items()}
         return {name: part for name, part in others.items() if len(part)}
 
     def refuse_cut(self, tensor: int) -> None:
         self.model.refuse_cut(tensor)
 
-    def law(self, name: str, shape: Sequence[int], rows: slice) -> torch.Tensor:
-        """Return rows of the random initial value of a parameter."""
-        return draw(name, shape, rows, self.run.seed)
+    def objective(self) -> nn.Module:
+        return self._objective.network(self.material)
 
-    def initial(self, objective: Any) -> Initial:
-        weights = self.run.model.weights
-        if weights is None:
-            return self.law
-        shapes = {name: parameter.shape for name, parameter in objective.named_parameters()}
-        carried = Carried(weights, shapes)
-        log.info("%s: %d of %d weights, others at random", weights, len(carried.names), len(shapes))
+    def initial(self, objective: nn.Module) -> Initial:
+        return initial(self.run.model, self.model, objective, self.run.seed, self._objective.gain)
 
-        def rows(name: str, shape: Sequence[int], rows: slice) -> torch.Tensor:
-            if name not in carried.names:
-                return self.law(name, shape, rows)
-            first, last, _ = rows.indices(shape[0])
-            return carried.rows(name, slice(first, last))
+    def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
+        """Return which tokens of each sample take part in training."""
+        return self._objective.visible(drawn, self.data.chosen)
 
-        return rows
+    def inputs(
+        self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]], whole: bool = False
+    ) -> Inputs:
+        """Return what one forward takes of samples, beside `scale`."""
+        return self._objective.task_inputs(drawn, visible, self.collate, self.material, whole)
 
     def batches(self, topology: Topology, first_step: int) -> Loader[list[Drawn]]:
         train = self.run.train
@@ -162,7 +154,7 @@ class MixtureRun(ABC):
             topology.data_rank,
             topology.layout.data_parallel,
             self.data.flip,
-            self.unnamed,
+            self._objective.unnamed,
         )
         return Loader(
             batches,
@@ -201,8 +193,76 @@ class MixtureRun(ABC):
         limit = self.data.batching.max_tokens
         return passes(lengths, limit, _most(len(passes(lengths, limit)), device))
 
+    def evaluate(
+        self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
+    ) -> None:
+        """Judge every task on its validation split, and see which no longer get better.
+
+        Objectives without labels are judged by the error of what they predict, the same hidden
+        things at every evaluation. A data set without a validation split has no say.
+        """
+        sets = self.part("validation")
+        if self._objective.labels:
+            found = self.score(engine, topology, sets, Album(folder, step, topology), alive)
+        elif "error" in getattr(engine.objective, "methods", ()):
+            found = self._errors(engine, topology, sets, alive)
+        else:
+            return
+        self.done = self._waited(keep(found, topology, folder, step))
+        if self.done:
+            log.info(
+                "no task got better in %d evaluations: the run ends at step %d",
+                *(self._objective.patience, step),
+            )
+
     def ended(self, folder: Path, step: int) -> bool:
-        return False
+        return self._waited([score for score in read_scores(folder) if score.step == step])
+
+    def _waited(self, now: Sequence[Score]) -> bool:
+        """Return whether all tasks of an evaluation have been waited for long enough."""
+        waited = min((score.since for score in now), default=0)
+        return self._objective.patience is not None and waited >= self._objective.patience
+
+    def _errors(
+        self, engine: Engine, topology: Topology, sets: Mapping[str, TaskSet], alive: Alive
+    ) -> list[Found]:
+        def error(drawn: Sequence[Drawn]) -> float:
+            total = 0.0
+            for part in self.split([one.length for one in drawn], topology.device):
+                alive()
+                some = [drawn[row] for row in part]
+                inputs = moved_all(self.inputs(some, self.visible(some)), topology.device)
+                total += float(engine.evaluate("error", inputs))
+            return total
+
+        return errors(error, sets, topology, self.run.train.micro_batch)
+
+    def score(
+        self,
+        engine: Engine,
+        topology: Topology,
+        sets: Mapping[str, TaskSet],
+        album: Album | None = None,
+        alive: Alive = lambda: None,
+        resamples: int = 0,
+    ) -> list[Found]:
+        """Return the metric of each task on a split of its data; every rank calls it together."""
+
+        def predict(drawn: Sequence[Drawn]) -> Iterator[tuple[list[int], torch.Tensor]]:
+            for part in self.split([one.length for one in drawn], topology.device):
+                alive()
+                some = [drawn[row] for row in part]
+                inputs = self.inputs(some, everything(some), whole=True)
+                rows = [[part[row] for row in one.rows.tolist()] for one in inputs["questions"]]
+                answers = engine.evaluate("predict", moved_all(inputs, topology.device))
+                yield from zip(rows, answers, strict=True)
+
+        metrics = {
+            name: metric_of(self.data.chosen[name].metric, part.target)
+            for name, part in sets.items()
+        }
+        size = self.run.train.micro_batch
+        return scores(predict, sets, metrics, topology, size, album, resamples)
 
     def samples(self, position: Any) -> dict[str, Any]:
         task, index = self.mixture.draw(position)
@@ -218,24 +278,20 @@ class MixtureRun(ABC):
         return None
 
     def summary(self, rows: Sequence[str], world_size: int) -> str:
-        model, stack, parallel = self.model, self.model.stack, self.run.parallel
         parameters = self.facts()["parameters"]
-        shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
         return "\n".join(
             [
-                f"model         {model.name}, {parameters:,} parameters: "
-                f"{model.latents} latents of width {stack.width}, {stack.depth} blocks",
+                f"model         {self.model.name} ({self.model.family}), {parameters:,} parameters",
                 *(
                     f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
                     f"{len(part):,} samples, "
                     f"sampling weight {self.mixture.sampling_weights[name]:.1%}"
                     for name, part in self.sets.items()
                 ),
-                f"batching      {self.data.batching.mode}, passes of at most "
+                f"batching      {self.data.batching.mode}, forward-backward passes of at most "
                 f"{self.data.batching.max_tokens:,} tokens",
                 *rows,
-                f"memory        {16 * parameters / shards / 2**30:.3g} GiB a rank for parameters, "
-                f"gradients and optimizer; activations are not predicted",
+                predicted_line(self.run, parameters, None, world_size),
             ]
         )
 
@@ -262,15 +318,61 @@ def open_sets(run: RunConfig) -> dict[str, TaskSet]:
     return sets
 
 
-def architecture_of(run: RunConfig) -> PerceiverArchitecture:
-    """Return the architecture of a run: a row of the zoo, with its own depth and latents."""
-    model = perceiver(run.model.name)
-    stack = replace(model.stack, depth=run.model.depth or model.stack.depth)
-    return replace(model, stack=stack, latents=run.model.latents or model.latents)
+def architecture(model: Model) -> Any:
+    """Return the architecture of a run: a row of the zoo, a Perceiver's with its own sizes."""
+    row = architecture_of(model.name)
+    refuse_perceiver_options(model, row.family)
+    if not isinstance(row, PerceiverArchitecture):
+        return row
+    stack = replace(row.stack, depth=model.depth or row.stack.depth)
+    return replace(row, stack=stack, latents=model.latents or row.latents)
+
+
+def material_of(
+    model: Any, spread: str, sets: Mapping[str, TaskSet], tasks: Mapping[str, Task]
+) -> Material:
+    """Return what a network is built for, from the first sample of each data set.
+
+    Raises:
+        InputError: the backbone reads images of one set of bands and one size, and these are not.
+    """
+    channels = tuple(sorted({channel for part in sets.values() for channel in part.channels}))
+    if model.family == "perceiver":
+        return Material(model, 0, None, channels, sets, tasks, spread)
+    first = {name: part.read(0).observations for name, part in sets.items()}
+    shapes = {name: [seen.values.shape[2:] for seen in each] for name, each in first.items()}
+    bands = {name: [seen.channels for seen in each] for name, each in first.items()}
+    name = next(iter(sets))
+    for other, each in shapes.items():
+        if len(each) != 1 or len(each[0]) != 2:
+            raise InputError(
+                f"task {other}: model.name {model.name} reads one image a sample, and these hold "
+                f"{len(each)} observations or vectors: choose a Perceiver (`hpcgeo list models`)"
+            )
+        if (each, bands[other]) != (shapes[name], bands[name]):
+            raise InputError(
+                f"tasks {name} and {other} differ in bands or size ({_image(first[name])}; "
+                f"{_image(first[other])}), and model.name {model.name} reads one set of bands at "
+                f"one size: give data.tasks.NAME.size, leave one out (data.only), or choose a "
+                f"Perceiver"
+            )
+    [chip] = shapes[name]
+    model.num_patches(chip)
+    return Material(model, len(channels), tuple(chip), channels, sets, tasks, spread)
+
+
+def _image(seen: Sequence[Observation]) -> str:
+    bands = ", ".join(f"{channel.sensor} {channel.band}" for channel in seen[0].channels)
+    return f"{bands} of {' x '.join(map(str, seen[0].values.shape[2:]))} pixels"
 
 
 def band_of(extra: Path | None, channel: Channel) -> Band:
-    """Return what is known of a channel; an InputError names an unknown sensor or band."""
+    """Return what is known of a channel; an InputError names an unknown sensor or band.
+
+    Of a sensor that its data set does not name, nothing is.
+    """
+    if channel.sensor == UNKNOWN_SENSOR:
+        return Band(channel.band, None, None, None)
     sensor = find(sensors(extra), channel.sensor, "sensor")
     return find({band.name: band for band in sensor.bands}, channel.band, f"band of {sensor.name}")
 

@@ -8,8 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hpcgeo.config import RunConfig
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.plan.memory import Memory
+from hpcgeo.strategies import strategy
+
+GIB = 2**30
 
 #: Says that a rank still moves: what takes long calls it now and then.
 Alive = Callable[[], None]
@@ -47,7 +52,7 @@ class Step:
 class Workload(Protocol):
     """A kind of run; `hpcgeo.workloads.images` and `hpcgeo.workloads.mixture` are the two."""
 
-    done: bool  #: a look has found that nothing is left to learn, although steps remain
+    done: bool  #: an evaluation has found that nothing is left to learn, although steps remain
 
     @property
     def dataset(self) -> Source:
@@ -71,13 +76,13 @@ class Workload(Protocol):
     def evaluate(
         self, engine: Engine, topology: Topology, folder: Path, step: int, alive: Alive
     ) -> None:
-        """Look at the model after a step and leave in the folder what was seen.
+        """Evaluate the model after a step and leave in the folder what was found.
 
         Every rank calls it together; `alive` is called now and then.
         """
 
     def ended(self, folder: Path, step: int) -> bool:
-        """Return whether the look at a step, of an earlier start, found that nothing is left."""
+        """Return whether an evaluation of an earlier start, at a step, found nothing left."""
 
     def samples(self, position: Any) -> dict[str, Any]:
         """Name the samples at positions of the run, for people."""
@@ -86,7 +91,21 @@ class Workload(Protocol):
         """Return fields of the record: parameters, bands, chip."""
 
     def model_flops(self, global_batch: int) -> float | None:
-        """Return the model FLOPs of a step, or None where they are not the same in each."""
+        """Return the model FLOPs of a step, or None where they are not known."""
 
     def summary(self, rows: Sequence[str], world_size: int) -> str:
         """Say what a run would do."""
+
+
+def predicted_line(run: RunConfig, parameters: int, memory: Memory | None, world_size: int) -> str:
+    """Say what memory a rank will need: by cause, or where no closed form is known what is."""
+    if memory is not None:
+        causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())
+        return f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})"
+    parallel = run.parallel
+    shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
+    return (
+        f"memory        {16 * parameters / shards / GIB:.3g} GiB a rank for parameters, gradients "
+        f"and optimizer; activations are not predicted (objective {run.objective.name} has no "
+        f"closed form)"
+    )

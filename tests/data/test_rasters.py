@@ -31,8 +31,8 @@ from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.tokenizers import Tokenizer
 from hpcgeo.objectives.collate import tokens, whole
 from hpcgeo.options import Batching
+from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.mixture import band_of
-from hpcgeo.workloads.multitask import MultiTaskRun
 from hpcgeo.zoo import perceiver
 from tests.data.rasters import UTM, noise, write_tiff
 from tests.ranks import ALONE, metrics
@@ -337,7 +337,7 @@ def test_pretraining_without_labels(four, tmp_path):
     losses = [row["loss"] for row in metrics(tmp_path / "run")]
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     with pytest.raises(InputError, match=r"task plain: .*/plain has no labels, and objective.name"):
-        MultiTaskRun(RunConfig.model_validate(said | {"objective": {"name": "multitask"}}))
+        workload_of(RunConfig.model_validate(said | {"objective": {"name": "multitask"}}))
 
 
 def test_a_new_sensor_in_five_lines(tmp_path):

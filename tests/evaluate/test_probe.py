@@ -100,7 +100,7 @@ def test_latents_are_those_of_the_weights(runs: Path, monkeypatch: pytest.Monkey
     drawn = [probes.plain(part.read(index)) for index in range(3)]
     made, _ = tokens(drawn, work.data.batching, work.bands, whole(drawn))
     with torch.no_grad():
-        latents = trained.backbone(trained.tokenizer(made).flat, made.layout)
+        latents = trained.encode(made).latents
     torch.testing.assert_close(torch.from_numpy(found.vectors[:3]), latents.flatten(1))
     # The weights that a run begins from, read as if they had been trained.
     monkeypatch.setattr(
@@ -167,6 +167,6 @@ def test_what_cannot_be_probed_is_said(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tree.*linear, neighbours"):
         probe(runs / "tasks", model="tree")
     (tmp_path / "config.yaml").write_text(load("mae_vit_tiny", ["data.path=x"]).model_dump_json())
-    with pytest.raises(InputError, match="is a run of mae: probes are of mixtures"):
+    with pytest.raises(InputError, match=r"task images: x: no index.json"):
         probe(tmp_path)
     assert "holds no run" in hpcgeo("probe", str(tmp_path / "none"), code=2)

@@ -17,7 +17,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score
 from hpcgeo.evaluate.score import Case, Reached
 from hpcgeo.evaluate.table import FORMATS, _behind, _row, _write, drawn, evaluate
-from hpcgeo.workloads.multitask import MultiTaskRun
+from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.scores import Found
 from tests.data.labelled import LAYOUTS
 
@@ -191,7 +191,7 @@ def test_who_loses_is_said_and_an_undefined_score_does() -> None:
 def test_leads_are_taken_on_the_same_resamples(tmp_path: Path) -> None:
     """A run that is better by 0.01 everywhere is surely ahead, however far its score spreads."""
     run = load("gpna_tiny", ["data.only=[table]"])
-    work = MultiTaskRun(run)
+    work = workload_of(run)
     case = Case(tmp_path, 1, tmp_path, run, work, work.part("validation"))
     spread = np.random.default_rng(0).uniform(0.2, 0.8, 1000)
     found = {
@@ -218,7 +218,7 @@ def test_published_figures_stand_beside_the_same_task_alone(tmp_path: Path) -> N
 
     def row(part: str, *more: str) -> dict[str, Any]:
         run = load("gpna_sustainbench", [*options, "data.tasks.brick_kilns.size=32", *more])
-        work = MultiTaskRun(run)
+        work = workload_of(run)
         case = Case(tmp_path, 1, tmp_path, run, work, work.part(part))
         found = {"run": [Found("brick_kilns", "accuracy", 0.5, 4, np.full(1000, 0.5))]}
         return _row("brick_kilns", case, part, found, {})

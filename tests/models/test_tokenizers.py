@@ -63,7 +63,7 @@ def test_bands_have_stems_of_their_own_and_data_sets_share_them():
         made.features(group(backwards)).flip(2), made.features(group(seen)), atol=1e-6
     )
     # scenes and tiles: both of them red, green, blue
-    assert [name for name in multitask().tokenizer.images if "rgb" in name] == [
+    assert [name for name in multitask().backbone.tokenizer.images if "rgb" in name] == [
         "rgb/B",
         "rgb/G",
         "rgb/R",

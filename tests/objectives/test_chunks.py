@@ -10,10 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hpcgeo.data.sample import Target
-from hpcgeo.objectives import multitask
+from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import Question
-from hpcgeo.objectives.multitask import Asked, MultiTaskObjective
-from hpcgeo.options import MultiTask
+from hpcgeo.objectives.multitask import network as multitask
+from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
+from hpcgeo.objectives.multitask.objective import MultiTaskOptions
 from tests.mixed import TINY
 
 
@@ -43,7 +44,11 @@ def peak(side: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """Return the most bytes alive at once while all pixels of a frame are answered, less them."""
     monkeypatch.setattr(multitask, "CHUNK", chunk)
     asked = {"tiles": Asked(Target("segmentation", ("no", "yes")))}
-    objective = MultiTaskObjective(TINY, [("rgb", "R", 0)], asked, MultiTask(name="multitask"))
+    objective = MultiTaskNetwork(
+        PerceiverBackbone(TINY, [("rgb", "R", 0)], "uniform"),
+        asked,
+        MultiTaskOptions(name="multitask"),
+    )
     latents, grid = torch.randn(2, 32, 96), torch.randn(2, 1, 3, 4, 4, 64)
     there = torch.ones(grid.shape[:-1], dtype=torch.bool)
     rows = torch.arange(2)

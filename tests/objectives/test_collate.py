@@ -19,11 +19,11 @@ def test_tokens_lie_sample_by_sample_each_behind_its_own():
     """Against a loop over samples, observations and tokens."""
     objective, some = multitask(), drawn()
     made, grouping = tokens(some, PADDING, KNOWN, whole(some))
-    flat, read, _ = objective.tokenizer(made)
+    flat, read, _ = objective.backbone.tokenizer(made)
     expected = []
     for sample, one in enumerate(some):
         alone, _ = tokens([one], PADDING, KNOWN, whole([one]))
-        expected.append(objective.tokenizer(alone).flat[:1])  # its own token
+        expected.append(objective.backbone.tokenizer(alone).flat[:1])  # its own token
         for number, kept in enumerate(one.kept):
             group, member = grouping.find(sample, number)
             cells = read[group][member].flatten(0, 3)

@@ -8,8 +8,8 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from hpcgeo.errors import InputError
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.options import Mae
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.weights.names import TRANSFORMERS, Names, convert, from_transformers, positions
 from hpcgeo.zoo import Architecture, Stack
 
@@ -20,7 +20,7 @@ SMALL = Architecture(
 )
 
 
-def initialised(architecture: Architecture, bands: int, objective: Mae) -> MAE:
+def initialised(architecture: Architecture, bands: int, objective: MaeOptions) -> MAE:
     mae = MAE(architecture, bands, objective)
     for name, parameter in mae.named_parameters():
         parameter.data = draw(name, parameter.shape, slice(None), seed=0)
@@ -68,7 +68,7 @@ def exported(mae: MAE, names: Names) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("bands", [3, 5])
 def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> None:
     theirs = peer(normalise, bands)
-    mae = initialised(SMALL, bands, Mae(normalise_target=normalise))
+    mae = initialised(SMALL, bands, MaeOptions(normalise_target=normalise))
     mae.load_state_dict(from_transformers(theirs.state_dict(), SMALL, mae.state_dict()))
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, bands, CHIP, CHIP, generator=generator)
@@ -89,13 +89,13 @@ def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> N
 
 
 def test_weights_go_out_and_come_back() -> None:
-    mae = initialised(SMALL, 3, Mae())
+    mae = initialised(SMALL, 3, MaeOptions())
     back = from_transformers(exported(mae, TRANSFORMERS), SMALL, mae.state_dict())
     assert all(torch.equal(back[name], value) for name, value in mae.state_dict().items())
 
 
 def test_transformers_reads_what_is_exported_and_we_read_its_file(tmp_path) -> None:
-    mae = initialised(SMALL, 3, Mae(normalise_target=True))
+    mae = initialised(SMALL, 3, MaeOptions(normalise_target=True))
     theirs = peer(normalise=True)
     theirs.config.save_pretrained(tmp_path)
     save_file(
@@ -118,8 +118,8 @@ def test_transformers_reads_what_is_exported_and_we_read_its_file(tmp_path) -> N
 
 
 def test_foreign_weights_of_another_size_are_refused() -> None:
-    mae = initialised(SMALL, 5, Mae())
-    with pytest.raises(InputError, match="does not fit encoder"):
+    mae = initialised(SMALL, 5, MaeOptions())
+    with pytest.raises(InputError, match="does not fit backbone"):
         from_transformers(peer(True, 3).state_dict(), SMALL, mae.state_dict())
     with pytest.raises(InputError, match="no weight"):
         from_transformers({}, SMALL, mae.state_dict())
@@ -127,7 +127,7 @@ def test_foreign_weights_of_another_size_are_refused() -> None:
 
 def test_aspect_and_permutation() -> None:
     """A chip that is not square works, and the loss does not depend on values behind the mask."""
-    mae = initialised(SMALL, 3, Mae(normalise_target=False))
+    mae = initialised(SMALL, 3, MaeOptions(normalise_target=False))
     images, noise = torch.randn(2, 3, 32, 64), torch.rand(2, 32)
     holes, whole = mae.reconstruct(images, noise)
     assert holes.shape == whole.shape == images.shape

@@ -10,7 +10,8 @@ import torch
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.data.sampling.order import uniform
-from hpcgeo.objectives.masked_tokens import WAYS, held, hide
+from hpcgeo.objectives.masked_tokens.network import held
+from hpcgeo.objectives.masking import WAYS, hide
 from hpcgeo.options import Batching
 from tests.mixed import (
     PADDING,

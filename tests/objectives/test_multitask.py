@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hpcgeo.data.sample import Channel, Observation
-from hpcgeo.objectives import multitask as module
 from hpcgeo.objectives.collate import questions, tokens, whole
-from hpcgeo.objectives.multitask import nearby, surroundings
+from hpcgeo.objectives.multitask import network as module
+from hpcgeo.objectives.multitask.network import nearby, surroundings
 from hpcgeo.options import Batching
 from tests.mixed import (
     KNOWN,

@@ -9,7 +9,8 @@ from hpcgeo.config import RunConfig, load
 from hpcgeo.data.labelled_batches import Drawn
 from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.strategies import strategy
-from hpcgeo.train.loop import new_engine, workload_of
+from hpcgeo.train.loop import new_engine
+from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
 from tests.parallel.training import Answer, whole
 

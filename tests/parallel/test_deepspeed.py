@@ -20,9 +20,11 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from hpcgeo.config import load as load_config
 from hpcgeo.errors import InputError
+from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.parallel.engines import engine_of
 from hpcgeo.plan.memory import predict
 from hpcgeo.strategies import strategy
+from hpcgeo.zoo import architecture
 from tests.distributed import ALL, on_ranks
 from tests.parallel.test_sameness import (
     STEPS,
@@ -234,7 +236,8 @@ def test_ranks_hold_what_is_predicted() -> None:
     answers = on_ranks(held, 2, STAGES)
     for options, *ranks in zip(STAGES, *answers, strict=True):
         config = load_config("mae_vit_tiny", [f"parallel.strategy={options['strategy']}"])
-        predicted = predict(config, BANDS, world_size=2)
+        closed = forms(architecture(config.model.name), BANDS, config.data.chip, 0.75)
+        predicted = predict(closed, config.parallel, config.train, world_size=2)
         weights, moments = (sum(column) / 2 for column in zip(*ranks, strict=True))
         assert moments == pytest.approx(predicted.optimizer, rel=1e-3)
         assert weights == pytest.approx(predicted.optimizer / 2, rel=1e-3)

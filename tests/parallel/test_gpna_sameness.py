@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from hpcgeo.train.loop import workload_of
+from hpcgeo.workloads.choice import workload_of
 from tests.distributed import ALL, on_ranks
 from tests.mixed import PATCHES, drawn
 from tests.parallel.mixing import Answer, config, learn, topology_of, train

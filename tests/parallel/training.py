@@ -8,8 +8,9 @@ import torch
 import torch.distributed as dist
 
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.mae import MAE
-from hpcgeo.options import Mae, Optim, Parallel
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import MaeOptions
+from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.engines import engine_of
 from hpcgeo.parallel.segment import Segment
@@ -50,7 +51,7 @@ def build(
     rank = dist.get_rank()
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     with torch.device("meta"):
-        objective = MAE(architecture(model), bands, Mae())
+        objective = MAE(architecture(model), bands, MaeOptions())
     engine = engine_of(chosen)(
         objective,
         topology,

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from hpcgeo.config import load
+from hpcgeo.config import RunConfig, load
+from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.parallelise import local
 from hpcgeo.plan.memory import predict
+from hpcgeo.zoo import Forms, architecture
 from tests.distributed import on_ranks
 from tests.parallel.training import build
 
@@ -46,6 +48,11 @@ def held(options: dict[str, Any]) -> tuple[int, int, int]:
     return sum(size(p) for p in engine.objective.parameters()), gradients, moments
 
 
+def of_images(run: RunConfig) -> Forms:
+    """The closed forms of a run on three bands."""
+    return forms(architecture(run.model.name), 3, run.data.chip, run.objective.mask_ratio)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -61,7 +68,7 @@ def held(options: dict[str, Any]) -> tuple[int, int, int]:
 def test_what_ranks_hold_between_steps(options: dict[str, Any]) -> None:
     overrides = [f"parallel.{key}={value}" for key, value in options.items()]
     run = load("mae_vit_tiny", ["model.name=vit_small", *overrides])
-    predicted = predict(run, bands=3, world_size=4)
+    predicted = predict(of_images(run), run.parallel, run.train, world_size=4)
     answers = on_ranks(held, 4, options)
     parameters, gradients, moments = (sum(column) / 4 for column in zip(*answers, strict=True))
     assert parameters == pytest.approx(predicted.parameters, rel=1e-3)
@@ -75,6 +82,6 @@ def test_published_figures() -> None:
         for k, published in ((1, whole), (2, half)):
             options = [f"model.name={model}", "parallel.strategy=HYBRID_SHARD"]
             run = load("mae_vit_base", [*options, f"parallel.group_size={k}"])
-            states = predict(run, bands=3, world_size=8)
+            states = predict(of_images(run), run.parallel, run.train, world_size=8)
             held = states.parameters + states.gradients + states.optimizer
             assert 0.3 < published - held / 2**30 < 4.1  # the study's "1.6 to 4.1 GiB" on top

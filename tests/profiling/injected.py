@@ -15,14 +15,14 @@ SLEEP_S = 0.05
 
 def slow_rank() -> None:
     """Rank 2 does something else for a while, in every step."""
-    usual = imagery.Imagery._inputs
+    usual = imagery.Images._inputs
 
     def inputs(*arguments: Any) -> Any:
         if os.environ["RANK"] == "2":
             time.sleep(SLEEP_S)
         return usual(*arguments)
 
-    imagery.Imagery._inputs = inputs  # type: ignore[method-assign]
+    imagery.Images._inputs = inputs  # type: ignore[method-assign]
 
 
 def slow_loader() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.profiling.profiler import TRACED_STEPS, settled
 from hpcgeo.records import Record, read
 from hpcgeo.zoo import architecture
@@ -51,7 +52,7 @@ def consistent(record: Record) -> None:
     assert record.warmup_steps and record.warmup_steps >= 5 and record.stable is not None
     assert record.images_per_s == pytest.approx(record.global_batch / record.step_s.median)
     assert record.global_batch == 4 * record.world_size
-    forward = architecture("vit_tiny").mae_forward_flops(3, (32, 32), 0.75)
+    forward = forms(architecture("vit_tiny"), 3, (32, 32), 0.75).forward_flops
     assert record.model_flops == 3 * forward * record.global_batch
     assert record.peak_source == "measured" and record.peak_flops_per_s
     available = record.peak_flops_per_s * record.world_size * record.step_s.median
@@ -112,7 +113,9 @@ def test_full_shard_on_two_ranks(sharded: Record) -> None:
         assert moved["all_gather", unit_bytes] == 2 * depth
         assert moved["reduce_scatter", unit_bytes] == depth
     whole = sum(t.calls * t.message_bytes for t in sharded.traffic if "scatter" in t.collective)
-    assert whole == pytest.approx(4 * model.mae_parameters(3), rel=0.01)  # padding
+    assert whole == pytest.approx(
+        4 * forms(model, 3, (32, 32), 0.75).parameters, rel=0.01
+    )  # padding
     assert {t.ranks for t in sharded.traffic} == {2}
     assert sharded.wait is not None and len(sharded.wait.seconds) == 2
 
@@ -129,7 +132,7 @@ def test_other_ways_to_spread(records: Path, strategy: str) -> None:
     record = profile(records, 2, strategy)
     consistent(record)
     reduced = sum(t.calls * t.message_bytes for t in record.traffic if t.message_bytes > 64)
-    assert reduced >= 4 * architecture("vit_tiny").mae_parameters(3)
+    assert reduced >= 4 * forms(architecture("vit_tiny"), 3, (32, 32), 0.75).parameters
 
 
 def test_alone_nothing_is_moved(records: Path) -> None:

@@ -22,7 +22,8 @@ from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
-from hpcgeo.objectives.mae import MAE
+from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.options import Checkpoint
 from hpcgeo.weights.export import FORMATS, Weights, export
 from hpcgeo.zoo import architecture, models
@@ -153,7 +154,7 @@ def same_features(out: Path, mae: MAE, chip: tuple[int, int]) -> None:
     images, _ = samples(chip)
     mae_positions = sincos_2d(128, (chip[0] // 8, chip[1] // 8), images.device)
     with torch.no_grad():
-        expected = mae.encoder(patchify(images, 8), mae_positions)
+        expected = mae.backbone(patchify(images, 8), mae_positions)
         features = timm_features(weights, arguments, images)
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
 
@@ -252,7 +253,7 @@ def test_memory_stays_far_below_the_model(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     size = (tmp_path / "second" / "model.safetensors").stat().st_size
-    assert size > 4 * architecture("vit_base").mae_parameters(3)
+    assert size > 4 * forms(architecture("vit_base"), 3, (224, 224), 0.75).parameters
     assert int(done.stdout) < size / 8
 
 
@@ -263,7 +264,7 @@ def test_a_gated_model_keeps_our_names(tmp_path: Path, to: str) -> None:
         export(folder, to)
     export(folder, "safetensors", tmp_path / "out")
     weights = load_file(tmp_path / "out" / "model.safetensors")
-    assert weights["encoder.blocks.0.mlp.gate.weight"].shape == (344, 128)
+    assert weights["backbone.blocks.0.mlp.gate.weight"].shape == (344, 128)
 
 
 def test_transformers_takes_square_chips_only(tmp_path: Path) -> None:
@@ -320,12 +321,15 @@ def test_what_a_perceiver_learned_starts_another_run(tmp_path: Path) -> None:
     weights = Weights(tmp_path / "multi/checkpoints/step-00000001")
     shared = learned.keys() & weights.shapes.keys()
     assert f"{len(shared)} of {len(weights.shapes)} weights" in said
-    for part in ("backbone.", "tokenizer."):
+    for part in ("backbone.blocks.", "backbone.tokenizer."):
         names = [name for name in weights.shapes if name.startswith(part)]
         assert names and shared.issuperset(names)
     for name in shared:
         torch.testing.assert_close(weights.read(name), learned[name])
-    with pytest.raises(InputError, match="timm's VisionTransformer is no gpna_tiny: choose --to s"):
+    with pytest.raises(
+        InputError,
+        match="is no gpna_tiny of objective masked_tokens: choose --to s",
+    ):
         export(tmp_path / "masked", "timm")
 
 

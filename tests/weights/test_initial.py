@@ -56,10 +56,10 @@ def test_a_file_that_does_not_fit_is_refused(
 ) -> None:
     path, expected = weights
     shapes = {name: value.shape for name, value in expected.items()}
-    with pytest.raises(InputError, match=r"has shape .*, which does not fit encoder\.embed"):
-        Start(path, TINY, shapes | {"encoder.embed.weight": (128, 5 * 64)})
+    with pytest.raises(InputError, match=r"has shape .*, which does not fit backbone\.embed"):
+        Start(path, TINY, shapes | {"backbone.embed.weight": (128, 5 * 64)})
     with pytest.raises(InputError, match="no weight"):
-        Start(path, TINY, shapes | {"encoder.blocks.4.mlp.into.weight": (512, 128)})
+        Start(path, TINY, shapes | {"backbone.blocks.4.mlp.into.weight": (512, 128)})
     with pytest.raises(InputError, match=r"model\.weights .*absent: No such file"):
         Start(tmp_path / "absent", TINY, shapes)
     (tmp_path / "pickle").write_bytes(b"\x80\x02cposix\nsystem\n")

@@ -16,13 +16,12 @@ from safetensors.torch import save_file
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.masked_tokens import LARGER
-from hpcgeo.weights.initial import Carried
-from hpcgeo.workloads.masked_tokens import MaskedRun
-from hpcgeo.workloads.multitask import MultiTaskRun
+from hpcgeo.objectives.masked_tokens.objective import LARGER
+from hpcgeo.weights.initial import Start
+from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.scores import Found, Score, kept_scores, standing
 from tests.data import labelled
-from tests.mixed import drawn, masked, multitask
+from tests.mixed import TINY, drawn, masked, multitask
 from tests.ranks import metrics, wait_for_step
 
 OPTIONS = [
@@ -130,7 +129,7 @@ def test_several_labels_of_a_photograph_are_learned_and_scored(tmp_path: Path) -
 
 def test_tokens_are_left_out_of_the_task_that_asks_for_it_in_training_alone() -> None:
     run = load("gpna_tiny", ["data.tasks.series.hide=0.4"])
-    work = MultiTaskRun(run)
+    work = workload_of(run)
     some = drawn("series", "table", "series", first=7)
     seen = work.visible(some)
     again = work.visible(some[::-1])[::-1]
@@ -141,14 +140,14 @@ def test_tokens_are_left_out_of_the_task_that_asks_for_it_in_training_alone() ->
         for part, other in zip(visible, same, strict=True):
             np.testing.assert_array_equal(part, other)
     inputs = work.inputs(some, seen)["tokens"]
-    whole = work._asked(some, [one.kept for one in some], None)["tokens"]
+    whole = work.inputs(some, [one.kept for one in some], whole=True)["tokens"]
     assert len(whole.order) - len(inputs.order) == sum(
         int(0.4 * (one.length - 1)) for one in some if one.task == "series"
     )
 
 
 def test_masked_tokens_begin_with_louder_places_and_sharper_queries() -> None:
-    work = MaskedRun(load("gpna_tiny", ["objective={name: masked_tokens}"]))
+    work = workload_of(load("gpna_tiny", ["objective={name: masked_tokens}"]))
     objective = work.objective()
     first = work.initial(objective)
     larger = set()
@@ -171,7 +170,7 @@ def test_patience_ends_a_run(tmp_path: Path) -> None:
         *(f"launch.requeue=touch {mark}", "train.steps=40"),
     )
     assert code == 0, said
-    assert "no task got better in 1 looks: the run ends at step 2" in said
+    assert "no task got better in 1 evaluations: the run ends at step 2" in said
     assert not mark.exists()
     assert metrics(tmp_path / "run")[-1]["step"] == 2
     assert {score.since for score in looks(tmp_path / "run") if score.step == 2} == {1}
@@ -220,14 +219,14 @@ def test_backbone_and_stems_are_carried_from_masked_tokens_to_tasks(tmp_path: Pa
     path = tmp_path / "model.safetensors"
     save_file({name: value.detach().contiguous() for name, value in weights.items()}, path)
     shapes = {name: value.shape for name, value in multitask().named_parameters()}
-    carried = Carried(path, shapes)
-    expected = {name for name in shapes if name.startswith(("backbone.", "tokenizer."))}
+    carried = Start(path, TINY, shapes)
+    expected = {name for name in shapes if name.startswith("backbone.")}
     assert carried.names == expected
     for name in expected:
-        assert torch.equal(carried.rows(name, slice(None)), weights[name])
-        assert torch.equal(carried.rows(name, slice(1, 3)), weights[name][1:3])
-    with pytest.raises(InputError, match=r"latent_token is .*choose the model that the file is of"):
-        Carried(path, shapes | {"backbone.latent_token": (7, 96)})
+        assert torch.equal(carried.rows(name, shapes[name], slice(None)), weights[name])
+        assert torch.equal(carried.rows(name, shapes[name], slice(1, 3)), weights[name][1:3])
+    with pytest.raises(InputError, match=r"latent_token.* has shape .*choose the model of"):
+        Start(path, TINY, shapes | {"backbone.latent_token": (7, 96)})
 
 
 def test_a_run_starts_from_carried_weights(tmp_path: Path) -> None:
@@ -237,6 +236,6 @@ def test_a_run_starts_from_carried_weights(tmp_path: Path) -> None:
         tmp_path / "run", 1, f"model.weights={path}", "train.steps=2", "train.eval_every=null"
     )
     assert code == 0, said
-    count = sum(n.startswith(("backbone.", "tokenizer.")) for n, _ in masked().named_parameters())
+    count = sum(n.startswith("backbone.") for n, _ in masked().named_parameters())
     assert f"model.safetensors: {count} of " in said
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["loss"] > 0

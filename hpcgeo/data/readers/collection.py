@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -55,6 +55,7 @@ class Collection:
         digest: checksum of what the samples are read from.
         load: reads a sample by its number, values as stored.
         patches: of images, beside that of the frame.
+        moments: mean and deviation of the bands, where the data knows them.
     """
 
     target: Target
@@ -65,6 +66,7 @@ class Collection:
     digest: str
     load: Callable[[int], Sample]
     patches: frozenset[int] = frozenset()
+    moments: Mapping[Channel, tuple[float, float]] | None = None
 
 
 def single_target(target: str | None, name: str) -> None:

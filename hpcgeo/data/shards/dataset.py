@@ -4,6 +4,7 @@ import hashlib
 import math
 import mmap
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from hpcgeo.data.shards.hdf5 import valid_sizes
+from hpcgeo.data.shards.hdf5 import own_array, valid_sizes
 from hpcgeo.data.shards.index import Index, SampleLayout, ShardFile, load
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
@@ -19,6 +20,13 @@ from hpcgeo.tables import find
 Pixels = npt.NDArray[np.generic]
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
+
+#: Of each sample, in every shard file.
+METADATA: dict[str, np.dtype[Any]] = {
+    "label": np.dtype(np.int32),
+    **dict.fromkeys(("lon", "lat", "gsd_m"), np.dtype(np.float64)),
+    "time": np.dtype(np.int64),
+}
 
 #: Shard files a process keeps open: half of what it may.
 _OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
@@ -63,6 +71,21 @@ class Dataset(Protocol):
 
     def read(self, indices: Int) -> tuple[Pixels, Int]:
         """Return pixels (B, C, H, W) in their own data type and valid height and width (B, 2)."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of samples beside their pixels, (N,) each; NaN or -1: not known.
+
+    `time` is in seconds since 1970, the smallest int64 where unknown; `source` names the image.
+    """
+
+    label: Int
+    lon: Float
+    lat: Float
+    gsd_m: Float
+    time: Int
+    source: npt.NDArray[np.str_]
 
 
 class ShardDataset:
@@ -122,6 +145,26 @@ class ShardDataset:
         for i, (file, row) in enumerate(places):
             pixels[i] = file.sample(row)
         return pixels, valid
+
+    def metadata(self) -> Metadata:
+        """Return what is known of all samples.
+
+        Raises:
+            InputError: a shard file cannot be read, or differs from the index.
+        """
+        found: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*METADATA, "source")}
+        for shard in self._shards:
+            path = self._folder / shard.name
+            try:
+                with h5py.File(path) as file:
+                    for name, dtype in METADATA.items():
+                        found[name].append(own_array(file, name, (shard.samples,), dtype))
+                    number = own_array(file, "source", (shard.samples,), np.dtype(np.int32))
+                    names = own_array(file, "sources")
+                    found["source"].append(np.char.decode(names, "utf-8")[number])
+            except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+                raise InputError(f"{path}: {error}; run `hpcgeo data verify`") from None
+        return Metadata(**{name: np.concatenate(parts) for name, parts in found.items()})
 
     def __getstate__(self) -> dict[str, object]:
         """Open files stay in the process that opened them."""

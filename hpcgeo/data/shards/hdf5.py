@@ -65,6 +65,37 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
         os.fsync(file.fileno())
 
 
+def _own(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return an array that lies in an open file itself; a ValueError where it does not."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is missing, or in another file")
+    array = file[name]
+    if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual:
+        raise ValueError(f"{name} is no array of this file")
+    return array
+
+
+def own_array(
+    file: h5py.File,
+    name: str,
+    shape: tuple[int, ...] | None = None,
+    dtype: np.dtype[Any] | None = None,
+) -> Any:
+    """Return the values of an array of an open file.
+
+    Args:
+        shape, dtype: what it has to be; None: one dimension, of bytes.
+
+    Raises:
+        ValueError: it is missing, elsewhere, or something else.
+    """
+    array = _own(file, name)
+    fits = array.shape == shape and array.dtype == dtype
+    if not (fits if shape is not None else array.ndim == 1 and array.dtype.kind == "S"):
+        raise ValueError(f"{name} differs from the index in its size or data type")
+    return array[:]
+
+
 def valid_sizes(
     file: h5py.File, samples: int, shape: tuple[int, int, int], dtype: np.dtype[Any]
 ) -> list[list[int]]:
@@ -81,11 +112,7 @@ def valid_sizes(
         "valid": ((samples, 2), np.dtype(np.int32), None),
     }
     for name, expected in arrays.items():
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is missing, or in another file")
-        array = file[name]
-        if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual:
-            raise ValueError(f"{name} is no array of this file")
+        array = _own(file, name)
         if (array.shape, array.dtype, array.chunks) != expected:
             raise ValueError(f"{name} differs from the index in its size or data type")
     valid = file["valid"][:]

@@ -2,7 +2,7 @@
 
 Self-supervised pretraining of one model for every sensor (GPNA, roadmap step 3). A query is the
 encoding of a hidden token, where and when and at what wavelength it looked; the answer are its
-values. Letters: as in `hpcgeo.objectives.multitask`; P values of a token.
+values. Letters: as in `hpcgeo.objectives.multitask.network`; P values of a token.
 """
 
 from collections import defaultdict
@@ -17,27 +17,11 @@ from torch import Tensor, nn
 from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.models.heads import PixelHead
-from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Channel, ObservationGroup, Tokenizer, Tokens, zero_of
+from hpcgeo.models.perceiver import PerceiverBackbone
+from hpcgeo.models.tokenizers import Channel, ObservationGroup, Tokens, zero_of
 from hpcgeo.objectives.collate import Grouping
-from hpcgeo.options import MaskedTokens
+from hpcgeo.objectives.masked_tokens.objective import MaskedTokensOptions
 from hpcgeo.zoo import PerceiverArchitecture
-
-#: What is hidden together: any tokens, all bands and dates of a place, a date, a band, a sensor.
-WAYS = ("tokens", "places", "dates", "bands", "sensors")
-
-#: How much larger than by its law a parameter begins, by the end of its name. A token is a sum of
-#: which little differs within a sample, and a query begins by reading the mean of its context: so
-#: prediction stays for hundreds of steps at the mean of the sample, unless places, dates and names
-#: of bands begin louder and queries sharper. Labels are learned the worse for it (docs/gpna.md).
-LARGER = {
-    "attention.q.weight": 4,
-    "encodings.frame.weight": 3,
-    "encodings.ground.weight": 3,
-    "encodings.moment.weight": 3,
-    "flags.weight": 4,
-    "own_token": 30,
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ class Hidden:
     asked: Tensor
 
 
-class MaskedTokensObjective(nn.Module):
+class MaskedTokensNetwork(nn.Module):
     """The error of predicted tokens."""
 
     methods = ("predict", "error")
@@ -69,7 +53,7 @@ class MaskedTokensObjective(nn.Module):
         architecture: PerceiverArchitecture,
         channels: Sequence[Channel],
         sizes: Sequence[int],
-        config: MaskedTokens,
+        config: MaskedTokensOptions,
         spread: str = "uniform",
     ) -> None:
         """Build the model.
@@ -79,8 +63,7 @@ class MaskedTokensObjective(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.tokenizer = Tokenizer(channels, architecture.context, spread)
-        self.backbone = Perceiver(architecture)
+        self.backbone = PerceiverBackbone(architecture, channels, spread)
         self.heads = Predictors(architecture, sizes)
 
     def stacks(self) -> list[list[nn.Module]]:
@@ -126,7 +109,7 @@ class MaskedTokensObjective(nn.Module):
 
     def _predicted(self, tokens: Tokens, hidden: Sequence[Hidden]) -> tuple[list[Tensor], Tensor]:
         """Return the predicted values, and a zero of all parameters."""
-        read = self.tokenizer(tokens)
+        read = self.backbone.tokenizer(tokens)
         latents = self.backbone(read.flat, tokens.layout)
         queries = []
         for one in hidden:
@@ -166,50 +149,6 @@ def held(group: ObservationGroup) -> Tensor:
     p = group.patch
     cells = values.reshape(G, T, L, H // p, p, W // p, p)
     return cells.permute(0, 1, 2, 3, 5, 4, 6).reshape(G, -1, p * p)
-
-
-def hide(drawn: Drawn, ratio: float, seed: int) -> tuple[tuple[Bool, ...], tuple[Bool, ...]]:
-    """Return which tokens of a sample stay visible, and which are hidden, by observation.
-
-    One of `WAYS` is drawn from (seed, position); whole units of it are hidden until the next would
-    leave fewer than 1 - ratio of the tokens, and single tokens make up the rest.
-    """
-    position = np.array([drawn.position])
-    way = WAYS[int(uniform(seed, position, "way", 1)[0, 0] * len(WAYS))]
-    sizes = [kept.size for kept in drawn.kept]
-    names = np.concatenate([_units(kept, number, way) for number, kept in enumerate(drawn.kept)])
-    kept = np.concatenate([part.ravel() for part in drawn.kept])
-    units, unit_of = np.unique(names, return_inverse=True)
-    order = uniform(seed, position, "hide", len(units))[0].argsort()
-    held = np.bincount(unit_of, weights=kept, minlength=len(units))
-    budget = int(ratio * kept.sum())
-    chosen = np.zeros(len(units), dtype=bool)
-    left = float(budget)
-    for unit in order:
-        if held[unit] <= left:
-            chosen[unit] = True
-            left -= held[unit]
-    hidden = chosen[unit_of] & kept
-    rest = np.flatnonzero(kept & ~hidden)
-    noise = uniform(seed, position, "rest", len(rest))[0] if len(rest) else np.zeros(0)
-    hidden[rest[noise.argsort()[: budget - int(hidden.sum())]]] = True
-    parts = np.split(hidden, np.cumsum(sizes)[:-1])
-    masks = tuple(part.reshape(k.shape) for part, k in zip(parts, drawn.kept, strict=True))
-    return tuple(k & ~m for k, m in zip(drawn.kept, masks, strict=True)), masks
-
-
-def _units(kept: Bool, number: int, way: str) -> Any:
-    """Return the unit that each token of an observation belongs to, as a number."""
-    shape = (*kept.shape, 1, 1)[:4]
-    t, b, i, j = np.indices(shape).reshape(4, -1)
-    units = {
-        "tokens": np.arange(kept.size),
-        "places": i * shape[3] + j,
-        "dates": t,
-        "bands": b,
-        "sensors": np.zeros(kept.size, dtype=np.int64),
-    }[way]
-    return units + number * 10**9  # never shared between observations
 
 
 def hidden_questions(

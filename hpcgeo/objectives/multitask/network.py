@@ -1,9 +1,9 @@
-"""Several tasks at once: one tokenizer, one Perceiver, a head for each task (GPNA, section 4).
+"""Several tasks at once: one backbone, a head for each task (GPNA, section 4).
 
 Letters: S samples of a pass, b of a question, Q queries, C width of a token, W of a latent, K
 outputs of a head.
 
-Tokenizer, backbone and heads are each called once in a pass, and every parameter takes part in it,
+Backbone and heads are each called once in a pass, and every parameter takes part in it,
 whatever tasks and sensors it holds (`hpcgeo.models.tokenizers.zero_of`). So all ranks run the same
 collectives, and a task that is not drawn in a step has a gradient of zero.
 """
@@ -11,6 +11,7 @@ collectives, and a task that is not drawn in a step has a gradient of zero.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,13 @@ from torch import Tensor, nn
 
 from hpcgeo.data.sample import IGNORED, Target
 from hpcgeo.models import coordinates
+from hpcgeo.models.backbone import Backbone
+from hpcgeo.models.features import Features
 from hpcgeo.models.fourier import encode, frequencies
 from hpcgeo.models.heads import PixelHead, VectorHead
-from hpcgeo.models.perceiver import Perceiver
-from hpcgeo.models.tokenizers import Channel, Tokenizer, Tokens, zero_of
+from hpcgeo.models.tokenizers import Tokens, zero_of
 from hpcgeo.objectives.collate import Question, centres
-from hpcgeo.options import MultiTask
-from hpcgeo.zoo import PerceiverArchitecture
+from hpcgeo.objectives.multitask.objective import MultiTaskOptions
 
 #: Where a pixel lies inside its token: frequencies of the encoding that joins a local query.
 INSIDE = (2, 12, 0.5, 4.0)
@@ -48,24 +49,23 @@ class Asked:
     local: bool = True
 
 
-class MultiTaskObjective(nn.Module):
+class MultiTaskNetwork(nn.Module):
     """The losses of all tasks on one backbone."""
 
     methods = ("predict",)
 
     def __init__(
         self,
-        architecture: PerceiverArchitecture,
-        channels: Sequence[Channel],
+        backbone: Any,
         tasks: Mapping[str, Asked],
-        config: MultiTask,
+        config: MultiTaskOptions,
         spread: str = "uniform",
     ) -> None:
+        """Build heads on a backbone, a module that is a `Backbone`."""
         super().__init__()
         self.tasks, self.config = dict(tasks), config
-        self.tokenizer = Tokenizer(channels, architecture.context, spread)
-        self.backbone = Perceiver(architecture)
-        self.heads = Heads(architecture, tasks, spread)
+        self.backbone = backbone
+        self.heads = Heads(backbone, tasks, spread)
         if config.balance == "uncertainty":
             self.log_variance = nn.Parameter(torch.empty(len(tasks)))
 
@@ -121,11 +121,9 @@ class MultiTaskObjective(nn.Module):
         self, tokens: Tokens, questions: Sequence[Question]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the answers (b, K) or (b, Q, K), and a zero of all parameters."""
-        read = self.tokenizer(tokens)
-        latents = self.backbone(read.flat, tokens.layout)
-        there = [group.there() for group in tokens.groups]
-        answers, zero = self.heads(latents, read.grids, there, questions)
-        return answers, zero + latents.float().sum() * 0
+        found = self.backbone.encode(tokens)
+        answers, zero = self.heads(found, questions)
+        return answers, zero + found.latents.float().sum() * 0
 
     def _loss(self, question: Question, answer: Tensor) -> Tensor:
         """Return the loss of each sample, (b,)."""
@@ -147,25 +145,20 @@ class MultiTaskObjective(nn.Module):
 class Heads(nn.ModuleDict):
     """A head for every task."""
 
-    def __init__(
-        self, architecture: PerceiverArchitecture, tasks: Mapping[str, Asked], spread: str
-    ) -> None:
-        super().__init__({name: head(architecture, task) for name, task in tasks.items()})
+    def __init__(self, backbone: Backbone, tasks: Mapping[str, Asked], spread: str) -> None:
+        super().__init__({name: head(backbone, task) for name, task in tasks.items()})
         self.local = {name: task.local for name, task in tasks.items()}
         self.spread = spread
 
     def forward(
         self,
-        latents: Tensor,
-        grids: Sequence[Tensor],
-        there: Sequence[Tensor],
+        found: Features,
         questions: Sequence[Question],
     ) -> tuple[list[Tensor], Tensor]:
         """Return the answers to each question, and a zero of all heads.
 
         Args:
-            latents: (S, N_l, W)
-            grids, there: the tokens of each group, and which of them are not missing.
+            found: what the backbone says of the samples.
             questions: to the heads.
 
         Returns:
@@ -173,14 +166,15 @@ class Heads(nn.ModuleDict):
         """
         answers = []
         for question in questions:
-            own = latents[question.rows]
+            own = found.latents[question.rows]
             if question.members is None:
                 answers.append(self[question.task](own).float())
                 continue
             of = question.members
             maps = None
             if self.local[question.task]:
-                maps = surroundings(grids[question.group][of], there[question.group][of])
+                grid, there = found.grids[question.group], found.there[question.group]
+                maps = surroundings(grid[of], there[of])
             answers.append(self._pixels(question, own, maps).float())
         return answers, zero_of(self)
 
@@ -201,14 +195,14 @@ class Heads(nn.ModuleDict):
         return self[question.task](own, features(queries, question.frame, self.spread), near)
 
 
-def head(architecture: PerceiverArchitecture, task: Asked) -> nn.Module:
+def head(backbone: Backbone, task: Asked) -> nn.Module:
     """Return the head of a task."""
-    stack, outputs = architecture.stack, len(task.target.names)
+    outputs = len(task.target.names)
     if task.target.kind in ("segmentation", "change"):
-        near = 2 * architecture.context + 2 * INSIDE[1] if task.local else 0
+        near = 2 * backbone.context + 2 * INSIDE[1] if task.local else 0
         width = coordinates.WIDTHS["frame"]
-        return PixelHead(stack.width, stack.heads, width, outputs, local=near)
-    return VectorHead(stack.width, stack.heads, outputs)
+        return PixelHead(backbone.width, backbone.heads, width, outputs, local=near)
+    return VectorHead(backbone.width, backbone.heads, outputs)
 
 
 def features(queries: Tensor, frame: tuple[int, int], spread: str) -> Tensor:

@@ -14,21 +14,21 @@ from hpcgeo.models.layers import NORM_EPS, blocks
 from hpcgeo.models.patches import patchify, unpatchify
 from hpcgeo.models.positions import sincos_2d
 from hpcgeo.models.vit import ViT
-from hpcgeo.options import Mae
+from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.zoo import Architecture
 
 
 class MAE(nn.Module):
     """Encoder on the visible patches, light decoder, loss on the masked ones."""
 
-    methods = ("reconstruct",)
+    methods = ("reconstruct", "error")
 
-    def __init__(self, architecture: Architecture, bands: int, config: Mae) -> None:
+    def __init__(self, architecture: Architecture, bands: int, config: MaeOptions) -> None:
         super().__init__()
         self.architecture = architecture
         self.config = config
         width, narrow = architecture.encoder.width, architecture.decoder.width
-        self.encoder = ViT(architecture, bands)
+        self.backbone = ViT(architecture, bands)
         self.decoder_embed = nn.Linear(width, narrow)
         self.mask_token = nn.Parameter(torch.empty(narrow))
         self.decoder_blocks = blocks(architecture.decoder)
@@ -37,22 +37,43 @@ class MAE(nn.Module):
 
     def stacks(self) -> list[list[nn.Module]]:
         """Return the blocks, in the order of their use; each is one unit to shard."""
-        return [list(self.encoder.blocks), list(self.decoder_blocks)]
+        return [list(self.backbone.blocks), list(self.decoder_blocks)]
 
-    def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, noise: Tensor, scale: float | None = None
+    ) -> dict[str, Tensor]:
         """Return the loss.
 
         Args:
             images: (B, C, height, width), normalised per band.
             noise: (B, N), one number per patch; the V smallest stay visible.
+            scale: of samples that may be none, with pixels that may be NaN: factor of the sum of
+                their errors; None: their mean, and no pixel is missing.
 
         Returns:
             {"loss": mean squared error on the masked patches, float32}
         """
+        if scale is not None:
+            return {"loss": self._errors(images, noise).sum() * scale}
         patches, visible, masked = self._mask(images, noise)
         predicted = self._predict(images, patches, visible, masked)  # (B, K, P)
         target = self._target(_take(patches, masked))
         return {"loss": F.mse_loss(predicted.float(), target)}
+
+    @torch.no_grad()
+    def error(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Return the sum over images of what `forward` takes the mean of."""
+        return self._errors(images, noise).sum()
+
+    def _errors(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Return the error of each image, (B,), over the masked pixels that are not missing."""
+        there = patchify(images.isfinite(), self.architecture.patch)
+        images = images.nan_to_num(0.0)
+        patches, visible, masked = self._mask(images, noise)
+        predicted = self._predict(images, patches, visible, masked)  # (B, K, P)
+        squares = (predicted.float() - self._target(_take(patches, masked))).square()
+        counted = _take(there, masked)
+        return (squares * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +105,7 @@ class MAE(nn.Module):
         grid, device = self._grid(images), images.device
         wide = sincos_2d(self.architecture.encoder.width, grid, device)
         narrow = sincos_2d(self.architecture.decoder.width, grid, device)
-        x = self.encoder(_take(patches, visible), wide[visible])  # (B, 1 + V, W)
+        x = self.backbone(_take(patches, visible), wide[visible])  # (B, 1 + V, W)
         x = self.decoder_embed(x)  # (B, 1 + V, D)
         hidden = self.mask_token.to(x.dtype) + narrow[masked].to(x.dtype)  # (B, K, D)
         seen = x[:, 1:] + narrow[visible].to(x.dtype)

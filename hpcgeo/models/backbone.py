@@ -1,0 +1,59 @@
+"""Backbones behind one protocol: inputs become features, one vector and a grid of them.
+
+A further backbone is one module: an architecture (`hpcgeo.zoo.architecture_of` finds it) whose
+`family` is its name here, and what builds it: a row of BACKBONES, or an entry point of the group
+`hpcgeo.backbones`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import nn
+
+from hpcgeo.models.features import Features
+from hpcgeo.models.perceiver import PerceiverBackbone
+from hpcgeo.models.tokenizers import Channel, Tokens
+from hpcgeo.models.vit import ViT
+from hpcgeo.tables import find_open
+
+
+class Backbone(Protocol):
+    """What turns samples into features.
+
+    Attributes:
+        width, heads: of the latents, and of attention to them.
+        context: channels of its grids.
+    """
+
+    width: int
+    heads: int
+    context: int
+
+    def encode(self, tokens: Tokens) -> Features:
+        """Return the features of samples, none of which may be there."""
+
+    def stacks(self) -> list[list[nn.Module]]:
+        """Return the blocks, in the order of their use; each is one unit to shard."""
+
+
+Build = Callable[[Any, Sequence[Channel], int, str], Any]
+
+BACKBONES: dict[str, Build] = {
+    "perceiver": lambda architecture, channels, bands, spread: PerceiverBackbone(
+        architecture, channels, spread
+    ),
+    "vit": lambda architecture, channels, bands, spread: ViT(architecture, bands),
+}
+
+
+def backbone(architecture: Any, channels: Sequence[Channel], bands: int, spread: str) -> Any:
+    """Return the backbone of an architecture, a module that is a `Backbone`.
+
+    Args:
+        architecture: what `hpcgeo.zoo.architecture_of` returns.
+        channels: the bands of samples, all sensors together.
+        bands: of their images, where all have the same; else 0.
+        spread: how what is known of a coordinate is spread around it.
+    """
+    build = find_open(BACKBONES, "hpcgeo.backbones", architecture.family, "backbone")
+    return build(architecture, channels, bands, spread)

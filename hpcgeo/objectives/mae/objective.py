@@ -1,0 +1,124 @@
+"""Masked autoencoding: its options, closed forms, and what it takes of images and of samples.
+
+Letters of the closed forms: N patches, V visible ones, W and D the widths of encoder and decoder,
+P = p p C values of a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from hpcgeo.objectives.objective import (
+    IMAGES,
+    TASKS,
+    Inputs,
+    Material,
+    Objective,
+    ObjectiveOptions,
+)
+from hpcgeo.zoo import Architecture, Forms
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hpcgeo.data.labelled_batches import Bool, Drawn
+    from hpcgeo.objectives.collate import Collate
+
+
+class MaeOptions(ObjectiveOptions):
+    """Masked autoencoding (He et al. 2021, arXiv 2111.06377)."""
+
+    name: Literal["mae"] = "mae"
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="fraction of patches that is hidden")
+    normalise_target: bool = Field(
+        True, description="predict patches normalised by their own mean and deviation"
+    )
+
+
+class Mae(Objective):
+    """Hide most patches, predict their pixels."""
+
+    title = "predict the pixels of hidden patches (He et al. 2021, arXiv 2111.06377)"
+    Options = MaeOptions
+    backbones = ("vit",)
+    data = (IMAGES, TASKS)
+    exports = ("transformers", "timm")
+    options: MaeOptions
+
+    def network(self, material: Material) -> nn.Module:
+        from hpcgeo.objectives.mae.network import MAE
+
+        return MAE(material.architecture, material.bands, self.options)
+
+    def forms(self, architecture: Architecture, bands: int, chip: tuple[int, int]) -> Forms:
+        return forms(architecture, bands, chip, self.options.mask_ratio)
+
+    def image_inputs(self, views: Sequence[Tensor], position: Any, num_patches: int) -> Inputs:
+        from hpcgeo.objectives.masking import noise
+
+        return {
+            "images": views[0],
+            "noise": noise(self.seed, position, num_patches).to(views[0].device),
+        }
+
+    def task_inputs(
+        self,
+        drawn: Sequence[Drawn],
+        visible: Sequence[tuple[Bool, ...]],
+        collate: Collate,
+        material: Material,
+        whole: bool = False,
+    ) -> Inputs:
+        """Return the first date of each image, what is missing NaN, and noise of its patches."""
+        import numpy as np
+        import torch
+
+        from hpcgeo.objectives.masking import noise
+
+        assert material.chip is not None
+        height, width = material.chip
+        images = np.zeros((len(drawn), material.bands, height, width), dtype=np.float32)
+        for row, one in enumerate(drawn):
+            images[row] = one.sample.observations[0].values[0]
+        position = np.array([one.position for one in drawn], dtype=np.int64)
+        num_patches = material.architecture.num_patches(material.chip)
+        return {
+            "images": torch.from_numpy(images),
+            "noise": noise(self.seed, position, num_patches),
+        }
+
+
+def forms(
+    architecture: Architecture, bands: int, chip: tuple[int, int], mask_ratio: float
+) -> Forms:
+    """Return the closed forms of MAE for one image: V patches embedded, N - V predicted.
+
+    Bytes outside of the blocks are those at the loss: all patches, the visible and the masked ones,
+    the target and its deviation from the mean in float32; what enters and leaves the last norms,
+    the embedded tokens, the prediction.
+
+    Raises:
+        InputError: the chip is no multiple of the patch, or nothing would be visible.
+    """
+    N, V = architecture.num_patches(chip), architecture.num_visible(chip, mask_ratio)
+    encoder, decoder = architecture.encoder, architecture.decoder
+    W, D, P = encoder.width, decoder.width, architecture.patch**2 * bands
+
+    def edge_bytes(dtype_bytes: int) -> float:
+        pixels = N * P + V * P + 3 * (N - V) * P
+        tokens = 2 * (V + 1) * W + (N + 1) * D + (N - V) * (D + P)
+        in_float32 = (N - V) * P if dtype_bytes < 4 else 0  # the prediction, once more
+        return 4 * (pixels + in_float32) + tokens * dtype_bytes
+
+    outside = architecture.parameters(bands) - encoder.parameters
+    return Forms(
+        stacks=((encoder, V + 1), (decoder, N + 1)),
+        root_parameters=outside + (W + 1) * D + D + 2 * D + (D + 1) * P,
+        edge_flops=2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P,
+        input_flops=2 * V * P * W,
+        edge_bytes=edge_bytes,
+        summary=f"{N} patches of {architecture.patch} x {architecture.patch}, {V} visible",
+    )

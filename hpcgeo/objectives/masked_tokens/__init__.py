@@ -1,0 +1,1 @@
+"""Masked tokens of any sensors (GPNA, roadmap step 3)."""

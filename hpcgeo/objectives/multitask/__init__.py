@@ -1,0 +1,1 @@
+"""Several labelled tasks at once (GPNA, section 4)."""

@@ -1,0 +1,120 @@
+"""Several labelled tasks at once: options, which tasks it takes, and what it takes of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, PositiveInt
+
+from hpcgeo.errors import InputError
+from hpcgeo.objectives.objective import TASKS, Inputs, Material, Objective, ObjectiveOptions
+from hpcgeo.options import FREE, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hpcgeo.data.labelled import TaskSet
+    from hpcgeo.data.labelled_batches import Bool, Drawn
+    from hpcgeo.objectives.collate import Collate
+
+
+class MultiTaskOptions(ObjectiveOptions):
+    """Several tasks at once, a head each (GPNA, roadmap step 2)."""
+
+    name: Literal["multitask"]
+    balance: Literal["fixed", "uncertainty"] = Field(
+        "fixed",
+        description="weights of the losses: fixed, or learned (Kendall et al. 2018, "
+        "arXiv 1705.07115)",
+    )
+    queries: PositiveInt = Field(
+        1024, description="pixels of a sample that a dense head answers for in training, at random"
+    )
+    unnamed: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="fraction of bands read, in training, as if they had no stem of their own: so "
+        "that the stem of unknown bands learns; a ViT has no such stem, and reads all as they are",
+    )
+    patience: PositiveInt | None = Field(
+        None,
+        description="early stopping: evaluations without a better score after which a task is "
+        "done; the run ends when all are",
+        json_schema_extra=FREE,
+    )
+
+
+class MultiTask(Objective):
+    """Several tasks at once, with their labels: pretraining, fine-tuning or training anew."""
+
+    title = "learn the labels of one or several tasks, a head each (GPNA); fine-tuning"
+    Options = MultiTaskOptions
+    backbones = ("perceiver", "vit")
+    data = (TASKS,)
+    labels = True
+    exports = ("timm",)
+    options: MultiTaskOptions
+
+    @property
+    def unnamed(self) -> float:  # type: ignore[override]
+        return self.options.unnamed
+
+    @property
+    def patience(self) -> int | None:  # type: ignore[override]
+        return self.options.patience
+
+    def network(self, material: Material) -> nn.Module:
+        from hpcgeo.models.backbone import backbone
+        from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
+
+        assert material.tasks is not None and material.sets is not None
+        tasks = {
+            name: Asked(material.sets[name].target, task.loss, task.local)
+            for name, task in material.tasks.items()
+        }
+        made = backbone(material.architecture, material.channels, material.bands, material.spread)
+        return MultiTaskNetwork(made, tasks, self.options, material.spread)
+
+    def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:
+        from torch import nn
+
+        from hpcgeo.kinds.metrics import metric_of
+
+        for name, task in tasks.items():
+            if sets[name].target.kind == "unlabelled":
+                raise InputError(
+                    f"task {name}: {task.path} has no labels, and objective.name multitask learns "
+                    f"from labels: leave the task out, or pretrain with masked_tokens or mae"
+                )
+            metric_of(task.metric, sets[name].target)
+            if self.options.balance == "uncertainty" and task.loss != 1:
+                raise InputError(
+                    f"data.tasks.{name}.loss {task.loss} has no effect where objective.balance is "
+                    f"uncertainty: leave it out, or choose fixed"
+                )
+            if hasattr(nn.ModuleDict, name):
+                raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
+
+    def visible(self, drawn: Sequence[Drawn], tasks: Mapping[str, Task]) -> list[tuple[Bool, ...]]:
+        from hpcgeo.objectives.masking import hide
+
+        return [
+            hide(one, ratio, self.seed)[0] if (ratio := tasks[one.task].hide) else one.kept
+            for one in drawn
+        ]
+
+    def task_inputs(
+        self,
+        drawn: Sequence[Drawn],
+        visible: Sequence[tuple[Bool, ...]],
+        collate: Collate,
+        material: Material,
+        whole: bool = False,
+    ) -> Inputs:
+        from hpcgeo.objectives.collate import questions
+
+        made, grouping = collate(drawn, visible)
+        queries = None if whole else self.options.queries
+        return {"tokens": made, "questions": questions(drawn, grouping, queries, self.seed)}

@@ -1,0 +1,134 @@
+"""What an objective is: options, network, closed forms, the data and backbones it takes, in one.
+
+An objective is one class and one row of `hpcgeo.objectives.table`, or an entry point of the group
+`hpcgeo.objectives` in any installed package. Nothing else of ours asks which objective a run has.
+This file and the classes beside the networks import no torch: a configuration is read at once on a
+login node.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hpcgeo.options import Part, Task
+from hpcgeo.zoo import Forms
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hpcgeo.data.labelled import TaskSet
+    from hpcgeo.data.labelled_batches import Bool, Drawn
+    from hpcgeo.objectives.collate import Collate
+
+#: What one forward takes, by name.
+Inputs = Mapping[str, Any]
+
+#: The two kinds of data: `data.path`, images of one layout; `data.tasks`, samples of any sensors.
+IMAGES, TASKS = "images", "tasks"
+
+
+class ObjectiveOptions(Part):
+    """The options of an objective; `name` is a literal, the key of its row."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a network is built for.
+
+    Attributes:
+        architecture: of the backbone.
+        bands: of the images; 0: of several sensors.
+        chip: height and width of the images, where all have the same.
+        channels: the bands of labelled samples, all sensors together.
+        sets: training splits by task.
+        tasks: their options.
+        spread: how what is known of a coordinate is spread around it.
+    """
+
+    architecture: Any
+    bands: int
+    chip: tuple[int, int] | None
+    channels: tuple[Any, ...] = ()
+    sets: Mapping[str, TaskSet] | None = None
+    tasks: Mapping[str, Task] | None = None
+    spread: str = "uniform"
+
+
+class Objective(ABC):
+    """What a run is trained for; made once from its options.
+
+    Attributes:
+        title: a sentence for `hpcgeo list objectives`.
+        Options: its options.
+        backbones: families of backbones that it trains (`hpcgeo list models`).
+        data: what it learns from: IMAGES, TASKS or both.
+        labels: whether it learns from labels, and is judged by metrics of them.
+        num_views: random views of an image that one forward takes.
+        exports: formats of `hpcgeo export` beside our own.
+        unnamed: fraction of observations whose bands are read as unknown ones.
+        patience: evaluations without a better score after which a task is done; None: never.
+    """
+
+    title: ClassVar[str]
+    Options: ClassVar[type[ObjectiveOptions]]
+    backbones: ClassVar[tuple[str, ...]]
+    data: ClassVar[tuple[str, ...]]
+    labels: ClassVar[bool] = False
+    num_views: ClassVar[int] = 1
+    exports: ClassVar[tuple[str, ...]] = ()
+    unnamed: float = 0.0
+    patience: int | None = None
+
+    def __init__(self, options: Any, seed: int) -> None:
+        """Take the options of a run, and its seed."""
+        self.options, self.seed = options, seed
+
+    @abstractmethod
+    def network(self, material: Material) -> nn.Module:
+        """Return the module that is trained; called where the meta device is the default.
+
+        Its `forward` returns named scalars, `loss` among them; `stacks()` lists the blocks, each a
+        unit to shard; `methods` names what may be called for evaluation. Its backbone is called
+        `backbone`: by that name weights go from one objective to another.
+        """
+
+    def forms(self, architecture: Any, bands: int, chip: tuple[int, int]) -> Forms | None:
+        """Return parameters, FLOPs and bytes in closed form; None: they are not known."""
+        return None
+
+    def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:  # noqa: B027
+        """Refuse tasks that cannot be learned; an InputError says what would fit."""
+
+    def gain(self, name: str) -> float:
+        """Return how much larger than usual a parameter begins."""
+        return 1.0
+
+    def image_inputs(self, views: Sequence[Tensor], position: Any, num_patches: int) -> Inputs:
+        """Return what one forward takes of views (B, C, h, w) of images at positions (B,)."""
+        return {"images": views[0]} if len(views) == 1 else {"views": tuple(views)}
+
+    def visible(self, drawn: Sequence[Drawn], tasks: Mapping[str, Task]) -> list[tuple[Bool, ...]]:
+        """Return which tokens of each sample take part."""
+        return [one.kept for one in drawn]
+
+    def task_inputs(
+        self,
+        drawn: Sequence[Drawn],
+        visible: Sequence[tuple[Bool, ...]],
+        collate: Collate,
+        material: Material,
+        whole: bool = False,
+    ) -> Inputs:
+        """Return what one forward takes of samples, beside `scale`.
+
+        Args:
+            visible: which of their tokens take part.
+            collate: makes tokens of samples.
+            whole: ask for all that a sample could be asked, for evaluation.
+        """
+        raise NotImplementedError

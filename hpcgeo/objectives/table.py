@@ -1,0 +1,47 @@
+"""The objectives, by name: ours, and those of installed packages (entry points)."""
+
+from hpcgeo.errors import InputError
+from hpcgeo.objectives.mae.objective import Mae
+from hpcgeo.objectives.masked_tokens.objective import MaskedTokens
+from hpcgeo.objectives.multitask.objective import MultiTask
+from hpcgeo.objectives.objective import TASKS, Objective
+from hpcgeo.tables import find_open, plugins
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "mae": Mae,
+    "masked_tokens": MaskedTokens,
+    "multitask": MultiTask,
+}
+
+GROUP = "hpcgeo.objectives"
+
+
+def objectives() -> dict[str, type[Objective]]:
+    """Return all objectives; those of other packages are imported."""
+    return OBJECTIVES | {name: entry.load() for name, entry in plugins(GROUP).items()}
+
+
+def objective(name: str) -> type[Objective]:
+    """Return an objective; an unknown name is an InputError that lists the known ones."""
+    return find_open(OBJECTIVES, GROUP, name, "objective.name")
+
+
+def fitting(data: str) -> str:
+    """Return the names of the objectives that learn from a kind of data, for a message."""
+    # Images are samples too, without labels (`hpcgeo.workloads.choice.as_samples`).
+    return ", ".join(
+        name
+        for name, row in OBJECTIVES.items()
+        if (TASKS in row.data if data == TASKS else not row.labels)
+    )
+
+
+def refuse_backbone(row: type[Objective], name: str, model: str, family: str) -> None:
+    """Refuse a backbone that an objective does not train; an InputError says what would fit."""
+    if family not in row.backbones:
+        others = [other for other, each in OBJECTIVES.items() if family in each.backbones]
+        raise InputError(
+            f"objective.name {name} trains a {' or '.join(row.backbones)}, and model.name {model} "
+            f"is a {family}: choose another row of `hpcgeo list models`, or objective.name "
+            f"{' or '.join(others)}"
+        )

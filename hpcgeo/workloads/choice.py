@@ -1,0 +1,47 @@
+"""Which workload a run is: by its data, and by what its objective takes."""
+
+from hpcgeo.config import RunConfig
+from hpcgeo.objectives.objective import IMAGES, Objective
+from hpcgeo.objectives.table import objective
+from hpcgeo.options import Data, Mixture, Task
+from hpcgeo.workloads.images import Images
+from hpcgeo.workloads.mixture import MixtureRun
+from hpcgeo.workloads.workload import Workload
+from hpcgeo.zoo import Forms, architecture_of
+
+#: What a data set of `data.path` is called where it is read as labelled samples.
+ONLY = "images"
+
+
+def objective_of(run: RunConfig) -> Objective:
+    """Return the objective of a run."""
+    return objective(run.objective.name)(run.objective, run.seed)
+
+
+def workload_of(run: RunConfig) -> Workload:
+    """Return what a run does, its data opened.
+
+    Raises:
+        InputError: data, model and objective do not fit together.
+    """
+    chosen = objective_of(run)
+    if isinstance(run.data, Data) and IMAGES in chosen.data:
+        return Images(run, chosen)
+    return MixtureRun(as_samples(run), chosen)
+
+
+def as_samples(run: RunConfig) -> RunConfig:
+    """Return a run whose images (`data.path`) are read as samples of one data set."""
+    data = run.data
+    if isinstance(data, Mixture):
+        return run
+    size = data.chip[0] if data.chip[0] == data.chip[1] else None
+    task = Task(reader="shards", path=data.path, size=size)
+    return run.model_copy(update={"data": Mixture(tasks={ONLY: task}, workers=data.workers)})
+
+
+def forms_of(run: RunConfig, bands: int | None) -> Forms | None:
+    """Return the closed forms of a run on images of so many bands; None: they are not known."""
+    if bands is None or not isinstance(run.data, Data):
+        return None
+    return objective_of(run).forms(architecture_of(run.model.name), bands, run.data.chip)
