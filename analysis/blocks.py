@@ -6,8 +6,8 @@ from functools import cached_property
 
 from hpcgeo.records import Links, Record
 from hpcgeo_analysis.comparisons import Comparison
-from hpcgeo_analysis.plots import Look, Plot
-from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.plots import LineStyles, Plot
+from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import differing, phrase, value
 from hpcgeo_analysis.tables import Table
 
@@ -18,7 +18,7 @@ ALIKE = "as the rest"
 
 
 @dataclass(frozen=True)
-class Block:
+class ReportBlock:
     """Sentences, figures and tables that belong together."""
 
     title: str = ""
@@ -35,12 +35,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """One question and its answer; without blocks it says that nothing was measured."""
+    """A section of the report; without blocks it says that nothing was measured."""
 
     anchor: str
     title: str
     intro: str = ""
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[ReportBlock] = field(default_factory=list)
     missing: str = "Not measured."
 
 
@@ -50,13 +50,13 @@ class Study:
 
     records: Sequence[Record]
     links: Sequence[Links]
-    points: Sequence[Point]
+    points: Sequence[StudyPoint]
     comparisons: Sequence[Comparison]
-    look: Look
+    styles: LineStyles
     copies: int = 0
 
     @cached_property
-    def drawn(self) -> set[int]:
+    def plotted(self) -> set[int]:
         """The numbers of the comparisons that get figures: of each model those with most points."""
         turns: dict[str, int] = {}
         order = []
@@ -70,7 +70,7 @@ class Study:
         found = differing({point.context for point in self.points})
         return {key: found[key] for key in found if key in CONTEXT and key != "model"}
 
-    def setting(self, point: Point) -> str:
+    def setting(self, point: StudyPoint) -> str:
         """Return what separates a point from others of this study, beside model and options."""
         apart = self._apart.items()
         said = (phrase(key, value(point, key), among) for key, among in apart)
@@ -79,7 +79,7 @@ class Study:
     @cached_property
     def once(self) -> list[Comparison]:
         """The comparisons that show a point no earlier one has shown, for what has no mode."""
-        seen: set[Point] = set()
+        seen: set[StudyPoint] = set()
         chosen = []
         for comparison in self.comparisons:
             points = {scaled.point for scaled in comparison.scaled}
@@ -89,7 +89,7 @@ class Study:
         return chosen
 
 
-def name(point: Point, *others: Point) -> str:
+def name(point: StudyPoint, *others: StudyPoint) -> str:
     """Return a point in words with its marks and those of others, e.g. ``vit_tiny, DDP on 4 devices
     (noisy)``.
     """

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, percent, rate, size
-from hpcgeo_analysis.plots import CAUSES, INK, LINE, MUTED, PAPER, Look, Plot, render
+from hpcgeo_analysis.plots import CAUSES, INK, LINE, MUTED, PAPER, LineStyles, Plot, render
 
 #: Numbers of devices from which axes become logarithmic: largest over smallest.
 WIDE = 8
@@ -37,18 +37,18 @@ class Bar:
     range: Range = None
 
 
-def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
+def throughput(comparison: Comparison, styles: LineStyles, name: str) -> Plot | None:
     """Return images per second against devices with the ideal line, or nothing for one number."""
     timed = [scaled for scaled in comparison.scaled if scaled.point.images_per_s]
     counts = sorted({scaled.point.devices for scaled in timed})
     if len(counts) < 2:
         return None
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         _ideal(axes, timed, counts)
         for members in comparison.lines.values():
             known = [s for s in members if s.point.images_per_s]
-            _line(axes, look, known, lambda s: s.point.images_per_s, lambda s: s.point.range)
+            _line(axes, styles, known, lambda s: s.point.images_per_s, lambda s: s.point.range)
         _device_axis(axes, counts)
         if _is_wide(counts):
             _log_axis(axes, "y", _plain)
@@ -64,10 +64,10 @@ def throughput(comparison: Comparison, look: Look, name: str) -> Plot | None:
     alt = f"{comparison.noun.capitalize()} per second against devices. On {on}: "
     title = f"Throughput: {comparison.title}"
     alt += f"{'; '.join(parts)}."
-    return render(f"throughput-{name}", title, comparison.subtitle, alt, draw, left=0.9)
+    return render(f"throughput-{name}", title, comparison.subtitle, alt, plot, left=0.9)
 
 
-def efficiency(comparison: Comparison, look: Look, name: str) -> Plot | None:
+def efficiency(comparison: Comparison, styles: LineStyles, name: str) -> Plot | None:
     """Return the efficiency of each line against its own smallest run."""
     known = [scaled for scaled in comparison.scaled if scaled.efficiency is not None]
     if not known:
@@ -75,12 +75,12 @@ def efficiency(comparison: Comparison, look: Look, name: str) -> Plot | None:
     counts = sorted({scaled.point.devices for scaled in known})
     bases = {scaled.base.devices for scaled in known if scaled.base}
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label="ideal: 100 %")
         for members in comparison.lines.values():
             own = [s for s in members if s.efficiency is not None]
             suffix = f" (base: {own[0].base.devices})" if own and own[0].base else ""
-            _line(axes, look, own, _efficiency, _range, suffix if len(bases) > 1 else "")
+            _line(axes, styles, own, _efficiency, _range, suffix if len(bases) > 1 else "")
         _device_axis(axes, counts)
         top = max((scaled.high or scaled.efficiency or 0) for scaled in known)
         axes.set_ylim(0, max(1.1, 1.05 * top))
@@ -93,7 +93,7 @@ def efficiency(comparison: Comparison, look: Look, name: str) -> Plot | None:
     parts = [f"{s.name} {percent(s.efficiency)} on {s.point.devices:,}" for s in ends]
     alt = f"Efficiency against devices, ideal is 100 %. {'; '.join(parts)}."
     title = f"Efficiency: {comparison.title}"
-    return render(f"efficiency-{name}", title, comparison.subtitle, alt, draw)
+    return render(f"efficiency-{name}", title, comparison.subtitle, alt, plot)
 
 
 def some(known: Sequence[Scaled]) -> list[Scaled]:
@@ -117,37 +117,17 @@ def stacked(
 ) -> Plot:
     """Return horizontal bars stacked by cause, (name, colour) each; `limit` draws a line."""
 
-    def draw(axes: Axes) -> list[Artist]:
-        # One collection a cause and plain text: bars, ticks and containers cost many times that.
-        left = [0.0] * len(bars)
-        handles: list[Artist] = []
-        for number, (cause, colour) in enumerate(causes):
-            ends = [at + bar.parts[number] for at, bar in zip(left, bars, strict=True)]
-            for hatch, here in _by_mark(bars):
-                boxes = [_box(left[place], ends[place], place) for place in here]
-                fill = {"facecolors": colour, "edgecolors": PAPER, "linewidths": 0, "hatch": hatch}
-                axes.add_collection(PolyCollection(boxes, **fill), autolim=False)
-            handles.append(Patch(color=colour, label=cause))
-            left = ends
-        for place, bar in enumerate(bars):
-            if bar.range:
-                axes.hlines(place, *bar.range, color=INK, linewidth=1.2)
+    def plot(axes: Axes) -> list[Artist]:
+        ends, handles = _bars(axes, bars, causes)
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.4)
             handles.append(Line2D([], [], color=INK, label=f"limit: {_plain(limit)}"))
         if any(bar.marked for bar in bars):
             label = "* noisy or still getting faster"
             handles.append(Patch(facecolor=MUTED, edgecolor=PAPER, hatch=HATCH, label=label))
-        words: dict[str, Any] = {
-            "transform": axes.get_yaxis_transform(),
-            "ha": "right",
-            "va": "center",
-        }
-        for place, bar in enumerate(bars):
-            axes.text(-0.012, place, bar.label + " *" * bar.marked, fontsize=8, **words)
         axes.set_yticks([])
         axes.set_ylim(len(bars) - 0.4, -0.6)
-        axes.set_xlim(0, (max([*left, limit or 0]) or 1) * 1.02)
+        axes.set_xlim(0, (max([*ends, limit or 0]) or 1) * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(_plain))
         axes.set_xlabel(axis)
@@ -166,12 +146,12 @@ def stacked(
     alt = f"Bars stacked by cause, {axis}. {'; '.join(parts)}."
     height = max(0.8, LINE * 1.25 * len(bars) + 0.1)
     return render(
-        *(name, title, subtitle, alt, draw), height=height, left=min(2.4, 0.3 + 0.072 * longest)
+        *(name, title, subtitle, alt, plot), height=height, left=min(2.4, 0.3 + 0.072 * longest)
     )
 
 
 @dataclass(frozen=True)
-class Curve:
+class BandwidthCurve:
     """Points (message bytes, bytes per second) under one label; `joined` by a line or not."""
 
     label: str
@@ -179,11 +159,11 @@ class Curve:
     joined: bool = True
 
 
-def curves(name: str, title: str, subtitle: str, found: Sequence[Curve]) -> Plot:
+def curves(name: str, title: str, subtitle: str, found: Sequence[BandwidthCurve]) -> Plot:
     """Return bandwidth against message size, both logarithmic."""
     colours = [light for light, _ in CAUSES]
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         for place, curve in enumerate(found):
             colour = colours[place % len(colours)]
             axes.plot(
@@ -205,7 +185,30 @@ def curves(name: str, title: str, subtitle: str, found: Sequence[Curve]) -> Plot
 
     best = [f"{c.label} up to {size(max(value for _, value in c.points))}/s" for c in found]
     alt = f"Bus bandwidth against message size. {'; '.join(best)}."
-    return render(name, title, subtitle, alt, draw, left=0.95)
+    return render(name, title, subtitle, alt, plot, left=0.95)
+
+
+def _bars(
+    axes: Axes, bars: Sequence[Bar], causes: Sequence[tuple[str, str]]
+) -> tuple[list[float], list[Artist]]:
+    """Draw bars with labels and ranges; return where each ends, and the legend of causes."""
+    # One collection a cause and plain text: bars, ticks and containers cost many times that.
+    left = [0.0] * len(bars)
+    handles: list[Artist] = []
+    for number, (cause, colour) in enumerate(causes):
+        ends = [at + bar.parts[number] for at, bar in zip(left, bars, strict=True)]
+        for hatch, here in _by_mark(bars):
+            boxes = [_box(left[place], ends[place], place) for place in here]
+            fill = {"facecolors": colour, "edgecolors": PAPER, "linewidths": 0, "hatch": hatch}
+            axes.add_collection(PolyCollection(boxes, **fill), autolim=False)
+        handles.append(Patch(color=colour, label=cause))
+        left = ends
+    words: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    for place, bar in enumerate(bars):
+        if bar.range:
+            axes.hlines(place, *bar.range, color=INK, linewidth=1.2)
+        axes.text(-0.012, place, bar.label + " *" * bar.marked, fontsize=8, **words)
+    return left, handles
 
 
 def _by_mark(bars: Sequence[Bar]) -> list[tuple[str | None, list[int]]]:
@@ -234,7 +237,7 @@ def _plain(value: float, _: int | None = None) -> str:
 
 def _line(
     axes: Axes,
-    look: Look,
+    styles: LineStyles,
     members: Sequence[Scaled],
     value_of: Callable[[Scaled], float | None],
     range_of: Callable[[Scaled], Range],
@@ -243,10 +246,10 @@ def _line(
     if not members:
         return
     line = members[0].line
-    colour, marker = look.pair[line][0], look.marker[line]
+    colour, marker = styles.pair[line][0], styles.marker[line]
     at = [scaled.point.devices for scaled in members]
     values = [value_of(scaled) or 0.0 for scaled in members]
-    style = {"color": colour, "linewidth": 1.7, "linestyle": look.dash[line]}
+    style = {"color": colour, "linewidth": 1.7, "linestyle": styles.dash[line]}
     axes.plot(at, values, **style, marker=marker, markersize=5.5, label=line + suffix)
     ranges = [
         range_of(scaled) or (value, value) for scaled, value in zip(members, values, strict=True)

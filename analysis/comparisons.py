@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from hpcgeo_analysis.formatting import listed
-from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import (
     BATCHING,
     differing,
@@ -42,9 +42,9 @@ _SAID = tuple(name for name in CONTEXT if name not in ("model", "options"))
 class Scaled:
     """A point on a line, with its efficiency against the line's smallest run."""
 
-    point: Point
+    point: StudyPoint
     line: str
-    base: Point | None = None
+    base: StudyPoint | None = None
     efficiency: float | None = None
     low: float | None = None
     high: float | None = None
@@ -57,7 +57,7 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Lines that may be held against each other.
+    """Lines that may be compared.
 
     `setting` says what separates it from other comparisons of its model, `apart` in what its own
     lines differ because that was asked for; the title has both.
@@ -98,7 +98,7 @@ class Comparison:
         return ", ".join(self.context[name] for name in ("machine", "device", "dtype", "kind"))
 
 
-def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Comparison]:
+def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[Comparison]:
     """Return every comparison: measured first, then by size of model, weak before strong.
 
     Args:
@@ -106,7 +106,7 @@ def compare(found: Sequence[Point], together: Sequence[str] = ()) -> list[Compar
         together: keys in which lines of one comparison may differ.
     """
     asked = tuple(dict.fromkeys([*together, BATCHING]))
-    blocks: dict[tuple[str, ...], list[Point]] = defaultdict(list)
+    blocks: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
     for point in found:
         if not point.first.bare:
             blocks[merged(point.context, asked)].append(point)
@@ -139,7 +139,7 @@ def rank(line: str, strategy: str) -> tuple[int, str, int, str]:
     return place, strategy, int(group[1]) if group else 0, line
 
 
-def _size(block: Sequence[Point]) -> float:
+def _size(block: Sequence[StudyPoint]) -> float:
     return max((point.parameters or 0) for point in block)
 
 
@@ -149,7 +149,7 @@ def _said(
     return [phrase(n, setting(key, n), apart[n]) for n in names if setting(key, n)]
 
 
-def _context(members: Sequence[Point]) -> dict[str, str]:
+def _context(members: Sequence[StudyPoint]) -> dict[str, str]:
     columns = zip(*(point.context for point in members), strict=True)
     return {
         name: listed(sorted(set(column))) for name, column in zip(CONTEXT, columns, strict=True)
@@ -166,7 +166,7 @@ def _needed(
     return [name for name in names if name != "model"]
 
 
-def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
+def _apart(members: Sequence[StudyPoint], asked: Sequence[str]) -> str:
     names = [
         name
         for name in asked
@@ -176,7 +176,7 @@ def _apart(members: Sequence[Point], asked: Sequence[str]) -> str:
     return f"lines differ in {said}" if names else ""
 
 
-def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
+def _labels(block: Sequence[StudyPoint], asked: Sequence[str]) -> dict[StudyPoint, str]:
     """Name each point's line: its layout, what differs, the placement where nodes were not full."""
     fewest: dict[int, int] = {}
     for point in block:
@@ -194,12 +194,12 @@ def _labels(block: Sequence[Point], asked: Sequence[str]) -> dict[Point, str]:
 
 
 def _groups(
-    block: Sequence[Point], asked: Sequence[str]
-) -> list[tuple[Mode, str, list[tuple[str, Point]]]]:
+    block: Sequence[StudyPoint], asked: Sequence[str]
+) -> list[tuple[Mode, str, list[tuple[str, StudyPoint]]]]:
     lines = _labels(block, [name for name in asked if name != "global_batch"])
     strong_lines = _labels(block, [name for name in asked if name != "micro_batch"])
-    weak: dict[tuple[int, int, float], list[tuple[str, Point]]] = defaultdict(list)
-    strong: dict[int, list[tuple[str, Point]]] = defaultdict(list)
+    weak: dict[tuple[int, int, float], list[tuple[str, StudyPoint]]] = defaultdict(list)
+    strong: dict[int, list[tuple[str, StudyPoint]]] = defaultdict(list)
     for point in block:
         record = point.first
         share = record.global_batch / record.world_size
@@ -215,7 +215,7 @@ def _groups(
     kept = {batch: _unambiguous(group) for batch, group in strong.items()}
     kept = {batch: group for batch, group in kept.items() if _scales(group)}
     covered = {point for group in kept.values() for _, point in group}
-    found: list[tuple[Mode, str, list[tuple[str, Point]]]] = []
+    found: list[tuple[Mode, str, list[tuple[str, StudyPoint]]]] = []
     for (micro_batch, accumulate, share), group in sorted(weak.items()):
         if not _scales(group) and all(point in covered for _, point in group):
             continue
@@ -229,30 +229,30 @@ def _groups(
     return found
 
 
-def _scales(group: Sequence[tuple[str, Point]]) -> bool:
+def _scales(group: Sequence[tuple[str, StudyPoint]]) -> bool:
     counts: dict[str, set[int]] = defaultdict(set)
     for line, point in group:
         counts[line].add(point.devices)
     return any(len(devices) > 1 for devices in counts.values())
 
 
-def _unambiguous(group: Sequence[tuple[str, Point]]) -> list[tuple[str, Point]]:
-    """Split lines by accumulation where one global batch was cut in several ways."""
+def _unambiguous(group: Sequence[tuple[str, StudyPoint]]) -> list[tuple[str, StudyPoint]]:
+    """Split lines by accumulation where one global batch was split in several ways."""
     places = [(line, point.devices) for line, point in group]
     if len(set(places)) == len(places):
         return list(group)
     return [(f"{line}, accumulation {point.first.accumulate}", point) for line, point in group]
 
 
-def _scale(chosen: Sequence[tuple[str, Point]]) -> dict[str, list[Scaled]]:
-    members: dict[str, list[Point]] = defaultdict(list)
+def _scale(chosen: Sequence[tuple[str, StudyPoint]]) -> dict[str, list[Scaled]]:
+    members: dict[str, list[StudyPoint]] = defaultdict(list)
     for line, point in chosen:
         members[line].append(point)
     order = sorted(members, key=lambda line: rank(line, members[line][0].first.strategy))
     return {line: _efficiency(line, members[line]) for line in order}
 
 
-def _efficiency(line: str, found: Sequence[Point]) -> list[Scaled]:
+def _efficiency(line: str, found: Sequence[StudyPoint]) -> list[Scaled]:
     ordered = sorted(found, key=lambda point: point.devices)
     timed = [point for point in ordered if point.per_device is not None]
     if len({point.devices for point in timed}) < 2:
@@ -261,7 +261,7 @@ def _efficiency(line: str, found: Sequence[Point]) -> list[Scaled]:
     return [_against(point, line, base) for point in ordered]
 
 
-def _against(point: Point, line: str, base: Point) -> Scaled:
+def _against(point: StudyPoint, line: str, base: StudyPoint) -> Scaled:
     if point.per_device is None or base.per_device is None:
         return Scaled(point, line)
     efficiency = point.per_device / base.per_device
@@ -272,7 +272,9 @@ def _against(point: Point, line: str, base: Point) -> Scaled:
     return Scaled(point, line, base, efficiency, low, high)
 
 
-def _title(mode: Mode, fixed: str, said: Sequence[str], chosen: Sequence[tuple[str, Point]]) -> str:
+def _title(
+    mode: Mode, fixed: str, said: Sequence[str], chosen: Sequence[tuple[str, StudyPoint]]
+) -> str:
     model = chosen[0][1].first.model
     counts = sorted({point.devices for _, point in chosen})
     short = fixed.split(" (")[0]

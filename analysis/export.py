@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpcgeo.records import Activity, Memory, Phases, Record
 from hpcgeo_analysis.comparisons import Comparison
-from hpcgeo_analysis.points import CONTEXT, KINDS, Point
+from hpcgeo_analysis.points import CONTEXT, KINDS, StudyPoint
 from hpcgeo_analysis.sections.energy import carbon, energy, kwh
 from hpcgeo_analysis.sections.utilisation import mfu, peak
 
@@ -14,10 +14,10 @@ _ACTIVITY, _PHASES = [*Activity.model_fields], [*Phases.model_fields]
 
 
 def table(
-    comparisons: Sequence[Comparison], points: Sequence[Point], records: Sequence[Record]
+    comparisons: Sequence[Comparison], points: Sequence[StudyPoint], records: Sequence[Record]
 ) -> str:
     """Return the CSV."""
-    rows: dict[Point, dict[str, object]] = {point: _row(point) for point in points}
+    rows: dict[StudyPoint, dict[str, object]] = {point: _row(point) for point in points}
     for comparison in comparisons:
         for scaled in comparison.scaled:
             row = rows[scaled.point]
@@ -50,7 +50,7 @@ def _place(record: Record) -> dict[str, object]:
     }
 
 
-def _row(point: Point) -> dict[str, object]:
+def _row(point: StudyPoint) -> dict[str, object]:
     low, high = point.range or (None, None)
     step_low, step_high = point.step_range or (None, None)
     share, found = mfu(point), energy(point)
@@ -95,5 +95,5 @@ def _row(point: Point) -> dict[str, object]:
     }
 
 
-def _settled(point: Point) -> bool:
+def _settled(point: StudyPoint) -> bool:
     return bool(point.all(lambda record: record.stable))

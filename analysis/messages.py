@@ -7,10 +7,10 @@ from hpcgeo.records import Traffic
 from hpcgeo.strategies import strategies
 from hpcgeo.zoo import models
 from hpcgeo_analysis.formatting import size
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 
-#: Collectives whose message is cut over the ranks of their group.
-CUT = ("all_gather", "reduce_scatter")
+#: Collectives whose message is sharded over the ranks of their group.
+SHARDED = ("all_gather", "reduce_scatter")
 
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -25,12 +25,12 @@ class Message:
     measured: bool
 
 
-def of_point(point: Point) -> Message | None:
-    """Return the message of the collective that takes most time and is cut over a group."""
+def of_point(point: StudyPoint) -> Message | None:
+    """Return the message of the collective that takes most time and is sharded over a group."""
     return _measured(point) or _computed(point)
 
 
-def change(before: Point, after: Point) -> str:
+def change(before: StudyPoint, after: StudyPoint) -> str:
     """Return how messages change between two points of one line, as the end of a sentence."""
     first, second = of_point(before), of_point(after)
     if first is None or second is None or first.measured != second.measured:
@@ -44,17 +44,17 @@ def change(before: Point, after: Point) -> str:
     return f"; {words} (computed: one block in {after.first.dtype} over {second.ranks:,} ranks)"
 
 
-def _measured(point: Point) -> Message | None:
-    cut: list[Traffic] = [
-        moved for record in point.records for moved in record.traffic if moved.collective in CUT
+def _measured(point: StudyPoint) -> Message | None:
+    sharded: list[Traffic] = [
+        moved for record in point.records for moved in record.traffic if moved.collective in SHARDED
     ]
-    if not cut:
+    if not sharded:
         return None
-    most = max(cut, key=lambda moved: moved.seconds)
+    most = max(sharded, key=lambda moved: moved.seconds)
     return Message(most.collective, most.ranks, most.message_bytes / most.ranks, True)
 
 
-def _computed(point: Point) -> Message | None:
+def _computed(point: StudyPoint) -> Message | None:
     """One block of the encoder, where strategy, architecture and precision are known."""
     record = point.first
     row, model = strategies().get(record.strategy), models().get(record.model)

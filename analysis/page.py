@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from markupsafe import Markup, escape
 
-from hpcgeo_analysis.plots import GRID, INK, MUTED, PAPER, Look, Plot
-from hpcgeo_analysis.tables import Cell, Table
+from hpcgeo_analysis.plots import GRID, INK, MUTED, PAPER, LineStyles, Plot
+from hpcgeo_analysis.tables import Table, TableCell
 
 
 def markdown(text: str) -> str:
@@ -48,19 +48,19 @@ def html_table(table: Table, colours: Mapping[str, str]) -> Markup:
     return Markup(f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>")
 
 
-def _cell(cell: Cell, right: bool, colours: Mapping[str, str]) -> str:
-    looks = f"{'number ' * right}{cell.look}".strip()
-    look = f' class="{looks}"' if looks else ""
+def _cell(cell: TableCell, right: bool, colours: Mapping[str, str]) -> str:
+    names = f"{'number ' * right}{cell.css}".strip()
+    css = f' class="{names}"' if names else ""
     sort = f' data-sort="{cell.sort}"' if right else ""
     dot = f'<i style="background:{colours[cell.line]}"></i>' if cell.line in colours else ""
     words = str(escape(cell.text)).replace(" %", "\u00a0%")
-    return f"<td{look}{sort}>{dot}{words}</td>"
+    return f"<td{css}{sort}>{dot}{words}</td>"
 
 
-def variables(look: Look) -> dict[str, str]:
+def variables(styles: LineStyles) -> dict[str, str]:
     """Return the name of the page's variable for every colour of the figures."""
     names = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"}
-    return names | {light: f"s{place}" for place, light in enumerate(look.variables)}
+    return names | {light: f"s{place}" for place, light in enumerate(styles.variables)}
 
 
 def inline(plot: Plot, names: Mapping[str, str]) -> Markup:

@@ -83,7 +83,7 @@ class Plot:
     svg: str
 
 
-class Look:
+class LineStyles:
     """Colour, marker and dash of every line of a report; the same in all its figures."""
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
@@ -124,12 +124,12 @@ def render(
     title: str,
     subtitle: str,
     alt: str,
-    draw: Callable[[Axes], list[Artist] | None],
+    plot: Callable[[Axes], list[Artist] | None],
     *,
     height: float = HEIGHT,
     left: float = 0.72,
 ) -> Plot:
-    """Return a figure with one pair of axes, title above, below it what `draw` returns or labels.
+    """Return a figure with one pair of axes, title above, below it what `plot` returns or labels.
 
     Every place is known beforehand in inches: a layout that measures text costs more than drawing.
     """
@@ -140,7 +140,7 @@ def render(
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may have it
         figure = Figure(figsize=(WIDTH, 1))
         axes = figure.add_axes((0, 0, 1, 1))
-        handles = draw(axes) or axes.get_legend_handles_labels()[0]
+        handles = plot(axes) or axes.get_legend_handles_labels()[0]
         labels = [str(handle.get_label()) for handle in handles]
         columns = 2 if all(len(label) < 34 for label in labels) else 1
         rows = -(-sum(1 + label.count("\n") for label in labels) // columns)

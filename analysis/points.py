@@ -23,7 +23,7 @@ KINDS = ("reserved", "resident", "allocated", "active")
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class StudyPoint:
     """The repeats of one configuration on one number of devices; None is not measured.
 
     Of repeats, times and rates are the median of their medians, memory is the highest.
@@ -162,7 +162,7 @@ class Point:
         return max(self.all(lambda record: record.parameters), default=None)
 
 
-def points(records: Sequence[Record]) -> list[Point]:
+def points(records: Sequence[Record]) -> list[StudyPoint]:
     """Return the points of all records that did not fail, repeats joined."""
     groups: dict[tuple[tuple[str, ...], tuple[str | int, ...]], list[Record]] = defaultdict(list)
     for record in records:
@@ -170,7 +170,7 @@ def points(records: Sequence[Record]) -> list[Point]:
             sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
             place = (record.strategy, record.layout, *sizes, record.global_batch)
             groups[tuple(record.key.values()), place].append(record)
-    return [Point(key[0], tuple(group)) for key, group in sorted(groups.items())]
+    return [StudyPoint(key[0], tuple(group)) for key, group in sorted(groups.items())]
 
 
 def _extent(spreads: Sequence[Spread]) -> tuple[float, float] | None:

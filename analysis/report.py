@@ -19,7 +19,7 @@ from hpcgeo_analysis.blocks import Section, Study
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.load import load
-from hpcgeo_analysis.plots import Look
+from hpcgeo_analysis.plots import LineStyles
 from hpcgeo_analysis.points import CONTEXT, points
 from hpcgeo_analysis.sections import (
     batching,
@@ -37,7 +37,7 @@ from hpcgeo_analysis.sections import (
 from hpcgeo_analysis.sections import scaling as growth
 from hpcgeo_analysis.sections.runs import Run, load_run
 
-#: The answers, in the order of the questions.
+#: The sections in their order.
 SECTIONS = (
     *(best.section, growth.section, steps.section, memory.section, utilisation.section),
     *(batching.section, collectives.section, stragglers.section, energy.section),
@@ -104,8 +104,8 @@ def render(
     found = points(records)
     guard.check(together, found)
     comparisons = compare(found, together)
-    look = Look(comparisons)
-    study = Study(records, links, found, comparisons, look, copies)
+    styles = LineStyles(comparisons)
+    study = Study(records, links, found, comparisons, styles, copies)
     sections = [section(study) for section in track(SECTIONS, "sections")]
     plots = [plot for section in sections for block in section.blocks for plot in block.plots]
     plots += [curve for run in runs for curve in run.curves]
@@ -113,14 +113,14 @@ def render(
     pictures = [picture for run in runs for picture in run.pictures]
     files |= {f"figures/{picture.name}.png": picture.png for picture in pictures}
     files["table.csv"] = export.table(comparisons, found, records).encode()
-    templates = _templates(look)
+    templates = _templates(styles)
     view = _view(study, sections) | {"runs": runs}
     for name in ("report.md", "report.html"):
         files[name] = templates.get_template(f"{name}.j2").render(view).encode()
     return files
 
 
-def _templates(look: Look) -> Environment:
+def _templates(styles: LineStyles) -> Environment:
     templates = Environment(
         loader=PackageLoader("hpcgeo_analysis"),
         autoescape=lambda name: name is not None and "html" in name,
@@ -129,8 +129,8 @@ def _templates(look: Look) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    names = page.variables(look)
-    colours = {line: f"var(--{names[light]})" for line, (light, _) in look.pair.items()}
+    names = page.variables(styles)
+    colours = {line: f"var(--{names[light]})" for line, (light, _) in styles.pair.items()}
     templates.filters["md"] = page.markdown
     templates.filters["md_table"] = page.markdown_table
     templates.filters["html_table"] = lambda table: page.html_table(table, colours)
@@ -154,7 +154,7 @@ def _view(study: Study, sections: Sequence[Section]) -> dict[str, Any]:
         "common": common,
         "sections": sections,
         "shown": SHOWN,
-        "pairs": list(study.look.variables.values()),
+        "pairs": list(study.styles.variables.values()),
     }
 
 

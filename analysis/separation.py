@@ -9,7 +9,7 @@ from zlib import crc32
 from hpcgeo.errors import InputError
 from hpcgeo.records import MISSING
 from hpcgeo_analysis.formatting import listed
-from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.points import CONTEXT, StudyPoint
 
 #: What separates weak and strong scaling, beside the context.
 BATCHES = ("micro_batch", "global_batch")
@@ -24,7 +24,7 @@ CONFIGURATION = "configuration"
 NEVER = ("model", "objective", "communication", "options")
 
 
-def known(found: Sequence[Point]) -> list[str]:
+def known(found: Sequence[StudyPoint]) -> list[str]:
     """Return the keys that `together` may name: of context and batches, and recorded options."""
     options = {
         key for context in {point.context for point in found} for key in _options(context[-1])
@@ -33,7 +33,7 @@ def known(found: Sequence[Point]) -> list[str]:
     return [*columns, *BATCHES, CONFIGURATION, *sorted(options)]
 
 
-def check(together: Sequence[str], found: Sequence[Point]) -> None:
+def check(together: Sequence[str], found: Sequence[StudyPoint]) -> None:
     """Refuse keys that nothing carries, and predictions in one figure with what ran.
 
     Raises:
@@ -97,7 +97,7 @@ def setting(context: Sequence[str], name: str) -> str:
     return MISSING if context[-1] == MISSING else json.dumps(_options(context[-1]).get(name))
 
 
-def value(point: Point, name: str) -> str:
+def value(point: StudyPoint, name: str) -> str:
     """Return what a point has under a key of `known`."""
     if name in BATCHES:
         return str(getattr(point.first, name))
@@ -106,7 +106,7 @@ def value(point: Point, name: str) -> str:
     return setting(point.context, name)
 
 
-def telling(found: Sequence[Point], names: Iterable[str]) -> list[str]:
+def telling(found: Sequence[StudyPoint], names: Iterable[str]) -> list[str]:
     """Return those of the names whose values tell more points apart than the ones before."""
     kept: list[str] = []
     distinct = 1
@@ -144,7 +144,7 @@ def shortened(name: str, text: str, among: Iterable[str]) -> str:
     return ", ".join(part for part in text.split(", ") if part not in common) or "nothing else"
 
 
-def sides(found: Iterable[Point], name: str) -> str:
+def sides(found: Iterable[StudyPoint], name: str) -> str:
     """Return who has which value, e.g. ``DDP float32; others bfloat16``, or the values alone."""
     layouts: dict[str, set[str]] = defaultdict(set)
     found = list(found)

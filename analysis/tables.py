@@ -8,16 +8,16 @@ from functools import cached_property
 from hpcgeo.records import MISSING
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import NOT_MEASURED, listed
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What stands in a table: its text, what it sorts by, how it looks, whose colour it carries."""
 
     text: str
     sort: float | str = ""
-    look: str = ""
+    css: str = ""
     line: str = ""
 
 
@@ -27,7 +27,7 @@ class Table:
 
     caption: str
     head: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -40,39 +40,39 @@ class Table:
         ]
 
 
-def text(words: str, look: str = "") -> Cell:
+def text(words: str, css: str = "") -> TableCell:
     """Return a cell that sorts by its words."""
-    return Cell(words, words, look)
+    return TableCell(words, words, css)
 
 
-def number(words: str, value: float | None, look: str = "") -> Cell:
+def number(words: str, value: float | None, css: str = "") -> TableCell:
     """Return a cell that sorts by number; a missing one comes last and says so."""
     if value is None:
-        return Cell(words, -math.inf, "missing")
-    return Cell(words, float(value), look)
+        return TableCell(words, -math.inf, "missing")
+    return TableCell(words, float(value), css)
 
 
-def valued(words: Callable[[float], str], value: float | None, look: str = "") -> Cell:
+def valued(words: Callable[[float], str], value: float | None, css: str = "") -> TableCell:
     """Return a number in words; None is not measured."""
-    return number(NOT_MEASURED if value is None else words(value), value, look)
+    return number(NOT_MEASURED if value is None else words(value), value, css)
 
 
-def whole(value: int) -> Cell:
+def whole(value: int) -> TableCell:
     """Return a count."""
     return number(f"{value:,}", value)
 
 
-def line(scaled: Scaled) -> Cell:
+def line(scaled: Scaled) -> TableCell:
     """Return the cell that names a line, in its colour, with the mark of the point."""
-    return Cell(
+    return TableCell(
         scaled.name, scaled.name, "line noisy" if scaled.point.mark else "line", scaled.line
     )
 
 
-def layout(point: Point) -> Cell:
+def layout(point: StudyPoint) -> TableCell:
     """Return the cell that names the strategy of a point outside its line, with its mark."""
     words = f"{point.layout} ({point.mark})" if point.mark else point.layout
-    return Cell(words, words, "line noisy" if point.mark else "line")
+    return TableCell(words, words, "line noisy" if point.mark else "line")
 
 
 def without_empty(table: Table, titles: Sequence[str]) -> Table:

@@ -8,11 +8,11 @@ weights, by turns.
 A step is one micro-batch of tables, pixel series and images: forward and backward of the whole
 model; `reading` is the block that reads the tokens, the only one that the modes change. Tokens per
 second are real tokens, without padding; median and p10 to p90 over rounds, the modes by turns.
-`held` is the most that tensors took in a step, beyond what was there before. `a pass each` is the
-way of the paper: every cluster its own pass of the whole model. FOLDER holds the real data sets
-`lsms_wealth`, `timeseries`, `seg_buildings_oam` and `scene_ucmerced`; without it samples of the
-same lengths are made up. With --missing a part of every image, up to this, is missing, as under
-clouds: then hardly two samples are of one length.
+`peak` is the most that tensors took in a step, beyond what was there before. `a pass each` is the
+way of the paper: every cluster its own forward-backward pass of the whole model. FOLDER holds the
+real data sets `lsms_wealth`, `timeseries`, `seg_buildings_oam` and `scene_ucmerced`; without it
+samples of the same lengths are made up. With --missing a part of every image, up to this, is
+missing, as under clouds: then hardly two samples are of one length.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Observation, Sample, Target
 from hpcgeo.data.sampling.packing import clusters, waste
 from hpcgeo.models.initialise import draw
 from hpcgeo.models.perceiver import PerceiverBackbone
@@ -60,17 +60,17 @@ REAL = {
     "tiles_128": ("tile_masks", "seg_buildings_oam", {"size": 128, "patch": 4}),
     "scenes_256": ("scenes", "scene_ucmerced", {"size": 256, "patch": 4}),
 }
-RGB = tuple(Signal("rgb", band) for band in "RGB")
-OPTICAL = tuple(Signal("sentinel2", f"B{n:02}") for n in (2, 3, 4, 5, 6, 7, 8, 11, 12))
-TABLE = tuple(Signal("landsat8", f"B{n}", 32) for n in range(1, 9))
+RGB = tuple(Channel("rgb", band) for band in "RGB")
+OPTICAL = tuple(Channel("sentinel2", f"B{n:02}") for n in (2, 3, 4, 5, 6, 7, 8, 11, 12))
+TABLE = tuple(Channel("landsat8", f"B{n}", 32) for n in range(1, 9))
 
-#: Samples with their tasks, the tasks by name, the signals there are.
-Found = tuple[list[tuple[str, Sample]], dict[str, Asked], tuple[Signal, ...]]
+#: Samples with their tasks, the tasks by name, the channels there are.
+Found = tuple[list[tuple[str, Sample]], dict[str, Asked], tuple[Channel, ...]]
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to lay samples out; `apart`: every cluster is a pass of its own."""
+    """One way to lay samples out; `apart`: every cluster is a forward-backward pass of its own."""
 
     name: str
     batching: Batching
@@ -105,16 +105,16 @@ def hidden(sample: Sample, part: float) -> Sample:
 
 
 def real(folder: Path, count: int) -> Found:
-    """Return samples of the real data sets with their tasks, the tasks and the signals."""
-    drawn, asked, signals = [], {}, set[Signal]()
+    """Return samples of the real data sets with their tasks, the tasks and the channels."""
+    drawn, asked, channels = [], {}, set[Channel]()
     for name, (reader, path, options) in REAL.items():
         part = open_tasks(reader, folder / path, split="train", **options)
         asked[name] = Asked(part.target)
-        signals |= set(part.signals)
+        channels |= set(part.channels)
         for number in range(SHARES[name] * count // 32):
             index = number * 7919 % len(part)
             drawn.append((name, part.read(index)))
-    return drawn, asked, tuple(sorted(signals))
+    return drawn, asked, tuple(sorted(channels))
 
 
 def made(count: int) -> Found:
@@ -123,15 +123,15 @@ def made(count: int) -> Found:
 
     def sample(name: str) -> Sample:
         if name == "tables":
-            signals, shape, patch = TABLE, (2, 8, 32), 1
+            channels, shape, patch = TABLE, (2, 8, 32), 1
         elif name == "series":
-            signals, shape, patch = OPTICAL, (int(rng.integers(11, 45)), 9, 1, 1), 1
+            channels, shape, patch = OPTICAL, (int(rng.integers(11, 45)), 9, 1, 1), 1
         else:
             side = int(name.rpartition("_")[2])
-            signals, shape, patch = RGB, (1, 3, side, side), 4
+            channels, shape, patch = RGB, (1, 3, side, side), 4
         values = rng.normal(0, 1, shape).astype(np.float32)
         times = np.stack([np.linspace(7800, 8100, shape[0]), np.full(shape[0], 0.5)], axis=1)
-        seen = Observation(signals, values, times, 10.0, patch)
+        seen = Observation(channels, values, times, 10.0, patch)
         label = {
             "tables": rng.normal(0, 1, 1).astype(np.float32),
             "tiles_128": rng.integers(0, 2, (128, 128)),
@@ -156,7 +156,7 @@ class Bench:
         self.device = torch.device(options.device)
         self.dtype = getattr(torch, options.dtype)
         found = real(options.data, options.samples) if options.data else made(options.samples)
-        samples, asked, signals = found
+        samples, asked, channels = found
         rng = np.random.default_rng(1)
         self.drawn = [
             replace(plain(hidden(sample, options.missing * rng.random()), task, n), position=n)
@@ -165,7 +165,7 @@ class Bench:
         self.lengths = [one.length for one in self.drawn]
         options = MultiTaskOptions(name="multitask")
         self.model = MultiTaskNetwork(
-            PerceiverBackbone(perceiver(options.model), signals, "uniform"), asked, options
+            PerceiverBackbone(perceiver(options.model), channels, "uniform"), asked, options
         )
         for name, parameter in self.model.named_parameters():
             parameter.data = draw(name, parameter.shape, slice(None), 0)
@@ -266,7 +266,7 @@ def main() -> None:
         f"{min(lengths)} to {max(lengths):,} tokens, {total:,} in all; {options.device}, "
         f"{options.dtype}, {options.rounds} rounds",
     )
-    for column in ("clusters", "waste", "held MiB", "of it reading", "loss differs"):
+    for column in ("clusters", "waste", "peak MiB", "of it reading", "loss differs"):
         table.add_column(column, justify="right")
     for what in ("step", "reading"):
         table.add_column(f"{what}: tokens/s", justify="right")

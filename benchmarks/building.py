@@ -1,9 +1,9 @@
-"""Host memory to build a sharded model: the peak of each rank against its share of the parameters.
+"""Host memory to build a sharded model: the peak of each rank against its shard of the parameters.
 
     python benchmarks/building.py --model vit_3b --ranks 4 --dtype bfloat16
 
 Every rank is a process of its own on gloo; the model is spread by FULL_SHARD, from the meta device
-to initialised weights. Prints the peak beyond what the process held before, in shares.
+to initialised weights. Prints the peak beyond what the process held before, in shards.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main() -> None:
         rows = sorted(answers.get() for _ in ranks)
         for process in ranks:
             process.join()
-    table = Table("rank", "share GiB", "held GiB", "peak GiB", "peak / share", "seconds")
+    table = Table("rank", "shard GiB", "held GiB", "peak GiB", "peak / shard", "seconds")
     for rank, whole, held, peak, seconds in rows:
         share = whole / options.ranks
         table.add_row(

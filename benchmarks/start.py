@@ -36,7 +36,7 @@ PHASES = {
 }
 
 
-class Reached(BaseException):
+class FirstStepDone(BaseException):
     """The first step is done."""
 
 
@@ -88,11 +88,11 @@ def rank(folder: Path, born: float, words: list[str]) -> None:
         def record(self, *arguments: Any, **named: Any) -> bool:
             super().record(*arguments, **named)
             mark("first step")
-            raise Reached
+            raise FirstStepDone
 
     try:
         pretrain.pretrain(config.load(words[0], words[1:]), Meter)
-    except Reached:
+    except FirstStepDone:
         modules = len(sys.modules)
         told = {"ended": ended, "worked": worked, "modules": modules, **before}
         (folder / f"{dist.get_rank()}.json").write_text(json.dumps(told))

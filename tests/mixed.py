@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hpcgeo.data.labelled import TaskSet, open_tasks
 from hpcgeo.data.labelled_batches import Drawn, plain
-from hpcgeo.data.sample import Observation, Signal
+from hpcgeo.data.sample import Channel, Observation
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.models.initialise import draw
 from hpcgeo.models.perceiver import PerceiverBackbone
@@ -40,8 +40,8 @@ def sets(split: str = "train") -> dict[str, TaskSet]:
     }
 
 
-def signals() -> list[Signal]:
-    return sorted({signal for part in sets().values() for signal in part.signals})
+def channels() -> list[Channel]:
+    return sorted({channel for part in sets().values() for channel in part.channels})
 
 
 def drawn(*names: str, first: int = 0) -> list[Drawn]:
@@ -76,13 +76,13 @@ def multitask(
     tasks = {name: Asked(part.target, 1.0, local) for name, part in sets().items()}
     config = MultiTaskOptions(name="multitask", **options)
     return initialised(
-        MultiTaskNetwork(PerceiverBackbone(architecture, signals(), "uniform"), tasks, config)
+        MultiTaskNetwork(PerceiverBackbone(architecture, channels(), "uniform"), tasks, config)
     )
 
 
 def masked(architecture: PerceiverArchitecture = TINY, **options: Any) -> MaskedTokensNetwork:
     config = MaskedTokensOptions(name="masked_tokens", **options)
-    return initialised(MaskedTokensNetwork(architecture, signals(), [1, 16, 64], config))
+    return initialised(MaskedTokensNetwork(architecture, channels(), [1, 16, 64], config))
 
 
 def inputs(

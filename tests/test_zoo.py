@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpcgeo.errors import InputError
 from hpcgeo.models import attention
-from hpcgeo.models.layers import Block
+from hpcgeo.models.layers import TransformerBlock
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.ragged import packed
 from hpcgeo.models.vit import ViT
@@ -126,7 +126,7 @@ def test_activation_bytes_equal_what_is_kept(
 ) -> None:
     monkeypatch.setattr(attention, "PLAIN_UP_TO", {})  # the fused kernel, as on a GPU
     stack = Stack(width=64, depth=3, heads=4, hidden=96, mlp=mlp)
-    blocks = nn.Sequential(*(Block(stack) for _ in range(stack.depth)))
+    blocks = nn.Sequential(*(TransformerBlock(stack) for _ in range(stack.depth)))
     for parameter in blocks.parameters():
         nn.init.normal_(parameter)
     recompute(blocks, how)

@@ -1,1 +1,1 @@
-"""The questions a report answers, a module each."""
+"""The sections of a report, a module each."""

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from hpcgeo_analysis import charts
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.charts import Bar
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, gib, percent, rate, span, times
 from hpcgeo_analysis.plots import CAUSES, REST, Plot
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.sections.scaling import file_name
 from hpcgeo_analysis.tables import Table, line, number, valued, whole, without_constant
 
@@ -21,8 +21,8 @@ def section(study: Study) -> Section:
     for comparison in study.once:
         known = [scaled for scaled in comparison.scaled if scaled.point.tokens_per_s]
         if known:
-            plots = _plots(comparison, known) if comparison.number in study.drawn else []
-            blocks.append(Block(comparison.title, sentences(known), plots, [_table(known)]))
+            plots = _plots(comparison, known) if comparison.number in study.plotted else []
+            blocks.append(ReportBlock(comparison.title, sentences(known), plots, [_table(known)]))
     intro = (
         "Tokens are those of the samples; padding is what is computed beside them, as a part of "
         "both, of the micro-batches of all ranks."
@@ -55,12 +55,12 @@ def sentences(known: Sequence[Scaled]) -> list[str]:
     return found
 
 
-def padding(point: Point) -> float | None:
-    """Return the part of what is computed that is padding."""
+def padding(point: StudyPoint) -> float | None:
+    """Return the fraction of what is computed that is padding."""
     return point.median(lambda record: record.padding)
 
 
-def activations(point: Point) -> int | None:
+def activations(point: StudyPoint) -> int | None:
     """Return the bytes of activations at the peak."""
     return point.memory.activations_bytes if point.memory else None
 
@@ -69,7 +69,7 @@ def _rate(scaled: Scaled) -> float:
     return scaled.point.tokens_per_s or 0.0
 
 
-def _tied(best: Point, other: Point) -> bool:
+def _tied(best: StudyPoint, other: StudyPoint) -> bool:
     if best.tokens_range is None or other.tokens_range is None:
         return False
     return other.tokens_range[1] >= best.tokens_range[0]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import (
     NOT_MEASURED,
@@ -16,11 +16,11 @@ from hpcgeo_analysis.formatting import (
     rate,
     times,
 )
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.sections.scaling import marked
 from hpcgeo_analysis.tables import (
-    Cell,
     Table,
+    TableCell,
     line,
     number,
     text,
@@ -63,11 +63,13 @@ def section(study: Study) -> Section:
     rivals = [each for each in found if len(each.ranked) > 1]
     if found:
         sentences = [*serves(found), *(_alone(found) if rivals else [])]
-        blocks.append(Block("", sentences, tables=[_table(rivals or found)]))
+        blocks.append(ReportBlock("", sentences, tables=[_table(rivals or found)]))
         by_comparison: dict[int, list[Field]] = defaultdict(list)
         for each in found:
             by_comparison[each.comparison.number].append(each)
-        blocks += [Block(own[0].comparison.title, fastest(own)) for own in by_comparison.values()]
+        blocks += [
+            ReportBlock(own[0].comparison.title, fastest(own)) for own in by_comparison.values()
+        ]
     return Section("best", "Best configuration", "", [b for b in blocks if not b.empty])
 
 
@@ -214,14 +216,14 @@ def _table(found: Sequence[Field]) -> Table:
     return without_constant(table, ("nodes", "setting", "batch", "model"))
 
 
-def _memory(point: Point, kinds: Collection[str]) -> Cell:
+def _memory(point: StudyPoint, kinds: Collection[str]) -> TableCell:
     """Return the peak that decides whether a model fits, with its kind where there are several."""
     for kind, value in point.held.items():
         return number(f"{gib(value)} {kind}" if len(kinds) > 1 else gib(value), value)
     return number(NOT_MEASURED, None)
 
 
-def _lead(each: Field) -> list[Cell]:
+def _lead(each: Field) -> list[TableCell]:
     if len(each.ranked) < 2:
         return [number("no rival", None), text("none", "missing"), text("no rival", "missing")]
     other = each.ranked[1]

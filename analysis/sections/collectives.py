@@ -9,11 +9,11 @@ from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import in_words
 from hpcgeo.records import MISSING, Links, Spread, Traffic, Transfer, pairs, software
 from hpcgeo_analysis import charts
-from hpcgeo_analysis.blocks import Block, Section, Study
-from hpcgeo_analysis.charts import Curve
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
+from hpcgeo_analysis.charts import BandwidthCurve
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import counted, seconds, size
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.separation import phrase
 from hpcgeo_analysis.tables import Table, line, number, text, valued, whole, without_empty
 
@@ -28,7 +28,7 @@ def section(study: Study) -> Section:
         known = [s for s in comparison.scaled if traffic(s.point)]
         if known:
             found = _slowest(known)
-            blocks.append(Block(comparison.title, found, (), [_table(known)]))
+            blocks.append(ReportBlock(comparison.title, found, (), [_table(known)]))
     intro = (
         "Bus bandwidth is message over time, times 2 (n - 1) / n for all_reduce and (n - 1) / n "
         "for the others: what a link carries. Where a bandwidth is said to fall, it is that of "
@@ -37,7 +37,7 @@ def section(study: Study) -> Section:
     return Section("collectives", "Collectives against bandwidth", intro, blocks)
 
 
-def traffic(point: Point) -> dict[Key, list[Traffic]]:
+def traffic(point: StudyPoint) -> dict[Key, list[Traffic]]:
     """Return the collectives of a point, repeats together, by kind, group and size."""
     found: dict[Key, list[Traffic]] = defaultdict(list)
     for record in point.records:
@@ -47,13 +47,13 @@ def traffic(point: Point) -> dict[Key, list[Traffic]]:
     return dict(found)
 
 
-def _curves(study: Study) -> list[Block]:
+def _curves(study: Study) -> list[ReportBlock]:
     """Return a block for each machine, and for whatever else keeps curves apart."""
     groups: dict[tuple[str, ...], list[Links]] = defaultdict(list)
     for link in study.links:
         groups[tuple(_surroundings(link).values())].append(link)
     columns = [sorted(set(column)) for column in zip(*groups, strict=True)]
-    blocks: list[Block] = []
+    blocks: list[ReportBlock] = []
     for _, links in sorted(groups.items()):
         named = zip(_surroundings(links[0]).items(), columns, strict=True)
         said = [phrase(name, value, among) for (name, value), among in named if len(among) > 1]
@@ -75,26 +75,26 @@ def _surroundings(link: Links) -> dict[str, str]:
     }
 
 
-def _curve_block(title: str, name: str, links: Sequence[Links], study: Study) -> Block:
+def _curve_block(title: str, name: str, links: Sequence[Links], study: Study) -> ReportBlock:
     first = links[0]
-    sentences, drawn, rows = [], defaultdict(list), list[Transfer]()
+    sentences, curves, rows = [], defaultdict(list), list[Transfer]()
     for (collective, group, ranks, nodes), by_size in _repeats_joined(links).items():
         where = f"{group}, {counted(ranks, 'rank')} on {counted(nodes, 'node')}"
         label = f"{collective} ({where})"
         (curve,) = machine_files.of(first.model_copy(update={"transfers": by_size})).curves
         sentences += [_ends(label, by_size), *(f"{label}: {cliff}." for cliff in curve.cliffs)]
-        drawn[collective].append(
-            Curve(where, [(float(m.message_bytes), m.bus_bytes_per_s) for m in by_size])
+        curves[collective].append(
+            BandwidthCurve(where, [(float(m.message_bytes), m.bus_bytes_per_s) for m in by_size])
         )
         rows += by_size
     plots = []
-    for collective, found in drawn.items():
+    for collective, found in curves.items():
         file = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{name}-{collective}")
         heading = f"{collective}: bus bandwidth against message size"
         below = f"{title}, {first.kind}" if first.kind not in title.split(", ") else title
         dots = _dots(study.points, first, collective)
         plots.append(charts.curves(f"links-{file}", heading, below, [*found, *dots]))
-    return Block(title, sentences, plots, [_transfers(rows)])
+    return ReportBlock(title, sentences, plots, [_transfers(rows)])
 
 
 def _repeats_joined(links: Sequence[Links]) -> dict[Key, list[Transfer]]:
@@ -122,7 +122,7 @@ def _ends(label: str, by_size: Sequence[Transfer]) -> str:
     )
 
 
-def _dots(points: Sequence[Point], link: Links, collective: str) -> list[Curve]:
+def _dots(points: Sequence[StudyPoint], link: Links, collective: str) -> list[BandwidthCurve]:
     """Return what training reached on the same devices."""
     dots = []
     for point in points:
@@ -132,7 +132,7 @@ def _dots(points: Sequence[Point], link: Links, collective: str) -> list[Curve]:
                 rate = _bus(moved)
                 if kind == collective and rate:
                     dots.append((float(message), rate))
-    return [Curve("in training steps", sorted(set(dots)), joined=False)] if dots else []
+    return [BandwidthCurve("in training steps", sorted(set(dots)), joined=False)] if dots else []
 
 
 def _bus(moved: Sequence[Traffic]) -> float | None:

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from hpcgeo.records import Energy, Record
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import counted, digits, listed, times
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.tables import Table, line, number, text, valued, whole, without_constant
 
 #: Joules of a kWh, over a million images.
@@ -20,12 +20,12 @@ def section(study: Study) -> Section:
     for comparison in study.once:
         known = [scaled for scaled in comparison.scaled if energy(scaled.point)]
         if known:
-            blocks.append(Block(comparison.title, _least(known), (), [_table(known)]))
+            blocks.append(ReportBlock(comparison.title, _least(known), (), [_table(known)]))
     missing = "Not measured: no record holds what a counter of energy saw."
     return Section("energy", "Energy and CO2 per million images", "", blocks, missing)
 
 
-def energy(point: Point) -> Energy | None:
+def energy(point: StudyPoint) -> Energy | None:
     """Return the median joules per image of the repeats; None where counters saw other things."""
     first = point.same(_counter) and point.all(lambda record: record.energy)[0]
     if not first:

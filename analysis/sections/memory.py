@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from hpcgeo_analysis import charts
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.charts import Bar
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, gib, listed, percent, times
 from hpcgeo_analysis.plots import CAUSES, REST, Plot
-from hpcgeo_analysis.points import KINDS, Point
+from hpcgeo_analysis.points import KINDS, StudyPoint
 from hpcgeo_analysis.sections.scaling import file_name, marked
 from hpcgeo_analysis.tables import Table, line, valued, whole, without_constant, without_empty
 
@@ -31,8 +31,10 @@ def section(study: Study) -> Section:
     for comparison in study.once:
         known = [s for s in comparison.scaled if s.point.held or split(s.point)]
         if known:
-            plots = _plots(comparison, known) if comparison.number in study.drawn else []
-            blocks.append(Block(comparison.title, sentences(comparison), plots, [_table(known)]))
+            plots = _plots(comparison, known) if comparison.number in study.plotted else []
+            blocks.append(
+                ReportBlock(comparison.title, sentences(comparison), plots, [_table(known)])
+            )
     intro = (
         "On the rank that holds most, at its peak. GiB = 2^30 bytes. Reserved is taken from the "
         "device, active and allocated are used of it, resident is the process on the host."
@@ -48,7 +50,7 @@ def main_kind(scaled: Sequence[Scaled]) -> str:
     return best if counts[best] else ""
 
 
-def split(point: Point) -> dict[str, int]:
+def split(point: StudyPoint) -> dict[str, int]:
     """Return the known bytes of a point by cause."""
     found = point.memory
     return {key: value for key in CAUSE if (value := getattr(found, key, None)) is not None}
@@ -72,8 +74,8 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
         bars.append(
             Bar(f"{scaled.line} · {scaled.point.devices:,}", parts, bool(scaled.point.mark))
         )
-    drawn = [place for place in range(len(causes)) if any(bar.parts[place] for bar in bars)]
-    bars = [Bar(bar.label, [bar.parts[place] for place in drawn], bar.marked) for bar in bars]
+    shown = [place for place in range(len(causes)) if any(bar.parts[place] for bar in bars)]
+    bars = [Bar(bar.label, [bar.parts[place] for place in shown], bar.marked) for bar in bars]
     limits = {m.limit_bytes for s in chosen if (m := s.point.memory) and m.limit_bytes}
     below = comparison.subtitle
     if len(chosen) < len(shown):
@@ -84,7 +86,7 @@ def _plots(comparison: Comparison, known: Sequence[Scaled]) -> list[Plot]:
             f"Memory: {comparison.title}",
             below,
             bars,
-            [causes[place] for place in drawn],
+            [causes[place] for place in shown],
             "GiB per device",
             limit=limits.pop() / 2**30 if len(limits) == 1 else None,
         )
@@ -111,7 +113,7 @@ def _table(known: Sequence[Scaled]) -> Table:
     return without_constant(table, ("limit",))
 
 
-def used(point: Point) -> float | None:
+def used(point: StudyPoint) -> float | None:
     """Return the share of the limit that was taken, reserved on a device or resident on a host."""
     found, peaks = point.memory, point.held
     taken = peaks.get("reserved", peaks.get("resident"))

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, NOISY, UNSTARTED, Record
-from hpcgeo_analysis.blocks import ALIKE, DRAWN, Block, Section, Study, name
+from hpcgeo_analysis.blocks import ALIKE, DRAWN, ReportBlock, Section, Study, name
 from hpcgeo_analysis.comparisons import Comparison
 from hpcgeo_analysis.formatting import counted, listed, percent, rate, seconds, span
-from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.sections.best import LEVEL
 from hpcgeo_analysis.sections.steps import decomposition
 from hpcgeo_analysis.separation import BATCHING, differing, setting, shortened, sides
-from hpcgeo_analysis.tables import Cell, Table, text, whole, without_constant
+from hpcgeo_analysis.tables import Table, TableCell, text, whole, without_constant
 
 #: Largest disagreement between images_per_s and global_batch / median step.
 DISAGREE = 0.02
@@ -24,17 +24,17 @@ NAMED = 20
 def section(study: Study) -> Section:
     """Return failures, noise, what was separated, and cautions."""
     blocks = [
-        Block("Separated", separated(study.points)),
+        ReportBlock("Separated", separated(study.points)),
         _failed(study.records),
-        Block("Noisy", _few(noisy(study)), warns=True),
-        Block("Still getting faster", _few(unsettled(study)), warns=True),
-        Block("Cautions", cautions(study), warns=True),
+        ReportBlock("Noisy", _few(noisy(study)), warns=True),
+        ReportBlock("Still getting faster", _few(unsettled(study)), warns=True),
+        ReportBlock("Cautions", cautions(study), warns=True),
     ]
     found = [block for block in blocks if not block.empty]
     return Section("omissions", "What was left out, and why", "", found, "Nothing.")
 
 
-def separated(points: Sequence[Point]) -> list[str]:
+def separated(points: Sequence[StudyPoint]) -> list[str]:
     """Return what keeps records apart, from their own values, and whose values these are."""
     trained = [point for point in points if not point.first.bare]
     contexts = {point.context for point in trained}
@@ -87,7 +87,7 @@ def unsettled(study: Study) -> list[str]:
     return [f"{_where(study, point)}." for point in early]
 
 
-def _where(study: Study, point: Point) -> str:
+def _where(study: Study, point: StudyPoint) -> str:
     setting = study.setting(point)
     rest = f"{name(point)}, micro-batch {point.first.micro_batch:,}"
     return rest if setting == ALIKE else f"{rest}, {setting}"
@@ -130,7 +130,7 @@ def _sizes(record: Record) -> Place:
     return (record.layout, *sizes)
 
 
-def _failed(records: Sequence[Record]) -> Block:
+def _failed(records: Sequence[Record]) -> ReportBlock:
     """Return the points that failed, repeats of one cause together."""
     found, mended = failed(records)
     last = [tries[-1].status for tries in found.values()]
@@ -155,10 +155,10 @@ def _failed(records: Sequence[Record]) -> Block:
         rows += [_failure(same[0], len(same)) for same in causes.values()]
     table = Table("Points that failed, with their cause", head, rows)
     tables = [without_constant(table, ("communication",))] if rows else []
-    return Block("Failed", sentences, (), tables, warns=True)
+    return ReportBlock("Failed", sentences, (), tables, warns=True)
 
 
-def _failure(record: Record, times: int) -> list[Cell]:
+def _failure(record: Record, times: int) -> list[TableCell]:
     return [
         text(record.model),
         text(record.layout, "line"),
@@ -170,7 +170,7 @@ def _failure(record: Record, times: int) -> list[Cell]:
         text(record.status.replace("_", " ")),
         text(record.error or "no cause was recorded"),
         whole(times),
-        Cell(record.command or MISSING, record.command or "", "code"),
+        TableCell(record.command or MISSING, record.command or "", "code"),
     ]
 
 
@@ -183,7 +183,7 @@ def cautions(study: Study) -> list[str]:
     if silent:
         shown = "" if decomposition(study.points).empty else "; see the decomposition"
         sentences.append(
-            f"{counted(silent, 'record')} with communication off or data held in memory: no "
+            f"{counted(silent, 'record')} with communication off or cached batches: no "
             f"training, so in no comparison of throughput{shown}."
         )
     dirty = sum(record.dirty is True for record in records)

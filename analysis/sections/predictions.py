@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from hpcgeo.records import Memory
-from hpcgeo_analysis.blocks import Block, Section, Study, name
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import NOT_MEASURED, counted, gib, rate, times
-from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.sections.memory import CAUSE
 from hpcgeo_analysis.tables import (
-    Cell,
     Table,
+    TableCell,
     layout,
     number,
     text,
@@ -19,7 +19,7 @@ from hpcgeo_analysis.tables import (
     without_empty,
 )
 
-#: A prediction further off than this part is named.
+#: A prediction further off than this fraction is named.
 OFF = 0.1
 
 #: What a prediction need not know: software, variables, and options that a formula does not take.
@@ -34,10 +34,10 @@ def section(study: Study) -> Section:
     return Section("predictions", "Predicted against measured", "", found, missing)
 
 
-def _memory(study: Study) -> Block:
+def _memory(study: Study) -> ReportBlock:
     points = study.points
-    rows: list[list[Cell]] = []
-    ratios: list[tuple[float, Point]] = []
+    rows: list[list[TableCell]] = []
+    ratios: list[tuple[float, StudyPoint]] = []
     for point in points:
         found = point.memory
         predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
@@ -60,17 +60,17 @@ def _memory(study: Study) -> Block:
             ]
         )
     if not rows:
-        return Block()
+        return ReportBlock()
     names = [cause for cause, _ in CAUSE.values()]
     head = ["model", "strategy", "devices", "setting", *names, "together", "predicted (GiB)"]
     head += ["measured (GiB)", "peak (GiB)"]
     caption = "Memory: predicted over measured, by cause; together are the causes known to both"
     table = without_empty(Table(caption, head, rows), head[3:])
     said = [*_extent("Memory of all causes together", ratios), *_worst(points)]
-    return Block("Memory", said, (), [without_constant(table, ("setting",))])
+    return ReportBlock("Memory", said, (), [without_constant(table, ("setting",))])
 
 
-def _worst(points: Sequence[Point]) -> list[str]:
+def _worst(points: Sequence[StudyPoint]) -> list[str]:
     """Return which cause is predicted worst, where it is further off than `OFF`."""
     ratios = []
     for point in points:
@@ -92,14 +92,14 @@ def _together(found: Memory, predicted: Memory) -> int | None:
     return sum(values) if values and None not in values else None
 
 
-def _speed(study: Study) -> Block:
+def _speed(study: Study) -> ReportBlock:
     points = study.points
-    measured: dict[tuple[object, ...], list[Point]] = {}
+    measured: dict[tuple[object, ...], list[StudyPoint]] = {}
     for point in points:
         if point.first.kind != "predicted":
             measured.setdefault(_place(point), []).append(point)
-    rows: list[list[Cell]] = []
-    ratios: list[tuple[float, Point]] = []
+    rows: list[list[TableCell]] = []
+    ratios: list[tuple[float, StudyPoint]] = []
     for point in points:
         if point.first.kind != "predicted":
             continue
@@ -123,7 +123,7 @@ def _speed(study: Study) -> Block:
                 ]
             )
     if not rows:
-        return Block()
+        return ReportBlock()
     head = [
         "model",
         "strategy",
@@ -137,10 +137,10 @@ def _speed(study: Study) -> Block:
     head += ["predicted memory (GiB)", "memory (GiB)", "ratio of memory"]
     table = without_empty(Table("Whole points", head, rows), head[4:])
     said = _extent("Throughput", ratios)
-    return Block("Throughput", said, (), [without_constant(table, ("setting", "against"))])
+    return ReportBlock("Throughput", said, (), [without_constant(table, ("setting", "against"))])
 
 
-def _memory_ratio(predicted: Point, found: Point) -> Cell:
+def _memory_ratio(predicted: StudyPoint, found: StudyPoint) -> TableCell:
     """Return the ratio of peaks of one kind; of two kinds it would say nothing."""
     kinds = [point.memory_source for point in (predicted, found) if point.memory_bytes]
     if len(set(kinds)) == 2:
@@ -148,14 +148,14 @@ def _memory_ratio(predicted: Point, found: Point) -> Cell:
     return _cell(_ratio(predicted.memory_bytes, found.memory_bytes))
 
 
-def _place(point: Point) -> tuple[object, ...]:
+def _place(point: StudyPoint) -> tuple[object, ...]:
     context = dict(zip(CONTEXT, point.context, strict=True))
     record = point.first
     sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
     return (*(context[name] for name in CONTEXT if name not in _FREE), point.layout, *sizes)
 
 
-def _extent(what: str, ratios: Sequence[tuple[float, Point]]) -> list[str]:
+def _extent(what: str, ratios: Sequence[tuple[float, StudyPoint]]) -> list[str]:
     if not ratios:
         return []
     (low, lowest), (high, highest) = min(ratios, key=_first), max(ratios, key=_first)
@@ -169,7 +169,7 @@ def _extent(what: str, ratios: Sequence[tuple[float, Point]]) -> list[str]:
     return found
 
 
-def _first(pair: tuple[float, Point]) -> float:
+def _first(pair: tuple[float, StudyPoint]) -> float:
     return pair[0]
 
 
@@ -177,7 +177,7 @@ def _ratio(predicted: float | None, measured: float | None) -> float | None:
     return predicted / measured if predicted is not None and measured else None
 
 
-def _cell(ratio: float | None) -> Cell:
+def _cell(ratio: float | None) -> TableCell:
     if ratio is None:
         return number(NOT_MEASURED, None)
     return number(times(ratio), ratio, "noisy" if abs(ratio - 1) > OFF else "")

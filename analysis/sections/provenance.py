@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, Links, Record, pairs
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.formatting import NOT_MEASURED, seconds
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.tables import (
-    Cell,
     Table,
+    TableCell,
     layout,
     number,
     text,
@@ -49,7 +49,9 @@ def section(study: Study) -> Section:
         )
     tables, used = _environments([*study.records, *study.links])
     made = [_points(study, used)] if study.points else []
-    return Section("made", "How each number was made", "", [Block("", rules, (), [*tables, *made])])
+    return Section(
+        "made", "How each number was made", "", [ReportBlock("", rules, (), [*tables, *made])]
+    )
 
 
 def _environments(made: Sequence[Record | Links]) -> tuple[list[Table], dict[int, str]]:
@@ -90,7 +92,7 @@ def _points(study: Study, used: dict[int, str]) -> Table:
     rows = []
     for point in study.points:
         record = point.first
-        step: Cell = number(NOT_MEASURED, None)
+        step: TableCell = number(NOT_MEASURED, None)
         if point.step_range:
             low, high = point.step_range
             words = " / ".join(seconds(value) for value in (low, point.step_s, high))
@@ -108,7 +110,7 @@ def _points(study: Study, used: dict[int, str]) -> Table:
                 step,
                 whole(len(point.records)),
                 text(_last_made(point)),
-                Cell("; ".join(commands) or MISSING, "; ".join(commands), "code"),
+                TableCell("; ".join(commands) or MISSING, "; ".join(commands), "code"),
             ]
         )
     table = Table("One row per point; click a column to sort", head, rows)
@@ -116,14 +118,14 @@ def _points(study: Study, used: dict[int, str]) -> Table:
     return without_constant(table, ("setting", "micro-batch", "runs"))
 
 
-def _last_made(point: Point) -> str:
+def _last_made(point: StudyPoint) -> str:
     """Return when; a published point's date is that of its transcription."""
     if point.first.kind == "published":
         return MISSING
     return max(record.created for record in point.records)
 
 
-def _steps(point: Point) -> str:
+def _steps(point: StudyPoint) -> str:
     record = point.first
     warmup = MISSING if record.warmup_steps is None else f"{record.warmup_steps:,}"
     values = record.step_s.values if record.step_s else []

@@ -98,11 +98,11 @@ def load_run(number: int, folder: Path) -> Run:
         for one in last
     ]
     if said:
-        sentence += f" On the validation parts, at step {last[0].step:,}: {', '.join(said)}."
+        sentence += f" On the validation splits, at step {last[0].step:,}: {', '.join(said)}."
     name = f"{number}-{folder.name}"
     at = [step.step for step in metrics]
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         light, dark = COLOURS["DDP"][0], COLOURS["FULL_SHARD"][0]
         axes.plot(at, losses, color=light, alpha=0.35, label="each step")
         axes.plot(at, loss, color=dark, linewidth=2, label="running median")
@@ -110,7 +110,7 @@ def load_run(number: int, folder: Path) -> Run:
         axes.set_ylabel("loss")
 
     title = f"Loss: {folder.name}"
-    curves = [render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, draw)]
+    curves = [render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, plot)]
     if scores:
         curves += _scored(name, folder.name, scores)
     return Run(folder.name, sentence, tuple(curves), tuple(_pictures(folder, name)))
@@ -126,7 +126,7 @@ def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
         if not lines:
             continue
 
-        def draw(axes: Axes, lines: dict[str, list[_Score]] = lines, better: str = better) -> None:
+        def plot(axes: Axes, lines: dict[str, list[_Score]] = lines, better: str = better) -> None:
             colours = [pair[0] for pair in (*CAUSES, *OTHERS)]
             for number, (label, line) in enumerate(lines.items()):
                 axes.plot(
@@ -141,8 +141,8 @@ def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
             if better == "lower":
                 axes.set_yscale("log")
 
-        words = f"Scores: {title}", "validation parts", f"tasks: {', '.join(lines)}"
-        yield render(f"scores-{better}-{name}", *words, draw)
+        words = f"Scores: {title}", "validation splits", f"tasks: {', '.join(lines)}"
+        yield render(f"scores-{better}-{name}", *words, plot)
 
 
 def running_median(values: Sequence[float], window: int) -> list[float]:
@@ -197,7 +197,7 @@ def _pictures(folder: Path, name: str) -> Iterator[Picture]:
             raise InputError(f"{path}: {error.strerror}") from None
         if not step.isdecimal() or not png.startswith(PNG):
             raise InputError(f"{path}: not a picture of a run: remove it")
-        shown = f"Task {what}: truth and prediction on the validation part"
+        shown = f"Task {what}: truth and prediction on the validation split"
         if path.parent.name == "reconstructions":
             shown = "Input, masked and reconstructed chips"
         yield Picture(f"{what}-{name}", f"{shown} after {int(step)} steps.", png)

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from hpcgeo_analysis import charts, messages
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, listed, nodes, percent, rate, span
-from hpcgeo_analysis.tables import Cell, Table, line, number, whole, without_constant, without_empty
+from hpcgeo_analysis.tables import (
+    Table,
+    TableCell,
+    line,
+    number,
+    whole,
+    without_constant,
+    without_empty,
+)
 
-#: A line "loses" between two counts where its efficiency falls to less than this part.
+#: A line "loses" between two counts where its efficiency falls to less than this fraction.
 DROP = 0.75
 
 
@@ -20,14 +28,14 @@ def section(study: Study) -> Section:
     blocks = []
     for comparison in study.comparisons:
         plots = []
-        if comparison.number in study.drawn:
+        if comparison.number in study.plotted:
             name = file_name(comparison)
-            drawn = (
-                charts.throughput(comparison, study.look, name),
-                charts.efficiency(comparison, study.look, name),
+            figures = (
+                charts.throughput(comparison, study.styles, name),
+                charts.efficiency(comparison, study.styles, name),
             )
-            plots = [plot for plot in drawn if plot]
-        blocks.append(Block(comparison.title, kept(comparison), plots, [_table(comparison)]))
+            plots = [plot for plot in figures if plot]
+        blocks.append(ReportBlock(comparison.title, kept(comparison), plots, [_table(comparison)]))
     intro = (
         "Efficiency is throughput per device against the smallest run of the same line. The ideal "
         "line goes on with what a device does in the fastest of the smallest runs."
@@ -89,7 +97,7 @@ def _share(scaled: Scaled) -> str:
 
 
 def _loss(known: Sequence[Scaled]) -> list[str]:
-    """Return where a line loses much between neighbours, with what its messages become there."""
+    """Return where a line loses much between adjacent counts, with its messages there."""
     sentences = []
     for before, after in pairwise(known):
         if not before.efficiency or not after.efficiency:
@@ -135,7 +143,7 @@ def _table(comparison: Comparison) -> Table:
     return without_constant(table, [*same, *(["of the fastest"] if predicted else [])])
 
 
-def _row(scaled: Scaled, best: float | None) -> list[Cell]:
+def _row(scaled: Scaled, best: float | None) -> list[TableCell]:
     point, record = scaled.point, scaled.point.first
     share = point.images_per_s / best if point.images_per_s and best else None
     low, high = point.range or (None, None)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from hpcgeo.records import Record
 from hpcgeo_analysis import charts
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.blocks import name as named
 from hpcgeo_analysis.charts import Bar
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, listed, percent, seconds
 from hpcgeo_analysis.plots import CAUSES, REST, Plot
-from hpcgeo_analysis.points import CONTEXT, Point
+from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.sections.scaling import file_name
 from hpcgeo_analysis.tables import Table, layout, line, number, text, valued, whole, without_empty
 
@@ -41,11 +41,11 @@ def section(study: Study) -> Section:
     blocks = []
     for comparison in study.once:
         traced = [s for s in comparison.scaled if s.point.typical("activity")]
-        plots = _plots(comparison, traced) if comparison.number in study.drawn else []
+        plots = _plots(comparison, traced) if comparison.number in study.plotted else []
         tables = [_activity(traced)] if traced else []
         tables += [table for table in [_phases(comparison)] if table]
         sentences = [*_causes(traced), *_untraced(comparison, traced)]
-        blocks.append(Block(comparison.title, sentences, plots, tables))
+        blocks.append(ReportBlock(comparison.title, sentences, plots, tables))
     blocks.append(decomposition(study.points))
     return Section("steps", "Where the time of a step goes", "", [b for b in blocks if not b.empty])
 
@@ -167,7 +167,7 @@ def _comm(record: Record) -> float | None:
     return record.comm_s
 
 
-def decomposition(points: Sequence[Point]) -> Block:
+def decomposition(points: Sequence[StudyPoint]) -> ReportBlock:
     """Return what pairs of points show that differ in communication alone, or in data alone."""
     rows, sentences = [], []
     for name, plain, without, what in (
@@ -214,14 +214,14 @@ def decomposition(points: Sequence[Point]) -> Block:
     head += ["difference", "of the step", "told apart"]
     caption = "Pairs of points that differ in communication alone, or in data alone"
     tables = [Table(caption, head, rows)] if rows else []
-    return Block("Decomposition", sentences, tables=tables)
+    return ReportBlock("Decomposition", sentences, tables=tables)
 
 
 def _pairs(
-    points: Sequence[Point], name: str, plain: str, without: str
-) -> list[tuple[Point, Point]]:
+    points: Sequence[StudyPoint], name: str, plain: str, without: str
+) -> list[tuple[StudyPoint, StudyPoint]]:
     place = CONTEXT.index(name)
-    sides: dict[tuple[object, ...], dict[str, Point]] = {}
+    sides: dict[tuple[object, ...], dict[str, StudyPoint]] = {}
     for point in points:
         record = point.first
         rest = tuple(value for at, value in enumerate(point.context) if at != place)
@@ -231,7 +231,7 @@ def _pairs(
     return [(pair[plain], pair[without]) for pair in sides.values() if {plain, without} <= {*pair}]
 
 
-def _apart(first: Point, second: Point) -> str:
+def _apart(first: StudyPoint, second: StudyPoint) -> str:
     if first.step_range is None or second.step_range is None:
         return "no spread given"
     (low, high), (other_low, other_high) = first.step_range, second.step_range

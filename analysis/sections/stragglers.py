@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from hpcgeo.records import Record, Wait
-from hpcgeo_analysis.blocks import Block, Section, Study, name
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import NOT_MEASURED, counted, percent, seconds
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.tables import (
     Table,
     layout,
@@ -25,7 +25,7 @@ SAID = 5
 class Late:
     """A rank that the others waited for: the run where most, and in how many runs of how many."""
 
-    point: Point
+    point: StudyPoint
     wait: Wait
     late_s: float
     share: float | None
@@ -49,10 +49,10 @@ def section(study: Study) -> Section:
             "recorded."
         )
     tables = [_table(study, found)] if found else []
-    return Section("stragglers", "Stragglers", "", [Block("", sentences, (), tables)])
+    return Section("stragglers", "Stragglers", "", [ReportBlock("", sentences, (), tables)])
 
 
-def _stragglers(point: Point) -> list[Late]:
+def _stragglers(point: StudyPoint) -> list[Late]:
     """Return the late ranks of the repeats; a rank on another host is another one."""
     waited = [record for record in point.records if record.wait]
     found: dict[tuple[int, str | None], list[tuple[float, Wait, Record]]] = {}

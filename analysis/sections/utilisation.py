@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from statistics import median
 
-from hpcgeo_analysis.blocks import Block, Section, Study
+from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import NOT_MEASURED, counted, flops, percent, rate
-from hpcgeo_analysis.points import Point
+from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.tables import (
-    Cell,
     Table,
+    TableCell,
     line,
     number,
     text,
@@ -26,7 +26,9 @@ def section(study: Study) -> Section:
     for comparison in study.once:
         known = [s for s in comparison.scaled if _known(s.point)]
         if known:
-            blocks.append(Block(comparison.title, _sentences(comparison), (), [_table(known)]))
+            blocks.append(
+                ReportBlock(comparison.title, _sentences(comparison), (), [_table(known)])
+            )
     intro = (
         "MFU is the FLOPs of the mathematics over step time and peak of all devices; HFU counts "
         "recompute too. Shown only with the source of the peak."
@@ -34,20 +36,20 @@ def section(study: Study) -> Section:
     return Section("mfu", "MFU", intro, blocks)
 
 
-def mfu(point: Point, name: str = "mfu") -> float | None:
+def mfu(point: StudyPoint, name: str = "mfu") -> float | None:
     """Return MFU (or ``hfu``) where the peak has one source and every repeat is possible."""
     shares = point.all(lambda record: getattr(record, name))
     return median(shares) if shares and max(shares) <= 1 and peak(point) else None
 
 
-def peak(point: Point) -> tuple[float, str] | None:
+def peak(point: StudyPoint) -> tuple[float, str] | None:
     """Return the peak of a device and its source, where repeats agree."""
     value = point.same(lambda record: record.peak_flops_per_s)
     source = point.same(lambda record: record.peak_source)
     return (value, source) if value and source else None
 
 
-def _known(point: Point) -> bool:
+def _known(point: StudyPoint) -> bool:
     return any(record.mfu or record.hfu or record.product_flops_per_s for record in point.records)
 
 
@@ -83,7 +85,7 @@ def _products(comparison: Comparison) -> list[str]:
     return [f"A matrix product in the same runs reaches {extent} of that peak."]
 
 
-def _product(point: Point) -> float | None:
+def _product(point: StudyPoint) -> float | None:
     return point.median(lambda record: record.product_flops_per_s)
 
 
@@ -124,7 +126,7 @@ def _tera(value: float) -> str:
     return rate(value / 1e12)
 
 
-def _share(point: Point, name: str) -> Cell:
+def _share(point: StudyPoint, name: str) -> TableCell:
     shares = point.all(lambda record: getattr(record, name))
     if not shares:
         return number(NOT_MEASURED, None)

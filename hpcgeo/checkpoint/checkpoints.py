@@ -1,9 +1,9 @@
-"""The checkpoints of a run: written aside, digested, renamed when whole, the oldest then forgotten.
+"""Checkpoints of a run: written aside, checksummed, renamed when whole, the oldest then removed.
 
 checkpoints/
   step-00000100/           any number of ranks and any strategy resumes from it
-    step.json              the manifest: step, order of samples, bytes and digest of every file;
-                           its last entry is the digest of the entries before
+    step.json              the manifest: step, order of samples, bytes and SHA-256 of every file;
+                           its last entry is the SHA-256 of the entries before
     index.json             where each piece of each tensor lies (`hpcgeo.checkpoint.rank_files`)
     rank-00000.bin ...     the pieces
   step-00000200/
@@ -36,12 +36,12 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from hpcgeo.checkpoint.planning import Layout, Loading, Reader, flatten, put_back
+from hpcgeo.checkpoint.planning import Loading, Reader, StateLayout, flatten, put_back
 from hpcgeo.checkpoint.rank_files import (
     FILES,
     INDEX,
     PORTION,
-    Entry,
+    FileEntry,
     damage,
     entry_of,
     file_name,
@@ -58,7 +58,7 @@ from hpcgeo.parallel.group import on_rank_0
 MANIFEST = "step.json"
 
 #: How much longer than the fastest rank the slowest may take to write its file.
-PATIENCE = timedelta(minutes=30)
+WRITE_TIMEOUT = timedelta(minutes=30)
 
 
 class Checkpoints:
@@ -80,17 +80,17 @@ class Checkpoints:
 
         Args:
             global_batch: samples of a step; with another one the order of samples would break.
-            data: digest of the data set, likewise.
+            data: fingerprint of the data set, likewise.
         """
         self.folder = folder
         self.options = options
         self.save_s = 0.0
         self._order = {"global_batch": global_batch, "data": data}
-        self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self._group = dist.new_group(backend="gloo", timeout=WRITE_TIMEOUT)
         self._area = torch.empty(0, dtype=torch.uint8)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
-        self._layout: Layout
+        self._layout: StateLayout
         self._planned_for: Engine | None = None
 
     def save(self, step: int, engine: Engine) -> None:
@@ -103,7 +103,7 @@ class Checkpoints:
         begin = time.perf_counter()
         flat = flatten(engine.state())
         if engine is not self._planned_for:
-            self._layout, self._planned_for = Layout(flat, self._group), engine
+            self._layout, self._planned_for = StateLayout(flat, self._group), engine
         on_rank_0(lambda: self._find_room(step))
         pieces = self._layout.pieces(flat)
         index = self._layout.index(flat)
@@ -126,7 +126,7 @@ class Checkpoints:
     def restore(self, engine: Engine) -> int:
         """Load the newest whole checkpoint and return its step; 0 for a run without any.
 
-        Every rank checks the digests of its share of the files. A damaged checkpoint is set aside,
+        Every rank checks the SHA-256 of some of the files. A damaged checkpoint is set aside,
         and the one before it is loaded.
 
         Raises:
@@ -293,12 +293,12 @@ class Checkpoints:
                 f"since, so its samples have another order; choose another run.dir"
             )
 
-    def _damage(self, folder: Path, files: "Mapping[str, Entry]") -> str | None:
-        """Return what is wrong with a checkpoint; each rank looks at its share of the files."""
+    def _damage(self, folder: Path, files: "Mapping[str, FileEntry]") -> str | None:
+        """Return what is wrong with a checkpoint; each rank reads some of the files."""
         rank, world = dist.get_rank(), dist.get_world_size()
-        share = sorted(files)[rank::world]
+        own = sorted(files)[rank::world]
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            found = list(threads.map(lambda name: damage(folder / name, files[name]), share))
+            found = list(threads.map(lambda name: damage(folder / name, files[name]), own))
         if rank == 0 and not any(found):
             try:
                 Reader(folder, _sizes(files))
@@ -347,12 +347,12 @@ class Manifest(BaseModel):
     global_batch: int
     data: str
     save_s: float
-    files: dict[Annotated[str, StringConstraints(pattern=FILES)], Entry]
+    files: dict[Annotated[str, StringConstraints(pattern=FILES)], FileEntry]
     digest: str
 
 
 def sealed(manifest: Mapping[str, Any]) -> str:
-    """Return the text of a manifest, with its own digest as the last entry."""
+    """Return the text of a manifest, with its own SHA-256 as the last entry."""
     entries = {name: value for name, value in manifest.items() if name != "digest"}
     digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
     return json.dumps({**entries, "digest": digest})
@@ -366,11 +366,11 @@ def opened(text: str) -> Manifest:
     """
     manifest = Manifest.model_validate_json(text)
     if sealed(json.loads(text)) != text:
-        raise ValueError("other bytes than were written (digest)")
+        raise ValueError("other bytes than were written (checksum)")
     return manifest
 
 
-def _sizes(files: Mapping[str, Entry]) -> dict[str, int]:
+def _sizes(files: Mapping[str, FileEntry]) -> dict[str, int]:
     return {name: entry.bytes for name, entry in files.items()}
 
 

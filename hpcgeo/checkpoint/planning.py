@@ -122,7 +122,7 @@ def local_pieces(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Layout(StorageWriter):
+class StateLayout(StorageWriter):
     """Where every piece of a state goes, found out by a save that writes nothing.
 
     What a file will hold is known before it is written, so its bytes may be copied now and written
@@ -204,7 +204,7 @@ class Layout(StorageWriter):
 
 
 class Reader(StorageReader):
-    """Reads pieces of a state from files whose digests were found right."""
+    """Reads pieces of a state from files whose checksums were found right."""
 
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         """Read the index.

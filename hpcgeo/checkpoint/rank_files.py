@@ -28,7 +28,7 @@ from torch import Tensor
 
 #: A piece begins at a multiple: it can be read as its own data type where it lies.
 ALIGN = 64
-#: Bytes copied, written and digested at once where there is no copy of the whole file.
+#: Bytes copied, written and hashed at once where there is no copy of the whole file.
 PORTION = 128 * 2**20
 
 DTYPES = {
@@ -77,7 +77,7 @@ def fill(area: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         yield _arrived(area[:used])
 
 
-class Entry(BaseModel):
+class FileEntry(BaseModel):
     """What the manifest says of a file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -86,7 +86,7 @@ class Entry(BaseModel):
 
 
 def write(path: Path, parts: Iterable[Tensor]) -> dict[str, Any]:
-    """Write a file through to the disk, digesting it meanwhile; return its manifest entry.
+    """Write a file through to the disk, hashing it meanwhile; return its manifest entry.
 
     Raises:
         OSError: for instance a full disk.
@@ -96,11 +96,11 @@ def write(path: Path, parts: Iterable[Tensor]) -> dict[str, Any]:
         for part in parts:
             view: Any = part.numpy()
             rest = memoryview(view)
-            digested = beside.submit(digest.update, rest)
+            hashed = beside.submit(digest.update, rest)
             size += len(rest)
             while rest:
                 rest = rest[file.write(rest) :]
-            digested.result()
+            hashed.result()
         os.fsync(file.fileno())
     return {"bytes": size, "digest": digest.hexdigest()}
 
@@ -111,7 +111,7 @@ def entry_of(text: str) -> dict[str, Any]:
     return {"bytes": len(data), "digest": hashlib.sha256(data).hexdigest()}
 
 
-def damage(path: Path, entry: Entry) -> str | None:
+def damage(path: Path, entry: FileEntry) -> str | None:
     """Return what is wrong with a file, given its manifest entry; None where nothing is."""
     try:
         size = path.stat().st_size
@@ -126,7 +126,7 @@ def damage(path: Path, entry: Entry) -> str | None:
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror}"
     if digest.hexdigest() != entry.digest:
-        return f"{path.name} has other bytes than were written (digest)"
+        return f"{path.name} has other bytes than were written (checksum)"
     return None
 
 

@@ -83,7 +83,7 @@ def run(
     """
     # torch is imported from here on: help is instant.
     from hpcgeo.cli.ranks import ranked
-    from hpcgeo.profiling import profiler
+    from hpcgeo.profiling import profiler, run
 
     options = profiler.Options(
         steps=steps,
@@ -94,7 +94,7 @@ def run(
         traces=trace,
         grid=None if grid is None else grid_of(grid),
     )
-    ranked(lambda: profiler.profile_run(recipe, overrides or [], options, records))
+    ranked(lambda: run.profile_run(recipe, overrides or [], options, records))
 
 
 @app.command()

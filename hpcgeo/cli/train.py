@@ -69,9 +69,9 @@ def train(
         return
     # torch is imported from here on: help and a refused option are instant.
     if dry:
-        from hpcgeo.train.dry_run import outlook
+        from hpcgeo.train.dry_run import dry_run_summary
 
-        typer.echo(outlook(run, ranks or discover().world_size))
+        typer.echo(dry_run_summary(run, ranks or discover().world_size))
         return
     hold()
     from hpcgeo.cli.ranks import ranked

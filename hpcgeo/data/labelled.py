@@ -1,8 +1,8 @@
 """Sets of labelled samples by the name of their reader: splits, fewer labels, one scale.
 
-A reader lists what there is (`Collection`); here it becomes the part that was asked for. Where
-there is no validation part, a sixth of the training part is it: whole groups of samples that share
-ground, or of every class, always the same ones.
+A reader lists what there is (`Collection`); here it becomes one split. Where there is no validation
+split, a sixth of the training split is it: whole clusters (samples of one location), or of every
+class, always the same ones.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
-from hpcgeo.data.sample import UNKNOWN, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import UNKNOWN, Channel, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.tables import find_open
@@ -37,7 +37,7 @@ SAMPLED = 256
 
 
 class TaskSet(Protocol):
-    """Labelled samples of one part of a data set."""
+    """Labelled samples of one split of a data set."""
 
     @property
     def target(self) -> Target:
@@ -45,8 +45,8 @@ class TaskSet(Protocol):
         ...
 
     @property
-    def signals(self) -> tuple[Signal, ...]:
-        """Every signal that any sample may hold, over all parts."""
+    def channels(self) -> tuple[Channel, ...]:
+        """Every channel that any sample may hold, over all splits."""
         ...
 
     @property
@@ -56,17 +56,17 @@ class TaskSet(Protocol):
 
     @property
     def digest(self) -> str:
-        """Checksum of what the samples are read from."""
+        """Fingerprint of the files that the samples are read from."""
         ...
 
     def __len__(self) -> int: ...
 
     def group(self, index: int) -> str:
-        """Return the name that samples which share ground have in common."""
+        """Return the cluster of a sample: samples of one location have the same."""
         ...
 
     def other(self, split: str) -> "TaskSet":
-        """Return another part of the same data, which may be empty."""
+        """Return another split of the same data, which may be empty."""
         ...
 
     def read(self, index: int) -> Sample:
@@ -75,20 +75,20 @@ class TaskSet(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
-    """The samples `indices` (n,) of a collection with its parts (N,), standardised."""
+class LabelledSplit:
+    """The samples `indices` (n,) of a collection with its splits (N,), standardised."""
 
     collection: Collection
     target: Target
-    parts: npt.NDArray[np.str_]
+    splits: npt.NDArray[np.str_]
     indices: Int64
-    moments: dict[Signal, tuple[float, float]]
+    moments: dict[Channel, tuple[float, float]]
     place: bool
 
     @property
-    def signals(self) -> tuple[Signal, ...]:
-        """Every signal that any sample may hold, over all parts."""
-        return self.collection.signals
+    def channels(self) -> tuple[Channel, ...]:
+        """Every channel that any sample may hold, over all splits."""
+        return self.collection.channels
 
     @property
     def patches(self) -> frozenset[int]:
@@ -97,19 +97,19 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """Checksum of what the samples are read from."""
+        """Fingerprint of the files that the samples are read from."""
         return self.collection.digest
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def group(self, index: int) -> str:
-        """Return the name that samples which share ground have in common."""
+        """Return the cluster of a sample: samples of one location have the same."""
         return str(self.collection.groups[self.indices[index]])
 
-    def other(self, split: str) -> "Part":
-        """Return another part of the same data, which may be empty."""
-        return replace(self, indices=np.flatnonzero(self.parts == split))
+    def other(self, split: str) -> "LabelledSplit":
+        """Return another split of the same data, which may be empty."""
+        return replace(self, indices=np.flatnonzero(self.splits == split))
 
     def read(self, index: int) -> Sample:
         """Return a sample; InputError names the file that cannot be read."""
@@ -123,7 +123,7 @@ class Part:
         return replace(sample, observations=observations, target=label, place=place)
 
     def _standardised(self, seen: Observation) -> Observation:
-        moments = np.array([self.moments[signal] for signal in seen.signals], dtype=np.float32)
+        moments = np.array([self.moments[channel] for channel in seen.channels], dtype=np.float32)
         mean, std = moments.T.reshape(2, 1, -1, *[1] * (seen.values.ndim - 2))
         return replace(seen, values=((seen.values - mean) / std).astype(np.float32))
 
@@ -153,10 +153,10 @@ def open_tasks(
     place: bool = True,
     seed: int = 0,
 ) -> TaskSet:
-    """Return the labelled samples of one part of a data set.
+    """Return the labelled samples of one split of a data set.
 
     Values have zero mean and unit deviation over at most `SAMPLED` training samples, numbers to
-    predict over all of them: the same for every part and every `labels`.
+    predict over all of them: the same for every split and every `labels`.
 
     Args:
         reader: one of `READERS`: the layout.
@@ -165,9 +165,9 @@ def open_tasks(
         target: which of several labels; None where the layout has one.
         patch: pixels on a side of a token of an image.
         size: height and width that images are brought to; None: as they are.
-        labels: fraction of the training part to keep, of every class at least one sample.
+        labels: fraction of the training split to keep, of every class at least one sample.
         place: say where samples lie.
-        seed: of the draw of that fraction; a smaller one is part of a larger one.
+        seed: of the label subset; a smaller subset lies inside a larger one.
 
     Raises:
         InputError: a name that is not known, a value out of range, a file that cannot be read.
@@ -178,24 +178,24 @@ def open_tasks(
     if not 0 < labels <= 1:
         raise InputError(f"labels {labels}: a fraction above 0, at most 1")
     collection = layout(path, target, Frame(patch, size))
-    parts = _parts(collection)
-    train = np.flatnonzero(parts == "train")
-    indices = np.flatnonzero(parts == split)
+    splits = _splits(collection)
+    train = np.flatnonzero(splits == "train")
+    indices = np.flatnonzero(splits == split)
     for wanted, found in (("train", train), (split, indices)):
         if not len(found):
-            raise InputError(f"{path}: no samples in the part {wanted!r}")
+            raise InputError(f"{path}: no samples in the split {wanted!r}")
     if split == "train" and labels < 1:
         indices = _fewer(collection, train, labels, seed)
     standardised, moments = _standardised(collection, train), _moments(collection, train)
-    return Part(collection, standardised, parts, indices, moments, place)
+    return LabelledSplit(collection, standardised, splits, indices, moments, place)
 
 
-def _parts(collection: Collection) -> npt.NDArray[np.str_]:
-    """Return the part of each sample, (N,), with a sixth of training held out if there is need."""
+def _splits(collection: Collection) -> npt.NDArray[np.str_]:
+    """Return the split of each sample, (N,), with a sixth of training held out if there is need."""
     if "validation" in collection.splits:
         return collection.splits
-    parts = collection.splits.astype("U10")
-    train = np.flatnonzero(parts == "train")
+    splits = collection.splits.astype("U10")
+    train = np.flatnonzero(splits == "train")
     names = collection.groups.tolist()
     shared = len({names[index] for index in train}) < len(train)
     for members in [train] if shared else _classes(collection, train):
@@ -208,8 +208,8 @@ def _parts(collection: Collection) -> npt.NDArray[np.str_]:
             # A group that would make it half as large again is left to training.
             if len(held) < sixth and len(held) + len(groups[name]) <= max(1, 1.5 * sixth):
                 held += groups[name]
-        parts[held] = "validation"
-    return parts
+        splits[held] = "validation"
+    return splits
 
 
 def _classes(collection: Collection, members: Int64) -> list[Int64]:
@@ -233,7 +233,7 @@ def _standardised(collection: Collection, train: Int64) -> Target:
         return collection.target
     numbers = collection.labels[train].astype(np.float64)  # (n, K)
     if not np.isfinite(numbers).any(axis=0).all():
-        raise InputError(f"target {collection.target.names}: no number in the training part")
+        raise InputError(f"target {collection.target.names}: no number in the training split")
     mean, std = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
     return replace(
         collection.target,
@@ -242,11 +242,11 @@ def _standardised(collection: Collection, train: Int64) -> Target:
     )
 
 
-def _moments(collection: Collection, train: Int64) -> dict[Signal, tuple[float, float]]:
-    """Return mean and deviation of every signal over samples spread over the training part."""
+def _moments(collection: Collection, train: Int64) -> dict[Channel, tuple[float, float]]:
+    """Return mean and deviation of every channel over samples spread over the training split."""
     if collection.moments is not None:
         return dict(collection.moments)
-    sums = {signal: np.zeros(3) for signal in collection.signals}
+    sums = {channel: np.zeros(3) for channel in collection.channels}
     spread = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.int64)
     unread = []
     for index in train[spread]:
@@ -256,18 +256,18 @@ def _moments(collection: Collection, train: Int64) -> dict[Signal, tuple[float, 
             unread.append(error)
             continue
         for seen in observations:
-            for number, signal in enumerate(seen.signals):
+            for number, channel in enumerate(seen.channels):
                 values = seen.values[:, number]
                 values = values[np.isfinite(values)].astype(np.float64)
-                sums[signal] += len(values), values.sum(), (values**2).sum()
+                sums[channel] += len(values), values.sum(), (values**2).sum()
     if len(unread) == len(spread):
         raise InputError(f"none of {len(spread)} samples can be read: {unread[0]}")
     if unread:
         log.warning("%d of %d samples cannot be read: %s", len(unread), len(spread), unread[0])
     moments = {}
-    for signal, (count, total, squares) in sums.items():
+    for channel, (count, total, squares) in sums.items():
         mean = total / count if count else 0.0
         variance = squares / count - mean**2 if count else 1.0
         constant = variance <= 1e-12 * max(1.0, mean**2)
-        moments[signal] = (mean, 1.0 if constant else float(np.sqrt(variance)))
+        moments[channel] = (mean, 1.0 if constant else float(np.sqrt(variance)))
     return moments

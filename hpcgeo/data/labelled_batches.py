@@ -1,8 +1,9 @@
 """Samples of a mixture as they are drawn: turned, their missing tokens found, micro-batch by
 micro-batch.
 
-A sample that cannot be read is drawn again from another task (`Mixture.draw`): one task whose files
-are damaged does not stop the others. What is drawn depends on the seed, the position and the files.
+A sample that cannot be read is drawn again from another task (`MixtureSampler.draw`): one task
+whose files are damaged does not stop the others. What is drawn depends on the seed, the position
+and the files.
 """
 
 from collections.abc import Mapping
@@ -17,14 +18,14 @@ from torch.utils.data import Dataset as TorchDataset
 from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.loader import positions
 from hpcgeo.data.sample import Sample
-from hpcgeo.data.sampling.mixture import Mixture
+from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.data.sampling.order import Int, uniform
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 
 Bool = npt.NDArray[np.bool_]
 
-#: A token is missing where less than this part of its values is there.
+#: A token is missing where less than this fraction of its values is there.
 ENOUGH = 0.5
 
 
@@ -65,7 +66,7 @@ class DrawnBatches(TorchDataset[list[Drawn]]):
     """The micro-batches of a rank by their number since the start of the run.
 
     Attributes:
-        sets: training parts by the name of their task.
+        sets: training splits by the name of their task.
         mixture: what every position draws.
         seed: of the run.
         micro_batch: samples of a batch.
@@ -75,7 +76,7 @@ class DrawnBatches(TorchDataset[list[Drawn]]):
     """
 
     sets: Mapping[str, TaskSet]
-    mixture: Mixture
+    mixture: MixtureSampler
     seed: int
     micro_batch: int
     rank: int

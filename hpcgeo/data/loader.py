@@ -30,7 +30,7 @@ Item = TypeVar("Item", covariant=True)
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """A micro-batch on the CPU.
 
     `pixels` (B, C, H, W) in their own data type; `valid` (B, 2) height and width without padding;
@@ -42,7 +42,7 @@ class Batch:
     position: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> "ImageBatch":
         """Return the batch in memory that a device copies from without waiting."""
         return replace(self, pixels=self.pixels.pin_memory())
 
@@ -99,7 +99,7 @@ class Loader(Generic[Item]):
 
 
 @dataclass(frozen=True)
-class Batches(TorchDataset[Batch]):
+class ImageBatches(TorchDataset[ImageBatch]):
     """The micro-batches of a rank by their number since the start of the run.
 
     Attributes:
@@ -116,11 +116,11 @@ class Batches(TorchDataset[Batch]):
     rank: int
     world: int
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> ImageBatch:
         position = positions(number, self.micro_batch, self.rank, self.world)
         index = shuffled(position, len(self.dataset), self.seed)
         pixels, valid = self.dataset.read(index)
-        return Batch(torch.from_numpy(pixels), valid, position, index)
+        return ImageBatch(torch.from_numpy(pixels), valid, position, index)
 
 
 def _as_it_is(batch: Any) -> Any:

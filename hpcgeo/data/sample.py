@@ -28,7 +28,7 @@ UNKNOWN = (float("nan"), float("nan"))
 UNKNOWN_SENSOR = "unknown"
 
 
-class Signal(NamedTuple):
+class Channel(NamedTuple):
     """A band of a sensor, or with `length` > 0 a vector of so many values in its place."""
 
     sensor: str
@@ -41,7 +41,7 @@ class Observation:
     """What one sensor saw of a sample.
 
     Attributes:
-        signals: (L,) which bands, in the order of the values; all images, or all vectors of one
+        channels: (L,) which bands, in the order of the values; all images, or all vectors of one
             length.
         values: (T, L, H, W) of images, (T, L, V) of vectors; about zero mean and unit deviation;
             NaN is missing (nodata, clouds, a band that is not there).
@@ -52,7 +52,7 @@ class Observation:
         orbit: of a SAR image: 1 ascending, -1 descending, 0 unknown or none.
     """
 
-    signals: tuple[Signal, ...]
+    channels: tuple[Channel, ...]
     values: Float32
     time: Float64
     gsd_m: float = float("nan")
@@ -85,7 +85,7 @@ class Sample:
 class Target:
     """What is predicted: `names` of the classes or of the numbers, one for each output.
 
-    Numbers are standardised by `mean` and `std` of the training part, (K,): the model predicts the
+    Numbers are standardised by `mean` and `std` of the training split, (K,): the model predicts the
     standardised ones, metrics see the real ones.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hpcgeo.data.loader import Batch
+from hpcgeo.data.loader import ImageBatch
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.shards.dataset import Dataset
 from hpcgeo.options import Augment
@@ -60,7 +60,7 @@ class Views:
         self._mean = torch.tensor(dataset.mean, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
 
-    def __call__(self, batch: Batch, device: torch.device, view: int = 0) -> torch.Tensor:
+    def __call__(self, batch: ImageBatch, device: torch.device, view: int = 0) -> torch.Tensor:
         """Return random views (B, C, h, w), a function of (seed, position) of each sample.
 
         Args:
@@ -70,7 +70,7 @@ class Views:
         """
         return self._resize(batch, self.draw(batch, view), device)
 
-    def plain(self, batch: Batch, device: torch.device) -> torch.Tensor:
+    def plain(self, batch: ImageBatch, device: torch.device) -> torch.Tensor:
         """Return the largest centred view (B, C, h, w) of each sample, without augmentation."""
         high, wide = batch.valid.T
         scale = np.minimum(high / self._chip[0], wide / self._chip[1])
@@ -80,7 +80,7 @@ class Views:
         crops = Crops((high - height) // 2, (wide - width) // 2, height, width, no, no, no)
         return self._resize(batch, crops, device)
 
-    def draw(self, batch: Batch, view: int = 0) -> Crops:
+    def draw(self, batch: ImageBatch, view: int = 0) -> Crops:
         """Return the crops of the random views: area and aspect ratio as in Szegedy et al. 2014,
         section 6, whole pixels, inside the valid part of the sample.
         """
@@ -110,7 +110,7 @@ class Views:
         """Return views (B, C, h, w) in the units of the pixels."""
         return views * self._std.to(views.device) + self._mean.to(views.device)
 
-    def _resize(self, batch: Batch, crops: Crops, device: torch.device) -> torch.Tensor:
+    def _resize(self, batch: ImageBatch, crops: Crops, device: torch.device) -> torch.Tensor:
         pixels = self._normalise(batch.pixels.to(device, non_blocking=True))  # (B, C, H, W)
         views = pixels.new_empty(*pixels.shape[:2], *self._chip)
         high, wide = pixels.shape[2:]

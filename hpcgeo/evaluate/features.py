@@ -1,6 +1,6 @@
 """Samples of any sensors as plain arrays: one vector each, or one image each.
 
-Whatever a sample lacks is NaN in a vector and 0, the mean, in an image. How many dates of a signal
+Whatever a sample lacks is NaN in a vector and 0, the mean, in an image. How many dates of a channel
 there are, the first training sample says.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hpcgeo.data.sample import Float32, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float32, Sample, Target
 
 #: Bins of a histogram of values, over this many deviations to either side.
 BINS, DEVIATIONS = 16, 3.0
@@ -21,7 +21,7 @@ WINDOWS = (3, 9)
 
 
 class Samples(Protocol):
-    """Labelled samples; `signals` are all that any of them may hold."""
+    """Labelled samples; `channels` are all that any of them may hold."""
 
     @property
     def target(self) -> Target:
@@ -29,8 +29,8 @@ class Samples(Protocol):
         ...
 
     @property
-    def signals(self) -> tuple[Signal, ...]:
-        """Every signal that any sample may hold."""
+    def channels(self) -> tuple[Channel, ...]:
+        """Every channel that any sample may hold."""
         ...
 
     def __len__(self) -> int: ...
@@ -41,31 +41,31 @@ class Samples(Protocol):
 
 
 class Layout:
-    """Where the values of each signal go, as the first training sample has them."""
+    """Where the values of each channel go, as the first training sample has them."""
 
     def __init__(self, train: Samples) -> None:
         first = train.read(0)
-        there = _by_signal(first)
-        usual = there[first.observations[0].signals[0]]
-        #: (T, H, W), or (T, V) of vectors, of each signal; one it lacks is like its first one.
-        self.shapes = {signal: there.get(signal, usual).shape for signal in train.signals}
+        there = _by_channel(first)
+        usual = there[first.observations[0].channels[0]]
+        #: (T, H, W), or (T, V) of vectors, of each channel; one it lacks is like its first one.
+        self.shapes = {channel: there.get(channel, usual).shape for channel in train.channels}
 
     def vector(self, sample: Sample) -> Float32:
         """Return a description of a whole sample, (D,).
 
-        Of each signal: a vector's values, averaged over dates; a pixel's series without gaps; an
+        Of each channel: a vector's values, averaged over dates; a pixel's series without gaps; an
         image's histograms of values and of directions of its gradients.
         """
-        there = _by_signal(sample)
+        there = _by_channel(sample)
         return np.concatenate([self._described(s, there.get(s)) for s in self.shapes])
 
     def image(self, sample: Sample) -> Float32:
-        """Return each date of each signal in the frame of the first observation, (bands, H, W)."""
-        there = _by_signal(sample)
+        """Return each date of each channel in the frame of the first observation, (bands, H, W)."""
+        there = _by_channel(sample)
         frame = sample.observations[0].values.shape[2:]
         planes = []
-        for signal, (dates, *_) in self.shapes.items():
-            values = np.nan_to_num(there.get(signal, np.zeros((0, *frame), np.float32))[:dates])
+        for channel, (dates, *_) in self.shapes.items():
+            values = np.nan_to_num(there.get(channel, np.zeros((0, *frame), np.float32))[:dates])
             seen = torch.from_numpy(values)[None]  # (1, T, H, W)
             if seen.shape[2:] != frame:
                 seen = F.interpolate(seen, frame, mode="bilinear", align_corners=False)
@@ -84,10 +84,10 @@ class Layout:
         """Of the images of `image`."""
         return sum(shape[0] for shape in self.shapes.values())
 
-    def _described(self, signal: Signal, values: Float32 | None) -> Float32:
-        dates, *rest = self.shapes[signal]
-        if signal.length:
-            seen = np.full((1, signal.length), np.nan, np.float32) if values is None else values
+    def _described(self, channel: Channel, values: Float32 | None) -> Float32:
+        dates, *rest = self.shapes[channel]
+        if channel.length:
+            seen = np.full((1, channel.length), np.nan, np.float32) if values is None else values
             return seen.mean(axis=0)
         if rest == [1, 1]:
             return _filled(np.empty(0, np.float32) if values is None else values[:, 0, 0], dates)
@@ -116,13 +116,13 @@ def local(image: Float32) -> Float32:
     return torch.cat(found, dim=1)[0].flatten(1).T.numpy()
 
 
-def _by_signal(sample: Sample) -> dict[Signal, Float32]:
-    """Return the values of each signal, (T, H, W) or (T, V), dates of all its observations."""
-    found: dict[Signal, list[Float32]] = {}
+def _by_channel(sample: Sample) -> dict[Channel, Float32]:
+    """Return the values of each channel, (T, H, W) or (T, V), dates of all its observations."""
+    found: dict[Channel, list[Float32]] = {}
     for seen in sample.observations:
-        for place, signal in enumerate(seen.signals):
-            found.setdefault(signal, []).append(seen.values[:, place])
-    return {signal: np.concatenate(parts) for signal, parts in found.items()}
+        for place, channel in enumerate(seen.channels):
+            found.setdefault(channel, []).append(seen.values[:, place])
+    return {channel: np.concatenate(parts) for channel, parts in found.items()}
 
 
 def _filled(series: Float32, dates: int) -> Float32:

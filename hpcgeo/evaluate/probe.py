@@ -176,8 +176,8 @@ def _of(work: MixtureRun, tasks: Sequence[str]) -> MixtureRun:
         find(work.data.tasks, name, "task of data.tasks")
     data = work.data.model_copy(update={"only": tuple(tasks)})
     other = _made(work.run.model_copy(update={"data": data}))
-    if new := sorted(set(other.signals) - set(work.signals)):
-        bands = ", ".join(f"{signal[0]}/{signal[1]}" for signal in new)
+    if new := sorted(set(other.channels) - set(work.channels)):
+        bands = ", ".join(f"{channel[0]}/{channel[1]}" for channel in new)
         raise InputError(f"{', '.join(tasks)}: the run never saw {bands}: only tasks of its bands")
     return other
 
@@ -213,7 +213,7 @@ def _drawn(weights: Weights, seed: int, name: str) -> torch.Tensor:
 def _backbone(work: MixtureRun, weight: Callable[[str], torch.Tensor]) -> Any:
     """Return the backbone of a run with given weights."""
     made = work.material
-    found = backbone(made.architecture, made.signals, made.bands, made.spread)
+    found = backbone(made.architecture, made.channels, made.bands, made.spread)
     for name, parameter in found.named_parameters():
         parameter.copy_(weight(BACKBONE + name))
     return found.to(_device()).eval()

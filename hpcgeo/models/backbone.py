@@ -12,7 +12,7 @@ from torch import nn
 
 from hpcgeo.models.features import Features
 from hpcgeo.models.perceiver import PerceiverBackbone
-from hpcgeo.models.tokenizers import Signal, Tokens
+from hpcgeo.models.tokenizers import Channel, Tokens
 from hpcgeo.models.vit import ViT
 from hpcgeo.tables import find_open
 
@@ -36,24 +36,24 @@ class Backbone(Protocol):
         """Return the blocks, in the order of their use; each is one unit to shard."""
 
 
-Build = Callable[[Any, Sequence[Signal], int, str], Any]
+Build = Callable[[Any, Sequence[Channel], int, str], Any]
 
 BACKBONES: dict[str, Build] = {
-    "perceiver": lambda architecture, signals, bands, spread: PerceiverBackbone(
-        architecture, signals, spread
+    "perceiver": lambda architecture, channels, bands, spread: PerceiverBackbone(
+        architecture, channels, spread
     ),
-    "vit": lambda architecture, signals, bands, spread: ViT(architecture, bands),
+    "vit": lambda architecture, channels, bands, spread: ViT(architecture, bands),
 }
 
 
-def backbone(architecture: Any, signals: Sequence[Signal], bands: int, spread: str) -> Any:
+def backbone(architecture: Any, channels: Sequence[Channel], bands: int, spread: str) -> Any:
     """Return the backbone of an architecture, a module that is a `Backbone`.
 
     Args:
         architecture: what `hpcgeo.zoo.architecture_of` returns.
-        signals: the bands of samples, all sensors together.
+        channels: the bands of samples, all sensors together.
         bands: of their images, where all have the same; else 0.
         spread: how what is known of a coordinate is spread around it.
     """
     build = find_open(BACKBONES, "hpcgeo.backbones", architecture.family, "backbone")
-    return build(architecture, signals, bands, spread)
+    return build(architecture, channels, bands, spread)

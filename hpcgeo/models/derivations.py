@@ -50,7 +50,7 @@ RADIUS, TERMS = 3.0, 34
 
 
 @dataclass(frozen=True)
-class Piece:
+class DensityPiece:
     """The density between two breaks: the sum of factor u^power exp(rate u), rates complex."""
 
     low: Expr
@@ -116,7 +116,7 @@ def average(spread: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     return average_of
 
 
-def _integral(pieces: tuple[Piece, ...], shift: Expr) -> Expr:
+def _integral(pieces: tuple[DensityPiece, ...], shift: Expr) -> Expr:
     """Return the integral of the density times exp(shift u)."""
     total = sympy.Integer(0)
     for piece in pieces:
@@ -130,7 +130,7 @@ def _integral(pieces: tuple[Piece, ...], shift: Expr) -> Expr:
     return total
 
 
-def _series(pieces: tuple[Piece, ...], pole: float) -> list[complex]:
+def _series(pieces: tuple[DensityPiece, ...], pole: float) -> list[complex]:
     """Return the power series of E[exp(i b u)] around b = pole: moments, by Gauss's rule."""
     nodes, weights = np.polynomial.legendre.leggauss(96)
     moments = np.zeros(TERMS, dtype=complex)
@@ -161,7 +161,7 @@ def _primitive(power: int) -> Expr:
 
 
 @lru_cache(maxsize=32)
-def _pieces(spread: str) -> tuple[Piece, ...]:
+def _pieces(spread: str) -> tuple[DensityPiece, ...]:
     """Return the density named or written in `spread`, not normalised, from break to break."""
     text = NAMED.get(spread, spread)
     if len(text) > LONGEST:
@@ -174,7 +174,8 @@ def _pieces(spread: str) -> tuple[Piece, ...]:
         raise _refused(text, "it is no expression") from None
     one = sympy.Integer(1)
     pieces = tuple(
-        Piece(low, high, _terms(part, text)) for low, high, part in _cut(density, -one, one, text)
+        DensityPiece(low, high, _terms(part, text))
+        for low, high, part in _cut(density, -one, one, text)
     )
     values = np.concatenate(
         [piece.at(np.linspace(float(piece.low), float(piece.high), 2001)) for piece in pieces]

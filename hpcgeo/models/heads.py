@@ -1,4 +1,4 @@
-"""Heads: queries read the latents, and an MLP says what is asked.
+"""Heads: queries read the latents, and an MLP predicts the target.
 
 Letters: B samples, N_l latents, W width, Q queries, F features of a query, L of what lies near it.
 

@@ -1,8 +1,8 @@
 """Initial weights, drawn row by row, so that a shard of a parameter can be drawn without the whole.
 
 The values of a row depend on (seed, name of the parameter, row) alone: every strategy and every
-number of ranks starts from the same bits. Laws as in MAE: Xavier uniform matrices, zero biases,
-unit norms, tokens normal with deviation 0.02; a logarithm of a variance begins at zero.
+number of ranks starts from the same bits. As in MAE: Xavier uniform matrices, zero biases, unit
+norms, tokens normal with deviation 0.02; a logarithm of a variance begins at zero.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
         seed: of the run.
 
     Raises:
-        ValueError: no law for a parameter of that name and shape.
+        ValueError: no rule for a parameter of that name and shape.
     """
     kind = name.rpartition(".")[2]
     if kind == "bias" or kind.endswith("log_variance"):
@@ -43,7 +43,7 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
         for row, value in zip(range(*rows.indices(shape[0])), values, strict=True):
             value.uniform_(-bound, bound, generator=_generator(seed, name, row))
         return values
-    raise ValueError(f"no law to initialise parameter {name} of shape {tuple(shape)}")
+    raise ValueError(f"no rule to initialise parameter {name} of shape {tuple(shape)}")
 
 
 def _generator(seed: int, name: str, row: int) -> torch.Generator:

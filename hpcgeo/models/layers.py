@@ -2,8 +2,8 @@
 
 Letters: B batch, T tokens, W width, M hidden, H heads, d = W / H.
 
-Tensor parallelism cuts a block by the strings of `Block.tensor_plan`. A rank then computes some of
-the heads and of the hidden units, which are what it finds in its product: no width is assumed.
+Tensor parallelism shards a block by the strings of `TransformerBlock.tensor_plan`. A rank then
+computes some of the heads and of the hidden units, as many as its product has: no width is assumed.
 """
 
 from typing import ClassVar
@@ -20,7 +20,7 @@ NORM_EPS = 1e-6
 class Attention(nn.Module):
     """Multi-head self-attention with one product for q, k and v.
 
-    The rows of the product are ordered (H, 3, d): a cut between heads is a cut of its rows.
+    The rows of the product are ordered (H, 3, d): a split between heads is a split of its rows.
     """
 
     tensor_plan: ClassVar = {"qkv": "columns", "out": "rows"}
@@ -66,7 +66,7 @@ class GatedMlp(nn.Module):
         return self.out(F.silu(self.gate(x)) * self.into(x))  # (B, T, M) inside
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """x + Attention(norm(x)), then x + MLP(norm(x)) (pre-norm, arXiv 2010.11929 eq. 2 and 3)."""
 
     def __init__(self, stack: Stack) -> None:
@@ -82,7 +82,7 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def tensor_plan(self) -> dict[str, str]:
-        """Return how tensor parallelism cuts this block: a word for each of its modules.
+        """Return how tensor parallelism shards this block: a word for each of its modules.
 
         Words: `sequence`, computed on some of the tokens; `gather`, its input is all tokens;
         `columns`, some of the outputs; `rows`, some of the inputs, the sums scattered over tokens.
@@ -96,4 +96,4 @@ class Block(nn.Module):
 
 def blocks(stack: Stack) -> nn.ModuleList:
     """Return the blocks of a stack; each is one unit to shard."""
-    return nn.ModuleList(Block(stack) for _ in range(stack.depth))
+    return nn.ModuleList(TransformerBlock(stack) for _ in range(stack.depth))

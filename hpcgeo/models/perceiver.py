@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from hpcgeo.models.attention import attention, packed_attention
 from hpcgeo.models.features import Features
 from hpcgeo.models.layers import NORM_EPS, GatedMlp, PlainMlp, blocks
-from hpcgeo.models.ragged import Layout, Packed
-from hpcgeo.models.tokenizers import Signal, Tokenizer, Tokens
+from hpcgeo.models.ragged import Packed, TokenLayout
+from hpcgeo.models.tokenizers import Channel, Tokenizer, Tokens
 from hpcgeo.zoo import Mlp, PerceiverArchitecture
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention of queries to a context, with the norms of both.
 
-    The rows of the product for k and v are ordered (H, 2, d): a cut between heads is a cut of them.
+    The rows of the product for k and v are ordered (H, 2, d): a split between heads splits them.
     """
 
     tensor_plan: ClassVar = {"q": "columns", "kv": "columns", "out": "rows"}
@@ -35,7 +35,7 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(context, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor, layout: Layout | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, layout: TokenLayout | None = None) -> Tensor:
         """Return what the queries read; see `CrossBlock`."""
         q = self.q(self.norm(x)).unflatten(-1, (-1, self.head_width)).transpose(-3, -2)
         read = self._read(q, context, layout)  # (S, H, Q, d)
@@ -43,7 +43,7 @@ class CrossAttention(nn.Module):
 
     # It would be compiled again for every layout.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _read(self, q: Tensor, context: Tensor, layout: Layout | None) -> Tensor:
+    def _read(self, q: Tensor, context: Tensor, layout: TokenLayout | None) -> Tensor:
         """Return the attention of q (S, H, Q, d), or (H, Q, d) for all samples, to the context."""
         if layout is None:
             return self._attend(_each(q, len(context)), context)
@@ -67,7 +67,7 @@ class CrossAttention(nn.Module):
 class CrossBlock(nn.Module):
     """x + CrossAttention(x, context), then x + MLP(norm(x)).
 
-    However its context lies, it is called once in a pass: all ranks gather it together.
+    However its context lies, it is called once in a forward-backward pass: all ranks gather it.
     """
 
     def __init__(self, width: int, context: int, heads: int, hidden: int, mlp: Mlp) -> None:
@@ -77,7 +77,7 @@ class CrossBlock(nn.Module):
         kind = GatedMlp if mlp == "gated" else PlainMlp
         self.mlp: GatedMlp | PlainMlp = kind(width, hidden)
 
-    def forward(self, x: Tensor, context: Tensor, layout: Layout | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, layout: TokenLayout | None = None) -> Tensor:
         """Let queries read a context.
 
         Args:
@@ -92,7 +92,7 @@ class CrossBlock(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def tensor_plan(self) -> dict[str, str]:
-        """Return how tensor parallelism cuts this block: a word for each of its modules.
+        """Return how tensor parallelism shards this block: a word for each of its modules.
 
         Words: `columns`, some of the outputs; `sums`, some of the inputs, the sums on every rank.
         """
@@ -122,7 +122,7 @@ class Perceiver(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return [[self.read], list(self.blocks)]
 
-    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+    def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
         """Encode samples.
 
         Args:
@@ -142,12 +142,12 @@ class PerceiverBackbone(Perceiver):
     """A Perceiver with the stems of all its bands; see `hpcgeo.models.backbone`."""
 
     def __init__(
-        self, architecture: PerceiverArchitecture, signals: Sequence[Signal], spread: str
+        self, architecture: PerceiverArchitecture, channels: Sequence[Channel], spread: str
     ) -> None:
         super().__init__(architecture)
         self.width, self.heads = architecture.stack.width, architecture.stack.heads
         self.context = architecture.context
-        self.tokenizer = Tokenizer(signals, architecture.context, spread)
+        self.tokenizer = Tokenizer(channels, architecture.context, spread)
 
     def encode(self, tokens: Tokens) -> Features:
         """Return the features of samples; their vector is all latents, side by side.

@@ -1,4 +1,4 @@
-"""How the tokens of a pass lie: samples of any length, in one flat tensor (N, C), sample by sample.
+"""Tokens of a forward-backward pass: samples of any length in a flat tensor (N, C), one by one.
 
 Letters: S samples, N tokens of all of them, b samples of a cluster, n tokens of its longest.
 
@@ -55,7 +55,7 @@ class Packed:
     bounds: Tensor
 
 
-Layout = Padded | Packed
+TokenLayout = Padded | Packed
 
 
 def padded(lengths: Sequence[int], clusters: Sequence[Sequence[int]]) -> Padded:
@@ -82,7 +82,7 @@ def padded(lengths: Sequence[int], clusters: Sequence[Sequence[int]]) -> Padded:
     return Padded(tuple(made), torch.tensor(rows, dtype=torch.long).argsort())
 
 
-def packed(lengths: Sequence[int]) -> Layout:
+def packed(lengths: Sequence[int]) -> TokenLayout:
     """Lay samples out one behind the other; without any sample, as one empty cluster.
 
     Args:

@@ -19,23 +19,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpcgeo.models import coordinates
-from hpcgeo.models.ragged import Layout
+from hpcgeo.models.ragged import TokenLayout
 
 #: Sensor, band, and the length of a vector (0: an image).
-Signal = tuple[str, str, int]
+Channel = tuple[str, str, int]
 
-#: The first two of three convolutions have these parts of the width.
+#: The first two of three convolutions have these fractions of the width.
 NARROW = (4, 2)
 
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Group:
+class ObservationGroup:
     """Observations alike in sensor, bands and shape.
 
     Attributes:
-        signals: (L,)
+        channels: (L,)
         named: whether bands are read by their own stems; False: by that of unknown bands.
         patch: pixels on a side of a token; of vectors 1.
         values: (G, T, L, H, W) or (G, T, L, V), NaN where missing.
@@ -50,7 +50,7 @@ class Group:
         samples: (G,) which sample of the pass each observation is of.
     """
 
-    signals: tuple[Signal, ...]
+    channels: tuple[Channel, ...]
     named: bool
     patch: int
     values: Tensor
@@ -68,7 +68,7 @@ class Group:
     @property
     def size(self) -> int:
         """Values of a token."""
-        return self.patch**2 * max(1, self.signals[0][2])
+        return self.patch**2 * max(1, self.channels[0][2])
 
     def there(self) -> Tensor:
         """Return which tokens are not missing, (G, T, L, h, w)."""
@@ -82,7 +82,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is to become the tokens of one pass.
+    """What is to become the tokens of one forward-backward pass.
 
     Attributes:
         groups: of observations.
@@ -92,12 +92,12 @@ class Tokens:
         layout: which of them are whose.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[ObservationGroup, ...]
     place: Tensor
     place_spread_m: Tensor
     height_m: Tensor
     order: Tensor
-    layout: Layout
+    layout: TokenLayout
 
 
 class Read(NamedTuple):
@@ -141,22 +141,22 @@ class VectorStem(nn.Module):
 
 
 class Tokenizer(nn.Module):
-    """Stems for the signals there are, and the encodings that all of them share."""
+    """Stems for the channels there are, and the encodings that all of them share."""
 
-    def __init__(self, signals: Sequence[Signal], width: int, spread: str = "uniform") -> None:
+    def __init__(self, channels: Sequence[Channel], width: int, spread: str = "uniform") -> None:
         """Build the stems.
 
         Args:
-            signals: every one that samples may hold.
+            channels: every one that samples may hold.
             width: of a token, C.
             spread: of what is known of a coordinate around it; see `fourier.encode`.
         """
         super().__init__()
         self.width, self.spread = width, spread
-        images = [named(signal) for signal in signals if not signal[2]]
+        images = [named(channel) for channel in channels if not channel[2]]
         self.images = nn.ModuleDict({name: ImageStem(width) for name in (*images, UNKNOWN)})
         self.vectors = nn.ModuleDict(
-            {named(signal): VectorStem(signal[2], width) for signal in signals if signal[2]}
+            {named(channel): VectorStem(channel[2], width) for channel in channels if channel[2]}
         )
         self.encodings = nn.ModuleDict(
             {name: nn.Linear(features, width) for name, features in coordinates.WIDTHS.items()}
@@ -186,14 +186,14 @@ class Tokenizer(nn.Module):
         ]
         return torch.cat([own, *(part.to(own.dtype) for part in kept)])[tokens.order]
 
-    def features(self, group: Group) -> Tensor:
+    def features(self, group: ObservationGroup) -> Tensor:
         """Return what the stems say, (G, T, L, h, w, C); h = w = 1 for vectors.
 
         A stem reaches into the tokens around its own: what is missing or hidden is zero there.
         """
         stems = self._stems(group)
         there = group.there()
-        if group.signals[0][2]:
+        if group.channels[0][2]:
             values = self._cast(known(group.values, there[..., 0]))
             read = [stem(values[:, :, band]) for band, stem in enumerate(stems)]
             return torch.stack(read, dim=2)[:, :, :, None, None]
@@ -215,15 +215,15 @@ class Tokenizer(nn.Module):
             x = F.avg_pool2d(x, group.patch // 8)
         return x.reshape(G, T, L, self.width, *x.shape[2:]).permute(0, 1, 2, 4, 5, 3)
 
-    def _stems(self, group: Group) -> list[Any]:
-        """Return the stem of each signal; images that are not known have that of unknown bands."""
-        stems: Any = self.vectors if group.signals[0][2] else self.images
-        names = (named(signal) for signal in group.signals)
-        if group.signals[0][2]:
+    def _stems(self, group: ObservationGroup) -> list[Any]:
+        """Return the stem of each channel; images that are not known have that of unknown bands."""
+        stems: Any = self.vectors if group.channels[0][2] else self.images
+        names = (named(channel) for channel in group.channels)
+        if group.channels[0][2]:
             return [stems[name] for name in names]
         return [stems[name if group.named and name in stems else UNKNOWN] for name in names]
 
-    def encoding(self, group: Group) -> Tensor:
+    def encoding(self, group: ObservationGroup) -> Tensor:
         """Return where, when and at what wavelength it was observed; see `features`."""
         spectrum = self._encoded("spectrum", group.wavelength_nm, group.bandwidth_nm)  # (L, C)
         own = torch.stack([stem.own_token for stem in self._stems(group)])  # (L, C)
@@ -232,9 +232,9 @@ class Tokenizer(nn.Module):
         of_sample = self._place(group.place, group.place_spread_m)  # (G, C)
         x = time[:, :, None] + band[:, None] + of_sample[:, None, None]  # (G, T, L, C)
         x = x[:, :, :, None, None]
-        return x if group.signals[0][2] else x + self._space(group)[:, None, None]
+        return x if group.channels[0][2] else x + self._space(group)[:, None, None]
 
-    def _space(self, group: Group) -> Tensor:
+    def _space(self, group: ObservationGroup) -> Tensor:
         """Return the encoding of the tokens' places in their frame, (G, h, w, C)."""
         *_, H, W = group.values.shape
         device = group.values.device
@@ -267,9 +267,9 @@ class Tokenizer(nn.Module):
         return x.to(self.flags.weight.dtype)
 
 
-def named(signal: Signal) -> str:
-    """Return the name of a signal's stem: data sets that share a band share it."""
-    sensor, band, length = signal
+def named(channel: Channel) -> str:
+    """Return the name of a channel's stem: data sets that share a band share it."""
+    sensor, band, length = channel
     name = f"{sensor}/{band}" + (f"/{length}" if length else "")
     return name.replace(".", ",")  # the name of a module has no dot
 

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 
 from hpcgeo.data.labelled_batches import Bool, Drawn
-from hpcgeo.data.sample import IGNORED, Signal
+from hpcgeo.data.sample import IGNORED, Channel
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.sampling.packing import clusters, waste
-from hpcgeo.models.ragged import Layout, packed, padded
-from hpcgeo.models.tokenizers import Group, Tokens
+from hpcgeo.models.ragged import TokenLayout, packed, padded
+from hpcgeo.models.tokenizers import ObservationGroup, Tokens
 from hpcgeo.options import Batching
 from hpcgeo.sensors import Band
 
 POLARISATIONS = ("HH", "HV", "VH", "VV")
 
 #: What one band is: from the facts, or from a file of the user.
-Bands = Callable[[Signal], Band]
+Bands = Callable[[Channel], Band]
 
 #: Of an observation: its sample, and which one of it.
 Place = tuple[int, int]
@@ -85,13 +85,13 @@ def tokens(
     Args:
         drawn: the samples, S.
         batching: how unequal ones share a pass.
-        bands: what is known of a signal.
+        bands: what is known of a channel.
         visible: of each observation of each sample, which tokens take part.
     """
     alike: dict[Any, list[Place]] = defaultdict(list)
     for sample, one in enumerate(drawn):
         for number, seen in enumerate(one.sample.observations):
-            key = seen.signals, one.named[number], seen.patch, seen.values.shape
+            key = seen.channels, one.named[number], seen.patch, seen.values.shape
             alike[key].append((sample, number))
     grouping = Grouping(tuple(tuple(places) for places in alike.values()))
     groups = tuple(_group(drawn, places, bands, visible) for places in grouping.places)
@@ -119,7 +119,7 @@ def tokens(
     )
 
 
-def layout(lengths: Sequence[int], batching: Batching) -> Layout:
+def layout(lengths: Sequence[int], batching: Batching) -> TokenLayout:
     """Return how samples of these lengths lie in a pass."""
     if batching.mode == "packed":
         return packed(lengths)
@@ -205,11 +205,11 @@ def _group(
     places: Sequence[Place],
     bands: Bands,
     visible: Sequence[Sequence[Bool]],
-) -> Group:
+) -> ObservationGroup:
     seen = [drawn[sample].sample.observations[number] for sample, number in places]
     samples = [drawn[sample].sample for sample, _ in places]
     first = seen[0]
-    known = [bands(signal) for signal in first.signals]
+    known = [bands(channel) for channel in first.channels]
     gsd, gsd_of = np.unique([one.gsd_m for one in seen], return_inverse=True)
     flags = np.zeros((len(seen), len(known), len(POLARISATIONS) + 1), dtype=np.float32)
     for number, band in enumerate(known):
@@ -217,8 +217,8 @@ def _group(
             flags[:, number, POLARISATIONS.index(band.polarisation)] = 1
             flags[:, number, -1] = [one.orbit for one in seen]
     kept = np.stack([visible[sample][number] for sample, number in places])
-    return Group(
-        signals=first.signals,
+    return ObservationGroup(
+        channels=first.channels,
         named=drawn[places[0][0]].named[places[0][1]],
         patch=first.patch,
         values=torch.from_numpy(np.stack([one.values for one in seen])),

@@ -44,7 +44,7 @@ class Material:
         architecture: of the backbone.
         bands: of the images; 0: of several sensors.
         chip: height and width of the images, where all have the same.
-        signals: the bands of labelled samples, all sensors together.
+        channels: the bands of labelled samples, all sensors together.
         sets: training splits by task.
         tasks: their options.
         spread: how what is known of a coordinate is spread around it.
@@ -53,7 +53,7 @@ class Material:
     architecture: Any
     bands: int
     chip: tuple[int, int] | None
-    signals: tuple[Any, ...] = ()
+    channels: tuple[Any, ...] = ()
     sets: Mapping[str, TaskSet] | None = None
     tasks: Mapping[str, Task] | None = None
     spread: str = "uniform"

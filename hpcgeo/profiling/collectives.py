@@ -47,7 +47,7 @@ REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sca
 
 
 @dataclass(frozen=True)
-class Case:
+class CollectiveCase:
     """One size of a collective over the groups of one kind."""
 
     collective: Collective
@@ -166,7 +166,7 @@ def groups_of(places: Sequence[Place]) -> dict[Group, list[list[int]]]:
 
 def _cases(
     sizes: Sequence[int], places: Sequence[Place], rank: int, device: torch.device
-) -> list[Case]:
+) -> list[CollectiveCase]:
     """Return every case, sizes innermost, with its call on this rank."""
     kinds = groups_of(places)
     local_ranks = sum(place.host == places[rank].host for place in places)
@@ -184,7 +184,7 @@ def _cases(
             for size in sorted({-(-size // unit) * unit for size in sizes}):
                 parts = buffer[: size // ELEMENT], piece[: size // unit]
                 call = _call(name, *parts, own) if own else _nothing
-                cases.append(Case(name, kind, ranks, nodes, size, call))
+                cases.append(CollectiveCase(name, kind, ranks, nodes, size, call))
     return cases
 
 
@@ -203,12 +203,12 @@ def _nothing() -> None:
     """What a rank outside all groups does."""
 
 
-def _repeat(cases: Sequence[Case], seconds: float, device: torch.device) -> None:
+def _repeat(cases: Sequence[CollectiveCase], seconds: float, device: torch.device) -> None:
     """Fill the seconds of all cases, those of one repetition on this rank."""
     rounds = []
     with bar("collectives", len(cases) * (1 + ROUNDS), shown=dist.get_rank() == 0) as progress:
 
-        def show(case: Case) -> None:
+        def show(case: CollectiveCase) -> None:
             detail = f"{case.collective} over {case.group}, {in_words(case.message_bytes)}"
             progress.update(progress.task_ids[0], advance=1, detail=detail)
 
@@ -250,7 +250,11 @@ def _slowest(seconds: Sequence[float], device: torch.device) -> list[float]:
 
 
 def _describe(
-    cases: Sequence[Case], places: Sequence[Place], machine: str, name: str, device: torch.device
+    cases: Sequence[CollectiveCase],
+    places: Sequence[Place],
+    machine: str,
+    name: str,
+    device: torch.device,
 ) -> Links:
     hosts = sorted({place.host for place in places})
     head, dirty = commit()
@@ -273,7 +277,7 @@ def _describe(
     )
 
 
-def _transfer(case: Case, seconds: Spread) -> Transfer:
+def _transfer(case: CollectiveCase, seconds: Spread) -> Transfer:
     rate = case.message_bytes / seconds.median
     fields: dict[str, Any] = {
         name: getattr(case, name) for name in ("collective", "group", "ranks", "nodes")

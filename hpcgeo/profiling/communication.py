@@ -56,18 +56,18 @@ SWITCH_S = 1e-4
 Array = npt.NDArray[np.float64]
 
 
-class Group(NamedTuple):
+class RankGroup(NamedTuple):
     """The ranks of a process group."""
 
     name: str  #: axis of the mesh, or world
     ranks: tuple[int, ...]
 
 
-class Kind(NamedTuple):
+class CollectiveKind(NamedTuple):
     """What a collective is: two ranks of a group agree in it call by call."""
 
     collective: str
-    group: Group
+    group: RankGroup
     message_bytes: int
 
 
@@ -75,7 +75,7 @@ class Kind(NamedTuple):
 class _Call:
     """A collective under way, and its moments."""
 
-    kind: Kind
+    kind: CollectiveKind
     begin: Any
     end: Any = None
     queues: bool = False  #: it runs on a stream of its group, behind the one before
@@ -85,7 +85,7 @@ class _Call:
 class Calls:
     """The collectives of one step of one rank, in the order they were started."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[CollectiveKind, ...]
     begin: Array  #: (N,) seconds on the clock of this rank
     seconds: Array  #: (N,) until completion
 
@@ -104,7 +104,7 @@ class Bookkeeping:
         self._clock = Clock(device)
         self._calls: list[_Call] = []
         self._noting = False
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, RankGroup] = {}
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -133,7 +133,7 @@ class Bookkeeping:
         if not self._clock.on_device:
             self._wait_for_ends()
         begins, seconds = [], []
-        free: dict[Group, float] = {}
+        free: dict[RankGroup, float] = {}
         for call in self._calls:
             begin = self._clock.seconds(self._zero, call.begin)
             end = self._clock.seconds(self._zero, call.end)
@@ -167,7 +167,7 @@ class Bookkeeping:
                 return usual(arguments)
             if not self.communication:
                 return _left_out(operation, arguments)
-            kind = Kind(collective, self._group(arguments), _bytes(arguments[place]))
+            kind = CollectiveKind(collective, self._group(arguments), _bytes(arguments[place]))
             call = _Call(kind, self._clock.now())
             self._calls.append(call)
             answer = usual(arguments)
@@ -199,7 +199,7 @@ class Bookkeeping:
             call.queues = True
             work.get_future().add_done_callback(stop)
 
-    def _group(self, arguments: Sequence[Any]) -> Group:
+    def _group(self, arguments: Sequence[Any]) -> RankGroup:
         group = _group_of(arguments)
         if group.group_name not in self._groups:
             ranks = tuple(dist.get_process_group_ranks(group))
@@ -207,7 +207,7 @@ class Bookkeeping:
             if name in ("", "undefined"):
                 name = f"group of {len(ranks)}"
             name = "world" if len(ranks) == dist.get_world_size() else name
-            self._groups[group.group_name] = Group(name, ranks)
+            self._groups[group.group_name] = RankGroup(name, ranks)
         return self._groups[group.group_name]
 
 

@@ -29,8 +29,8 @@ Change = Literal["more", "less", "same"]
 COLOURS = {"slower": "red", "failed": "red", "faster": "green", "mended": "green"}
 
 #: What a point is: the key of its records and where they ran, without what may differ.
-Point = tuple[tuple[str, str], ...]
-Points = dict[Point, list[Record]]
+PointKey = tuple[tuple[str, str], ...]
+Points = dict[PointKey, list[Record]]
 
 
 class Side(BaseModel):
@@ -62,7 +62,7 @@ class Pair(BaseModel):
         return self.verdict in ("slower", "failed") or self.memory == "more"
 
 
-class Comparison(BaseModel):
+class RecordComparison(BaseModel):
     """What `compare` found; as it is printed with --json."""
 
     method: str = METHOD
@@ -80,20 +80,20 @@ class Comparison(BaseModel):
         return any(pair.worse for pair in self.pairs)
 
 
-class Row(NamedTuple):
+class KeyedRecord(NamedTuple):
     """A record, and all that makes it a repeat of another one."""
 
     record: Record
     identity: dict[str, str]
 
-    def point(self, apart: Sequence[str]) -> Point:
+    def point(self, apart: Sequence[str]) -> PointKey:
         """Return the point it belongs to where some keys may differ."""
         return tuple((key, value) for key, value in self.identity.items() if key not in apart)
 
 
 def compare(
     a: Path, b: Path, *, tolerance: float, confidence: float, between: Sequence[str]
-) -> Comparison:
+) -> RecordComparison:
     """Compare the records of two files or folders.
 
     Args:
@@ -129,7 +129,7 @@ def compare(
     if len(timed) > 1:
         chance = len(timed) * (1 - confidence)
         notes.append(f"of {len(timed)} intervals about {chance:.2g} miss by chance alone")
-    return Comparison(
+    return RecordComparison(
         confidence=confidence,
         tolerance=tolerance,
         between=list(between),
@@ -149,7 +149,7 @@ def label(point: dict[str, str]) -> str:
     return f"{model} {layout}, {ranks} {word}, micro-batch {micro_batch}{more}"
 
 
-def table(comparison: Comparison) -> Table:
+def table(comparison: RecordComparison) -> Table:
     """Return the pairs as a table."""
     found = Table("point", "verdict")
     for name in ("A, ms", "B, ms", "change", f"{comparison.confidence:.4g} interval", "memory"):
@@ -175,7 +175,7 @@ def _change(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio - 1:+.1%}"
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path) -> list[KeyedRecord]:
     records = read([path])
     if not records:
         raise InputError(f"{path}: no records in it; `hpcgeo-profile run` writes them")
@@ -188,7 +188,7 @@ def _rows(path: Path) -> list[Row]:
             "micro_batch": str(record.micro_batch),
             "accumulate": str(record.accumulate),
         }
-        rows.append(Row(record, record.key | where))
+        rows.append(KeyedRecord(record, record.key | where))
         values = [record.images_per_s, record.peak_memory_bytes, record.global_batch]
         if record.step_s:
             values += [record.step_s.median, *record.step_s.values]
@@ -199,10 +199,10 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _points(rows: Sequence[Row], between: Sequence[str], path: Path) -> Points:
+def _points(rows: Sequence[KeyedRecord], between: Sequence[str], path: Path) -> Points:
     """Return the records that were timed by point, repeats together."""
     found: Points = {}
-    values: dict[tuple[Point, str], str] = {}
+    values: dict[tuple[PointKey, str], str] = {}
     for row in rows:
         if not _worked(row.record):
             continue
@@ -230,7 +230,7 @@ def _times(record: Record) -> list[float]:
 
 
 def _pair(
-    point: Point, a: list[Record], b: list[Record], *, tolerance: float, confidence: float
+    point: PointKey, a: list[Record], b: list[Record], *, tolerance: float, confidence: float
 ) -> Pair:
     sides, notes = (_side(a), _side(b)), []
     for name, runs, side in zip("AB", (a, b), sides, strict=True):
@@ -292,7 +292,7 @@ def _memory(
     return max(peaks[1]) / max(peaks[0]), change
 
 
-def _failed(rows: Sequence[Sequence[Row]], between: Sequence[str]) -> Iterator[Pair]:
+def _failed(rows: Sequence[Sequence[KeyedRecord]], between: Sequence[str]) -> Iterator[Pair]:
     """Yield the points that failed on a side and never worked there.
 
     A point that failed before it started knows neither device nor driver nor the variables of its
@@ -323,7 +323,7 @@ def _failed(rows: Sequence[Sequence[Row]], between: Sequence[str]) -> Iterator[P
         )
 
 
-def _only(points: Points, paired: set[Point], others: Sequence[Row]) -> list[str]:
+def _only(points: Points, paired: set[PointKey], others: Sequence[KeyedRecord]) -> list[str]:
     """Return the points without a partner; with what differs, where one looks the same."""
     alike: dict[str, list[dict[str, str]]] = {}
     for row in others:

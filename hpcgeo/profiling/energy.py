@@ -35,7 +35,7 @@ LOOK_S = 20.0
 
 
 @dataclass(frozen=True)
-class Source:
+class EnergyCounters:
     """Counters of energy that this rank can read.
 
     Attributes:
@@ -114,7 +114,7 @@ class Joules:
         self._last = now
 
 
-def find(device: torch.device, leads: bool) -> Source | None:
+def find(device: torch.device, leads: bool) -> EnergyCounters | None:
     """Return the counters this rank is to read.
 
     Args:
@@ -129,17 +129,17 @@ def find(device: torch.device, leads: bool) -> Source | None:
     return (pm_counters() or rapl()) if leads else None
 
 
-def pm_counters(root: Path = Path("/sys/cray/pm_counters")) -> Source | None:
+def pm_counters(root: Path = Path("/sys/cray/pm_counters")) -> EnergyCounters | None:
     """Return the counter of an HPE Cray node, if this is one."""
     file = root / "energy"
 
     def read() -> dict[str, float]:
         return {"node": float(file.read_text().split()[0])}  # "83917452 J 1614780265361207 us"
 
-    return _tried(Source("pm_counters", "whole nodes", read))
+    return _tried(EnergyCounters("pm_counters", "whole nodes", read))
 
 
-def rapl(root: Path = Path("/sys/class/powercap")) -> Source | None:
+def rapl(root: Path = Path("/sys/class/powercap")) -> EnergyCounters | None:
     """Return the counters of the CPUs, if they may be read: most systems keep them to root."""
     zones = [
         zone
@@ -156,7 +156,7 @@ def rapl(root: Path = Path("/sys/class/powercap")) -> Source | None:
     dram = any((zone / "name").read_text().startswith("dram") for zone in zones)
     what = "CPU packages and memories" if dram else "CPU packages"
     try:
-        return _tried(Source("rapl", what, read, ranges()))
+        return _tried(EnergyCounters("rapl", what, read, ranges()))
     except OSError:
         return None
 
@@ -168,27 +168,27 @@ def parse_rocm_smi(text: str) -> dict[str, float]:
     return {card: 1e-6 * float(said[key]) for card, said in cards.items() if key in said}
 
 
-def _rocm_smi() -> Source | None:
+def _rocm_smi() -> EnergyCounters | None:
     command = ["rocm-smi", "--showenergycounter", "--json"]
 
     def read() -> dict[str, float]:
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
         return parse_rocm_smi(said.stdout)
 
-    return _tried(Source("rocm-smi", "GPUs", read))
+    return _tried(EnergyCounters("rocm-smi", "GPUs", read))
 
 
-def _nvml(device: torch.device) -> Source | None:
+def _nvml(device: torch.device) -> EnergyCounters | None:
     def read() -> dict[str, float]:
         nvml = import_module("pynvml")
         handle = torch.cuda._get_pynvml_handler(device)  # knows which devices are visible
         joules = 1e-3 * nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         return {str(nvml.nvmlDeviceGetUUID(handle)): joules}
 
-    return _tried(Source("nvml", "GPUs", read, own=True)) if torch.version.cuda else None
+    return _tried(EnergyCounters("nvml", "GPUs", read, own=True)) if torch.version.cuda else None
 
 
-def _amdsmi(device: torch.device) -> Source | None:
+def _amdsmi(device: torch.device) -> EnergyCounters | None:
     def read() -> dict[str, float]:
         amdsmi = import_module("amdsmi")
         handle = torch.cuda._get_amdsmi_handler(device)
@@ -197,10 +197,10 @@ def _amdsmi(device: torch.device) -> Source | None:
         joules = 1e-6 * count * said["counter_resolution"]
         return {str(amdsmi.amdsmi_get_gpu_device_bdf(handle)): joules}
 
-    return _tried(Source("amdsmi", "GPUs", read, own=True)) if torch.version.hip else None
+    return _tried(EnergyCounters("amdsmi", "GPUs", read, own=True)) if torch.version.hip else None
 
 
-def _tried(source: Source) -> Source | None:
+def _tried(source: EnergyCounters) -> EnergyCounters | None:
     """Return a source that can be read; libraries of vendors fail in ways of their own."""
     try:
         return source if source.read() else None

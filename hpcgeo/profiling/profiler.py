@@ -1,4 +1,4 @@
-"""A profile run: the training loop under a meter that sees phases, collectives and the trace.
+"""A meter that watches the steps of a training loop: their phases, collectives and a trace.
 
 Order of the steps: warm-up (discarded, until steps stop getting faster), measured, one whose memory
 is followed, one whose FLOPs are counted, traced. Phases, collectives and energy are those of the
@@ -12,7 +12,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,22 +23,17 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
-from hpcgeo.machines import Grid, grid, machine
+from hpcgeo.machines import Grid
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import flops, memory, trace, waits
 from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping, Calls
 from hpcgeo.profiling.energy import Joules
-from hpcgeo.profiling.summary import summary
-from hpcgeo.records import Activity, CrossCheck, Phases, Record, append
-from hpcgeo.strategies import strategy
-from hpcgeo.train.loop import pretrain
+from hpcgeo.records import Activity, CrossCheck, Phases, Record
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
-from hpcgeo.workloads.choice import forms_of
 
 Item = TypeVar("Item")
 
@@ -47,7 +42,7 @@ TRACED_STEPS = 4
 LATER = ("memory", "flops", *["traced"] * TRACED_STEPS)
 
 #: Warm-up ends where the median of as many steps is no longer below that of those before, by this
-#: part, and after so many steps more than were asked for in any case; not before SHORTEST: in the
+#: fraction, and after so many steps more than requested in any case; not before SHORTEST: in the
 #: first steps DeepSpeed compares what ranks do, and collectives are left alone.
 WINDOW, FASTER, LONGEST, SHORTEST = 5, 0.05, 50, 4
 
@@ -75,7 +70,7 @@ class Options:
         steps: measured steps.
         warmup: steps discarded before them, at least.
         communication: False: collectives do nothing in a step.
-        reading: False: every step trains on the first batches, held in memory.
+        reading: False: every step trains on cached batches, the first ones.
         product: measure a matrix product on a device too; on a host it always is.
         traces: folder for traces, a file a rank.
         grid: that the power comes from; None: that of the machine, if known.
@@ -322,76 +317,6 @@ class Profiler(Meter):
         total = torch.tensor(values, dtype=torch.float64, device=self.topology.device)
         dist.all_reduce(total)
         return (total / self.topology.world_size).cpu().numpy()
-
-
-def profile_run(recipe: str, overrides: Sequence[str], options: Options, records: Path) -> Record:
-    """Measure a recipe and append its record; every rank calls it.
-
-    Args:
-        records: the file of JSON lines.
-
-    Raises:
-        InputError: the recipe cannot be run like this.
-    """
-    with tempfile.TemporaryDirectory(prefix="hpcgeo-profile-") as folder:
-        run = configure(recipe, overrides, options.steps, options.warmup, Path(folder))
-        _refuse(run, options)
-        if options.grid is None and (own := machine(run.launch.machine).grid):
-            options = replace(options, grid=grid(own))
-        meters: list[Profiler] = []
-
-        def meter(*arguments: Any) -> Profiler:
-            meters.append(Profiler(*arguments, options=options))
-            return meters[0]
-
-        try:
-            record = pretrain(run, meter)
-        except BaseException:
-            if meters and meters[0].early:
-                log.warning("it failed when all steps were measured: what was, is recorded")
-                _keep(run, meters[0].early, records)
-            raise
-    return _keep(run, record, records)
-
-
-def _keep(run: RunConfig, record: Record, records: Path) -> Record:
-    """Append a record, with what the closed forms say; rank 0 does."""
-    config = {part: options for part, options in (record.config or {}).items() if part != "run"}
-    known: dict[str, Any] = {"config": config}
-    if forms := forms_of(run, record.bands):
-        executed = record.global_batch * forms.executed_flops(run.parallel.recompute)
-        known |= {
-            "predicted_memory": memory.predicted(run, forms, record.world_size),
-            "executed_flops": executed,
-        }
-    record = record.model_copy(update=known)
-    if dist.get_rank() == 0:
-        append(records, record)
-        log.info("%s\n  appended to %s", summary(record), records)
-    return record
-
-
-def configure(
-    recipe: str, overrides: Sequence[str], steps: int, warmup: int, folder: Path
-) -> RunConfig:
-    """Return the configuration of a profile run: no checkpoints, no pictures, no warm-up of lr."""
-    fixed = [
-        f"run.dir={folder}",
-        f"train.steps={max(warmup, SHORTEST) + LONGEST + steps + len(LATER)}",
-        "train.eval_every=null",
-        "checkpoint.every=0",
-        "optim.warmup_steps=0",
-    ]
-    return load(recipe, [*overrides, *fixed])
-
-
-def _refuse(run: RunConfig, options: Options) -> None:
-    chosen = strategy(run.parallel.strategy)
-    if not options.communication and chosen.backend == "deepspeed" and chosen.parameters != "none":
-        raise InputError(
-            f"communication off: {chosen.name} compares its ranks by collectives in every step and "
-            f"would stop; FULL_SHARD shards the same and can be measured without"
-        )
 
 
 def settled(step_s: Sequence[float]) -> bool:

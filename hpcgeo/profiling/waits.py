@@ -8,7 +8,7 @@ import numpy as np
 import torch.distributed as dist
 
 from hpcgeo.log import log
-from hpcgeo.profiling.communication import BUS, Array, Calls, Group, union_s
+from hpcgeo.profiling.communication import BUS, Array, Calls, RankGroup, union_s
 from hpcgeo.records import Traffic, Wait
 
 #: A rank is late where the upper half of the ranks waits longer than it by more than this share of
@@ -44,7 +44,7 @@ def compared(step: Sequence[Calls]) -> tuple[Array, Array, Array] | None:
         return None
     seconds = np.stack([calls.seconds for calls in step])
     least = seconds.copy()
-    together: dict[Group, list[int]] = defaultdict(list)
+    together: dict[RankGroup, list[int]] = defaultdict(list)
     for place, kind in enumerate(step[0].kinds):
         if kind.collective in BUS:
             together[kind.group].append(place)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
-from hpcgeo.profiling.profiler import configure
+from hpcgeo.profiling.run import configure
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import brief, parse
 from hpcgeo.zoo import architecture, perceiver, perceivers

@@ -1,4 +1,4 @@
-"""What a run would do, said before it does: sizes, arithmetic of the global batch, memory."""
+"""The dry-run summary of a run: sizes, arithmetic of the global batch, memory."""
 
 import math
 
@@ -10,8 +10,8 @@ from hpcgeo.strategies import strategy
 from hpcgeo.workloads.choice import workload_of
 
 
-def outlook(run: RunConfig, world_size: int) -> str:
-    """Open the data, build the model without weights, and say what would happen.
+def dry_run_summary(run: RunConfig, world_size: int) -> str:
+    """Open the data, build the model without weights, and return the summary.
 
     Raises:
         InputError: anything that would stop the run before its first step.
@@ -40,7 +40,7 @@ def outlook(run: RunConfig, world_size: int) -> str:
     return "\n".join(
         [
             f"run           {run.run.dir}",
-            workload.outlook(rows, world_size),
+            workload.summary(rows, world_size),
             *_queue(run.launch.machine, world_size),
         ]
     )

@@ -45,7 +45,7 @@ BEATS = 8
 #: step: loading, compiling, a checkpoint, a file system that recovers.
 SLOW_S = 600.0
 
-#: A step may take this many times the longest one before it, if that is more than the patience.
+#: A step may take this many times the longest one before it, if that is more than the hang timeout.
 FACTOR = 10.0
 
 #: What a rank leaves as its last beat.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.loader import Batch, Batches, Loader, open_dataset
+from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader, open_dataset
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.views import Views
 from hpcgeo.errors import InputError
@@ -55,17 +55,17 @@ class Images:
     def initial(self, objective: nn.Module) -> Initial:
         return initial(self.run.model, self.model, objective, self.run.seed, self._objective.gain)
 
-    def batches(self, topology: Topology, first_step: int) -> Loader[Batch]:
+    def batches(self, topology: Topology, first_step: int) -> Loader[ImageBatch]:
         train = self.run.train
         world = topology.layout.data_parallel
         return Loader(
-            Batches(self.dataset, self.run.seed, train.micro_batch, topology.data_rank, world),
+            ImageBatches(self.dataset, self.run.seed, train.micro_batch, topology.data_rank, world),
             accumulate=train.accumulate,
             workers=self.data.workers,
             first_step=first_step,
         )
 
-    def step(self, batches: Iterator[Batch], device: torch.device) -> Step:
+    def step(self, batches: Iterator[ImageBatch], device: torch.device) -> Step:
         return Step((self._inputs(batch, device) for batch in batches), self.run.train.accumulate)
 
     def evaluate(
@@ -76,7 +76,7 @@ class Images:
             return
         index = pictures.spread_out(NUM_PICTURES, len(self.dataset))
         pixels, valid = self.dataset.read(index)
-        batch = Batch(torch.from_numpy(pixels), valid, position=index, index=index)
+        batch = ImageBatch(torch.from_numpy(pixels), valid, position=index, index=index)
         images = self.views.plain(batch, topology.device)
         mask = noise(self.run.seed, index, self.model.num_patches(self.data.chip))
         holes, whole = engine.evaluate(
@@ -105,7 +105,7 @@ class Images:
         """Forward once, backward twice as much (weights and inputs)."""
         return 3.0 * self.forms.forward_flops * global_batch if self.forms else None
 
-    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+    def summary(self, rows: Sequence[str], world_size: int) -> str:
         data, facts, (height, width) = self.data, self.facts(), self.data.chip
         run, becomes = self.run, f" = {self.forms.summary}" if self.forms else ""
         memory = predict(self.forms, run.parallel, run.train, world_size) if self.forms else None
@@ -120,7 +120,7 @@ class Images:
             ]
         )
 
-    def _inputs(self, batch: Batch, device: torch.device) -> Inputs:
+    def _inputs(self, batch: ImageBatch, device: torch.device) -> Inputs:
         objective = self._objective
         with phase("host_to_device"):
             views = [self.views(batch, device, view) for view in range(objective.num_views)]

@@ -21,8 +21,8 @@ from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import TaskSet, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
-from hpcgeo.data.sample import UNKNOWN_SENSOR, Observation, Signal
-from hpcgeo.data.sampling.mixture import Mixture
+from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel, Observation
+from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.errors import InputError
 from hpcgeo.kinds.metrics import metric_of
@@ -97,15 +97,15 @@ class MixtureRun:
         self.bands = partial(band_of, self.data.sensors)
         tasks = self.data.chosen
         self.material = material_of(self.model, run.model.spread, self.sets, tasks)
-        self.signals = self.material.signals
-        for signal in self.signals:
-            self.bands(signal)  # an unknown sensor is said before anything starts
+        self.channels = self.material.channels
+        for channel in self.channels:
+            self.bands(channel)  # an unknown sensor is said before anything starts
         objective.check(tasks, self.sets)
         sizes = {name: len(part) for name, part in self.sets.items()}
         digests = json.dumps({name: part.digest for name, part in self.sets.items()})
         self.dataset: Source = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
         ranks = discover().world_size // run.parallel.tensor
-        self.mixture = Mixture(
+        self.mixture = MixtureSampler(
             sizes,
             weights={name: task.weight for name, task in tasks.items()},
             temperature=self.data.temperature,
@@ -277,14 +277,15 @@ class MixtureRun:
     def model_flops(self, global_batch: int) -> None:
         return None
 
-    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+    def summary(self, rows: Sequence[str], world_size: int) -> str:
         parameters = self.facts()["parameters"]
         return "\n".join(
             [
                 f"model         {self.model.name} ({self.model.family}), {parameters:,} parameters",
                 *(
                     f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
-                    f"{len(part):,} samples, {self.mixture.shares[name]:.1%} of what is drawn"
+                    f"{len(part):,} samples, "
+                    f"sampling weight {self.mixture.sampling_weights[name]:.1%}"
                     for name, part in self.sets.items()
                 ),
                 f"batching      {self.data.batching.mode}, forward-backward passes of at most "
@@ -335,12 +336,12 @@ def material_of(
     Raises:
         InputError: the backbone reads images of one set of bands and one size, and these are not.
     """
-    signals = tuple(sorted({signal for part in sets.values() for signal in part.signals}))
+    channels = tuple(sorted({channel for part in sets.values() for channel in part.channels}))
     if model.any_sensor:
-        return Material(model, 0, None, signals, sets, tasks, spread)
+        return Material(model, 0, None, channels, sets, tasks, spread)
     first = {name: part.read(0).observations for name, part in sets.items()}
     shapes = {name: [seen.values.shape[2:] for seen in each] for name, each in first.items()}
-    bands = {name: [seen.signals for seen in each] for name, each in first.items()}
+    bands = {name: [seen.channels for seen in each] for name, each in first.items()}
     name = next(iter(sets))
     for other, each in shapes.items():
         if len(each) != 1 or len(each[0]) != 2:
@@ -357,23 +358,23 @@ def material_of(
             )
     [chip] = shapes[name]
     model.num_patches(chip)
-    return Material(model, len(signals), tuple(chip), signals, sets, tasks, spread)
+    return Material(model, len(channels), tuple(chip), channels, sets, tasks, spread)
 
 
 def _image(seen: Sequence[Observation]) -> str:
-    bands = ", ".join(f"{signal.sensor} {signal.band}" for signal in seen[0].signals)
+    bands = ", ".join(f"{channel.sensor} {channel.band}" for channel in seen[0].channels)
     return f"{bands} of {' x '.join(map(str, seen[0].values.shape[2:]))} pixels"
 
 
-def band_of(extra: Path | None, signal: Signal) -> Band:
-    """Return what is known of a signal; an InputError names an unknown sensor or band.
+def band_of(extra: Path | None, channel: Channel) -> Band:
+    """Return what is known of a channel; an InputError names an unknown sensor or band.
 
     Of a sensor that its data set does not name, nothing is.
     """
-    if signal.sensor == UNKNOWN_SENSOR:
-        return Band(signal.band, None, None, None)
-    sensor = find(sensors(extra), signal.sensor, "sensor")
-    return find({band.name: band for band in sensor.bands}, signal.band, f"band of {sensor.name}")
+    if channel.sensor == UNKNOWN_SENSOR:
+        return Band(channel.band, None, None, None)
+    sensor = find(sensors(extra), channel.sensor, "sensor")
+    return find({band.name: band for band in sensor.bands}, channel.band, f"band of {sensor.name}")
 
 
 def moved_all(inputs: Inputs, device: torch.device) -> dict[str, Any]:

@@ -76,8 +76,8 @@ class Album:
 def _views(one: Drawn) -> list[pictures.Picture]:
     """Return first and last date of the first observation as red, green, blue, (3, H, W) each."""
     seen = one.sample.observations[0]
-    sensor = seen.signals[0].sensor
-    bands = [signal.band for signal in seen.signals]
+    sensor = seen.channels[0].sensor
+    bands = [channel.band for channel in seen.channels]
     shown = pictures.visible(bands, sensor if sensor in sensors() else None)
     return [seen.values[date][shown] for date in (0, -1)]
 

@@ -93,7 +93,7 @@ class Workload(Protocol):
     def model_flops(self, global_batch: int) -> float | None:
         """Return the model FLOPs of a step, or None where they are not known."""
 
-    def outlook(self, rows: Sequence[str], world_size: int) -> str:
+    def summary(self, rows: Sequence[str], world_size: int) -> str:
         """Say what a run would do."""
 
 

@@ -9,7 +9,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.records import Energy, Memory, Spread, Wait
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import compare
-from hpcgeo_analysis.plots import Look
+from hpcgeo_analysis.plots import LineStyles
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
 from hpcgeo_analysis.sections import memory, omissions
@@ -294,7 +294,7 @@ def test_cautions(make):
     records = [make(images_per_s=100.0, dirty=True), make(devices=2, commit="fedcba9876543210")]
     found = points(records)
     comparisons = compare(found)
-    study = Study(records, [], found, comparisons, Look(comparisons), copies=2)
+    study = Study(records, [], found, comparisons, LineStyles(comparisons), copies=2)
     assert omissions.cautions(study) == [
         "2 records read twice and counted once.",
         "1 record made from a tree with uncommitted changes.",

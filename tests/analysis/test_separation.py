@@ -117,7 +117,7 @@ def test_steps_without_communication_never_compete(make):
     assert lines(records) == [["DDP"]]
     assert [c.scaled[0].point.images_per_s for c in compare(points(records))] == [80]
     text = render(records)["report.md"].decode()
-    assert "1 record with communication off or data held in memory: no training" in text
+    assert "1 record with communication off or cached batches: no training" in text
 
 
 def test_a_doubled_micro_batch_shares_no_axes(make):

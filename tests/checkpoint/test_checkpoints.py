@@ -190,10 +190,10 @@ def edit(folder: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (lambda folder: None, ""),
-    "a bit flipped": (flip, "rank-00001.bin has other bytes than were written (digest)"),
+    "a bit flipped": (flip, "rank-00001.bin has other bytes than were written (checksum)"),
     "truncated": (lambda folder: os.truncate(folder / "rank-00000.bin", 100), "has 100 bytes, not"),
     "a file missing": (lambda folder: (folder / "rank-00000.bin").unlink(), "00.bin is missing"),
-    "manifest edited": (edit, "step.json: other bytes than were written (digest)"),
+    "manifest edited": (edit, "step.json: other bytes than were written (checksum)"),
     "manifest garbage": (lambda folder: (folder / "step.json").write_text("{"), "no manifest"),
     "manifest missing": (lambda folder: (folder / "step.json").unlink(), "No such file"),
     "index forged": (forge, "where no such piece can be"),

@@ -17,7 +17,7 @@ from rasterio.warp import transform
 from hpcgeo.data.shards.chips import cut, num_windows
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
-from hpcgeo.data.shards.sources import Source, find, inspect
+from hpcgeo.data.shards.sources import SourceFile, find, inspect
 from hpcgeo.errors import InputError
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
 
@@ -26,7 +26,7 @@ def ingest(path, **options):
     """Return the source and all its windows (None for those dropped)."""
     options = Settings(**{"chip": 32, **options})
     source = inspect(path.parent, path.name, options)
-    assert isinstance(source, Source), source
+    assert isinstance(source, SourceFile), source
     windows = num_windows(source, options)
     return source, list(cut(path.parent, source, 0, windows, options))
 
@@ -60,8 +60,8 @@ def test_pixels_keep_their_data_type(tmp_path, dtype):
 )
 def test_windows_cover_every_pixel_and_none_is_needless(height, width, chip, overlap):
     options = Settings(chip=chip, overlap=min(overlap, chip - 1))
-    source = Source("a", None, height, width, ("x",), (1,), "uint8", None, None, 0)
-    one = Source("a", None, 1, width, ("x",), (1,), "uint8", None, None, 0)
+    source = SourceFile("a", None, height, width, ("x",), (1,), "uint8", None, None, 0)
+    one = SourceFile("a", None, 1, width, ("x",), (1,), "uint8", None, None, 0)
     columns = num_windows(one, options)
     rows, rest = divmod(num_windows(source, options), columns)
     assert rest == 0

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from hpcgeo.data.labelled_batches import DrawnBatches, plain, turned
-from hpcgeo.data.sample import Observation, Sample, Signal
-from hpcgeo.data.sampling.mixture import Mixture
+from hpcgeo.data.sample import Channel, Observation, Sample
+from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.errors import InputError
 from tests.mixed import drawn, sets
 
-BLUE = (Signal("rgb", "B"),)
+BLUE = (Channel("rgb", "B"),)
 
 
 def batches(parts=None, micro_batch=4, rank=0, world=1, unnamed=0.0, flip=True):
     parts = parts or sets()
     sizes = {name: len(part) for name, part in parts.items()}
-    mixture = Mixture(sizes, weights={}, temperature=2, epochs={}, seed=0)
+    mixture = MixtureSampler(sizes, weights={}, temperature=2, epochs={}, seed=0)
     return DrawnBatches(parts, mixture, 0, micro_batch, rank, world, flip, unnamed)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcgeo.data.loader import Batches, Loader, open_dataset
+from hpcgeo.data.loader import ImageBatches, Loader, open_dataset
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.build import build
 from hpcgeo.data.shards.dataset import ShardDataset
@@ -28,7 +28,7 @@ def batches(dataset, count, **options):
     what = {"seed": 0, "micro_batch": 2, "rank": 0, "world": 1}
     what |= {name: options.pop(name) for name in what if name in options}
     how = {"accumulate": 1, "workers": 0} | options
-    return list(islice(Loader(Batches(dataset, **what), **how), count))
+    return list(islice(Loader(ImageBatches(dataset, **what), **how), count))
 
 
 def steps(dataset, num_steps, world, accumulate, micro_batch, first_step=0):

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgeo.data.sampling.mixture import CYCLE, Mixture
+from hpcgeo.data.sampling.mixture import CYCLE, MixtureSampler
 from hpcgeo.errors import InputError
 
 NAMES = ["roads", "water", "crops", "wealth", "change"]
 
 
 @st.composite
-def mixtures(draw: st.DrawFn, *, ends: bool = True) -> tuple[Mixture, dict, dict]:
+def mixtures(draw: st.DrawFn, *, ends: bool = True) -> tuple[MixtureSampler, dict, dict]:
     """Any mixture, with its sizes and epochs."""
     names = NAMES[: draw(st.integers(1, 5))]
     some = st.one_of(st.none(), st.integers(1, 4)) if ends else st.none()
     sizes = {name: draw(st.integers(1, 3000)) for name in names}
     epochs = {name: draw(some) for name in names}
-    mixture = Mixture(
+    mixture = MixtureSampler(
         sizes,
         weights={name: draw(st.floats(0.1, 10)) for name in names},
         temperature=draw(st.sampled_from([0.5, 1, 3, math.inf])),
@@ -31,7 +31,7 @@ def mixtures(draw: st.DrawFn, *, ends: bool = True) -> tuple[Mixture, dict, dict
     return mixture, sizes, epochs
 
 
-def drawn(mixture: Mixture, first: int, last: int) -> list[tuple[int, int]]:
+def drawn(mixture: MixtureSampler, first: int, last: int) -> list[tuple[int, int]]:
     task, index = mixture.draw(np.arange(first, last))
     return list(zip(task.tolist(), index.tolist(), strict=True))
 
@@ -88,7 +88,7 @@ def test_every_sample_once_in_each_epoch_of_its_task_and_ends_are_kept(made):
             assert len(own) >= epochs[task] * size
 
 
-def drawn_before(mixture: Mixture, position: int) -> np.ndarray:
+def drawn_before(mixture: MixtureSampler, position: int) -> np.ndarray:
     """Return how many samples of each task are drawn before a position, (K,)."""
     tasks = mixture.draw(np.arange(position))[0]
     return np.bincount(tasks, minlength=len(mixture.tasks))
@@ -117,7 +117,7 @@ def test_every_task_is_in_every_cycle(made):
 )
 def test_shares_are_as_asked(weights, temperature, shares):
     sizes = {"large": 4000, "small": 1000}
-    mixture = Mixture(sizes, weights=weights, temperature=temperature, epochs={}, seed=1)
+    mixture = MixtureSampler(sizes, weights=weights, temperature=temperature, epochs={}, seed=1)
     assert drawn_before(mixture, 100 * CYCLE) / (100 * CYCLE) == pytest.approx(
         shares, abs=0.5 / CYCLE
     )
@@ -126,12 +126,12 @@ def test_shares_are_as_asked(weights, temperature, shares):
 
 def test_no_share_is_too_small():
     sizes = {"large": 10**9, "small": 17}
-    mixture = Mixture(sizes, weights={}, temperature=0.01, epochs={}, seed=1)
+    mixture = MixtureSampler(sizes, weights={}, temperature=0.01, epochs={}, seed=1)
     assert drawn_before(mixture, CYCLE).tolist() == [CYCLE - 1, 1]
 
 
 def test_an_ended_task_leaves_its_share_to_the_rest():
-    mixture = Mixture(
+    mixture = MixtureSampler(
         {"a": 1000, "b": 1000, "c": 1000},
         weights={"a": 2.0},
         temperature=1,
@@ -148,7 +148,7 @@ def test_an_ended_task_leaves_its_share_to_the_rest():
 
 
 def test_far_into_a_run_nothing_takes_longer():
-    mixture = Mixture(
+    mixture = MixtureSampler(
         {"large": 10**9, "small": 17}, weights={}, temperature=5, epochs={"small": 10**6}, seed=2
     )
     task, index = mixture.draw(np.arange(10**12, 10**12 + 1000))
@@ -156,16 +156,18 @@ def test_far_into_a_run_nothing_takes_longer():
 
 
 def test_tasks_of_one_size_are_not_in_step():
-    mixture = Mixture({"a": 300, "b": 300}, weights={}, temperature=1, epochs={}, seed=3)
+    mixture = MixtureSampler({"a": 300, "b": 300}, weights={}, temperature=1, epochs={}, seed=3)
     pairs = drawn(mixture, 0, 600)
     one, other = ([index for task, index in pairs if task == number] for number in (0, 1))
     assert one[:200] != other[:200]
-    again = Mixture({"b": 300, "a": 300}, weights={}, temperature=1, epochs={}, seed=3)
+    again = MixtureSampler({"b": 300, "a": 300}, weights={}, temperature=1, epochs={}, seed=3)
     assert [index for task, index in drawn(again, 0, 600) if task == 1][:200] == one[:200]
 
 
 def test_another_attempt_is_another_task_by_share():
-    mixture = Mixture({"a": 600, "b": 300, "c": 100}, weights={}, temperature=1, epochs={}, seed=0)
+    mixture = MixtureSampler(
+        {"a": 600, "b": 300, "c": 100}, weights={}, temperature=1, epochs={}, seed=0
+    )
     position = np.arange(20_000)
     tries = np.stack([mixture.draw(position, attempt)[0] for attempt in range(3)])
     assert (np.sort(tries, axis=0) == np.arange(3)[:, None]).all(), "each task once"
@@ -182,7 +184,7 @@ def test_another_attempt_is_another_task_by_share():
 
 def make(**changes):
     asked = {"weights": {}, "temperature": 1.0, "epochs": {}, "seed": 0} | changes
-    return Mixture(asked.pop("sizes", {"a": 100, "b": 50}), **asked)
+    return MixtureSampler(asked.pop("sizes", {"a": 100, "b": 50}), **asked)
 
 
 def test_a_run_longer_than_its_tasks_is_refused():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from hpcgeo.data.loader import Batches, Loader
+from hpcgeo.data.loader import ImageBatches, Loader
 
 Sample = tuple[int, int]  # its position in the run, its index in the data set
 
@@ -89,7 +89,7 @@ def samples_of(
     ranks = []
     for rank in range(split.world):
         loader = Loader(
-            Batches(dataset, seed, split.micro_batch, rank, split.world),
+            ImageBatches(dataset, seed, split.micro_batch, rank, split.world),
             accumulate=split.accumulate,
             workers=split.workers,
             first_step=first_step,

@@ -24,7 +24,7 @@ from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.readers.collection import Frame, days, year
 from hpcgeo.data.readers.rasters import collect
-from hpcgeo.data.sample import IGNORED, Signal
+from hpcgeo.data.sample import IGNORED, Channel
 from hpcgeo.errors import InputError
 from hpcgeo.models.initialise import draw
 from hpcgeo.models.perceiver import Perceiver
@@ -107,7 +107,7 @@ def test_four_sensors_are_one_sample(four):
     gsd = [seen.gsd_m for seen in sample.observations]
     assert gsd == pytest.approx([10, 20, 320 / 12, 320 / 12], rel=1e-3)
     assert [seen.orbit for seen in sample.observations] == [0, -1, 0, 0]
-    assert sample.observations[2].signals == (Signal("landsat8", "B2"), Signal("landsat8", "B4"))
+    assert sample.observations[2].channels == (Channel("landsat8", "B2"), Channel("landsat8", "B4"))
     dates = [days(date(2020, *day), date(2020, day[0], day[1] + 1)) for day in ((1, 1), (6, 6))]
     assert sample.observations[0].time[:2].tolist() == [list(each) for each in dates]
     assert sample.observations[2].time.tolist() == [list(year(2020))]
@@ -142,9 +142,9 @@ def test_clouds_are_dropped(four):
 def test_they_go_through_the_model_together(four):
     sample = open_tasks("rasters", four, split="train", patch=8, size=32).read(0)
     drawn = [plain(sample)]
-    signals = sorted({signal for seen in sample.observations for signal in seen.signals})
+    channels = sorted({channel for seen in sample.observations for channel in seen.channels})
     model = perceiver("gpna_tiny")
-    tokenizer, backbone = Tokenizer(signals, model.context), Perceiver(model)
+    tokenizer, backbone = Tokenizer(channels, model.context), Perceiver(model)
     for part in (tokenizer, backbone):
         for name, weight in part.named_parameters():
             weight.data = draw(name, weight.shape, slice(None), seed=0)
@@ -190,7 +190,7 @@ def test_every_sensor_sees_the_same_ground(tmp_path, chip):
         side = seen.values.shape[2]
         wanted = ground(side, 320 / side, east=320 * column, south=320 * row)
         off = np.abs(seen.values[0] - wanted)
-        if seen.signals[0].sensor == "landsat8":  # as it ends, beyond the centres of its pixels
+        if seen.channels[0].sensor == "landsat8":  # as it ends, beyond the centres of its pixels
             assert (chip == 0) == np.isfinite(off).any() and not (off > 15).any()
         else:
             assert off.max() < (0.05 if side != 32 else 1e-9)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgeo.data.labelled import READERS, Part, open_tasks
+from hpcgeo.data.labelled import READERS, LabelledSplit, open_tasks
 from hpcgeo.data.readers.collection import SPLITS, Frame, days, year
 from hpcgeo.data.readers.pixel_series import collect, steps
-from hpcgeo.data.sample import Signal, Target
+from hpcgeo.data.sample import Channel, Target
 from hpcgeo.errors import InputError
 from hpcgeo.sensors import sensor
 from tests.data.labelled import LAYOUTS, write_table
@@ -39,7 +39,7 @@ def paths(tmp_path_factory) -> dict[str, Path]:
     return {reader: write(folder / reader) for reader, (write, _) in LAYOUTS.items()}
 
 
-def opened(paths: dict[str, Path], reader: str, split: str, **more) -> Part:
+def opened(paths: dict[str, Path], reader: str, split: str, **more) -> LabelledSplit:
     target = more.pop("target", LAYOUTS[reader][1])
     size = more.pop("size", 32)
     more = {"patch": 16, **more}
@@ -55,16 +55,16 @@ def test_samples_have_one_form(paths, reader):
     tasks = {split: opened(paths, reader, split) for split in SPLITS}
     for split in SPLITS:
         set_ = tasks[split]
-        assert set_.target == tasks["train"].target and set_.signals == tasks["train"].signals
+        assert set_.target == tasks["train"].target and set_.channels == tasks["train"].channels
         assert set_.digest == tasks["train"].digest and set_.target.kind == KINDS[reader]
         for index in range(len(set_)):
             sample = set_.read(index)
             for seen in sample.observations:
                 num_dates, num_bands, *rest = seen.values.shape
-                assert seen.values.dtype == np.float32 and len(seen.signals) == num_bands
-                assert set(seen.signals) <= set(set_.signals)
+                assert seen.values.dtype == np.float32 and len(seen.channels) == num_bands
+                assert set(seen.channels) <= set(set_.channels)
                 assert seen.time.shape == (num_dates, 2) and (seen.time[:, 1] > 0).all()
-                assert rest == [seen.signals[0].length] or not any(
+                assert rest == [seen.channels[0].length] or not any(
                     side % seen.patch for side in rest
                 )
             if KINDS[reader] in ("segmentation", "change"):
@@ -74,8 +74,8 @@ def test_samples_have_one_form(paths, reader):
                 assert sample.target.shape == ((1,) if KINDS[reader] == "regression" else ())
             integers = KINDS[reader] != "regression"
             assert sample.target.dtype == (np.int64 if integers else np.float32)
-    for signal in tasks["train"].signals:
-        assert signal.band in {band.name for band in sensor(signal.sensor).bands}
+    for channel in tasks["train"].channels:
+        assert channel.band in {band.name for band in sensor(channel.sensor).bands}
 
 
 @pytest.mark.parametrize("reader", LAYOUTS)
@@ -96,19 +96,19 @@ def test_parts_share_nothing_and_are_always_the_same(paths, reader):
 @pytest.mark.parametrize("reader", LAYOUTS)
 def test_training_values_and_numbers_are_standardised(paths, reader):
     train = opened(paths, reader, "train")
-    values = {signal: [] for signal in train.signals}
+    values = {channel: [] for channel in train.channels}
     numbers = []
     for index in range(len(train)):
         sample = train.read(index)
         numbers.append(sample.target)
         for seen in sample.observations:
-            for band, signal in enumerate(seen.signals):
-                values[signal].append(seen.values[:, band].ravel())
-    for signal, parts in values.items():
+            for band, channel in enumerate(seen.channels):
+                values[channel].append(seen.values[:, band].ravel())
+    for channel, parts in values.items():
         together = np.concatenate(parts)
         known = together[np.isfinite(together)]
-        assert known.mean() == pytest.approx(0, abs=1e-3), signal
-        assert known.std() == pytest.approx(1, abs=1e-3), signal
+        assert known.mean() == pytest.approx(0, abs=1e-3), channel
+        assert known.std() == pytest.approx(1, abs=1e-3), channel
     if KINDS[reader] == "regression":
         numbers = np.concatenate(numbers)
         assert numbers.mean() == pytest.approx(0, abs=1e-5)
@@ -274,7 +274,7 @@ def test_pixels_are_in_physical_units(paths):
     assert optical.values[0, :, 0, 0] == pytest.approx(numbers[0, 0, :2] / 10_000)
     assert np.isnan(optical.values[1]).all()
     assert radar.values[0, :, 0, 0] == pytest.approx(20 * np.log10(numbers[0, 0, 2:4]) - 83)
-    assert weather.signals[0] == Signal("agera5", "precipitation")
+    assert weather.channels[0] == Channel("agera5", "precipitation")
     assert weather.values[2, :, 0, 0] == pytest.approx(numbers[0, 2, 4:6] / 100)
     assert terrain.values[:, :, 0, 0] == pytest.approx(numbers[0, :1, 6:])
     assert np.isnan(weather.values[1]).all()
@@ -307,8 +307,8 @@ def test_villages_know_their_years_and_which_lights(paths):
     early, late = tasks.read(0), tasks.read(1)
     assert early.observations[0].time[0].tolist() == list(days_of("2003-01-01", "2006-01-01"))
     assert late.observations[0].time[0].tolist() == list(days_of("2015-01-01", "2018-01-01"))
-    lights = [sample.observations[0].signals[-1].sensor for sample in (early, late)]
-    assert lights == ["dmsp", "viirs"] and len(tasks.signals) == 9
+    lights = [sample.observations[0].channels[-1].sensor for sample in (early, late)]
+    assert lights == ["dmsp", "viirs"] and len(tasks.channels) == 9
     assert early.place_spread_m == 5000
 
 

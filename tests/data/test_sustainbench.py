@@ -47,7 +47,7 @@ def test_clusters_of_surveys(tmp_path):
     sample = tasks["train"].collection.load(1)  # of 2014
     (seen,) = sample.observations
     assert seen.time[0].tolist() == list(days_of("2013-01-01", "2016-01-01"))
-    assert seen.signals[-1].sensor == "viirs" and seen.signals[6].band == "B4"
+    assert seen.channels[-1].sensor == "viirs" and seen.channels[6].band == "B4"
     assert seen.gsd_m == pytest.approx(15 * 31 / 32)  # Mercator at 60 degrees
     assert (seen.values[0, :, -1] == pytest.approx(9, abs=3)) and sample.place == (20, 60)
     # without a label, no sample
@@ -65,7 +65,7 @@ def test_changes_of_wealth(tmp_path):
     tasks = [open_("lsms", path, split) for split in SPLITS]
     assert sum(map(len, tasks)) == 19  # one has too few households
     sample = tasks[0].read(0)
-    sensors = [seen.signals[-1].sensor for seen in sample.observations]
+    sensors = [seen.channels[-1].sensor for seen in sample.observations]
     assert sensors == ["dmsp", "viirs"] and tasks[0].target.names == ("indexOfDiff",)
     assert tasks[0].target.mean[0] < 0 < open_("lsms", path, target="diffOfIndex").target.mean[0]
     write_table(
@@ -91,7 +91,7 @@ def test_brick_kilns(tmp_path):
     tasks = open_("brick_kilns", path)
     sample = tasks.read(0)
     assert sample.place == pytest.approx((92, 21.2))
-    assert [signal.band for signal in sample.observations[0].signals][8:10] == ["B8A", "B09"]
+    assert [channel.band for channel in sample.observations[0].channels][8:10] == ["B8A", "B09"]
     assert sample.observations[0].time[0].tolist() == list(days_of("2018-10-01", "2019-06-01"))
     (path / "examples_1.hdf5").unlink()
     with pytest.raises(InputError, match=r"examples_1\.hdf5: no such file"):

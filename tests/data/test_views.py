@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from hpcgeo.data.loader import Batch
+from hpcgeo.data.loader import ImageBatch
 from hpcgeo.data.views import Views
 from hpcgeo.options import Augment
 
@@ -19,7 +19,7 @@ CALM = Augment(scale=(1, 1), ratio=(1, 1), flip=False, rotate=False)
 def batch_of(pixels, valid=None, first=0):
     valid = [pixels.shape[2:]] * len(pixels) if valid is None else valid
     position = np.arange(first, first + len(pixels))
-    return Batch(torch.as_tensor(pixels), np.array(valid), position, position)
+    return ImageBatch(torch.as_tensor(pixels), np.array(valid), position, position)
 
 
 def views(chip, augment, mean=0.0, std=1.0, nodata=None, bands=3, seed=0):
@@ -60,7 +60,7 @@ def test_a_batch_is_its_parts(batch):
     make = views((32, 32), Augment())
     whole = make(batch, CPU)
     for number in range(16):
-        one = Batch(*(part[number : number + 1] for part in vars(batch).values()))
+        one = ImageBatch(*(part[number : number + 1] for part in vars(batch).values()))
         assert torch.allclose(make(one, CPU)[0], whole[number], atol=1e-6)
     assert not torch.equal(whole, views((32, 32), Augment(), seed=1)(batch, CPU))
     later = replace(batch, position=batch.position + 16)
@@ -74,7 +74,7 @@ def test_without_augmentation_nothing_changes(batch):
 
 def test_crops_stay_in_the_valid_part_and_keep_their_ranges():
     valid = np.array([[40, 60], [60, 7], [1, 1], [60, 60]] * 500)
-    batch = Batch(torch.zeros(2000, 1, 1, 1), valid, np.arange(2000), np.arange(2000))
+    batch = ImageBatch(torch.zeros(2000, 1, 1, 1), valid, np.arange(2000), np.arange(2000))
     crops = views((8, 8), Augment(scale=(0.2, 0.5))).draw(batch)
     assert (crops.top >= 0).all() and (crops.left >= 0).all()
     assert (crops.top + crops.height <= valid[:, 0]).all()

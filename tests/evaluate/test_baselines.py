@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from hpcgeo.data.sample import IGNORED, Kind, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import IGNORED, Channel, Kind, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate import baselines
 from hpcgeo.evaluate.baselines import BASELINES, fit_and_score
 from hpcgeo.evaluate.features import Layout
 
-RED, GREEN = Signal("rgb", "R"), Signal("rgb", "G")
-VV = Signal("sentinel1", "VV")
-LIGHTS = (Signal("dmsp", "lights", 6), Signal("viirs", "DNB", 6))
+RED, GREEN = Channel("rgb", "R"), Channel("rgb", "G")
+VV = Channel("sentinel1", "VV")
+LIGHTS = (Channel("dmsp", "lights", 6), Channel("viirs", "DNB", 6))
 TIME = np.array([[0.0, np.inf]])
 
 
@@ -27,7 +27,7 @@ class Made:
     first: int = 0
 
     @property
-    def signals(self) -> tuple[Signal, ...]:
+    def channels(self) -> tuple[Channel, ...]:
         return {"vectors": LIGHTS, "series": (RED, VV)}.get(self.form, (RED, GREEN, VV))
 
     @property
@@ -63,10 +63,10 @@ class Made:
     def _series(self, rng, score):
         """Two sensors with their own dates, and gaps."""
         seen = []
-        for signal, dates in ((RED, 7), (VV, 4)):
+        for channel, dates in ((RED, 7), (VV, 4)):
             values = rng.normal(score, 0.5, (dates, 1, 1, 1)).astype(np.float32)
             values[rng.random(dates) < 0.3] = np.nan
-            seen.append(Observation((signal,), values, np.zeros((dates, 2))))
+            seen.append(Observation((channel,), values, np.zeros((dates, 2))))
         return seen, None
 
     def _images(self, rng, score):
@@ -161,7 +161,7 @@ def test_gaps_are_filled_along_lines():
     seen = Observation((RED,), series[:, None, None, None], np.zeros((5, 2)))
 
     class One(Made):
-        signals = (RED,)
+        channels = (RED,)
 
         def read(self, index):
             return Sample((seen,), np.int64(0))

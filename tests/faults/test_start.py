@@ -59,7 +59,7 @@ def test_ranks_that_differ_say_in_what(tmp_path: Path, what: str) -> None:
         other = Own(variables={"PYTHONPATH": str(tmp_path / "other")}, cwd=tmp_path)
         ranks = start(run, 2, only={0: Own(), 1: other})
     else:
-        message = "data index: "
+        message = "data fingerprint: "
         _sets(tmp_path)
         here = {"PYTHONPATH": str(ROOT.parent)}
         both = {rank: Own(variables=here, cwd=tmp_path / str(rank)) for rank in (0, 1)}

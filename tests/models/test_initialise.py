@@ -18,11 +18,11 @@ def test_matrices_are_xavier_and_convolutions_he_uniform_row_by_row(shape: tuple
         assert values.max().item() == pytest.approx(reference.abs().max().item(), rel=0.1)
 
 
-def test_other_laws() -> None:
+def test_other_rules() -> None:
     assert not draw("tasks.log_variance", (4,), slice(0, 4), seed=0).any()
     latents = draw("perceiver.latent_token", (500, 96), slice(100, 500), seed=0)
     assert latents.shape == (400, 96) and latents.std().item() == pytest.approx(0.02, rel=0.02)
-    with pytest.raises(ValueError, match=r"no law to initialise parameter stem\.gain of shape"):
+    with pytest.raises(ValueError, match=r"no rule to initialise parameter stem\.gain of shape"):
         draw("stem.gain", (3, 3), slice(0, 3), seed=0)
-    with pytest.raises(ValueError, match="no law"):
+    with pytest.raises(ValueError, match="no rule"):
         draw("stem.weight", (3, 3, 3), slice(0, 3), seed=0)

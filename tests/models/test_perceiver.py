@@ -16,9 +16,9 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverBasicDecod
 from hpcgeo.config import Parallel
 from hpcgeo.models import attention
 from hpcgeo.models.initialise import draw
-from hpcgeo.models.layers import NORM_EPS, Attention, Block
+from hpcgeo.models.layers import NORM_EPS, Attention, TransformerBlock
 from hpcgeo.models.perceiver import CrossBlock, Perceiver
-from hpcgeo.models.ragged import Layout, packed, padded
+from hpcgeo.models.ragged import TokenLayout, packed, padded
 from hpcgeo.objectives.collate import moved
 from hpcgeo.parallel.parallelise import initialise, spread
 from hpcgeo.parallel.topology import lay_out
@@ -27,7 +27,7 @@ from hpcgeo.zoo import PerceiverArchitecture, Stack
 from tests.distributed import on_ranks
 
 LENGTHS = [3, 17, 1, 40, 17]
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, TokenLayout] = {
     "one batch": padded(LENGTHS, [range(5)]),
     "clusters": padded(LENGTHS, [[3], [4, 1], [0, 2]]),
     "each alone": padded(LENGTHS, [[sample] for sample in range(5)]),
@@ -55,7 +55,7 @@ def tokens(lengths: Sequence[int], seed: int = 0) -> Tensor:
     return torch.randn(sum(lengths), 20, generator=generator)
 
 
-def answer(model: Perceiver, x: Tensor, layout: Layout) -> tuple[Tensor, list[Tensor]]:
+def answer(model: Perceiver, x: Tensor, layout: TokenLayout) -> tuple[Tensor, list[Tensor]]:
     """Return the latents, and the gradients of the tokens and of all parameters."""
     x = x.clone().requires_grad_()
     model.zero_grad()
@@ -119,7 +119,7 @@ def test_samples_may_have_queries_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("layout", [packed([]), padded([], [])], ids=["packed", "padded"])
-def test_a_pass_without_samples_gives_nothing_and_zero_gradients(layout: Layout) -> None:
+def test_a_pass_without_samples_gives_nothing_and_zero_gradients(layout: TokenLayout) -> None:
     latents, gradients = answer(build(), torch.zeros(0, 20), layout)
     assert latents.shape == (0, 6, 32)
     assert not any(gradient.any() for gradient in gradients)
@@ -274,7 +274,7 @@ class Toy(nn.Module):
     def stacks(self) -> list[list[nn.Module]]:
         return self.perceiver.stacks()
 
-    def forward(self, tokens: Tensor, layout: Layout) -> dict[str, Tensor]:
+    def forward(self, tokens: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
         return {"loss": self.perceiver(tokens, layout).square().sum()}
 
     def reconstruct(self) -> None:
@@ -342,7 +342,7 @@ def test_ranks_of_other_clusters_or_none_do_not_wait_for_each_other(options: Any
 def test_the_plan_names_every_product() -> None:
     model = build("gated")
     for unit in (model.read, model.blocks[0]):
-        assert isinstance(unit, CrossBlock | Block)
+        assert isinstance(unit, CrossBlock | TransformerBlock)
         products = {word for word, part in unit.named_modules() if isinstance(part, nn.Linear)}
         assert products == {
             word for word in unit.tensor_plan() if isinstance(unit.get_submodule(word), nn.Linear)

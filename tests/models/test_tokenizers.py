@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Observation, Sample, Signal
+from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.models.tokenizers import Tokenizer
 from hpcgeo.objectives.collate import tokens, whole
 from hpcgeo.workloads.mixture import band_of
 from tests.mixed import KNOWN, PADDING, initialised, multitask
 
-BANDS = tuple(Signal("sentinel2", band) for band in ("B02", "B03", "B04"))
+BANDS = tuple(Channel("sentinel2", band) for band in ("B02", "B03", "B04"))
 WIDTH = 32
 
 MINE = """
@@ -23,14 +23,14 @@ sentinel2: {title: More, source: me, bands: {B8.5: [850, 20, 10]}}
 """
 
 
-def tokenizer(signals=BANDS):
-    return initialised(Tokenizer(signals, WIDTH))
+def tokenizer(channels=BANDS):
+    return initialised(Tokenizer(channels, WIDTH))
 
 
-def image(signals=BANDS, dates=2, size=16, patch=4, seed=0):
-    values = np.random.default_rng(seed).normal(size=(dates, len(signals), size, size))
+def image(channels=BANDS, dates=2, size=16, patch=4, seed=0):
+    values = np.random.default_rng(seed).normal(size=(dates, len(channels), size, size))
     time = np.array([[7000.0 + 30 * date, 0.5] for date in range(dates)])
-    return Observation(signals, values.astype(np.float32), time, 10.0, patch)
+    return Observation(channels, values.astype(np.float32), time, 10.0, patch)
 
 
 def group(seen, bands=KNOWN, named=True):
@@ -58,7 +58,7 @@ def test_bands_have_stems_of_their_own_and_data_sets_share_them():
     same = replace(seen, values=np.repeat(seen.values[:, :1], 3, axis=1))
     read = made.features(group(same))[0]
     assert not torch.allclose(read[:, 0], read[:, 1], atol=1e-4)
-    backwards = replace(seen, signals=BANDS[::-1], values=seen.values[:, ::-1].copy())
+    backwards = replace(seen, channels=BANDS[::-1], values=seen.values[:, ::-1].copy())
     assert torch.allclose(
         made.features(group(backwards)).flip(2), made.features(group(seen)), atol=1e-6
     )
@@ -75,7 +75,7 @@ def test_an_unknown_band_is_read_by_the_stem_of_unknown_ones(tmp_path):
     path.write_text(MINE)
     bands = partial(band_of, path)
     made = tokenizer()
-    kite = image((Signal("kite", "edge"), Signal("kite", "far")))
+    kite = image((Channel("kite", "edge"), Channel("kite", "far")))
     unknown = group(kite, bands)
     stems = made.features(unknown)
     assert stems.isfinite().all()
@@ -83,7 +83,7 @@ def test_an_unknown_band_is_read_by_the_stem_of_unknown_ones(tmp_path):
     assert torch.equal(*made.features(group(same, bands)).unbind(2))
     encoding = made.encoding(unknown)
     assert not torch.allclose(encoding[:, :, 0], encoding[:, :, 1], atol=1e-3)
-    known = replace(kite, signals=BANDS[:2])
+    known = replace(kite, channels=BANDS[:2])
     assert torch.equal(made.features(group(known, named=False)), stems)
     assert not torch.allclose(made.features(group(known)), stems, atol=1e-3)
 
@@ -91,15 +91,15 @@ def test_an_unknown_band_is_read_by_the_stem_of_unknown_ones(tmp_path):
 def test_a_band_may_have_a_dot_in_its_name(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(MINE)
-    signals = (*BANDS, Signal("sentinel2", "B8.5"))
-    made = tokenizer(signals)
+    channels = (*BANDS, Channel("sentinel2", "B8.5"))
+    made = tokenizer(channels)
     assert len(made.images) == 5
-    seen = group(image(signals), partial(band_of, path))
+    seen = group(image(channels), partial(band_of, path))
     assert not torch.equal(made.features(seen), made.features(replace(seen, named=False)))
 
 
 def test_vectors_have_stems_by_their_length():
-    table = tuple(Signal("landsat8", band, 16) for band in ("B2", "B3"))
+    table = tuple(Channel("landsat8", band, 16) for band in ("B2", "B3"))
     made = tokenizer((*BANDS, *table))
     values = np.random.default_rng(0).normal(size=(3, 2, 16)).astype(np.float32)
     seen = Observation(table, values, np.zeros((3, 2)))

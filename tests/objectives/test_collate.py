@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Observation, Sample, Signal
+from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.objectives.collate import centres, moved, padding, questions, tokens, whole
 from hpcgeo.options import Batching
 from hpcgeo.workloads.mixture import band_of
@@ -85,7 +85,7 @@ def test_a_radar_band_of_any_name_says_its_polarisation_and_orbit(tmp_path):
         "boat: {title: Boat, source: me, bands: {cross: [3.0e+7, null, 1, VH], "
         "green: [550, 30, 1]}}"
     )
-    bands = (Signal("boat", "cross"), Signal("boat", "green"), Signal("sentinel1", "VV"))
+    bands = (Channel("boat", "cross"), Channel("boat", "green"), Channel("sentinel1", "VV"))
     seen = Observation(bands, np.ones((1, 3, 8, 8), np.float32), np.zeros((1, 2)), 1.0, 8, -1)
     one = plain(Sample((seen,), np.array(0)))
     made, _ = tokens([one], PADDING, partial(band_of, path), whole([one]))

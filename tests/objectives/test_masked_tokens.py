@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Observation, Sample, Signal
+from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.objectives.masked_tokens.network import held
 from hpcgeo.objectives.masking import WAYS, hide
@@ -103,9 +103,9 @@ def test_the_ratio_is_kept_and_every_way_occurs(ratio):
     ("way", "axes"), [("places", (0, 1)), ("dates", (1, 2, 3)), ("bands", (0, 2, 3))]
 )
 def test_a_way_hides_whole_units(way, axes):
-    signals = tuple(Signal("sentinel2", band) for band in ("B02", "B03", "B04", "B08"))
+    channels = tuple(Channel("sentinel2", band) for band in ("B02", "B03", "B04", "B08"))
     values = np.random.default_rng(0).normal(size=(8, 4, 32, 32)).astype(np.float32)
-    seen = Observation(signals, values, np.zeros((8, 2)), 10.0, 8)
+    seen = Observation(channels, values, np.zeros((8, 2)), 10.0, 8)
     one = at(plain(Sample((seen,), np.array(0))), of_way(way))
     ((visible,), (hidden,)) = hide(one, 0.5, 0)
     units = hidden.mean(axis=axes).ravel()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcgeo.data.sample import Observation, Signal
+from hpcgeo.data.sample import Channel, Observation
 from hpcgeo.objectives.collate import questions, tokens, whole
 from hpcgeo.objectives.multitask import network as module
 from hpcgeo.objectives.multitask.network import nearby, surroundings
@@ -62,20 +62,20 @@ def with_more_dates(seen):
 
 
 def with_more_bands(seen):
-    band = replace(seen, signals=(*seen.signals, replace_band(seen.signals[0])))
+    band = replace(seen, channels=(*seen.channels, replace_band(seen.channels[0])))
     gap = missing((len(seen.values), 1, *seen.values.shape[2:]))
     return replace(band, values=np.concatenate([seen.values, gap], axis=1))
 
 
-def replace_band(signal):
+def replace_band(channel):
     other = {"rgb": "R", "sentinel2": "B05", "sentinel1": "HH", "landsat8": "B4"}
-    return Signal(signal.sensor, other[signal.sensor], signal.length)
+    return Channel(channel.sensor, other[channel.sensor], channel.length)
 
 
 def test_what_is_missing_changes_nothing_at_all():
     objective, some = multitask(), drawn()
     emptied = Observation(
-        (Signal("sentinel2", "B08"),), missing((3, 1, 8, 8)), np.zeros((3, 2)), 10.0, 4
+        (Channel("sentinel2", "B08"),), missing((3, 1, 8, 8)), np.zeros((3, 2)), 10.0, 4
     )
     plainly = answers(objective, some)
     for more in (

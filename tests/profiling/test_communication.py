@@ -9,7 +9,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgeo.profiling.communication import Bookkeeping, Calls, Group, Kind, union_s
+from hpcgeo.profiling.communication import Bookkeeping, Calls, CollectiveKind, RankGroup, union_s
 from hpcgeo.profiling.waits import compared, gathered, traffic, wait
 from tests.distributed import on_ranks
 
@@ -100,12 +100,12 @@ def test_union(spans: list[tuple[int, int]]) -> None:
     assert union_s(begin, end) == pytest.approx(len(covered))
 
 
-def calls(kinds: list[Kind], begin: list[float], seconds: list[float]) -> Calls:
+def calls(kinds: list[CollectiveKind], begin: list[float], seconds: list[float]) -> Calls:
     return Calls(tuple(kinds), np.array(begin), np.array(seconds))
 
 
-WORLD = Group("world", (0, 1, 2, 3))
-LEFT, RIGHT = Group("tp", (0, 1)), Group("tp", (2, 3))
+WORLD = RankGroup("world", (0, 1, 2, 3))
+LEFT, RIGHT = RankGroup("tp", (0, 1)), RankGroup("tp", (2, 3))
 
 
 def made(late: float) -> list[Calls]:
@@ -113,8 +113,8 @@ def made(late: float) -> list[Calls]:
     ranks = []
     for rank in range(4):
         kinds = [
-            Kind("all_reduce", WORLD, 1000),
-            Kind("all_gather", LEFT if rank < 2 else RIGHT, 64),
+            CollectiveKind("all_reduce", WORLD, 1000),
+            CollectiveKind("all_gather", LEFT if rank < 2 else RIGHT, 64),
         ]
         begin = [late if rank == 2 else 0.0, 1.0 + 0.1 * (rank % 2)]
         end = [late + 0.01, 1.1 + 0.02]
@@ -138,9 +138,9 @@ def test_the_last_to_come_waits_for_nobody() -> None:
 @pytest.mark.parametrize("late", [{2}, {2, 3}, {0, 1}, set(range(8))])
 def test_late_ranks_of_many_are_found(late: set[int]) -> None:
     size = 4 if max(late) < 4 else 32
-    world = Group("world", tuple(range(size)))
+    world = RankGroup("world", tuple(range(size)))
     ranks = [
-        calls([Kind("all_reduce", world, 8)], [0.0], [0.01 if rank in late else 0.11])
+        calls([CollectiveKind("all_reduce", world, 8)], [0.0], [0.01 if rank in late else 0.11])
         for rank in range(size)
     ]
     waited = wait([[rank] * 5 for rank in ranks], ["node"] * size, step_s=0.3)
@@ -155,7 +155,7 @@ def test_a_little_late_is_no_straggler() -> None:
 
 def test_ranks_that_call_differently_are_not_compared() -> None:
     one = made(0.1)[0]
-    other = calls([Kind("all_reduce", WORLD, 4)], [0.0], [1.0])
+    other = calls([CollectiveKind("all_reduce", WORLD, 4)], [0.0], [1.0])
     assert compared([one, other]) is None
     assert wait([[one], [other]], ["a", "a"], step_s=1.0) is None
     assert {row.transfer_s for row in traffic([[one], [other]])} == {None}
@@ -177,6 +177,8 @@ def test_traffic() -> None:
 
 
 def test_of_a_broadcast_no_wait_is_said() -> None:
-    step = [calls([Kind("broadcast", WORLD, 4)], [0.0], [rank + 1.0]) for rank in range(4)]
+    step = [
+        calls([CollectiveKind("broadcast", WORLD, 4)], [0.0], [rank + 1.0]) for rank in range(4)
+    ]
     waited = wait([[rank] for rank in step], ["a"] * 4, step_s=1.0)
     assert waited is not None and waited.seconds == [0.0] * 4

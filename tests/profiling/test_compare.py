@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgeo.errors import InputError
-from hpcgeo.profiling.compare import Comparison, compare
+from hpcgeo.profiling.compare import RecordComparison, compare
 from hpcgeo.profiling.intervals import interval
 from hpcgeo.records import Record, Spread, append
 
@@ -104,7 +104,7 @@ def point(strategy: str = "DDP", factor: float = 1.0, seed: int = 0, **fields: A
 
 def compared(
     folder: Path, a: list[Record], b: list[Record], *between: str, tolerance: float = 0.02
-) -> Comparison:
+) -> RecordComparison:
     paths = [folder / "a.jsonl", folder / "b.jsonl"]
     for path, records in zip(paths, (a, b), strict=True):
         path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import torch
 
 from hpcgeo.machines import grid
 from hpcgeo.profiling import energy
-from hpcgeo.profiling.energy import Joules, Source, find, parse_rocm_smi, pm_counters, rapl
+from hpcgeo.profiling.energy import EnergyCounters, Joules, find, parse_rocm_smi, pm_counters, rapl
 from hpcgeo.records import Energy
 from tests.distributed import on_ranks
 from tests.parallel.training import build
@@ -133,7 +133,7 @@ def measured() -> list[Energy | None]:
         if readings is not None:
             name, values = f"gpu{topology.rank}" if own else "node", iter(readings)
             read = partial(lambda name, values: {name: next(values)}, name, values)
-            source = Source("meter", "things", read, ranges, own)
+            source = EnergyCounters("meter", "things", read, ranges, own)
         energy.find = lambda device, leads, source=source: source
         joules = Joules(topology)
         joules.start()
@@ -177,7 +177,7 @@ def looked_at() -> float:
         return {"a": float(value or 0)}
 
     energy.LOOK_S = 0.001
-    energy.find = lambda device, leads: Source("meter", "things", read, {"a": 100.0})
+    energy.find = lambda device, leads: EnergyCounters("meter", "things", read, {"a": 100.0})
     joules = Joules(topology)
     joules.start()
     assert seen.wait(60)

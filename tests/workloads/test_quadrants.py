@@ -45,7 +45,7 @@ def test_a_data_set_of_shards_is_a_reader(shards: Path) -> None:
     test, validation = train.other("test"), train.other("validation")
     assert (len(train), len(validation), len(test)) == (20, 4, 6)
     assert train.target.names == ("bright", "dark") and train.target.kind == "classification"
-    assert [signal[:2] for signal in train.signals] == [("rgb", band) for band in "RGB"]
+    assert [channel[:2] for channel in train.channels] == [("rgb", band) for band in "RGB"]
     groups = [{part.group(i) for i in range(len(part))} for part in (train, validation, test)]
     assert len(set.union(*groups)) == 30 == sum(map(len, groups))
     for part in (train, test):
@@ -74,7 +74,7 @@ def step_and_evaluate(cases: list[tuple[str, ...]], folder: Path) -> list[tuple[
         assert workload.facts()["parameters"] == sum(
             p.numel() for p in engine.objective.parameters()
         )
-        assert "memory" in workload.outlook([], 1)
+        assert "memory" in workload.summary([], 1)
     return found
 
 

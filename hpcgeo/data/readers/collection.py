@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hpcgeo.data.sample import Float32, Float64, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Sample, Target
 from hpcgeo.errors import InputError
 
 Int64 = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class Collection:
 
     Attributes:
         target: what they are labelled with, before any standardisation.
-        signals: every signal that any sample may hold.
+        channels: every channel that any sample may hold.
         splits: (N,) the part each sample is in, one of `SPLITS`.
         groups: (N,) what shares ground and is held out together; a name for each sample: none do.
         labels: (N,) class of each sample, or (N, K) its numbers; empty where the label is an image.
@@ -59,14 +59,14 @@ class Collection:
     """
 
     target: Target
-    signals: tuple[Signal, ...]
+    channels: tuple[Channel, ...]
     splits: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
     labels: npt.NDArray[np.generic]
     digest: str
     load: Callable[[int], Sample]
     patches: frozenset[int] = frozenset()
-    moments: Mapping[Signal, tuple[float, float]] | None = None
+    moments: Mapping[Channel, tuple[float, float]] | None = None
 
 
 def single_target(target: str | None, name: str) -> None:

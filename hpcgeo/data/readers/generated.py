@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from hpcgeo.data.readers.collection import Collection, Frame, single_target
-from hpcgeo.data.sample import Float64, Kind, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float64, Kind, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
 NUM_SAMPLES = 480
 SIZE = 32
 
-RGB = tuple(Signal("rgb", band) for band in "RGB")
-OPTICAL = tuple(Signal("sentinel2", band) for band in ("B02", "B03", "B04", "B08"))
-RADAR = (Signal("sentinel1", "VV"), Signal("sentinel1", "VH"))
-TABLE = tuple(Signal("landsat8", band, 16) for band in ("B2", "B3", "B4"))
-PAIR = tuple(Signal("landsat8", band) for band in ("B4", "B5"))
+RGB = tuple(Channel("rgb", band) for band in "RGB")
+OPTICAL = tuple(Channel("sentinel2", band) for band in ("B02", "B03", "B04", "B08"))
+RADAR = (Channel("sentinel1", "VV"), Channel("sentinel1", "VH"))
+TABLE = tuple(Channel("landsat8", band, 16) for band in ("B2", "B3", "B4"))
+PAIR = tuple(Channel("landsat8", band) for band in ("B4", "B5"))
 
 #: The middle of 2021, in days since 2000, and a day.
 MIDDLE, DAY = 7853.0, 0.5
@@ -41,7 +41,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         frame: of the images; by default 32 pixels.
     """
     single_target(target, "generated")
-    kind, signals, _ = find(KINDS, str(path), "generated set")
+    kind, channels, _ = find(KINDS, str(path), "generated set")
     size = frame.size or SIZE
     if size % frame.patch:
         raise InputError(f"patch {frame.patch} does not divide the size {size} of generated images")
@@ -56,7 +56,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     ]
     return Collection(
         target=Target(kind, tuple(names)),
-        signals=signals,
+        channels=channels,
         splits=np.array((["train"] * 4 + ["validation", "test"]) * (NUM_SAMPLES // 6)),
         groups=np.array([str(index) for index in range(NUM_SAMPLES)]),
         labels=np.array(labels),
@@ -74,71 +74,71 @@ def _load(name: str, size: int, patch: int, index: int) -> Sample:
     return KINDS[name][2](np.random.default_rng([hash_of(name), index]), size, patch)
 
 
-def _scene(draw: np.random.Generator, size: int, patch: int) -> Sample:
-    label = draw.integers(4)
+def _scene(rng: np.random.Generator, size: int, patch: int) -> Sample:
+    label = rng.integers(4)
     down, right = np.mgrid[:size, :size] / size
     waves = np.sin(2 * np.pi * (label + 2) * (down * (label % 2) + right * (1 - label % 2)))
-    image = waves + draw.normal(0, 0.5, (3, size, size)) + draw.normal(0, 0.3, (3, 1, 1))
-    seen = Observation(RGB, image[None].astype(np.float32), _dates(draw, 1), 0.3, patch)
+    image = waves + rng.normal(0, 0.5, (3, size, size)) + rng.normal(0, 0.3, (3, 1, 1))
+    seen = Observation(RGB, image[None].astype(np.float32), _dates(rng, 1), 0.3, patch)
     return Sample((seen,), np.array(label, dtype=np.int64))
 
 
-def _tile(draw: np.random.Generator, size: int, patch: int) -> Sample:
+def _tile(rng: np.random.Generator, size: int, patch: int) -> Sample:
     truth = np.zeros((size, size), dtype=np.int64)
     for _ in range(4):
-        top, left = draw.integers(0, size - size // 4, 2)
-        height, width = draw.integers(size // 8, size // 4, 2)
+        top, left = rng.integers(0, size - size // 4, 2)
+        height, width = rng.integers(size // 8, size // 4, 2)
         truth[top : top + height, left : left + width] = 1
     image = truth * np.array([1.5, -1.0, 0.5])[:, None, None]
-    image = image + draw.normal(0, 0.5, (3, size, size))
-    seen = Observation(RGB, image[None].astype(np.float32), _dates(draw, 1), 0.3, patch)
-    return Sample((seen,), truth, place=PLACES[draw.integers(4)])
+    image = image + rng.normal(0, 0.5, (3, size, size))
+    seen = Observation(RGB, image[None].astype(np.float32), _dates(rng, 1), 0.3, patch)
+    return Sample((seen,), truth, place=PLACES[rng.integers(4)])
 
 
-def _series(draw: np.random.Generator, size: int, patch: int) -> Sample:
-    label = draw.integers(3)
-    dates = int(draw.integers(6, 25))
-    time = _dates(draw, dates)
+def _series(rng: np.random.Generator, size: int, patch: int) -> Sample:
+    label = rng.integers(3)
+    dates = int(rng.integers(6, 25))
+    time = _dates(rng, dates)
     phase = 2 * np.pi * (time[:, 0] / 365.2425 - label / 3)
     green = np.cos(phase)[:, None] * np.array([-0.5, 0.2, -0.5, 1.0])
-    optical = green + draw.normal(0, 0.4, (dates, 4))
-    optical[draw.random(dates) < 0.3] = np.nan  # clouds
-    radar = np.sin(phase)[:, None] * 0.5 + draw.normal(0, 0.6, (dates, 2))
+    optical = green + rng.normal(0, 0.4, (dates, 4))
+    optical[rng.random(dates) < 0.3] = np.nan  # clouds
+    radar = np.sin(phase)[:, None] * 0.5 + rng.normal(0, 0.6, (dates, 2))
     observations = tuple(
-        Observation(signals, values[:, :, None, None].astype(np.float32), time, 10.0, 1, orbit)
-        for signals, values, orbit in ((OPTICAL, optical, 0), (RADAR, radar, 1))
+        Observation(channels, values[:, :, None, None].astype(np.float32), time, 10.0, 1, orbit)
+        for channels, values, orbit in ((OPTICAL, optical, 0), (RADAR, radar, 1))
     )
-    place = PLACES[draw.integers(4)]
+    place = PLACES[rng.integers(4)]
     return Sample(observations, np.array(label, np.int64), place, 10.0, (300.0, 50.0))
 
 
-def _table(draw: np.random.Generator, size: int, patch: int) -> Sample:
-    values = draw.normal(0, 1, (1, 3, 16))
-    number = values[0, 0].mean() * 2 - values[0, 2, :4].mean() + draw.normal(0, 0.1)
+def _table(rng: np.random.Generator, size: int, patch: int) -> Sample:
+    values = rng.normal(0, 1, (1, 3, 16))
+    number = values[0, 0].mean() * 2 - values[0, 2, :4].mean() + rng.normal(0, 0.1)
     seen = Observation(TABLE, values.astype(np.float32), np.array([[MIDDLE, 180.0]]))
-    return Sample((seen,), np.array([number], dtype=np.float32), PLACES[draw.integers(4)], 5000.0)
+    return Sample((seen,), np.array([number], dtype=np.float32), PLACES[rng.integers(4)], 5000.0)
 
 
-def _pair(draw: np.random.Generator, size: int, patch: int) -> Sample:
-    before, after = (draw.integers(0, size // 2, 2) for _ in range(2))
+def _pair(rng: np.random.Generator, size: int, patch: int) -> Sample:
+    before, after = (rng.integers(0, size // 2, 2) for _ in range(2))
     masks = np.zeros((2, size, size))
     for mask, (top, left) in zip(masks, (before, after), strict=True):
         mask[top : top + size // 3, left : left + size // 3] = 1
     values = masks[:, None] * np.array([1.0, -1.5])[:, None, None]
-    values = values + draw.normal(0, 0.4, (2, 2, size, size))
+    values = values + rng.normal(0, 0.4, (2, 2, size, size))
     time = np.array([[MIDDLE - 3650, 180.0], [MIDDLE, 180.0]])
     seen = Observation(PAIR, values.astype(np.float32), time, 30.0, patch)
-    return Sample((seen,), (masks[0] != masks[1]).astype(np.int64), PLACES[draw.integers(4)])
+    return Sample((seen,), (masks[0] != masks[1]).astype(np.int64), PLACES[rng.integers(4)])
 
 
-def _dates(draw: np.random.Generator, count: int) -> Float64:
-    centres = np.sort(MIDDLE + draw.uniform(-182, 182, count))
+def _dates(rng: np.random.Generator, count: int) -> Float64:
+    centres = np.sort(MIDDLE + rng.uniform(-182, 182, count))
     return np.stack([centres, np.full(count, DAY)], axis=1)
 
 
 Make = Callable[[np.random.Generator, int, int], Sample]
 
-KINDS: dict[str, tuple[Kind, tuple[Signal, ...], Make]] = {
+KINDS: dict[str, tuple[Kind, tuple[Channel, ...], Make]] = {
     "scenes": ("classification", RGB, _scene),
     "tiles": ("segmentation", RGB, _tile),
     "series": ("classification", (*OPTICAL, *RADAR), _series),

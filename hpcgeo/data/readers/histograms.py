@@ -19,14 +19,14 @@ from hpcgeo.data.readers.collection import (
     read_arrays,
     single_target,
 )
-from hpcgeo.data.sample import Float32, Float64, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample, Target
 from hpcgeo.errors import InputError
 
 #: Blue, green, red, SWIR1, SWIR2, thermal, NIR: the order of the file; under the name of Landsat-7,
 #: whichever satellite it was.
-LANDSAT = tuple(Signal("landsat7", f"B{number}") for number in (1, 2, 3, 5, 7, 6, 4))
+LANDSAT = tuple(Channel("landsat7", f"B{number}") for number in (1, 2, 3, 5, 7, 6, 4))
 #: The last band: of DMSP in surveys before 2012, then of VIIRS. They do not compare.
-LIGHTS = (Signal("dmsp", "lights"), Signal("viirs", "DNB"))
+LIGHTS = (Channel("dmsp", "lights"), Channel("viirs", "DNB"))
 VIIRS_SINCE = 2012
 FOLDS = {"A": "train", "B": "train", "C": "train", "D": "test"}
 #: Places of surveys are moved by up to 5 km so that nobody is found by them.
@@ -50,32 +50,32 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     unknown = sorted(set(arrays["fold"].tolist()) - set(FOLDS))
     if unknown:
         raise InputError(f"{path}: fold {', '.join(unknown)}; known: {', '.join(FOLDS)}")
-    signals = tuple(each._replace(length=counts.shape[2]) for each in (*LANDSAT, *LIGHTS))
+    channels = tuple(each._replace(length=counts.shape[2]) for each in (*LANDSAT, *LIGHTS))
     values = np.sqrt(counts.astype(np.float32))
     where = arrays["locs"][:, ::-1].astype(np.float64)
     years = arrays["years"].astype(np.int64)
     return Collection(
         target=Target("regression", ("wealth",)),
-        signals=signals,
+        channels=channels,
         splits=np.array([FOLDS[fold] for fold in arrays["fold"].tolist()]),
         groups=np.array([f"{lon:.3f} {lat:.3f}" for lon, lat in where.tolist()]),
         labels=wealth[:, None],
         digest=checksum([path]),
-        load=partial(_load, values, signals, years, where, wealth[:, None]),
+        load=partial(_load, values, channels, years, where, wealth[:, None]),
     )
 
 
 def _load(
     values: Float32,
-    signals: tuple[Signal, ...],
+    channels: tuple[Channel, ...],
     years: Int64,
     where: Float64,
     wealth: Float32,
     index: int,
 ) -> Sample:
-    lights = signals[len(LANDSAT) + (years[index] >= VIIRS_SINCE)]
+    lights = channels[len(LANDSAT) + (years[index] >= VIIRS_SINCE)]
     seen = Observation(
-        (*signals[: len(LANDSAT)], lights),
+        (*channels[: len(LANDSAT)], lights),
         values[index][None],  # (1, 8, V)
         np.array([composite(int(years[index]))]),
     )

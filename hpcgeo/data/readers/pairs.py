@@ -20,14 +20,14 @@ from hpcgeo.data.readers.collection import (
     single_target,
     year,
 )
-from hpcgeo.data.sample import Float32, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float32, Observation, Sample, Target
 from hpcgeo.data.shards.geography import place
 from hpcgeo.data.shards.skipped import UnusableError
 from hpcgeo.data.shards.sources import opened
 from hpcgeo.errors import InputError
 
 #: SWIR1, NIR, red, green, under the name of Landsat-7 whichever satellite it was.
-BANDS = tuple(Signal("landsat7", band) for band in ("B5", "B4", "B3", "B2"))
+BANDS = tuple(Channel("landsat7", band) for band in ("B5", "B4", "B3", "B2"))
 
 
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
@@ -48,7 +48,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     files = [path / part / f"{name}.tif" for name in names for part in ("A", "B", "label")]
     return Collection(
         target=Target("change", ("unchanged", "changed")),
-        signals=BANDS,
+        channels=BANDS,
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array([name.rsplit("_", 1)[-1] for name in names]),
         labels=np.empty(0),

@@ -23,7 +23,7 @@ from hpcgeo.data.readers.collection import (
     read_arrays,
     reading,
 )
-from hpcgeo.data.sample import Float32, Float64, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
@@ -35,15 +35,15 @@ GSD_M = {"agera5": 11_132.0, "dem": 30.0}
 ELEVATION_M = 4.0
 
 _OPTICAL = {
-    f"S2-L2A-{band}": Signal("sentinel2", band)
+    f"S2-L2A-{band}": Channel("sentinel2", band)
     for band in ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 }
-_SAR = {f"S1-SIGMA0-{band}": Signal("sentinel1", band) for band in ("VV", "VH")}
+_SAR = {f"S1-SIGMA0-{band}": Channel("sentinel1", band) for band in ("VV", "VH")}
 _WEATHER = {
-    "AGERA5-PRECIP": Signal("agera5", "precipitation"),
-    "AGERA5-TMEAN": Signal("agera5", "temperature"),
+    "AGERA5-PRECIP": Channel("agera5", "precipitation"),
+    "AGERA5-TMEAN": Channel("agera5", "temperature"),
 }
-_TERRAIN = {name: Signal("dem", name) for name in ("elevation", "slope")}
+_TERRAIN = {name: Channel("dem", name) for name in ("elevation", "slope")}
 
 
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
@@ -60,8 +60,8 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     arrays = read_arrays(path, names)
     known = np.flatnonzero(arrays[label] != "ignore")
     classes, labels = numbered(arrays[label][known].tolist())
-    signals = {**_OPTICAL, **_SAR, **_WEATHER, **_TERRAIN}
-    bands = [find(signals, name, f"band of {path}") for name in arrays["bands"].tolist()]
+    channels = {**_OPTICAL, **_SAR, **_WEATHER, **_TERRAIN}
+    bands = [find(channels, name, f"band of {path}") for name in arrays["bands"].tolist()]
     with reading(path):
         if arrays["X"].shape[1:] != (len(arrays["time"]), len(bands)):
             raise InputError(f"{path}: X is {arrays['X'].shape}, not (N, time, bands)")
@@ -70,7 +70,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         where = np.stack([arrays["lon"][known], arrays["lat"][known]], axis=1).astype(np.float64)
     return Collection(
         target=Target("classification", classes),
-        signals=tuple(bands),
+        channels=tuple(bands),
         splits=one_of_splits(arrays["split"][known].tolist(), path),
         groups=arrays["block"][known].astype(np.str_),
         labels=labels,
@@ -98,26 +98,26 @@ def steps(starts: list[date]) -> Float64:
     return np.array(spans)
 
 
-def _physical(numbers: npt.NDArray[np.generic], bands: list[Signal]) -> Float32:
+def _physical(numbers: npt.NDArray[np.generic], bands: list[Channel]) -> Float32:
     """Return digital numbers (N, T, L) in units, NaN where missing."""
     values = np.where(numbers == NODATA, np.nan, numbers).astype(np.float32)
-    for number, signal in enumerate(bands):
+    for number, channel in enumerate(bands):
         column = values[..., number]
-        if signal.sensor == "sentinel1":
+        if channel.sensor == "sentinel1":
             column[column <= 0] = np.nan
             column[...] = 20 * np.log10(column) - 83
-        elif signal.sensor == "sentinel2":
+        elif channel.sensor == "sentinel2":
             column /= 10_000
-        elif signal.sensor == "agera5":
+        elif channel.sensor == "agera5":
             column /= 100
-            if signal.band == "temperature":
+            if channel.band == "temperature":
                 column[column == 0] = np.nan  # 0 K: filled, next to missing precipitation
     return values
 
 
 def _load(
     values: Float32,
-    bands: tuple[Signal, ...],
+    bands: tuple[Channel, ...],
     time: Float64,
     where: Float64,
     labels: Int64,
@@ -126,8 +126,8 @@ def _load(
     series = values[index]  # (T, L)
     observations = []
     elevation = math.nan
-    for sensor in dict.fromkeys(signal.sensor for signal in bands):
-        mine = [number for number, signal in enumerate(bands) if signal.sensor == sensor]
+    for sensor in dict.fromkeys(channel.sensor for channel in bands):
+        mine = [number for number, channel in enumerate(bands) if channel.sensor == sensor]
         seen, when = series[:, mine], time
         if sensor == "dem":
             seen, when = _first_known(seen), np.array([[0.0, np.inf]])
@@ -139,8 +139,8 @@ def _load(
                 gsd_m=GSD_M.get(sensor, 10.0),
             )
         )
-        if sensor == "dem" and Signal("dem", "elevation") in observations[-1].signals:
-            elevation = float(seen[0, observations[-1].signals.index(Signal("dem", "elevation"))])
+        if sensor == "dem" and Channel("dem", "elevation") in observations[-1].channels:
+            elevation = float(seen[0, observations[-1].channels.index(Channel("dem", "elevation"))])
     return Sample(
         tuple(observations),
         labels[index],

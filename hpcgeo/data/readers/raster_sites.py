@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 
 from hpcgeo.data.readers.collection import Frame, days, reading
 from hpcgeo.data.readers.windows import Header, header
-from hpcgeo.data.sample import Signal
+from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
 from hpcgeo.options import Part
 from hpcgeo.sensors import sensors
@@ -42,7 +42,7 @@ class Clouds(Part):
     values: list[int]
 
 
-class Entry(Part):
+class RasterFiles(Part):
     """Rasters of one sensor.
 
     Attributes:
@@ -80,10 +80,10 @@ class Labels(Part):
     classes: dict[int, str] = Field(min_length=1)
 
 
-class Samples(Part):
+class SamplesFile(Part):
     """The whole file."""
 
-    rasters: list[Entry] = Field(min_length=1)
+    rasters: list[RasterFiles] = Field(min_length=1)
     labels: dict[str, Labels] = Field({})
 
 
@@ -101,8 +101,8 @@ class Dated:
 class Layer:
     """What one sensor saw of a place: its bands, and rasters in the order of time."""
 
-    entry: Entry
-    signals: tuple[Signal, ...]
+    entry: RasterFiles
+    channels: tuple[Channel, ...]
     dates: tuple[Dated, ...]
 
 
@@ -132,12 +132,12 @@ class Site:
             yield self.labels
 
 
-def parsed(path: Path) -> Samples:
+def parsed(path: Path) -> SamplesFile:
     """Return what a YAML file says; an InputError names what is not of its form."""
     with reading(path):
         values = parse(path.read_text("utf-8"), str(path))
     try:
-        samples = Samples.model_validate(values)
+        samples = SamplesFile.model_validate(values)
     except ValidationError as error:
         lines = []
         for detail in error.errors():
@@ -151,7 +151,7 @@ def parsed(path: Path) -> Samples:
     return samples
 
 
-def sites(path: Path, samples: Samples, labels: Labels | None) -> list[Site]:
+def sites(path: Path, samples: SamplesFile, labels: Labels | None) -> list[Site]:
     """Return the places of a collection, sorted by the named parts of their paths.
 
     Args:
@@ -230,7 +230,7 @@ def _only(files: Sequence[tuple[dict[str, str], Path]], key: Parts, pattern: str
 
 def _layers(
     folder: Path,
-    entry: Entry,
+    entry: RasterFiles,
     files: Sequence[tuple[dict[str, str], Path]],
     sites: Sequence[Parts],
 ) -> list[Layer | None]:
@@ -252,7 +252,7 @@ def _layers(
         dated.append((_place(parts), Dated(raster, when, numbers, header(mask) if mask else None)))
     there = dict.fromkeys(name for _, one in dated for name in one.numbers)
     known = there if entry.bands else [band.name for band in sensors()[entry.sensor].bands]
-    signals = tuple(Signal(entry.sensor, name) for name in known if name in there)
+    channels = tuple(Channel(entry.sensor, name) for name in known if name in there)
     layers: list[Layer | None] = []
     for key in sites:
         here = [one for parts, one in dated if set(parts) <= set(key)]
@@ -262,11 +262,11 @@ def _layers(
                 f"{here[1].header.path}: of one place with {here[0].header.path}, "
                 "but no {date} in files tells them apart"
             )
-        layers.append(Layer(entry, signals, tuple(here)) if here else None)
+        layers.append(Layer(entry, channels, tuple(here)) if here else None)
     return layers
 
 
-def _numbers(entry: Entry, raster: Header) -> dict[str, int]:
+def _numbers(entry: RasterFiles, raster: Header) -> dict[str, int]:
     """Return the number of each band of a sensor in a raster, from 1."""
     if entry.bands is not None:
         if len(entry.bands) != len(raster.bands):

@@ -24,7 +24,7 @@ from rasterio.enums import Resampling
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, Int64, checksum, one_of_splits
 from hpcgeo.data.readers.raster_sites import Labels, Layer, Site, parsed, sites
 from hpcgeo.data.readers.windows import Box, grid, read
-from hpcgeo.data.sample import IGNORED, Float32, Float64, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import IGNORED, Channel, Float32, Float64, Observation, Sample, Target
 from hpcgeo.data.shards.geography import place
 from hpcgeo.data.shards.skipped import UnusableError
 from hpcgeo.errors import InputError
@@ -65,8 +65,8 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     files = sorted({raster.path for site in places for raster in site.rasters})
     return Collection(
         target=Target("segmentation" if labels else "unlabelled", names),
-        signals=tuple(
-            dict.fromkeys(one for site in places for layer in site.layers for one in layer.signals)
+        channels=tuple(
+            dict.fromkeys(one for site in places for layer in site.layers for one in layer.channels)
         ),
         splits=splits[chips[:, 0]],
         groups=np.array(groups),
@@ -126,11 +126,11 @@ def _observe(layer: Layer, box: Box, frame: Frame) -> Observation:
         )
     )
     values: Float32 = np.full(
-        (len(layer.dates), len(layer.signals), rows, columns), np.nan, dtype=np.float32
+        (len(layer.dates), len(layer.channels), rows, columns), np.nan, dtype=np.float32
     )
     for image, dated in zip(values, layer.dates, strict=True):
-        bands = [n for n, one in enumerate(layer.signals) if one.band in dated.numbers]
-        numbers = [dated.numbers[layer.signals[n].band] for n in bands]
+        bands = [n for n, one in enumerate(layer.channels) if one.band in dated.numbers]
+        numbers = [dated.numbers[layer.channels[n].band] for n in bands]
         shape = rows, columns
         image[bands] = read(dated.header.path, numbers, box, shape, Resampling.bilinear)
         if dated.clouds and layer.entry.clouds:
@@ -140,7 +140,7 @@ def _observe(layer: Layer, box: Box, frame: Frame) -> Observation:
     *_, gsd_m = _place(raster.crs, here, rows / 2, columns / 2)
     orbit = {"ascending": 1, "descending": -1, None: 0}[layer.entry.orbit]
     time: Float64 = np.array([dated.time for dated in layer.dates])
-    return Observation(layer.signals, values, time, gsd_m, patch, orbit)
+    return Observation(layer.channels, values, time, gsd_m, patch, orbit)
 
 
 def _place(crs: Any, transform: Any, row: float, column: float) -> tuple[float, float, float]:
@@ -155,8 +155,8 @@ def _place(crs: Any, transform: Any, row: float, column: float) -> tuple[float, 
 def _elevation(seen: Sequence[Observation]) -> tuple[float, float]:
     """Return centre and half-width of the elevations of a sample; NaN where there are none."""
     for one in seen:
-        if Signal("dem", "elevation") in one.signals:
-            metres = one.values[:, one.signals.index(Signal("dem", "elevation"))]
+        if Channel("dem", "elevation") in one.channels:
+            metres = one.values[:, one.channels.index(Channel("dem", "elevation"))]
             if np.isfinite(metres).any():
                 low, high = float(np.nanmin(metres)), float(np.nanmax(metres))
                 return (low + high) / 2, (high - low) / 2 + ELEVATION_M

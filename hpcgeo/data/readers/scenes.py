@@ -18,13 +18,13 @@ from hpcgeo.data.readers.collection import (
     read_image,
     read_table,
 )
-from hpcgeo.data.sample import Float32, Kind, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float32, Kind, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
 Labels = Int64 | Float32
 
-RGB = tuple(Signal("rgb", band) for band in "RGB")
+RGB = tuple(Channel("rgb", band) for band in "RGB")
 
 
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
@@ -47,7 +47,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         raise InputError(f"{table}: no label in the column label")
     return Collection(
         target=Target(kind, classes),
-        signals=RGB,
+        channels=RGB,
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array(names),
         labels=labels,

@@ -20,7 +20,7 @@ from hpcgeo.data.readers.collection import (
     single_target,
     without_meaning,
 )
-from hpcgeo.data.sample import UNKNOWN_SENSOR, Float64, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel, Float64, Observation, Sample, Target
 from hpcgeo.data.shards.dataset import Metadata, ShardDataset
 from hpcgeo.data.shards.index import load
 
@@ -42,7 +42,7 @@ class _Chips:
 
     dataset: ShardDataset
     known: Metadata
-    signals: tuple[Signal, ...]
+    channels: tuple[Channel, ...]
     frame: Frame
     path: Path
 
@@ -55,7 +55,7 @@ class _Chips:
         gsd = float(self.known.gsd_m[index]) * height / (self.frame.size or height)
         values = fit(values, self.frame, self.path)
         seen = Observation(
-            self.signals, values, _time(int(self.known.time[index])), gsd, self.frame.patch
+            self.channels, values, _time(int(self.known.time[index])), gsd, self.frame.patch
         )
         label = self.known.label[index]
         target = np.array(label, dtype=np.int64) if labelled else np.empty(0, dtype=np.int64)
@@ -81,19 +81,19 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     sensor, bands = dataset.sensor, dataset.bands
     if sensor is None:
         sensor, bands = PHOTOGRAPH.get(bands, (UNKNOWN_SENSOR, bands))
-    signals = tuple(Signal(sensor, band) for band in bands)
+    channels = tuple(Channel(sensor, band) for band in bands)
     std = np.where(dataset.std > 0, dataset.std, 1)
     moments = zip(dataset.mean.tolist(), std.tolist(), strict=True)
-    chips = _Chips(dataset, known, signals, frame, path)
+    chips = _Chips(dataset, known, channels, frame, path)
     return Collection(
         target=Target("classification" if labelled else "unlabelled", classes if labelled else ()),
-        signals=signals,
+        channels=channels,
         splits=_splits(known),
         groups=known.source,
         labels=known.label if labelled else np.empty(0, dtype=np.int64),
         digest=dataset.digest,
         load=partial(chips.load, labelled),
-        moments=dict(zip(signals, moments, strict=True)),
+        moments=dict(zip(channels, moments, strict=True)),
     )
 
 

@@ -43,7 +43,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     files = [path / row[column] for row in rows for column in ("image", "mask")]
     return Collection(
         target=Target("segmentation", ("background", "building")),
-        signals=RGB,
+        channels=RGB,
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array([row.get("block_z19") or row["image"] for row in rows]),
         labels=np.empty(0),

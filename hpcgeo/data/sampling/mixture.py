@@ -24,22 +24,22 @@ ATTEMPTS = 100
 class _Phase:
     """Cycles from `first` on in which the same tasks go on.
 
-    `share` (K,) adds up to 1, `slots` (K,) to `CYCLE`; `before` (K,) samples were drawn earlier.
+    `weight` (K,) adds up to 1, `slots` (K,) to `CYCLE`; `before` (K,) samples were drawn earlier.
     """
 
     first: int
-    share: Float
+    weight: Float
     slots: Int
     before: Int
 
 
-class Mixture:
-    """Draws from several tasks by share.
+class MixtureSampler:
+    """Draws from several tasks by their sampling weights.
 
-    The share of a task is proportional to weight x size^(1 / temperature): at temperature 1 every
-    sample is seen equally often, at infinity every task is. A task has at least one slot in a
-    cycle, however small its share. A task whose epochs are over ends with the cycle in which they
-    are; from the next one on the others share its slots.
+    The sampling weight of a task is proportional to weight x size^(1 / temperature): at temperature
+    1 every sample is seen equally often, at infinity every task is. A task has at least one slot in
+    a cycle, however small its weight. A task whose epochs are over ends with the cycle in which
+    they are; from the next one on the others have its slots.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Mixture:
         Args:
             sizes: samples of each task.
             weights: of each task; 1 for one that is not named.
-            temperature: above 0; ``math.inf`` for equal shares.
-            epochs: passes of each task over its data; None, or not named: without end.
+            temperature: above 0; ``math.inf`` for equal weights.
+            epochs: of each task over its data; None, or not named: without end.
             seed: of the run.
             total: positions of the run, if known.
 
@@ -89,8 +89,8 @@ class Mixture:
             )
 
     @property
-    def shares(self) -> dict[str, float]:
-        """Return the part of each task in what is drawn, as long as all go on."""
+    def sampling_weights(self) -> dict[str, float]:
+        """Return the fraction of samples of each task, as long as all go on."""
         return dict(zip(self.tasks, (self._phases[0].slots / CYCLE).tolist(), strict=True))
 
     def draw(self, position: Int, attempt: int = 0) -> tuple[Int, Int]:
@@ -140,18 +140,18 @@ class Mixture:
         return task, index
 
     def _again(self, phase: _Phase, position: Int, tried: Int, attempt: int) -> tuple[Int, Int]:
-        """Return task and sample of a further attempt: tasks in an order drawn by their shares,
+        """Return task and sample of a further attempt: tasks in an order drawn by their weights,
         over and over."""
-        going = int((phase.share > 0).sum())
+        going = int((phase.weight > 0).sum())
         if attempt >= ATTEMPTS:
             raise InputError(
                 f"{ATTEMPTS} samples in a row, of {going} tasks, cannot be read: see the warnings"
             )
         chance = uniform(self._seed, position, "attempt", len(self.tasks))  # (B, K)
         where = uniform(self._seed, position, f"sample {attempt // going}", len(self.tasks))
-        # The first of exponential times with these rates is a draw by share, and so are the next.
+        # The first of exponential times with these rates is a draw by weight, and so are the next.
         with np.errstate(divide="ignore"):
-            time = -np.log1p(-chance) / phase.share
+            time = -np.log1p(-chance) / phase.weight
         np.put_along_axis(time, tried[:, None], -1.0, axis=1)
         task = np.argsort(time, axis=1, kind="stable")[:, attempt % going]
         chosen = np.take_along_axis(where, task[:, None], axis=1)[:, 0]
@@ -188,11 +188,11 @@ class Mixture:
         for task, weight in weights.items():
             if not 0 < weight < math.inf:
                 raise InputError(f"task {task}: weight {weight}: above 0; or leave the task out")
-        for task, passes in epochs.items():
-            if passes is not None and passes < 1:
-                raise InputError(f"task {task}: {passes} epochs: at least 1, or none for no end")
+        for task, number in epochs.items():
+            if number is not None and number < 1:
+                raise InputError(f"task {task}: {number} epochs: at least 1, or none for no end")
         if not temperature > 0:
-            raise InputError(f"temperature {temperature}: above 0; inf for equal shares")
+            raise InputError(f"temperature {temperature}: above 0; inf for equal weights")
 
 
 def _phases(weight: Float, limits: Float) -> tuple[list[_Phase], int | None]:
@@ -205,10 +205,10 @@ def _phases(weight: Float, limits: Float) -> tuple[list[_Phase], int | None]:
     found: list[_Phase] = []
     first, before = 0, np.zeros(len(weight), dtype=np.int64)
     while (before < limits).any():
-        share = np.where(before < limits, weight, 0.0)
-        share /= share.sum()
-        slots = _slots(share)
-        found.append(_Phase(first, share, slots, before))
+        now = np.where(before < limits, weight, 0.0)
+        now /= now.sum()
+        slots = _slots(now)
+        found.append(_Phase(first, now, slots, before))
         with np.errstate(divide="ignore", invalid="ignore"):
             cycles = np.where(slots > 0, np.ceil((limits - before) / slots), np.inf).min()
         if cycles == math.inf:
@@ -217,10 +217,10 @@ def _phases(weight: Float, limits: Float) -> tuple[list[_Phase], int | None]:
     return found, first * CYCLE
 
 
-def _slots(share: Float) -> Int:
-    """Return the slots of each task by largest remainder, at least one where there is a share."""
-    quota = share * CYCLE
-    slots = np.maximum(np.floor(quota), share > 0).astype(np.int64)
+def _slots(weight: Float) -> Int:
+    """Return the slots of each task by largest remainder, at least one where it has a weight."""
+    quota = weight * CYCLE
+    slots = np.maximum(np.floor(quota), weight > 0).astype(np.int64)
     while (left := CYCLE - slots.sum()) != 0:
         if left > 0:
             slots[np.argmax(quota - slots)] += 1

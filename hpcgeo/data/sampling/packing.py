@@ -1,7 +1,8 @@
 """Which samples of a step are computed together, when each has a number of tokens of its own.
 
-A step's samples are split into passes that fit into memory; within a pass, samples of one cluster
-are stacked and padded to the longest of them. Padding of a cluster: the sum of (longest - n).
+A step's samples are split into forward-backward passes that fit into memory; within a pass, samples
+of one cluster are stacked and padded to the longest of them. Padding of a
+cluster: the sum of (longest - n).
 """
 
 from collections.abc import Sequence

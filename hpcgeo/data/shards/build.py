@@ -16,13 +16,13 @@ import numpy as np
 from hpcgeo.data.shards.chips import num_windows
 from hpcgeo.data.shards.executors import Map
 from hpcgeo.data.shards.hdf5 import sha256, write_csv
-from hpcgeo.data.shards.index import NAME, File, Index, Layout, ShardFile, load
+from hpcgeo.data.shards.index import NAME, File, Index, SampleLayout, ShardFile, load
 from hpcgeo.data.shards.moments import Moments
 from hpcgeo.data.shards.settings import Settings
-from hpcgeo.data.shards.shard_file import Failed, Key, Shard, Span, Task
+from hpcgeo.data.shards.shard_file import Failed, Key, Shard, ShardPlan, Span
 from hpcgeo.data.shards.shard_file import build as build_shard
 from hpcgeo.data.shards.skipped import Skipped
-from hpcgeo.data.shards.sources import Found, Source, find, inspect
+from hpcgeo.data.shards.sources import ListedFile, SourceFile, find, inspect
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
@@ -58,7 +58,7 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
     paths = [file.path for file in found]
     look = partial(inspect, folder, settings=settings)
     inspected = list(track(work(look, paths, chunksize=8), "inspect", len(paths)))
-    sources = [each for each in inspected if isinstance(each, Source)]
+    sources = [each for each in inspected if isinstance(each, SourceFile)]
     skipped = [each for each in inspected if isinstance(each, Skipped)]
     _say(skipped)
     classes = sorted({source.label for source in sources if source.label})
@@ -89,14 +89,18 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
 
 
 def plan(
-    folder: Path, out: Path, sources: Sequence[Source], classes: Sequence[str], settings: Settings
-) -> dict[str, list[Task]]:
+    folder: Path,
+    out: Path,
+    sources: Sequence[SourceFile],
+    classes: Sequence[str],
+    settings: Settings,
+) -> dict[str, list[ShardPlan]]:
     """Return the shard files to write, by the name of their layout."""
-    groups: dict[Key, list[Source]] = {}
+    groups: dict[Key, list[SourceFile]] = {}
     for source in sources:
         groups.setdefault(Key.of(source), []).append(source)
     row = {name: number for number, name in enumerate(classes)}
-    tasks: dict[str, list[Task]] = {}
+    tasks: dict[str, list[ShardPlan]] = {}
     for key, group in groups.items():
         name = _layout_name(key, tasks)
         bytes_per_chip = len(key.bands) * settings.chip**2 * np.dtype(key.dtype).itemsize
@@ -106,7 +110,7 @@ def plan(
             for source in group
         )
         tasks[name] = [
-            Task(folder, out / f"{name}-{number:05d}.h5", key, tuple(portion), settings)
+            ShardPlan(folder, out / f"{name}-{number:05d}.h5", key, tuple(portion), settings)
             for number, portion in enumerate(_portions(spans, room))
         ]
     return tasks
@@ -143,7 +147,7 @@ def _layout_name(key: Key, taken: Iterable[str]) -> str:
     return f"{name}-v{len(others) + 1}" if others else name
 
 
-def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Found]) -> None:
+def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[ListedFile]) -> None:
     """Save the plan of a new build; of one that goes on, check that it is the same."""
     values = {"folder": str(folder.resolve())} | json.loads(json.dumps(asdict(settings)))
     sources = {file.path: [file.size, file.mtime_ns] for file in found}
@@ -186,7 +190,7 @@ def _index(
     num_sources: int,
     num_skipped: int,
     classes: Sequence[str],
-    tasks: dict[str, list[Task]],
+    tasks: dict[str, list[ShardPlan]],
     shards: dict[str, list[Shard]],
 ) -> Index:
     counts = [
@@ -207,10 +211,10 @@ def _index(
     ).signed()
 
 
-def _layout(key: Key, shards: Sequence[Shard]) -> Layout:
+def _layout(key: Key, shards: Sequence[Shard]) -> SampleLayout:
     moments = sum((shard.moments for shard in shards), Moments.none(len(key.bands)))
     known = (moments.count > 0) & np.isfinite(moments.std)  # squares of 1e200 are not
-    return Layout(
+    return SampleLayout(
         bands=key.bands,
         dtype=key.dtype,
         sensor=key.sensor,

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 from hpcgeo.data.shards.geography import place
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.skipped import UnusableError
-from hpcgeo.data.shards.sources import Source, masked, opened
+from hpcgeo.data.shards.sources import SourceFile, masked, opened
 
 Pixels = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
@@ -51,14 +51,14 @@ class Chip:
     spot: Spot
 
 
-def num_windows(source: Source, settings: Settings) -> int:
+def num_windows(source: SourceFile, settings: Settings) -> int:
     """Return how many windows cover a source."""
     rows, columns = _grid(source, settings)
     return rows * columns
 
 
 def cut(
-    folder: Path, source: Source, first: int, last: int, settings: Settings
+    folder: Path, source: SourceFile, first: int, last: int, settings: Settings
 ) -> Iterator[Chip | None]:
     """Yield the chips of windows [first, last) of a source, None for one that is mostly empty.
 
@@ -94,7 +94,7 @@ def cut(
             yield None if empty else Chip(pixels, mask, Spot(offset, size, *where))
 
 
-def _grid(source: Source, settings: Settings) -> tuple[int, int]:
+def _grid(source: SourceFile, settings: Settings) -> tuple[int, int]:
     """Return the rows and columns of windows: every pixel is covered, no window is needless."""
     over = [max(0, size - settings.chip) for size in (source.height, source.width)]
     rows, columns = (-(-pixels // settings.stride) + 1 for pixels in over)
@@ -105,7 +105,7 @@ class _Reader:
     """Reads windows of the upright image; missing pixels are nodata (NaN in floats) and masked."""
 
     def __init__(
-        self, path: Path, source: Source, raster: DatasetReader, settings: Settings
+        self, path: Path, source: SourceFile, raster: DatasetReader, settings: Settings
     ) -> None:
         self._source, self._raster = source, raster
         self._masked = masked(raster, source.numbers)

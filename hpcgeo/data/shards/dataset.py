@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgeo.data.shards.hdf5 import own_array, valid_sizes
-from hpcgeo.data.shards.index import Index, Layout, ShardFile, load
+from hpcgeo.data.shards.index import Index, SampleLayout, ShardFile, load
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
@@ -213,7 +213,7 @@ class _Shard:
             self._mapped.madvise(mmap.MADV_WILLNEED, page, first - page + self._size)
 
 
-def _choose(folder: Path, index: Index, layout: str | None) -> tuple[str, Layout]:
+def _choose(folder: Path, index: Index, layout: str | None) -> tuple[str, SampleLayout]:
     filled = {name: row for name, row in index.layouts.items() if row.samples}
     if layout is not None:
         return layout, find(filled, layout, f"layout of {folder}")

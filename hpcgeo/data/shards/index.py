@@ -64,7 +64,7 @@ class ShardFile(File):
     start: Count | None
 
 
-class Layout(_Strict):
+class SampleLayout(_Strict):
     """Samples alike in bands, data type, sensor and nodata; a band all missing has mean None."""
 
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -78,7 +78,7 @@ class Layout(_Strict):
     shards: tuple[ShardFile, ...]
 
     @model_validator(mode="after")
-    def _adds_up(self) -> "Layout":
+    def _adds_up(self) -> "SampleLayout":
         if not len(self.bands) == len(self.mean) == len(self.std):
             raise ValueError("bands, mean and std are not equally many")
         if self.samples != sum(shard.samples for shard in self.shards):
@@ -95,7 +95,7 @@ class Index(_Strict):
     sources: Count
     skipped: Count
     classes: dict[str, Count]
-    layouts: dict[str, Layout]
+    layouts: dict[str, SampleLayout]
     files: tuple[File, ...]
     digest: str = ""
 
@@ -150,7 +150,7 @@ def load(folder: Path) -> Index:
     except (ValidationError, UnicodeDecodeError):
         raise InputError(f"{path}: damaged, or of another version; build the set again") from None
     if index.signed() != index:
-        raise InputError(f"{path}: damaged: its digest does not match; build the set again")
+        raise InputError(f"{path}: damaged: its checksum does not match; build the set again")
     return index
 
 

@@ -27,7 +27,7 @@ from hpcgeo.data.shards.hdf5 import new_hdf5, sha256
 from hpcgeo.data.shards.moments import Moments
 from hpcgeo.data.shards.settings import Compression, Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
-from hpcgeo.data.shards.sources import Source
+from hpcgeo.data.shards.sources import SourceFile
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Key:
     nodata: float | None
 
     @classmethod
-    def of(cls, source: Source) -> "Key":
+    def of(cls, source: SourceFile) -> "Key":
         """Return the key of a source."""
         return cls(source.bands, source.dtype, source.sensor, source.nodata)
 
@@ -49,14 +49,14 @@ class Key:
 class Span:
     """Windows [first, last) of a source; `label` is a row of the classes or -1."""
 
-    source: Source
+    source: SourceFile
     label: int
     first: int
     last: int
 
 
 @dataclass(frozen=True)
-class Task:
+class ShardPlan:
     """One shard file to write."""
 
     folder: Path
@@ -89,14 +89,14 @@ class Failed:
     reason: str
 
 
-def build(task: Task) -> Shard | Failed:
+def build(plan: ShardPlan) -> Shard | Failed:
     """Write a shard file unless it is there, and return what it holds."""
     try:
-        if not task.path.exists():
-            _write(task, _collect(task))
-        return read_summary(task.path)
+        if not plan.path.exists():
+            _write(plan, _collect(plan))
+        return read_summary(plan.path)
     except OSError as error:
-        return Failed(task.path.name, error.strerror or str(error))
+        return Failed(plan.path.name, error.strerror or str(error))
 
 
 @dataclass
@@ -110,15 +110,15 @@ class _Samples:
     dropped: int = 0
 
 
-def _collect(task: Task) -> _Samples:
-    size = task.settings.chip
-    room = sum(span.last - span.first for span in task.spans)
-    shape = room, len(task.key.bands), size, size
-    samples = _Samples(np.empty(shape, dtype=task.key.dtype), Moments.none(shape[1]))
-    for span in task.spans:
+def _collect(plan: ShardPlan) -> _Samples:
+    size = plan.settings.chip
+    room = sum(span.last - span.first for span in plan.spans)
+    shape = room, len(plan.key.bands), size, size
+    samples = _Samples(np.empty(shape, dtype=plan.key.dtype), Moments.none(shape[1]))
+    for span in plan.spans:
         before = len(samples.rows), samples.moments, samples.dropped
         try:
-            _collect_span(task, span, samples)
+            _collect_span(plan, span, samples)
         except UnusableError as reason:  # none of its chips, rather than some
             kept, samples.moments, samples.dropped = before
             del samples.rows[kept:]
@@ -126,9 +126,9 @@ def _collect(task: Task) -> _Samples:
     return samples
 
 
-def _collect_span(task: Task, span: Span, samples: _Samples) -> None:
-    missing = filler(task.key.dtype, task.key.nodata)
-    for chip in cut(task.folder, span.source, span.first, span.last, task.settings):
+def _collect_span(plan: ShardPlan, span: Span, samples: _Samples) -> None:
+    missing = filler(plan.key.dtype, plan.key.nodata)
+    for chip in cut(plan.folder, span.source, span.first, span.last, plan.settings):
         if chip is None:
             samples.dropped += 1
             continue
@@ -140,9 +140,9 @@ def _collect_span(task: Task, span: Span, samples: _Samples) -> None:
         samples.rows.append((chip.spot, span))
 
 
-def _write(task: Task, samples: _Samples) -> None:
+def _write(plan: ShardPlan, samples: _Samples) -> None:
     rows = samples.rows
-    paths = [span.source.path for span in task.spans]
+    paths = [span.source.path for span in plan.spans]
     number = {path: row for row, path in enumerate(paths)}
     moments = samples.moments
     arrays = {
@@ -158,12 +158,12 @@ def _write(task: Task, samples: _Samples) -> None:
         "moments": np.stack([moments.count, moments.mean, moments.squares]),
         "skipped": _texts([json.dumps([skip.path, skip.reason]) for skip in samples.skipped]),
     }
-    with new_hdf5(task.path) as file:
-        file.attrs["bands"] = list(task.key.bands)
-        file.attrs["sensor"] = task.key.sensor or ""
-        file.attrs["nodata"] = np.nan if task.key.nodata is None else task.key.nodata
+    with new_hdf5(plan.path) as file:
+        file.attrs["bands"] = list(plan.key.bands)
+        file.attrs["sensor"] = plan.key.sensor or ""
+        file.attrs["nodata"] = np.nan if plan.key.nodata is None else plan.key.nodata
         file.attrs["dropped"] = samples.dropped
-        _write_pixels(file, samples.pixels[: len(rows)], task.settings.compression)
+        _write_pixels(file, samples.pixels[: len(rows)], plan.settings.compression)
         for name, array in arrays.items():
             file[name] = array
 

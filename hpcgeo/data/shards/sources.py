@@ -32,7 +32,7 @@ _COLOURS = frozenset({"red", "green", "blue", "nir"})
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedFile:
     """A file as the folder lists it; the path is relative to the folder."""
 
     path: str
@@ -41,7 +41,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """What a file knows of itself.
 
     Sizes are of the upright image. `numbers` are the bands to read, counted from 1 as GDAL does.
@@ -67,7 +67,7 @@ class Source:
     palette: bool = False
 
 
-def find(folder: Path) -> list[Found]:
+def find(folder: Path) -> list[ListedFile]:
     """Return the images below a folder, sorted by path; hidden files and folders are left out.
 
     Raises:
@@ -83,7 +83,7 @@ def find(folder: Path) -> list[Found]:
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
                 status = path.stat()
                 relative = path.relative_to(folder).as_posix()
-                found.append(Found(relative, status.st_size, status.st_mtime_ns))
+                found.append(ListedFile(relative, status.st_size, status.st_mtime_ns))
     if not found:
         raise InputError(f"{folder}: no image in it; known: {', '.join(sorted(SUFFIXES))}")
     return sorted(found, key=lambda file: file.path)
@@ -108,7 +108,7 @@ def opened(path: Path) -> Iterator[DatasetReader]:
             raise UnusableError(f"broken: {_one_line(error, path)}") from None
 
 
-def inspect(folder: Path, path: str, settings: Settings) -> Source | Skipped:
+def inspect(folder: Path, path: str, settings: Settings) -> SourceFile | Skipped:
     """Return what a source knows of itself, or why it must be skipped."""
     try:
         with opened(folder / path) as raster:
@@ -117,7 +117,7 @@ def inspect(folder: Path, path: str, settings: Settings) -> Source | Skipped:
         return Skipped(path, str(reason))
 
 
-def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings) -> Source:
+def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings) -> SourceFile:
     dtype = str(raster.dtypes[0])
     if np.dtype(dtype).kind not in "iuf":
         raise UnusableError(f"{dtype} pixels: only integers and floats can be stored")
@@ -138,7 +138,7 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
         tags = raster.tags(ns="IMAGERY") | raster.tags()
         time = time_of(tags, Path(path))
     parts = Path(path).parts
-    return Source(
+    return SourceFile(
         path=path,
         label=parts[0] if len(parts) == 2 else None,
         height=width if exif.orientation > 4 else height,

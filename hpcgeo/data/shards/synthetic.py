@@ -23,31 +23,31 @@ _ROOFS = ((180, 90, 70), (200, 200, 195), (110, 110, 115))
 
 def scene(size: int, seed: int) -> npt.NDArray[np.uint8]:
     """Return a scene (3, size, size): the same for the same size and seed."""
-    draw = np.random.default_rng([seed, size])
+    rng = np.random.default_rng([seed, size])
     down, right = np.mgrid[:size, :size].astype(np.float32)
-    land = _fields(down, right, draw)
+    land = _fields(down, right, rng)
     for _ in range(3):
-        _stripe(land, down, right, draw, width=3.0, bend=0.0, colour=_ROAD)
-    _stripe(land, down, right, draw, width=size / 40 + 4, bend=size / 8, colour=_WATER)
+        _stripe(land, down, right, rng, width=3.0, bend=0.0, colour=_ROAD)
+    _stripe(land, down, right, rng, width=size / 40 + 4, bend=size / 8, colour=_WATER)
     for _ in range(max(1, size // 128)):
-        _buildings(land, draw)
-    land += draw.normal(0, 4, land.shape).astype(np.float32)
+        _buildings(land, rng)
+    land += rng.normal(0, 4, land.shape).astype(np.float32)
     return np.clip(land, 1, 255).astype(np.uint8)  # 0 would be nodata
 
 
-def _fields(down: Float, right: Float, draw: np.random.Generator) -> Float:
+def _fields(down: Float, right: Float, rng: np.random.Generator) -> Float:
     """Rectangular fields at a slant, each with a crop and its own rows."""
     size = len(down)
-    angle = draw.uniform(0, np.pi)
+    angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * right + np.sin(angle) * down
     across = np.cos(angle) * down - np.sin(angle) * right
-    pitch = draw.uniform(40, 90)
+    pitch = rng.uniform(40, 90)
     column = np.floor(along / pitch).astype(np.int64)
     row = np.floor(across / (pitch * 0.6) + column % 3 / 3).astype(np.int64)
     field = (row * 7919 + column * 104729) % 997
-    crop = draw.integers(len(_CROPS), size=997)[field]
-    shade = draw.normal(0, 10, 997).astype(np.float32)[field]
-    furrows = 6 * np.sin(along * draw.uniform(0.5, 1.2, 997).astype(np.float32)[field])
+    crop = rng.integers(len(_CROPS), size=997)[field]
+    shade = rng.normal(0, 10, 997).astype(np.float32)[field]
+    furrows = 6 * np.sin(along * rng.uniform(0.5, 1.2, 997).astype(np.float32)[field])
     colours = np.array(_CROPS, dtype=np.float32)[crop].reshape(size, size, 3)
     return colours.transpose(2, 0, 1) + shade + furrows.astype(np.float32)
 
@@ -56,31 +56,31 @@ def _stripe(
     land: Float,
     down: Float,
     right: Float,
-    draw: np.random.Generator,
+    rng: np.random.Generator,
     width: float,
     bend: float,
     colour: Sequence[float],
 ) -> None:
     """A road, or with a bend a river, through the scene."""
     size = len(down)
-    angle, shift = draw.uniform(0, np.pi), draw.uniform(-size / 3, size / 3)
+    angle, shift = rng.uniform(0, np.pi), rng.uniform(-size / 3, size / 3)
     middle = size / 2
     along = np.cos(angle) * (right - middle) + np.sin(angle) * (down - middle)
     across = np.cos(angle) * (down - middle) - np.sin(angle) * (right - middle)
-    course = shift + bend * np.sin(along * 2 * np.pi / size + draw.uniform(0, 6))
+    course = shift + bend * np.sin(along * 2 * np.pi / size + rng.uniform(0, 6))
     inside = np.abs(across - course) < width / 2
     land[:, inside] = np.array(colour, dtype=np.float32)[:, None]
 
 
-def _buildings(land: Float, draw: np.random.Generator) -> None:
+def _buildings(land: Float, rng: np.random.Generator) -> None:
     """A block of roofs in rows, each with its shadow."""
     size = land.shape[-1]
-    top, left = draw.integers(0, max(1, size - 64), 2)
+    top, left = rng.integers(0, max(1, size - 64), 2)
     for row in range(top, min(top + 64, size - 12), 16):
         for column in range(left, min(left + 64, size - 12), 16):
-            height, width = draw.integers(6, 12, 2)
+            height, width = rng.integers(6, 12, 2)
             land[:, row + 2 : row + height + 2, column + 2 : column + width + 2] *= 0.5
-            roof = np.array(_ROOFS[draw.integers(len(_ROOFS))], dtype=np.float32)
+            roof = np.array(_ROOFS[rng.integers(len(_ROOFS))], dtype=np.float32)
             land[:, row : row + height, column : column + width] = roof[:, None, None]
 
 

@@ -18,7 +18,7 @@ from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.models.heads import PixelHead
 from hpcgeo.models.perceiver import PerceiverBackbone
-from hpcgeo.models.tokenizers import Group, Signal, Tokens, zero_of
+from hpcgeo.models.tokenizers import Channel, ObservationGroup, Tokens, zero_of
 from hpcgeo.objectives.collate import Grouping
 from hpcgeo.objectives.masked_tokens.objective import MaskedTokensOptions
 from hpcgeo.zoo import PerceiverArchitecture
@@ -51,7 +51,7 @@ class MaskedTokensNetwork(nn.Module):
     def __init__(
         self,
         architecture: PerceiverArchitecture,
-        signals: Sequence[Signal],
+        channels: Sequence[Channel],
         sizes: Sequence[int],
         config: MaskedTokensOptions,
         spread: str = "uniform",
@@ -63,7 +63,7 @@ class MaskedTokensNetwork(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.backbone = PerceiverBackbone(architecture, signals, spread)
+        self.backbone = PerceiverBackbone(architecture, channels, spread)
         self.heads = Predictors(architecture, sizes)
 
     def stacks(self) -> list[list[nn.Module]]:
@@ -140,7 +140,7 @@ class Predictors(nn.ModuleDict):
         return [self[str(P)](latents[own], some).float() for own, some, P in asked], zero_of(self)
 
 
-def held(group: Group) -> Tensor:
+def held(group: ObservationGroup) -> Tensor:
     """Return the values of all tokens of a group, (G, T L h w, P)."""
     values = group.values
     if values.dim() == 4:

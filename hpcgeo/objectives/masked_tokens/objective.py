@@ -65,10 +65,10 @@ class MaskedTokens(Objective):
 
         assert material.tasks is not None and material.sets is not None
         sizes = {task.patch**2 for task in material.tasks.values()} | {1}
-        sizes |= {length for *_, length in material.signals if length}
+        sizes |= {length for *_, length in material.channels if length}
         sizes |= {patch**2 for part in material.sets.values() for patch in part.patches}
         return MaskedTokensNetwork(
-            material.architecture, material.signals, sorted(sizes), self.options, material.spread
+            material.architecture, material.channels, sorted(sizes), self.options, material.spread
         )
 
     def visible(self, drawn: Sequence[Drawn], tasks: Mapping[str, Task]) -> list[tuple[Bool, ...]]:

@@ -74,7 +74,7 @@ class MultiTask(Objective):
             name: Asked(material.sets[name].target, task.loss, task.local)
             for name, task in material.tasks.items()
         }
-        made = backbone(material.architecture, material.signals, material.bands, material.spread)
+        made = backbone(material.architecture, material.channels, material.bands, material.spread)
         return MultiTaskNetwork(made, tasks, self.options, material.spread)
 
     def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:

@@ -24,12 +24,12 @@ from hpcgeo.data.readers.collection import (
     scaled_gsd,
     single_target,
 )
-from hpcgeo.data.sample import Float64, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float64, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.sensors import sensor
 from hpcgeo.tables import find
 
-BANDS = tuple(Signal("sentinel2", band.name) for band in sensor("sentinel2").bands)
+BANDS = tuple(Channel("sentinel2", band.name) for band in sensor("sentinel2").bands)
 PIXEL_M = 10.0
 #: Of the imagery: October 2018 to May 2019.
 TIME = days(date(2018, 10, 1), date(2019, 6, 1))
@@ -56,7 +56,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     numbers = sorted(set(where[:, 0].tolist()))
     return Collection(
         target=Target("classification", ("no kiln", "kiln")),
-        signals=BANDS,
+        channels=BANDS,
         splits=np.array([find(parts, row["partition"], f"partition of {table}") for row in rows]),
         groups=np.array([f"{file} {row}" for file, row in where.tolist()]),
         labels=labels,

@@ -23,12 +23,12 @@ from hpcgeo.data.readers.collection import (
     reading,
     single_target,
 )
-from hpcgeo.data.sample import Float32, Float64, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample, Target
 from hpcgeo.errors import InputError
 
 BANDS = (
-    *(Signal("modis", f"B0{number}") for number in range(1, 8)),
-    *(Signal("modis_temperature", name) for name in ("day", "night")),
+    *(Channel("modis", f"B0{number}") for number in range(1, 8)),
+    *(Channel("modis_temperature", name) for name in ("day", "night")),
 )
 FILES = {"train": "train", "validation": "dev", "test": "test"}
 #: First days of the seasons in the year before the harvest, by the code that wrote the files.
@@ -59,15 +59,15 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         files += paths
     values = np.concatenate(counts)
     numbers = np.concatenate(yields)
-    signals = tuple(each._replace(length=values.shape[1]) for each in BANDS)
+    channels = tuple(each._replace(length=values.shape[1]) for each in BANDS)
     return Collection(
         target=Target("regression", ("yield",)),
-        signals=signals,
+        channels=channels,
         splits=np.array(splits),
         groups=np.arange(len(values)).astype(np.str_),
         labels=numbers,
         digest=checksum(files),
-        load=partial(_load, values, signals, np.concatenate(years), numbers, path.name),
+        load=partial(_load, values, channels, np.concatenate(years), numbers, path.name),
     )
 
 
@@ -92,7 +92,7 @@ def season(country: str, harvest: int, num_steps: int) -> Float64:
 
 def _load(
     values: npt.NDArray[np.float32],
-    signals: tuple[Signal, ...],
+    channels: tuple[Channel, ...],
     years: Int64,
     yields: Float32,
     country: str,
@@ -100,4 +100,4 @@ def _load(
 ) -> Sample:
     series = np.sqrt(values[index]).transpose(1, 2, 0)  # (V, T, L) to (T, L, V)
     time = season(country, int(years[index]), len(series))
-    return Sample((Observation(signals, series, time),), yields[index])
+    return Sample((Observation(channels, series, time),), yields[index])

@@ -65,7 +65,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         years = np.array([int(float(row["year"])) for row in rows])
     return Collection(
         target=Target("regression", (column,)),
-        signals=(*LANDSAT, *LIGHTS),
+        channels=(*LANDSAT, *LIGHTS),
         splits=np.array([find(parts, name[:2], f"country of {table}") for name in names]),
         groups=np.array(names),
         labels=numbers,

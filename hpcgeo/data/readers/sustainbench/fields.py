@@ -21,11 +21,11 @@ from hpcgeo.data.readers.collection import (
     reading,
     scaled_gsd,
 )
-from hpcgeo.data.sample import Float64, Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Float64, Observation, Sample, Target
 from hpcgeo.tables import find
 
 #: Red, green, blue.
-BANDS = tuple(Signal("sentinel2", band) for band in ("B04", "B03", "B02"))
+BANDS = tuple(Channel("sentinel2", band) for band in ("B04", "B03", "B02"))
 PIXEL_M = 10.0
 #: The months are not stated but in the name of the folder the loader reads (jul_sept).
 TIME = days(date(2017, 7, 1), date(2017, 10, 1))
@@ -54,7 +54,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     ]
     return Collection(
         target=Target("segmentation", ("background", str(target))),
-        signals=BANDS,
+        channels=BANDS,
         splits=np.array([find(PARTS, row["split"], f"split of {table}") for row in rows]),
         groups=np.array(names),
         labels=np.empty(0),

@@ -25,11 +25,11 @@ from hpcgeo.data.readers.collection import (
     scaled_gsd,
     single_target,
 )
-from hpcgeo.data.sample import Observation, Sample, Signal, Target
+from hpcgeo.data.sample import Channel, Observation, Sample, Target
 from hpcgeo.errors import InputError
 from hpcgeo.tables import find
 
-BANDS = tuple(Signal("naip", band) for band in ("R", "G", "B", "NIR"))
+BANDS = tuple(Channel("naip", band) for band in ("R", "G", "B", "NIR"))
 PIXEL_M = 0.6
 #: The middle of the study region, [-120.25, -119.65] x [36.45, 37.05] degrees, and its half-width.
 PLACE = (-119.95, 36.75)
@@ -53,7 +53,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         classes, labels = numbered([f"{int(row['landCover']):03d}" for row in rows])
     return Collection(
         target=Target("classification", classes),
-        signals=BANDS,
+        channels=BANDS,
         splits=np.array([find(parts, row["split"], f"split of {table}") for row in rows]),
         groups=np.array(names),
         labels=labels,

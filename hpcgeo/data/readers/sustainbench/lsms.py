@@ -66,7 +66,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     }
     return Collection(
         target=Target("regression", (name,)),
-        signals=(*LANDSAT, *LIGHTS),
+        channels=(*LANDSAT, *LIGHTS),
         splits=np.array([part[group] for group in groups]),
         groups=np.array(groups),
         labels=numbers,
