@@ -50,18 +50,16 @@ def ending(said: str, code: int | None = None) -> Ending:
     causes = [line for line in ours if not FOLLOWED.search(line)]
     memory = [line for line in causes if not PINNED.search(line)]
     words = [known.endings for known in every()]
-    if line := _first([NO_MEMORY], memory):
-        return _ending("out_of_memory", line)
-    if line := _first([OOM_KILLED, *(their.out_of_memory for their in words)], lines):
-        return _ending("out_of_memory", line)
-    ends: tuple[tuple[list[re.Pattern[str]], Status, str], ...] = (
-        ([their.time_limit for their in words], "failed", "no end within the time limit"),
-        ([their.node_failed for their in words], "failed", "the node failed"),
-        ([their.cancelled for their in words], "cancelled", "the job was cancelled"),
+    ends: tuple[tuple[list[re.Pattern[str]], list[str], Status, str], ...] = (
+        ([NO_MEMORY], memory, "out_of_memory", ""),
+        ([OOM_KILLED, *(their.out_of_memory for their in words)], lines, "out_of_memory", ""),
+        ([their.time_limit for their in words], lines, "failed", "no end within the time limit: "),
+        ([their.node_failed for their in words], lines, "failed", "the node failed: "),
+        ([their.cancelled for their in words], lines, "cancelled", "the job was cancelled: "),
     )
-    for patterns, status, cause in ends:
-        if line := _first(patterns, lines):
-            return _ending(status, f"{cause}: {line}")
+    for patterns, among, status, cause in ends:
+        if line := _first(patterns, among):
+            return _ending(status, f"{cause}{line}")
     if causes:
         return _ending("failed", causes[0])
     if _killed(said, code, [their.first_rank for their in words]):
