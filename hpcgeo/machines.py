@@ -3,12 +3,13 @@
 import re
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import find, read
+from hpcgeo.tables import find, parse, read
 
 
 class Row(BaseModel):
@@ -44,7 +45,7 @@ class Line(Row):
 
 
 class Variable(Line):
-    """An environment variable, ``NAME=value``."""
+    """An environment variable, ``NAME=value``; $JOB_ID in it is the number of the job."""
 
     when: Literal["always", "several_nodes"] = "always"
     folder: bool = Field(False, description="the value is a folder, made on every node first")
@@ -95,16 +96,14 @@ class Machine(Row):
     cores_per_device: Fact | None = Field(None, description="usable, system's cores excluded")
     links: Links = Links()
     grid: str | None = Field(None, description="a row of facts/grids.yaml")
-    scheduler: Literal["slurm", "pbs"]
+    scheduler: str = Field(description="a row of hpcgeo.launch.schedulers.table, or a package's")
     bins: tuple[Bin, ...] = ()
     requeue: Rule | None = Field(None, description="of jobs by their users; None: not known")
-    debug: Line | None = Field(
-        None, description="words for sbatch that make a first try start soon"
-    )
+    debug: Line | None = Field(None, description="directives that make a first try start soon")
     node_local: NodeLocal | None = None
-    sbatch: tuple[Line, ...] = ()
+    directives: tuple[Line, ...] = Field((), description="what a job asks of the scheduler")
     modules: tuple[Line, ...] = ()
-    srun: tuple[Line, ...] = ()
+    launcher: tuple[Line, ...] = Field((), description="options of what starts the ranks")
     command: Line | None = Field(None, description="words before the training command")
     environment: tuple[Variable, ...] = ()
 
@@ -183,8 +182,29 @@ def machines() -> dict[str, Machine]:
 
 
 def machine(name: str) -> Machine:
-    """Return one machine; an unknown name is an InputError that lists the known ones."""
+    """Return one machine, by its name or from a YAML file of the form of `facts/machines`.
+
+    Raises:
+        InputError: the name is unknown (the message lists the known ones), or the file is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _own(Path(name))
     return find(machines(), name, "machine")
+
+
+@cache
+def _own(path: Path) -> Machine:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"machine {path}: cannot be read: {error}") from None
+    rows = parse(text, f"machine {path}")
+    try:
+        return Machine.model_validate(
+            {"name": path.stem} | rows if isinstance(rows, dict) else rows
+        )
+    except ValidationError as error:
+        raise InputError(f"machine {path}: {error}") from None
 
 
 @cache

@@ -355,7 +355,9 @@ class Launch(Part):
     """Where the run runs and for how long."""
 
     machine: str = Field(
-        "local", description="a row of `hpcgeo list machines`", json_schema_extra=FREE
+        "local",
+        description="a row of `hpcgeo list machines`, or a YAML file",
+        json_schema_extra=FREE,
     )
     threads: PositiveInt | None = Field(
         None,
@@ -378,6 +380,6 @@ class Launch(Part):
     requeue: Path | None = Field(
         None,
         description="file that rank 0 leaves when a stopped run can go on; the job script, which "
-        "names it, then asks Slurm to requeue the job",
+        "names it, then asks the scheduler to requeue the job",
         json_schema_extra=FREE,
     )

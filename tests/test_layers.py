@@ -39,6 +39,7 @@ INSTANT = [
     *("hpcgeo.records", "hpcgeo.log", "hpcgeo.cli.main", "hpcgeo.cli.list", "hpcgeo.cli.jobs"),
     *(f"hpcgeo.plan.{path.stem}" for path in sorted((ROOT / "hpcgeo/plan").glob("[!_]*.py"))),
     *(f"hpcgeo.launch.{path.stem}" for path in sorted((ROOT / "hpcgeo/launch").glob("[!_]*.py"))),
+    *(f"hpcgeo.launch.schedulers.{name}" for name in ("scheduler", "slurm", "table")),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ def test_every_figure_has_a_source_and_every_line_a_reason(name):
     row = machine(name)
     for figure, fact in row.facts():
         assert fact.source in row.sources, figure
-    for line in [*row.sbatch, *row.modules, *row.srun, *row.environment]:
+    for line in [*row.directives, *row.modules, *row.launcher, *row.environment]:
         assert len(line.reason) > 10, line.text
     assert row.device is None or row.device in devices()
     assert [bin_.nodes for bin_ in row.bins] == sorted(bin_.nodes for bin_ in row.bins)
@@ -42,7 +43,7 @@ def test_frontier_as_documented():
 
 def test_lumi_binds_in_the_order_of_its_devices():
     """The mask of GCD 0 is cores 49-55, of GCD 4 cores 1-7 (LUMI AI guide)."""
-    [line] = machine("lumi-g").srun
+    [line] = machine("lumi-g").launcher
     masks = [int(mask, 16) for mask in line.text.split("mask_cpu:")[1].split(",")]
     cores = [[core for core in range(64) if mask >> core & 1] for mask in masks]
     assert [own[0] for own in cores] == [49, 57, 17, 25, 1, 9, 33, 41]
@@ -128,3 +129,22 @@ def test_a_figure_without_a_source_is_refused():
 def test_no_torch():
     program = "import sys, hpcgeo.machines as m; m.machines(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
+    file = tmp_path / "desk.yaml"
+    file.write_text(
+        "title: A desk\nsources: {none: seen}\ndevices_per_node: [2, none]\nscheduler: slurm\n"
+    )
+    assert machine(str(file)).name == "desk" and machine(str(file)).devices_per_node.value == 2
+    for text, message in (
+        ("[]", "dictionary"),
+        ("{title: x", "not YAML"),
+        ("title: x", "devices_per_node"),
+    ):
+        other = tmp_path / f"{message.replace(' ', '')}.yaml"
+        other.write_text(text)
+        with pytest.raises(InputError, match=f"^machine {other}.*{message}|{message}"):
+            machine(str(other))
+    with pytest.raises(InputError, match=r"missing\.yaml: cannot be read"):
+        machine(str(tmp_path / "missing.yaml"))

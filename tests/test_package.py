@@ -91,7 +91,7 @@ def test_a_wheel_works_from_an_empty_folder(tmp_path):
     } | {"PYTHONPATH": os.pathsep.join([str(site), *outside])}
     program = (
         "import hpcgeo, hpcgeo_analysis; from hpcgeo.config import recipes; "
-        "from hpcgeo.launch.sbatch import jobs, render; [render(job) for job in jobs().values()]; "
+        "from hpcgeo.launch.scripts import jobs, render; [render(job) for job in jobs().values()]; "
         "print(hpcgeo.__file__, hpcgeo_analysis.__file__, len(recipes()))"
     )
     python = tmp_path / "venv/bin/python"

@@ -15,6 +15,7 @@ from hpcgeo.data.shards.generated_scenes import write_scenes
 from hpcgeo.data.shards.index import Index, load
 from hpcgeo.data.shards.index import verify as verify_set
 from hpcgeo.data.shards.settings import Compression, Settings
+from hpcgeo.launch.schedulers.table import started
 from hpcgeo.log import log, set_up
 
 app = typer.Typer(
@@ -75,7 +76,8 @@ def build(
         return _report(out, build_set(src, out, settings, over))
 
     try:
-        code = executors.run(work, workers)
+        own = started()
+        code = executors.run(work, workers, own.counts[1] if own else 1)
     except BrokenProcessPool:
         typer.echo(
             "hpcgeo: a worker was killed (out of memory?); run the same command again to go on, "

@@ -7,7 +7,7 @@ import typer
 
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
-from hpcgeo.launch import sbatch
+from hpcgeo.launch import scripts
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -41,19 +41,20 @@ def render(
                 "one script takes --machine, --recipe, --nodes and --time together, no names and "
                 "no --check"
             )
-        text = sbatch.render(sbatch.one_off(machine, recipe, nodes, time))
+        text = scripts.render(scripts.one_off(machine, recipe, nodes, time))
         load(recipe, ["run.dir=runs"])  # an unknown recipe is told here, not on the machine
         typer.echo(text, nl=False)
         return
     stale = False
-    for name in names or sbatch.jobs():
-        path, text = out / f"{name}.sbatch", sbatch.render(sbatch.job(name))
+    for name in names or scripts.jobs():
+        job = scripts.job(name)
+        path, text = out / scripts.file_name(job), scripts.render(job)
         if check:
             same = path.exists() and path.read_text("utf-8") == text
             stale |= not same
             typer.echo(f"{path}: {'same' if same else 'differs'}")
         else:
-            typer.echo(f"{path}: {'written' if sbatch.write(path, text) else 'unchanged'}")
+            typer.echo(f"{path}: {'written' if scripts.write(path, text) else 'unchanged'}")
     if stale:
         typer.echo("run `hpcgeo jobs render`", err=True)
         raise typer.Exit(1)

@@ -126,13 +126,17 @@ def sweep(
         bool, typer.Option("--retry", help="Try again what ran out of memory.")
     ] = False,
     submit: Annotated[
-        bool, typer.Option("--submit", help="As Slurm jobs, an array for every node count.")
+        bool,
+        typer.Option(
+            "--submit", help="As jobs of the machine's scheduler, an array for every node count."
+        ),
     ] = False,
     budget: Annotated[
         float | None, typer.Option(help="Node-hours that the jobs submitted now may cost.", min=0)
     ] = None,
-    sbatch: Annotated[
-        str | None, typer.Option(help="Words for sbatch, such as '-A PROJECT'.", metavar="WORDS")
+    submit_options: Annotated[
+        str | None,
+        typer.Option(help="For the command that submits, such as '-A PROJECT'.", metavar="OPTIONS"),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show the jobs until the last one has ended.")
@@ -141,7 +145,7 @@ def sweep(
         bool, typer.Option("--cancel", help="Take the jobs of this sweep out of the queue.")
     ] = False,
 ) -> None:
-    """Measure a grid: here, one point after the other, or as Slurm jobs.
+    """Measure a grid: here, one point after the other, or as jobs of a scheduler.
 
     The same command goes on wherever it was interrupted: a point measured with the same
     configuration, commit and versions is skipped (never where the tree has uncommitted changes), a
@@ -155,13 +159,14 @@ def sweep(
 
         hpcgeo-profile sweep profiles/frontier_vit.yaml --submit --plan
 
-        hpcgeo-profile sweep profiles/frontier_vit.yaml --submit --budget 60 --sbatch '-A PROJECT'
+        hpcgeo-profile sweep profiles/frontier_vit.yaml --submit --budget 60 \
+            --submit-options '-A PROJECT'
 
-    Slurm jobs go on when --watch is interrupted; --cancel takes them out of the queue.
+    Jobs go on when --watch is interrupted; --cancel takes them out of the queue.
     """
     set_up()
-    if not submit and (watch or cancel or budget is not None or sbatch is not None):
-        raise InputError("--budget, --sbatch, --watch and --cancel go with --submit")
+    if not submit and (watch or cancel or budget is not None or submit_options is not None):
+        raise InputError("--budget, --submit-options, --watch and --cancel go with --submit")
     from hpcgeo.sweep.points import load_sweep
 
     grid = load_sweep(file, overrides or [], until_oom)
@@ -171,7 +176,8 @@ def sweep(
     try:
         if submit:
             action = "plan" if plan else "cancel" if cancel else "submit"
-            board = _in_slurm(grid, where, file, action, retry, budget, sbatch or "", watch)
+            options = submit_options or ""
+            board = _submitted(grid, where, file, action, retry, budget, options, watch)
         else:
             measure = sweeps.plan if plan else sweeps.run_sweep
             board = measure(grid, where, retry=retry)
@@ -285,14 +291,14 @@ def compare(
         raise typer.Exit(3)
 
 
-def _in_slurm(
+def _submitted(
     grid: Any,
     records: Path,
     file: Path,
     action: str,
     retry: bool,
     budget: float | None,
-    words: str,
+    options: str,
     watch: bool,
 ) -> Any:
     """Plan, submit, watch or cancel the jobs of a sweep; return the table of its points."""
@@ -321,7 +327,7 @@ def _in_slurm(
                     )
                 typer.confirm(f"Submit them ({jobs.node_hours:.4g} node-hours)?", abort=True)
                 budget = jobs.node_hours
-            jobs.submit(budget, words)
+            jobs.submit(budget, options)
     if watch:
         return jobs.watch()
     if jobs.queued:

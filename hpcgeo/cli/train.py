@@ -55,7 +55,7 @@ def train(
     A run means the same on any number of ranks that gives the same global batch: micro_batch x
     accumulate x data-parallel ranks (all ranks, divided by parallel.tensor).
 
-    USR2, TERM or Ctrl-C to the ranks, or the end of the time (of the Slurm job, or
+    USR2, TERM or Ctrl-C to the ranks, or the end of the time (of the job, or
     launch.time_limit) less what a save takes, finish the step, save, and exit with 0; a second
     Ctrl-C does not wait. srun and mpirun hand USR2 on to their ranks; torchrun does not. The job
     scripts of `hpcgeo jobs` then requeue their job until the run is done (launch.requeue).

@@ -1,26 +1,22 @@
 """Which rank am I? Read once from what the launcher left in the environment.
 
-Variables are read here and in `hpcgeo.launch.rendezvous`, nowhere else. Launchers nest and the
-innermost speaks: torchrun inside srun is torchrun, mpirun inside a Slurm job is MPI.
+Variables of launchers are read here and in `hpcgeo.launch.rendezvous`, those of schedulers in
+`hpcgeo.launch.schedulers`, nowhere else. Launchers nest and the innermost speaks: torchrun inside
+srun is torchrun, mpirun inside a job is MPI.
 """
 
 import os
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from hpcgeo.errors import InputError
-
-Launcher = Literal["single", "torchrun", "slurm", "mpi"]
-
-#: Rank, world size, local rank, local size.
-Counts = tuple[int, int, int, int]
+from hpcgeo.launch.schedulers.scheduler import Counts, Scheduler, count
+from hpcgeo.launch.schedulers.table import around
 
 #: Rank, world size, local rank and local size as each launcher names them, innermost first; the
 #: variables from `marks` on are its own, one of them set means that it is the launcher.
-FAMILIES: tuple[tuple[str, Launcher, int, tuple[str, str, str, str]], ...] = (
+FAMILIES: tuple[tuple[str, str, int, tuple[str, str, str, str]], ...] = (
     ("torchrun", "torchrun", 0, ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")),
     (
         "Open MPI",
@@ -46,10 +42,11 @@ class Environment:
     Attributes:
         rank, world_size: among all processes.
         local_rank, local_size: among the processes of this host.
-        host: name of this host; under Slurm the name of the node.
-        launcher: who started the processes.
-        job_id: the Slurm job, where there is one.
-        job_begin_s, job_end_s: its begin and end in seconds of the epoch, where Slurm says them.
+        host: name of this host; in a job the scheduler's name of it.
+        launcher: who started the processes: ``single``, ``torchrun``, ``mpi``, or the scheduler.
+        job_id: the job of a scheduler, where there is one.
+        job_begin_s, job_end_s: its begin and end in seconds of the epoch, where variables say them.
+        scheduler: whose job it is.
     """
 
     rank: int
@@ -57,10 +54,11 @@ class Environment:
     local_rank: int
     local_size: int
     host: str
-    launcher: Launcher
+    launcher: str
     job_id: str | None = None
     job_begin_s: float | None = None
     job_end_s: float | None = None
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         for rank, size, what in (
@@ -80,69 +78,30 @@ def discover(environ: Mapping[str, str] = os.environ) -> Environment:
     Raises:
         InputError: a launcher's variables are there in part, or hold no numbers.
     """
+    scheduler = around(environ)
+    job = scheduler.allocation(environ) if scheduler else None
+    launcher, counts = _launched(environ, scheduler)
+    return Environment(
+        *counts,
+        host=(job and job.host) or platform.node(),
+        launcher=launcher,
+        job_id=job.job if job else None,
+        job_begin_s=job.begin_s if job else None,
+        job_end_s=job.end_s if job else None,
+        scheduler=scheduler.name if scheduler else None,
+    )
+
+
+def _launched(environ: Mapping[str, str], scheduler: Scheduler | None) -> tuple[str, Counts]:
+    """Return who started this process, and which one it is."""
     for name, launcher, marks, variables in FAMILIES:
         if any(variable in environ for variable in variables[marks:]):
-            rank, size, local_rank, local_size = (_count(environ, v, name) for v in variables)
-            return _environment(environ, launcher, (rank, size, local_rank, local_size))
-    # A batch script that is no step has SLURM_PROCID=0 and SLURM_NTASKS=n too.
-    if "SLURM_STEP_NUM_TASKS" in environ:
-        counts = _slurm_step(environ)
-        # sbatch, called inside a step, leaks that step's variables into the new batch script;
-        # the list of this host's ranks is always fresh, and has one entry there.
-        if environ.get("SLURM_GTIDS", "").count(",") + 1 == counts[3]:
-            return _environment(environ, "slurm", counts)
+            rank, size, local_rank, local_size = (count(environ, v, name) for v in variables)
+            return launcher, (rank, size, local_rank, local_size)
+    if scheduler and (started := scheduler.started(environ)):
+        return scheduler.name, started.counts
     if "PMI_RANK" in environ:
         raise InputError(
             "PMI_RANK is set without a local rank: start with mpirun, srun or torchrun, or unset it"
         )
-    return _environment(environ, "single", (0, 1, 0, 1))
-
-
-def _environment(environ: Mapping[str, str], launcher: Launcher, counts: Counts) -> Environment:
-    begin, end = environ.get("SLURM_JOB_START_TIME"), environ.get("SLURM_JOB_END_TIME")
-    return Environment(
-        *counts,
-        host=environ.get("SLURMD_NODENAME") or platform.node(),
-        launcher=launcher,
-        job_id=environ.get("SLURM_JOB_ID"),
-        job_begin_s=float(begin) if begin else None,
-        job_end_s=float(end) if end else None,
-    )
-
-
-def _slurm_step(environ: Mapping[str, str]) -> Counts:
-    rank, size, local_rank, node = (
-        _count(environ, variable, "a Slurm step")
-        for variable in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
-    )
-    per_node = tasks_per_node(environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    if node >= len(per_node):
-        raise InputError(
-            f"SLURM_STEP_TASKS_PER_NODE={environ.get('SLURM_STEP_TASKS_PER_NODE')!r} does not name "
-            f"node {node}: start the ranks with srun"
-        )
-    return rank, size, local_rank, per_node[node]
-
-
-def tasks_per_node(text: str) -> list[int]:
-    """Return the tasks of every node from Slurm's short form.
-
-    >>> tasks_per_node("2(x3),1")
-    [2, 2, 2, 1]
-    """
-    return [
-        int(tasks)
-        for tasks, nodes in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
-        for _ in range(int(nodes or 1))
-    ]
-
-
-def _count(environ: Mapping[str, str], variable: str, launcher: str) -> int:
-    if variable not in environ:
-        raise InputError(
-            f"{variable} is missing beside the other variables of {launcher}: set it, or unset "
-            f"those to run alone"
-        )
-    if not environ[variable].isdecimal():
-        raise InputError(f"{variable}={environ[variable]!r} is no count: {launcher} sets a number")
-    return int(environ[variable])
+    return "single", (0, 1, 0, 1)

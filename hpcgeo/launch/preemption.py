@@ -2,19 +2,18 @@
 
 import math
 import signal
-import subprocess
 import time
-from datetime import datetime
 from types import FrameType, TracebackType
 from typing import Any
 
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import Environment
+from hpcgeo.launch.schedulers.table import scheduler
 from hpcgeo.log import log
 from hpcgeo.machines import machine
 from hpcgeo.options import Launch
 
-#: USR2 because NCCL may use USR1; TERM is what scancel and a preempting scheduler send; INT is
+#: USR2 because NCCL may use USR1; TERM is what a scheduler sends that cancels or preempts; INT is
 #: Ctrl-C.
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
@@ -46,7 +45,7 @@ class Stop:
 
         Args:
             environment: this process; rank 0 also watches the clock.
-            launch: its time limit counts from now, in seconds; the Slurm job may end earlier. Its
+            launch: its time limit counts from now, in seconds; the job may end earlier. Its
                 machine knows the longest job. Where the job may be requeued it is the run's alone,
                 and start-up counts from its begin; elsewhere from that of the process.
         """
@@ -144,20 +143,16 @@ def hold() -> None:
 
 
 def job_times(environment: Environment) -> tuple[float | None, float | None]:
-    """Return begin and end of this Slurm job in seconds of the epoch; None for what is unknown."""
-    if environment.job_id is None or environment.job_end_s is not None:
+    """Return begin and end of this job in seconds of the epoch; None for what is unknown."""
+    job = environment.job_id
+    if environment.scheduler is None or job is None or environment.job_end_s is not None:
         return environment.job_begin_s, environment.job_end_s
-    command = ["squeue", "-h", "-j", environment.job_id, "-o", "%S %e"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        begin, end = map(datetime.fromisoformat, answer.stdout.split())
-        return begin.timestamp(), end.timestamp()
-    except (OSError, subprocess.SubprocessError, ValueError):
-        log.warning(
-            "the end of job %s is unknown: only a signal or launch.time_limit stops it in time",
-            environment.job_id,
-        )
-        return None, None
+    if times := scheduler(environment.scheduler).times(job):
+        return times
+    log.warning(
+        "the end of job %s is unknown: only a signal or launch.time_limit stops it in time", job
+    )
+    return None, None
 
 
 def _bin(environment: Environment, launch: Launch) -> tuple[str, float | None]:

@@ -1,8 +1,8 @@
-"""Going on in another job: rank 0 leaves a request, the job script asks Slurm.
+"""Going on in another job: rank 0 leaves a request, the job script asks the scheduler.
 
-The script asks, not the rank: it runs on the same node, has scontrol also where the ranks live in a
-container without it, and asks when every rank has ended and every file is closed. A job that was
-cancelled has no script any more, so it stays cancelled.
+The script asks, not the rank: it runs on the same node, has the scheduler's commands also where the
+ranks live in a container without them, and asks when every rank has ended and every file is closed.
+A job that was cancelled has no script any more, so it stays cancelled.
 """
 
 from pathlib import Path

@@ -73,7 +73,7 @@ def measure(
     Args:
         first_bytes, last_bytes: message sizes double from one up to the other; None: 64 MiB on a
             host, 1 GiB on a device.
-        machine_name: a row of `hpcgeo list machines`.
+        machine_name: a row of `hpcgeo list machines`, or a YAML file.
         seconds: that the measurement may take, about.
         records: the file of JSON lines.
         machine_file: of the fitted links, or None.
@@ -83,7 +83,7 @@ def measure(
     """
     here = discover()
     set_up(here.rank, here.host)
-    machine(machine_name)
+    machine_name = machine(machine_name).name
     if here.world_size < 2:
         raise InputError(
             "one rank has nobody to talk to: start at least 2, e.g. `mpirun -n 2 hpcgeo-profile "

@@ -9,8 +9,8 @@ The counters, by what is tried first:
   rocm-smi     as amdsmi, of every GPU of the node
   rapl         packages and memory of the CPUs, in uJ, for jobs on CPUs
 
-Slurm's accounting is not among them: it samples the same counters, and says the sum of a step when
-the step has ended.
+A scheduler's accounting is not among them: it samples the same counters, and says the sum of a step
+when the step has ended.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The points of one job script: what its tasks measure, in the job, and what they left, after it.
 
-RECORDS/jobs/NAME/   one call of sbatch; NAME is the name of the job in the queue
+RECORDS/jobs/NAME/   one array; NAME is the name of the job in the queue
   batch.json         the sweep and the points, one a task of the array
-  job.sbatch         the script
+  job.SUFFIX         the script, with the suffix of its scheduler
   3.out              what task 3 said
   3.now              what it measures at this moment
   records-3.jsonl    what it recorded; a file of its own, since many tasks write at once
@@ -11,9 +11,6 @@ RECORDS/jobs/NAME/   one call of sbatch; NAME is the name of the job in the queu
 """
 
 import json
-import os
-import re
-import subprocess
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -22,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
+from hpcgeo.launch.environment import discover
+from hpcgeo.launch.schedulers.table import scheduler
 from hpcgeo.log import log
 from hpcgeo.records import Record, append
 from hpcgeo.sweep.failures import Ending, ending
@@ -40,6 +39,7 @@ class Contents(BaseModel):
     sweep: Sweep
     retry: bool
     points: list[Point]
+    scheduler: str = "slurm"  #: by default: folders of before this was written
 
 
 class Now(BaseModel):
@@ -72,9 +72,15 @@ class Batch:
     def write(cls, folder: Path, contents: Contents, script: str) -> "Batch":
         """Write a new one."""
         folder.mkdir(parents=True)
-        write_text(folder / "job.sbatch", script)
         write_text(folder / "batch.json", contents.model_dump_json(by_alias=True))
-        return cls(folder)
+        batch = cls(folder)
+        write_text(batch.script, script)
+        return batch
+
+    @property
+    def script(self) -> Path:
+        """The job script."""
+        return self.folder / f"job.{scheduler(self.contents.scheduler).suffix}"
 
     def own(self, task: int) -> Path:
         """Return the file of records of a task."""
@@ -130,7 +136,7 @@ class Batch:
         started = Now(
             point=point,
             value=point.overrides[-1] if self.contents.sweep.until_oom else "",
-            job=os.environ.get("SLURM_JOB_ID", ""),
+            job=discover().job_id or "",
             output=self._size(task),
             records=len(own),
         )
@@ -173,8 +179,8 @@ class Batch:
         """Record the end of a measurement, unless it has recorded itself."""
         if len(recorded(self.own(task))) == now.records:
             said = self._said(task, now.output)
-            if code is None:
-                said += f"\n{_state(now.job)}"
+            if code is None and now.job:
+                said += f"\n{scheduler(self.contents.scheduler).state(now.job)}"
             how = ending(said, code) if code != 0 else Ending("failed", "left no record")
             if how.status == "cancelled":
                 log.info("cancelled, to be measured another time: %s", now.point)
@@ -220,20 +226,3 @@ class Batch:
                 return file.read().decode("utf-8", "replace")
         except OSError:
             return ""
-
-
-def _state(job: str) -> str:
-    """Return the last state of a job from accounting or from the controller, while these know."""
-    questions = (
-        ("JobState=", ["sacct", "-X", "-n", "-P", "-o", "State", "-j", job]),
-        ("", ["scontrol", "-o", "show", "job", job]),
-    )
-    for prefix, command in questions if job else ():
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        found = re.search(r"JobState=\w+", prefix + done.stdout.strip())
-        if done.returncode == 0 and found:
-            return found[0]
-    return ""

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from hpcgeo.launch.schedulers.table import every
+
 Status = Literal["failed", "out_of_memory", "cancelled"]
 
 #: The most that a record repeats of a line.
@@ -17,26 +19,15 @@ NO_MEMORY = re.compile(
 )
 #: Memory that may not be pinned for the network: a limit of the system's, whatever the point needs.
 PINNED = re.compile(r"ibv_|reg_mr|memlock", re.IGNORECASE)
-#: The out-of-memory killer of Slurm or of the kernel, and Slurm's name of the state.
-OOM_KILLED = re.compile(
-    r"^(slurmstepd|srun|JobState).*(oom[-_]kill|Out Of Memory|OUT_OF_MEMORY)"
-    r"|oom-kill:|Out of memory: Kill"
-)
-#: What Slurm says when it ends a job, and its names of the state then. (It also says that a step
-#: was cancelled when one rank has failed.)
-TIME = re.compile(r"DUE TO TIME LIMIT|JobState=TIMEOUT")
-NODE = re.compile(r"DUE TO NODE FAILURE|JobState=(NODE|BOOT)_FAIL")
-CANCELLED = re.compile(
-    r"\*\*\* JOB [\d_]+ ON \S+ CANCELLED AT|DUE TO PREEMPTION|JobState=(CANCELLED|PREEMPTED)"
-)
+#: The out-of-memory killer of the kernel; schedulers have words of their own for theirs.
+OOM_KILLED = re.compile(r"oom-kill:|Out of memory: Kill")
 
 #: A rank that says no cause of its own, only that it misses another one.
 FOLLOWED = re.compile(
     r"lost the other ranks|no sign of life|failed and said why|has ended: look for its line"
 )
-#: The first process that srun or torchrun saw end, where it was killed.
-KILLED = re.compile(r"task[s]? [\d,-]+: Killed|Root Cause.*?exitcode\s*:\s*-9\b", re.DOTALL)
-FIRST_TASK = re.compile(r"srun: error: .*?: task[s]? [\d,-]+: (.*)")
+#: The first process that torchrun saw end, where it was killed.
+KILLED = re.compile(r"Root Cause.*?exitcode\s*:\s*-9\b", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -58,20 +49,20 @@ def ending(said: str, code: int | None = None) -> Ending:
     ours = [line.removeprefix("hpcgeo: ") for line in lines if line.startswith("hpcgeo: ")]
     causes = [line for line in ours if not FOLLOWED.search(line)]
     memory = [line for line in causes if not PINNED.search(line)]
-    for pattern, among in ((NO_MEMORY, memory), (OOM_KILLED, lines)):
-        if line := _first(pattern, among):
-            return _ending("out_of_memory", line)
-    ends: tuple[tuple[re.Pattern[str], Status, str], ...] = (
-        (TIME, "failed", "no end within the time limit"),
-        (NODE, "failed", "the node failed"),
-        (CANCELLED, "cancelled", "the job was cancelled"),
+    words = [known.endings for known in every()]
+    ends: tuple[tuple[list[re.Pattern[str]], list[str], Status, str], ...] = (
+        ([NO_MEMORY], memory, "out_of_memory", ""),
+        ([OOM_KILLED, *(their.out_of_memory for their in words)], lines, "out_of_memory", ""),
+        ([their.time_limit for their in words], lines, "failed", "no end within the time limit: "),
+        ([their.node_failed for their in words], lines, "failed", "the node failed: "),
+        ([their.cancelled for their in words], lines, "cancelled", "the job was cancelled: "),
     )
-    for pattern, status, cause in ends:
-        if line := _first(pattern, lines):
-            return _ending(status, f"{cause}: {line}")
+    for patterns, among, status, cause in ends:
+        if line := _first(patterns, among):
+            return _ending(status, f"{cause}{line}")
     if causes:
         return _ending("failed", causes[0])
-    if _killed(said, code):
+    if _killed(said, code, [their.first_rank for their in words]):
         return _ending(
             "failed",
             "a rank was killed (SIGKILL) without a word; the system does so where memory runs out",
@@ -82,15 +73,15 @@ def ending(said: str, code: int | None = None) -> Ending:
     return _ending("failed", last if code is None else f"exit code {code}: {last}")
 
 
-def _killed(said: str, code: int | None) -> bool:
-    first = FIRST_TASK.search(said)
-    if first:  # srun then kills the others
-        return first[1].startswith("Killed")
+def _killed(said: str, code: int | None, first_rank: list[re.Pattern[str]]) -> bool:
+    for pattern in first_rank:
+        if first := pattern.search(said):
+            return first[1].startswith("Killed")
     return code in (137, -9) or KILLED.search(said) is not None
 
 
-def _first(pattern: re.Pattern[str], lines: list[str]) -> str | None:
-    return next((line for line in lines if pattern.search(line)), None)
+def _first(patterns: list[re.Pattern[str]], lines: list[str]) -> str | None:
+    return next((line for line in lines if any(p.search(line) for p in patterns)), None)
 
 
 def _ending(status: Status, error: str) -> Ending:

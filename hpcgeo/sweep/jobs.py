@@ -1,9 +1,8 @@
-"""A sweep as Slurm jobs: an array for every node count; says its cost, submits nothing twice."""
+"""A sweep as jobs: an array for every node count; says its cost, submits nothing twice."""
 
 import math
 import re
 import secrets
-import shlex
 import shutil
 import time
 from collections import defaultdict
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgeo.errors import InputError
-from hpcgeo.launch import sbatch
-from hpcgeo.launch.schedulers import slurm
+from hpcgeo.launch import scripts
+from hpcgeo.launch.schedulers.scheduler import InDoubtError, Queued, Scheduler
+from hpcgeo.launch.schedulers.table import scheduler, scheduler_of
 from hpcgeo.log import log
 from hpcgeo.machines import machine
 from hpcgeo.sweep.batch import Batch, Contents
@@ -24,26 +24,22 @@ from hpcgeo.sweep.recorded import Known, answer, pending, recorded, say_measured
 from hpcgeo.train.provenance import commit
 
 POLL_S = 30.0  # and more often for the first minutes
-MAX_ARRAY = 1001  # Slurm's default of MaxArraySize; task numbers are below it
-
-#: Lines of the script that no word for sbatch and none of its variables may change: by these jobs
-#: are found again, and their cost is what was said.
-OURS = re.compile(
-    r"^#SBATCH (--(?:job-name|nodes|ntasks-per-node|time|array|output|open-mode|exclusive"
-    r"|no-requeue)\b.*)$",
-    re.MULTILINE,
-)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One call of sbatch."""
+    """One array to submit."""
 
-    job: sbatch.Job
+    job: scripts.Job
     per_node: int
     cells: tuple[Cell, ...]
     folder: Path
     script: str
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Where it is submitted."""
+        return scheduler_of(machine(self.job.machine))
 
     @property
     def node_hours(self) -> float:
@@ -64,9 +60,7 @@ class Task:
     """A task of ours in the queue."""
 
     batch: Batch
-    number: int
-    job: str
-    running: bool
+    queued: Queued
 
 
 class Jobs:
@@ -88,7 +82,7 @@ class Jobs:
             retry: points that ran out of memory are tried again.
 
         Raises:
-            InputError: the points cannot be such jobs, or Slurm does not answer.
+            InputError: the points cannot be jobs, or their scheduler is unknown or gives no answer.
         """
         if sweep.launch:
             raise InputError("`launch` has no effect with --submit: drop it from the sweep")
@@ -162,15 +156,15 @@ class Jobs:
                 f"`minutes` a point"
             )
 
-    def submit(self, budget: float, words: str = "") -> None:
+    def submit(self, budget: float, options: str = "") -> None:
         """Submit the planned jobs.
 
         Args:
             budget: node-hours that they may cost.
-            words: for sbatch, such as ``-A PROJECT``.
+            options: for the command that submits, such as ``-A PROJECT``.
 
         Raises:
-            InputError: they may cost more, the code has uncommitted changes, or sbatch refuses one
+            InputError: they may cost more, the code has uncommitted changes, or one is refused
                 (those before it are submitted).
         """
         self.afford(budget)
@@ -181,26 +175,24 @@ class Jobs:
             )
         for done, planned in enumerate(self.planned):
             points = [cell.point for cell in planned.cells]
-            contents = Contents(sweep=self.sweep, retry=self.retry, points=points)
+            contents = Contents(
+                sweep=self.sweep,
+                retry=self.retry,
+                points=points,
+                scheduler=planned.scheduler.name,
+            )
             batch = Batch.write(planned.folder, contents, planned.script)
-            # On the command line, after the user's: the last one counts.
-            ours = [word for line in OURS.findall(planned.script) for word in shlex.split(line)]
-            script = planned.folder / "job.sbatch"
             try:
-                job = slurm.ask("sbatch", *shlex.split(words), *ours, "--parsable", script)
-                if not job.strip():
-                    raise InputError("sbatch gave no job: drop what keeps it from submitting")
+                planned.scheduler.submit(batch.script, planned.job.name, options)
             except InputError as error:
-                found = slurm.accepted(planned.job.name, error)
-                if found is False:  # otherwise the folder is how the next call finds the job
-                    shutil.rmtree(planned.folder)
-                if not found:
-                    doubt = "" if found is False else ", and one may be: wait a minute"
-                    raise InputError(
-                        f"{error}; {done} of {len(self.planned)} jobs are submitted{doubt}; the "
-                        f"same command goes on"
-                    ) from None
-                log.warning("%s; the job was accepted all the same", error)
+                doubt = ", and one may be: wait a minute"
+                if not isinstance(error, InDoubtError):
+                    doubt = ""
+                    shutil.rmtree(planned.folder)  # else the next call finds the job by it
+                raise InputError(
+                    f"{error}; {done} of {len(self.planned)} jobs are submitted{doubt}; the same "
+                    f"command goes on"
+                ) from None
             self.batches.append(batch)
         self.planned = []
         self.queued = self._queue()
@@ -258,10 +250,12 @@ class Jobs:
 
     def cancel(self) -> int:
         """Take the jobs out of the queue; return how many tasks there were."""
-        tasks = len(self.queued)
-        if tasks:
-            slurm.ask("scancel", *(task.job for task in self.queued.values()))
-        return tasks
+        by_name: defaultdict[str, list[str]] = defaultdict(list)
+        for task in self.queued.values():
+            by_name[task.batch.contents.scheduler].append(task.queued.job)
+        for name, tasks in by_name.items():
+            scheduler(name).cancel(tasks)
+        return len(self.queued)
 
     def _show(self, board: Board, fresh: Known) -> None:
         for index, cell in enumerate(self.cells):
@@ -284,11 +278,11 @@ class Jobs:
             if cell.key not in self.queued and cell.key not in self.ending and left:
                 nodes = cell.point.nodes or 1
                 groups[cell.run.launch.machine, nodes, cell.point.ranks].append(cell)
-        most = _max_array() if groups else MAX_ARRAY
         for (where, nodes, ranks), members in groups.items():
             per_node = _per_node(where, nodes, ranks)
+            most = scheduler_of(machine(where)).max_tasks()
             for start in range(0, len(members), most):
-                job = sbatch.Job(
+                job = scripts.Job(
                     name=f"{self.name}-{nodes}n-{secrets.token_hex(3)}",
                     machine=where,
                     recipe=self.sweep.recipe,
@@ -297,11 +291,11 @@ class Jobs:
                 )
                 yield self._planned(job, per_node, tuple(members[start : start + most]))
 
-    def _planned(self, job: sbatch.Job, per_node: int, members: tuple[Cell, ...]) -> Planned:
+    def _planned(self, job: scripts.Job, per_node: int, members: tuple[Cell, ...]) -> Planned:
         folder = self.records.absolute() / "jobs" / job.name
-        script = sbatch.render(
+        script = scripts.render(
             job,
-            "sweep.sbatch.j2",
+            "sweep",
             per_node=per_node,
             tasks=len(members),
             at_once=self.sweep.at_once,
@@ -318,20 +312,19 @@ class Jobs:
     def _queue(self) -> dict[str, Task]:
         """Return our tasks in the queue by the key of their cell."""
         self._active: defaultdict[str, list[int]] = defaultdict(list)
-        if not self.batches:
-            return {}
         ours = {cell.key for cell in self.cells}
         by_name = {batch.folder.name: batch for batch in self.batches}
         found = {}
-        for task in slurm.queue():
-            batch = by_name.get(task.name)
-            if batch is None:
-                continue
-            self._active[task.name].append(task.number)
-            if batch.contents.sweep.until_oom == self.sweep.until_oom:
-                key = self._key(batch, task.number)
-                if key in ours:
-                    found[key] = Task(batch, task.number, task.job, task.running)
+        for name in sorted({batch.contents.scheduler for batch in self.batches}):
+            for task in scheduler(name).queue():
+                batch = by_name.get(task.name)
+                if batch is None or batch.contents.scheduler != name:
+                    continue
+                self._active[task.name].append(task.number)
+                if batch.contents.sweep.until_oom == self.sweep.until_oom:
+                    key = self._key(batch, task.number)
+                    if key in ours:
+                        found[key] = Task(batch, task)
         return found
 
     def _key(self, batch: Batch, number: int) -> str:
@@ -344,10 +337,11 @@ class Jobs:
 
 
 def _state(task: Task) -> tuple[str, str]:
-    if not task.running:
-        return "queued", f"job {task.job}"
-    now = task.batch.now(task.number)
-    return "running", f"{now.value}, job {task.job}" if now and now.value else f"job {task.job}"
+    job = f"job {task.queued.job}"
+    if not task.queued.running:
+        return "queued", job
+    now = task.batch.now(task.queued.number)
+    return "running", f"{now.value}, {job}" if now and now.value else job
 
 
 def _per_node(where: str, nodes: int, ranks: int) -> int:
@@ -377,13 +371,5 @@ def _walltime(sweep: Sweep, where: str, nodes: int) -> str:
     if sweep.until_oom:
         longest = machine(where).hours(nodes) or math.inf
         minutes = max(minutes, min(minutes * sweep.until_oom.tries, 60 * longest))
-    whole = math.ceil(minutes)  # as Slurm counts
+    whole = math.ceil(minutes)  # as schedulers count
     return f"{whole // 60:02}:{whole % 60:02}:00"
-
-
-def _max_array() -> int:
-    try:
-        found = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm.ask("scontrol", "show", "config"))
-    except InputError:  # a plan is made anywhere
-        found = None
-    return max(1, int(found[1])) if found else MAX_ARRAY

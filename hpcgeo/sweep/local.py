@@ -48,8 +48,8 @@ def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
     every = _here(sweep)
     if not sweep.launch and any((cell.point.nodes or 1) > 1 for cell in every):
         raise InputError(
-            "points on several nodes: --submit makes them Slurm jobs; inside an allocation give "
-            "the sweep a `launch`, such as srun -N {nodes} -n {ranks}"
+            "points on several nodes: --submit makes them jobs; inside an allocation give the "
+            "sweep a `launch`, such as srun -N {nodes} -n {ranks}"
         )
     file = records if records.suffix == ".jsonl" else records / "records-here.jsonl"
     with alone(file):

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import hpcgeo
+from hpcgeo.launch.schedulers.table import SCHEDULERS
 
 PACKAGES = ("torch", "numpy", "h5py", "pydantic")
 #: Those that a number depends on where they are installed.
@@ -24,7 +25,8 @@ SPEED = (
     *("TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "OMP_", "GOMP_", "KMP_", "MKL_"),
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_OVERRIDE"),
     *("HSA_", "HIP_", "ROCR_", "AMD_", "GPU_MAX_HW_QUEUES", "MIOPEN_", "ROCBLAS_", "HIPBLASLT_"),
-    *("SLURM_CPU_BIND", "LD_PRELOAD", "MALLOC_"),
+    *("LD_PRELOAD", "MALLOC_"),
+    *(begin for known in SCHEDULERS.values() for begin in known.speed),
 )
 
 #: Of them those that name a part of one job or one rank, and whatever may be a secret.

@@ -6,7 +6,7 @@ from typing import Any
 
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
-from hpcgeo.machines import device_of
+from hpcgeo.machines import device_of, machine
 from hpcgeo.records import Record, Spread
 from hpcgeo.strategies import strategy
 from hpcgeo.train.job import Parts
@@ -39,7 +39,7 @@ def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
     layout = strategy(run.parallel.strategy).layout(world_size, dict(run.parallel))
     return {
         "kind": "measured",
-        "machine": run.launch.machine,
+        "machine": machine(run.launch.machine).name,
         "world_size": world_size,
         "model": run.model.name,
         "objective": run.objective.name,

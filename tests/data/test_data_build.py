@@ -171,8 +171,10 @@ def test_mpi_builds_the_same_bytes(mixed, tmp_path):
 
 
 def test_launched_wrongly(monkeypatch):
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(InputError, match="--workers 2: 4 MPI ranks"):
+        run(lambda over: 0, workers=2, started=4)
+    monkeypatch.setenv("PMI_SIZE", "3")
+    with pytest.raises(InputError, match="--workers 2: 3 MPI ranks"):
         run(lambda over: 0, workers=2)
 
 

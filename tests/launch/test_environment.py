@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from hpcgeo.errors import InputError
-from hpcgeo.launch.environment import Environment, discover, tasks_per_node
-from hpcgeo.launch.rendezvous import first_host, master
+from hpcgeo.launch.environment import Environment, discover
+from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.schedulers.slurm import first_host, tasks_per_node
 
 #: Prints what the process thinks it is and where it would meet the others: one write, one line.
 WHO = """
@@ -215,7 +216,7 @@ def test_every_missing_variable_is_named(family):
         (TORCHRUN | {"WORLD_SIZE": ""}, "WORLD_SIZE='' is no count"),
         ({"PMI_RANK": "0", "PMI_SIZE": "1"}, "PMI_RANK is set without a local rank"),
         (SLURM_STEP | {"SLURM_STEP_TASKS_PER_NODE": "3"}, "does not name node 1"),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID is missing"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID is missing"),
     ],
 )
 def test_nonsense_is_named(change, message):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcgeo.launch import sbatch
+from hpcgeo.launch import scripts
 from hpcgeo.machines import Rule, machine
 from tests.slurm import Slurm
 
@@ -104,8 +104,8 @@ def test_a_chain_where_requeue_is_forbidden(
 ) -> None:
     """No machine is known to forbid it."""
     where = machine("local").model_copy(update={"requeue": Rule(allowed=False, source="none")})
-    monkeypatch.setattr(sbatch, "machine", lambda name: where)
-    script = sbatch.render(sbatch.job("local_vit_tiny"))
+    monkeypatch.setattr(scripts, "machine", lambda name: where)
+    script = scripts.render(scripts.job("local_vit_tiny"))
     run = tmp_path / "run"
     job = slurm.submit(script, *WORDS, env={"RUN": str(run)}, options=["--array=1-4%1"])
     until(lambda: len(losses(run)) >= 3, lambda: slurm.output(job))

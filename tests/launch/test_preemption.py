@@ -194,7 +194,8 @@ def test_where_no_end_is_known_the_bin_of_the_machine_is(clock, heard):
 
 def test_an_unknown_end_is_a_warning_and_no_deadline(monkeypatch, heard):
     monkeypatch.setenv("PATH", "")
-    assert job_times(Environment(0, 1, 0, 1, "host", "slurm", "7")) == (None, None)
+    environment = Environment(0, 1, 0, 1, "host", "slurm", "7", scheduler="slurm")
+    assert job_times(environment) == (None, None)
     assert "the end of job 7 is unknown" in heard.text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcgeo.launch import sbatch
+from hpcgeo.launch import scripts
 from hpcgeo.launch.requeue import request
 from hpcgeo.machines import Rule, machine
 from tests.slurm import Slurm
@@ -41,8 +41,8 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> str:
     """The text of a job where requeue is forbidden; no machine is known to forbid it."""
     rule = Rule(allowed=False, source="none")
     where = machine("local").model_copy(update={"requeue": rule})
-    monkeypatch.setattr(sbatch, "machine", lambda name: where)
-    return sbatch.render(sbatch.one_off("local", "mae_vit_tiny", 2, "00:30:00"))
+    monkeypatch.setattr(scripts, "machine", lambda name: where)
+    return scripts.render(scripts.one_off("local", "mae_vit_tiny", 2, "00:30:00"))
 
 
 def ask(folder: Path, began: int, saved: list[int]) -> bool:

@@ -143,7 +143,7 @@ def test_cancelled_jobs_are_no_data_points(
 @pytest.mark.slow
 def test_slurm_refuses(slurm: Slurm, copied: dict[str, str], tmp_path: Path) -> None:
     sweep = Commands(slurm, tmp_path, copied, KEYS | {"nodes": [2], "grid": {}})
-    code, _, log = sweep.run("--budget", "9", "--sbatch", "-p nowhere")
+    code, _, log = sweep.run("--budget", "9", "--submit-options", "-p nowhere")
     assert code == 2 and "hpcgeo: sbatch: error: Batch job submission failed: Invalid part" in log
     assert "0 of 1 jobs are submitted" in log
     assert not list(sweep.records.glob("jobs/*"))

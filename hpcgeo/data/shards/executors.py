@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from hpcgeo.errors import InputError
 
-#: Number of ranks, as the launchers say it: Open MPI, MPICH and Cray, srun.
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+#: Number of ranks, as launchers of MPI say it: Open MPI, MPICH and Cray.
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 class Map(Protocol):
@@ -20,17 +20,18 @@ class Map(Protocol):
     ) -> Iterator[Any]: ...
 
 
-def run(work: Callable[[Map], int], workers: int) -> int:
+def run(work: Callable[[Map], int], workers: int, started: int = 1) -> int:
     """Return what `work` returns when given a map over workers; under MPI, on every rank.
 
     Args:
         work: runs once; the items it maps go to the workers.
         workers: processes on this machine; under MPI the ranks but the first do the work instead.
+        started: ranks that the launcher of a scheduler started.
 
     Raises:
         InputError: local workers asked for under MPI, no mpi4py, or what `work` raises.
     """
-    ranks = max(int(os.environ.get(name, 1)) for name in _SIZES)
+    ranks = max(started, *(int(os.environ.get(name, 1)) for name in _SIZES))
     if ranks > 1:
         if workers > 1:
             raise InputError(f"--workers {workers}: {ranks} MPI ranks do the work; leave it out")

@@ -5,7 +5,7 @@ import shlex
 import textwrap
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import Field, ValidationError, field_validator
@@ -13,10 +13,14 @@ from pydantic import Field, ValidationError, field_validator
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
+from hpcgeo.launch.schedulers.table import scheduler_of
 from hpcgeo.machines import Line, Row, machine
 from hpcgeo.tables import find, read
 
 WIDTH = 96
+
+#: What a script does: train one recipe, or measure the points of a sweep, one a task of an array.
+Work = Literal["job", "sweep"]
 
 
 class Job(Row):
@@ -44,7 +48,7 @@ class Job(Row):
 
     @property
     def signal_s(self) -> int:
-        """Seconds before its end at which Slurm signals the job: a minute, less for a short one.
+        """Seconds before its end at which the job is signalled: a minute, less for a short one.
 
         Only a net: the ranks watch the clock, and know how long a save takes.
         """
@@ -68,7 +72,7 @@ def one_off(machine_name: str, recipe: str, nodes: int, time: str) -> Job:
     Raises:
         InputError: nodes or time are no numbers of their kind.
     """
-    name = f"{machine_name}_{Path(recipe).stem}"
+    name = f"{machine(machine_name).name}_{Path(recipe).stem}"
     try:
         return Job(name=name, machine=machine_name, recipe=recipe, nodes=nodes, time=time)
     except ValidationError as error:
@@ -77,26 +81,25 @@ def one_off(machine_name: str, recipe: str, nodes: int, time: str) -> Job:
         raise InputError(f"{first['loc'][0]} {first['input']!r}: {rule}") from None
 
 
-def render(
-    job: Job, template: str = "job.sbatch.j2", *, per_node: int | None = None, **more: Any
-) -> str:
+def file_name(job: Job) -> str:
+    """Return the name of the file of a job's script."""
+    return f"{job.name}.{scheduler_of(machine(job.machine)).suffix}"
+
+
+def render(job: Job, work: Work = "job", *, per_node: int | None = None, **more: Any) -> str:
     """Return the text of a job script.
 
     Args:
         job: what it runs.
-        template: of this package's templates.
+        work: which template of the scheduler's.
         per_node: ranks on a node; by default one a device.
         more: what else the template asks for.
 
     Raises:
-        InputError: the machine does not run Slurm, or has no queue for so many nodes or hours.
+        InputError: the machine has no queue for so many nodes or hours, or an unknown scheduler.
     """
     where = machine(job.machine)
-    if where.scheduler != "slurm":
-        raise InputError(
-            f"{where.name} runs {where.scheduler}: job scripts are written for Slurm; start "
-            f"`hpcgeo train` there with mpiexec"
-        )
+    scheduler = scheduler_of(where)
     longest = where.hours(job.nodes)
     if longest is not None and job.hours > longest:
         raise InputError(
@@ -105,7 +108,7 @@ def render(
         )
     run = load(job.recipe, [line.text for line in job.set])  # what is wrong is said here
     environment = Environment(
-        loader=PackageLoader("hpcgeo.launch"),
+        loader=PackageLoader(scheduler.package),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -119,14 +122,13 @@ def render(
         "quote": shlex.quote,
     }
     cores = where.cores_per_device
-    return environment.get_template(template).render(
+    return environment.get_template(f"{work}.{scheduler.suffix}.j2").render(
         job=job,
         machine=where,
         images=run.source != "mixture",
         per_node=per_node or int(where.devices_per_node.value),
         cores=int(cores.value) if cores else None,
         requeue=where.requeue is None or where.requeue.allowed,
-        account="" if where.name == "local" else "-A PROJECT ",
         **more,
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from hpcgeo.config import load, recipes
 from hpcgeo.errors import InputError
-from hpcgeo.launch import sbatch
+from hpcgeo.launch import scripts
 from hpcgeo.machines import machines
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -45,17 +45,17 @@ def stand_in(tmp_path) -> dict[str, str]:
 
 
 def test_the_committed_scripts_are_what_the_facts_say():
-    assert {path.stem for path in JOBS.glob("*.sbatch")} == set(sbatch.jobs())
-    for name, job in sbatch.jobs().items():
+    assert {path.stem for path in JOBS.glob("*.sbatch")} == set(scripts.jobs())
+    for name, job in scripts.jobs().items():
         path = JOBS / f"{name}.sbatch"
-        assert path.read_bytes() == sbatch.render(job).encode(), "run `hpcgeo jobs render`"
+        assert path.read_bytes() == scripts.render(job).encode(), "run `hpcgeo jobs render`"
         assert os.access(path, os.X_OK)
 
 
 @pytest.mark.parametrize("nodes", [1, 8])
 @pytest.mark.parametrize("name", SLURM_MACHINES)
 def test_every_machine_renders_to_good_bash(name, nodes):
-    text = sbatch.render(sbatch.one_off(name, "mae_vit_tiny", nodes, "00:30:00"))
+    text = scripts.render(scripts.one_off(name, "mae_vit_tiny", nodes, "00:30:00"))
     checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     assert "None" not in text and "{{" not in text and "\n\n\n" not in text
@@ -150,8 +150,8 @@ def test_the_signal_reaches_all_ranks_and_the_job_ends_well(slurm, stand_in):
 
 def test_render_writes_says_and_checks(tmp_path):
     first = hpcgeo("jobs", "render", cwd=tmp_path)
-    assert first.stdout.count(": written") == len(sbatch.jobs()), first.stderr
-    assert hpcgeo("jobs", "render", cwd=tmp_path).stdout.count(": unchanged") == len(sbatch.jobs())
+    assert first.stdout.count(": written") == len(scripts.jobs()), first.stderr
+    assert hpcgeo("jobs", "render", cwd=tmp_path).stdout.count(": unchanged") == len(scripts.jobs())
     assert hpcgeo("jobs", "render", "--check", cwd=tmp_path).returncode == 0
     (tmp_path / "jobs/local_vit_tiny.sbatch").write_text("changed\n")
     checked = hpcgeo("jobs", "render", "--check", cwd=tmp_path)
@@ -160,7 +160,7 @@ def test_render_writes_says_and_checks(tmp_path):
     one = hpcgeo("jobs", "render", "local_vit_tiny", cwd=tmp_path)
     assert one.stdout == "jobs/local_vit_tiny.sbatch: written\n"
     assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == [
-        f"{name}.sbatch" for name in sorted(sbatch.jobs())
+        f"{name}.sbatch" for name in sorted(scripts.jobs())
     ]
 
 
@@ -189,20 +189,20 @@ def test_a_script_for_another_machine_is_printed():
 
 def test_an_hour_has_sixty_minutes():
     with pytest.raises(InputError, match="HH:MM:SS"):
-        sbatch.one_off("local", "mae_vit_tiny", 1, "00:60:00")
+        scripts.one_off("local", "mae_vit_tiny", 1, "00:60:00")
     with pytest.raises(InputError, match="nodes 0"):
-        sbatch.one_off("local", "mae_vit_tiny", 0, "00:30:00")
-    job = sbatch.one_off("local", "mae_vit_tiny", 1, "01:30:36")
+        scripts.one_off("local", "mae_vit_tiny", 0, "00:30:00")
+    job = scripts.one_off("local", "mae_vit_tiny", 1, "01:30:36")
     assert (job.hours, job.signal_s) == (pytest.approx(1.51), 60)
-    assert sbatch.one_off("local", "mae_vit_tiny", 1, "0:02:00").signal_s == 12
+    assert scripts.one_off("local", "mae_vit_tiny", 1, "0:02:00").signal_s == 12
 
 
 @pytest.mark.parametrize("recipe", recipes())
 def test_every_recipe_makes_a_job_whose_options_it_has(recipe: str) -> None:
-    text = sbatch.render(sbatch.one_off("frontier", recipe, 2, "00:30:00"))
+    text = scripts.render(scripts.one_off("frontier", recipe, 2, "00:30:00"))
     assert ("data.path=" in text) == hasattr(load(recipe).data, "path")
 
 
 def test_a_recipe_is_read_before_a_job_is_written() -> None:
     with pytest.raises(InputError, match="unknown recipe 'mae_vit_tino'"):
-        sbatch.render(sbatch.one_off("frontier", "mae_vit_tino", 2, "00:30:00"))
+        scripts.render(scripts.one_off("frontier", "mae_vit_tino", 2, "00:30:00"))
