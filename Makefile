@@ -16,7 +16,7 @@ help:
 	@echo "make demo [DATA=folder]  from images to the scaling report, in minutes"
 	@echo "make test                all tests (slurm-wlm, munge and openmpi-bin make more of them run)"
 	@echo "make lint                ruff, mypy, job scripts"
-	@echo "make golden              rewrite job scripts and the golden report; read the difference"
+	@echo "make golden              rewrite job scripts, the golden report and tables in docs; read the difference"
 	@echo "make clean               remove $(VENV), demo/ and what building leaves"
 
 demo: $(VENV)/report.stamp
@@ -33,7 +33,7 @@ lint: $(VENV)/dev.stamp
 
 golden: $(VENV)/dev.stamp
 	$(BIN)/hpcgeo jobs render
-	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis
+	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis tests/cli/test_options.py
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

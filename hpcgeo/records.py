@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hpcgeo import options as options_of
 from hpcgeo.errors import InputError
 
 #: What counts something: no file makes it larger than an integer of the machine.
@@ -27,43 +28,38 @@ SEVERAL = "of several data sets"
 #: exceeds this.
 NOISY = 0.25
 
-#: Options of the resolved configuration that do not make two points unlike: what a field of the
-#: record states already, what a scaling study varies, and what changes no work inside a step.
-NEUTRAL = (
-    "run.",
-    "seed",
-    "model.name",
-    "data.path",
-    "data.chip",
-    "objective.name",
-    "objective.patience",
-    "parallel.strategy",
-    "parallel.group_size",
-    "parallel.recompute",
-    "optim.base_lr",
-    "optim.min_lr",
-    "optim.warmup_steps",
-    "optim.betas",
-    "optim.weight_decay",
-    "train.steps",
-    "train.micro_batch",
-    "train.accumulate",
-    "train.dtype",
-    "train.log_every",
-    "train.eval_every",
-    "train.reconstruct_every",  # its name before
-    "checkpoint.",
-    "launch.",
-)
+#: The parts of a run, as `hpcgeo.config.RunConfig` joins them, beside those of its objective.
+_PARTS: dict[str, tuple[type[options_of.Part], ...]] = {
+    "run": (options_of.Place,),
+    "model": (options_of.Model,),
+    "data": (options_of.Data, options_of.Mixture),
+    "parallel": (options_of.Parallel,),
+    "optim": (options_of.Optim,),
+    "train": (options_of.Train,),
+    "checkpoint": (options_of.Checkpoint,),
+    "launch": (options_of.Launch,),
+}
 
+#: Options of the resolved configuration that do not make two points unlike: those so marked, and
+#: those that stand above this layer.
+NEUTRAL = (
+    *("seed", "objective.name", "objective.patience"),
+    *(
+        f"{name}.{option}"
+        for name, parts in _PARTS.items()
+        for part in parts
+        for option in part.marked("neutral")
+    ),
+)
+_NEUTRAL_PARTS = tuple(
+    f"{name}." for name, parts in _PARTS.items() if all("neutral" in part.marks for part in parts)
+)
 
 #: Versions beside torch that change speed.
 SOFTWARE = ("cuda", "hip", "nccl", "rccl", "deepspeed")
 
 #: Entries of a key that a point knows only once it has started.
 UNSTARTED = ("device", "software", "environment")
-
-_NEUTRAL_PARTS = tuple(name for name in NEUTRAL if name[-1] == ".")
 
 
 class Part(BaseModel):
