@@ -27,13 +27,14 @@ from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.machines import Grid, grid, machine
+from hpcgeo.measured import Activity, CrossCheck, Phases
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import flops, memory, trace, waits
 from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping, Calls
 from hpcgeo.profiling.energy import Joules
 from hpcgeo.profiling.summary import summary
-from hpcgeo.records import Activity, CrossCheck, Phases, Record, append
+from hpcgeo.records import Record, append
 from hpcgeo.strategies import strategy
 from hpcgeo.train.loop import pretrain
 from hpcgeo.train.meter import Meter
