@@ -11,12 +11,13 @@ DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint golden clean
+.PHONY: help demo test lint golden release clean
 help:
 	@echo "make demo [DATA=folder]  from images to the scaling report, in minutes"
 	@echo "make test                all tests (slurm-wlm, munge and openmpi-bin make more of them run)"
 	@echo "make lint                ruff, mypy, job scripts"
-	@echo "make golden              rewrite job scripts and the golden report; read the difference"
+	@echo "make golden              rewrite job scripts, the golden report and tables in docs; read the difference"
+	@echo "make release VERSION=x   check tree, changelog and wheel, build it, tag; pushes nothing"
 	@echo "make clean               remove $(VENV), demo/ and what building leaves"
 
 demo: $(VENV)/report.stamp
@@ -33,7 +34,18 @@ lint: $(VENV)/dev.stamp
 
 golden: $(VENV)/dev.stamp
 	$(BIN)/hpcgeo jobs render
-	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis
+	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis tests/cli/test_options.py tests/test_records.py
+
+# Nothing is pushed: look at the tag, then `git push origin v$(VERSION)`.
+release: $(VENV)/dev.stamp
+	test -n "$(VERSION)" || { echo "make release VERSION=0.1.0"; exit 2; }
+	test -z "$$(git status --porcelain)" || { echo "commit or stash first"; exit 2; }
+	grep -q "__version__ = \"$(VERSION)\"" hpcgeo/__init__.py
+	grep -q "^version: $(VERSION)$$" CITATION.cff
+	grep -q "^## \[$(VERSION)\] - 20" CHANGELOG.md || { echo "CHANGELOG.md: no ## [$(VERSION)] - DATE"; exit 2; }
+	$(BIN)/pytest -q tests/test_package.py
+	$(BIN)/python -m build --wheel
+	git tag -a "v$(VERSION)" -m "hpcgeo $(VERSION)"
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

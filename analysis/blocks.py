@@ -1,6 +1,6 @@
 """A report is sections, a section is blocks: sentences, figures and tables about one comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -35,7 +35,7 @@ class ReportBlock:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the report; without blocks it says that nothing was measured."""
+    """One question and its answer; without blocks it says what is missing, or nothing."""
 
     anchor: str
     title: str
@@ -54,6 +54,8 @@ class Study:
     comparisons: Sequence[Comparison]
     styles: LineStyles
     copies: int = 0
+    #: Fields of records of a newer minor version, left out, and how many records have each.
+    newer: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def plotted(self) -> set[int]:

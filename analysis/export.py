@@ -2,9 +2,13 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
-from hpcgeo.records import Activity, Memory, Phases, Record
+from pydantic import BaseModel
+
+from hpcgeo.measured import Activity, Memory, Phases, Told, told
+from hpcgeo.records import Record
 from hpcgeo_analysis.comparisons import Comparison
 from hpcgeo_analysis.points import CONTEXT, KINDS, StudyPoint
 from hpcgeo_analysis.sections.energy import carbon, energy, kwh
@@ -23,7 +27,11 @@ def table(
             row = rows[scaled.point]
             row[f"{comparison.mode}_efficiency"] = scaled.efficiency
             row[f"{comparison.mode}_base_devices"] = scaled.base.devices if scaled.base else None
-    failed = [_place(record) for record in records if record.status != "ok"]
+    failed = [
+        _place(record) | _declared(StudyPoint((), (record,)), _place(record))
+        for record in records
+        if record.status != "ok"
+    ]
     all_rows = [*rows.values(), *failed]
     head = list(dict.fromkeys(key for row in all_rows for key in row))
     text = io.StringIO()
@@ -31,6 +39,30 @@ def table(
     writer.writeheader()
     writer.writerows(all_rows)
     return text.getvalue()
+
+
+def median_of(point: StudyPoint, name: str) -> object:
+    """Return a field of the repeats: the median of numbers, else what they agree on."""
+    values = point.all(lambda record: getattr(record, name))
+    if values and all(type(value) in (int, float) for value in values):
+        return values[0] if len(values) == 1 else median(values)
+    return point.same(lambda record: getattr(record, name))
+
+
+def _declared(point: StudyPoint, row: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields that a row has no column for; parts have columns of their own."""
+    return {
+        name: median_of(point, name)
+        for name, shown in declared(point.first).items()
+        if name not in row
+        and (shown.section == "other" or (shown.plain and shown.section != "head"))
+    }
+
+
+def declared(record: Record) -> dict[str, Told]:
+    """Return what the fields of a record declare."""
+    kind: type[BaseModel] = type(record)
+    return told(kind)
 
 
 def _place(record: Record) -> dict[str, object]:
@@ -58,7 +90,7 @@ def _row(point: StudyPoint) -> dict[str, object]:
     by_cause = point.memory or Memory()
     activity, phases = point.typical("activity") or {}, point.typical("phases") or {}
     commits = {record.commit for record in point.records if record.commit}
-    return {
+    row: dict[str, object] = {
         **_place(point.first),
         "commit": " ".join(sorted(commits)),
         "runs": len(point.records),
@@ -93,6 +125,7 @@ def _row(point: StudyPoint) -> dict[str, object]:
         "kwh_per_million_images": kwh(found) if found else None,
         "kg_co2_per_million_images": carbon(found) if found else None,
     }
+    return row | _declared(point, row)
 
 
 def _settled(point: StudyPoint) -> bool:

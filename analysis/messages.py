@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpcgeo.errors import InputError
-from hpcgeo.records import Traffic
+from hpcgeo.measured import Traffic
 from hpcgeo.strategies import strategies
 from hpcgeo.zoo import models
 from hpcgeo_analysis.formatting import size

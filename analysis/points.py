@@ -7,7 +7,8 @@ from functools import cached_property
 from statistics import median
 from typing import TypeVar
 
-from hpcgeo.records import NOISY, Memory, Record, Spread
+from hpcgeo.measured import Memory, Spread
+from hpcgeo.records import NOISY, Record
 
 Value = TypeVar("Value")
 

@@ -4,7 +4,7 @@ import gc
 import re
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from hpcgeo_analysis import separation as guard
 from hpcgeo_analysis.blocks import Section, Study
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.formatting import listed
-from hpcgeo_analysis.load import load
 from hpcgeo_analysis.plots import LineStyles
 from hpcgeo_analysis.points import CONTEXT, points
+from hpcgeo_analysis.reading import load
 from hpcgeo_analysis.sections import (
     batching,
     best,
@@ -28,6 +28,7 @@ from hpcgeo_analysis.sections import (
     energy,
     memory,
     omissions,
+    others,
     predictions,
     provenance,
     steps,
@@ -41,7 +42,7 @@ from hpcgeo_analysis.sections.runs import Run, load_run
 SECTIONS = (
     *(best.section, growth.section, steps.section, memory.section, utilisation.section),
     *(batching.section, collectives.section, stragglers.section, energy.section),
-    *(predictions.section, omissions.section, provenance.section),
+    *(predictions.section, others.section, omissions.section, provenance.section),
 )
 
 #: Figures of an older report that a new one no longer has are removed; nothing else is.
@@ -78,12 +79,19 @@ def make(
     # Thousands of records are a million small objects that no collector needs to visit again.
     gc.disable()
     try:
-        records, links, copies = load(paths)
+        loaded = load(paths)
         gc.freeze()
     finally:
         gc.enable()
     runs = [load_run(number, run) for number, run in enumerate(folders, 1)]
-    files = render(records, copies, runs, links=links, together=together)
+    files = render(
+        loaded.records,
+        loaded.copies,
+        runs,
+        links=loaded.links,
+        together=together,
+        newer=loaded.newer,
+    )
     gc.unfreeze()
     try:
         _write(files, out)
@@ -99,14 +107,16 @@ def render(
     *,
     links: Sequence[Links] = (),
     together: Sequence[str] = (),
+    newer: Mapping[str, int] | None = None,
 ) -> dict[str, bytes]:
     """Return the content of every file of the report by its path below the folder."""
     found = points(records)
     guard.check(together, found)
     comparisons = compare(found, together)
     styles = LineStyles(comparisons)
-    study = Study(records, links, found, comparisons, styles, copies)
-    sections = [section(study) for section in track(SECTIONS, "sections")]
+    study = Study(records, links, found, comparisons, styles, copies, newer or {})
+    answers = [section(study) for section in track(SECTIONS, "sections")]
+    sections = [answer for answer in answers if answer.blocks or answer.missing]
     plots = [plot for section in sections for block in section.blocks for plot in block.plots]
     plots += [curve for run in runs for curve in run.curves]
     files = {f"figures/{plot.name}.svg": plot.svg.encode() for plot in plots}

@@ -33,6 +33,7 @@ from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Channel, Observation, Sample, Target
 from hpcgeo.data.sampling.packing import clusters, waste
+from hpcgeo.measured import Spread
 from hpcgeo.models.initialise import draw
 from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import moved, questions, tokens, whole
@@ -40,7 +41,6 @@ from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
 from hpcgeo.objectives.multitask.objective import MultiTaskOptions
 from hpcgeo.options import Batching
 from hpcgeo.profiling.memory import Ledger
-from hpcgeo.records import Spread
 from hpcgeo.workloads.mixture import band_of
 from hpcgeo.zoo import perceiver
 

@@ -28,7 +28,7 @@ from hpcgeo.data.shards.dataset import ShardDataset
 from hpcgeo.data.shards.executors import run
 from hpcgeo.data.shards.index import load
 from hpcgeo.data.shards.settings import Settings
-from hpcgeo.records import Spread
+from hpcgeo.measured import Spread
 
 
 def readers(

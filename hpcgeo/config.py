@@ -1,6 +1,6 @@
 """Every option of a run, strict: YAML in and out, dotted overrides, errors that name the rule."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -22,6 +22,7 @@ from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.objective import IMAGES, TASKS, ObjectiveOptions
 from hpcgeo.objectives.table import fitting, objective, refuse_backbone
 from hpcgeo.options import (
+    NEUTRAL,
     SYNTHETIC,
     Checkpoint,
     Data,
@@ -62,7 +63,13 @@ class RunConfig(Part):
     """The whole configuration of a run; saved beside its checkpoints and inside its record."""
 
     run: Place
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="of initial weights, order, views and masks",
+        json_schema_extra=NEUTRAL,
+    )
     model: Model
     data: Annotated[
         Annotated[Data, Tag("images")] | Annotated[Mixture, Tag("mixture")],
@@ -260,16 +267,11 @@ def _part(place: Sequence[str], values: dict[str, Any]) -> type[BaseModel]:
     return part
 
 
-def _fixed(part: BaseModel, prefix: str = "") -> dict[str, Any]:
+def _fixed(part: Part, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, field in type(part).model_fields.items():
+    for name in type(part).model_fields.keys() - part.marked("free_on_resume"):
         value = getattr(part, name)
-        extra = field.json_schema_extra
-        if isinstance(extra, Mapping) and extra.get("free_on_resume"):
-            continue
-        if isinstance(value, Place):
-            continue
-        if isinstance(value, BaseModel):
+        if isinstance(value, Part):
             values |= _fixed(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, entry in value.items():

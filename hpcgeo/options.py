@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,9 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-#: Marks an option that may differ when a run is resumed: it changes how fast, not what, is
-#: computed.
-FREE: Any = {"free_on_resume": True}
+#: Marks of an option (`json_schema_extra`) or a part (`marks`): may change when a run is resumed.
+FREE: dict[str, Any] = {"free_on_resume": True}
+#: Makes no two points of a study unlike: the record states it, or no work inside a step changes.
+NEUTRAL: dict[str, Any] = {"neutral": True}
+#: Of no effect elsewhere: its default asks for nothing.
+BY_STRATEGY: dict[str, Any] = {"only": "strategies that take it"}
+PERCEIVER: dict[str, Any] = {"only": "perceiver"}
 
 SYNTHETIC = "synthetic"
 
@@ -31,33 +35,47 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+    marks: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def marked(cls, mark: str) -> dict[str, Any]:
+        """Return the options that carry a mark, with its value."""
+        own: dict[str, Any] = {n: f.json_schema_extra or {} for n, f in cls.model_fields.items()}
+        marks = {name: cls.marks | extra for name, extra in own.items()}
+        return {name: found[mark] for name, found in marks.items() if mark in found}
 
 
 class Place(Part):
     """Where the run lives."""
 
+    marks = FREE | NEUTRAL
     dir: Path = Field(description="folder of the run; an existing run there is resumed")
 
 
 class Model(Part):
     """What is trained."""
 
-    name: str = Field(description="a row of `hpcgeo list models`")
+    name: str = Field(description="a row of `hpcgeo list models`", json_schema_extra=NEUTRAL)
     weights: Path | None = Field(
         None,
         description="start from this safetensors file: an export under our names, or a ViTMAE of "
         "transformers; by default from random numbers",
     )
     depth: PositiveInt | None = Field(
-        None, description="blocks of a Perceiver; by default those of its row"
+        None,
+        description="blocks of a Perceiver; by default those of its row",
+        json_schema_extra=PERCEIVER,
     )
     latents: PositiveInt | None = Field(
-        None, description="latents of a Perceiver; by default those of its row"
+        None,
+        description="latents of a Perceiver; by default those of its row",
+        json_schema_extra=PERCEIVER,
     )
     spread: str = Field(
         "uniform",
         description="how what is known of a coordinate is spread around it, in a Perceiver: "
         "uniform, normal, triangular, or a density as an expression in u on [-1, 1]",
+        json_schema_extra=PERCEIVER,
     )
 
 
@@ -84,12 +102,15 @@ class Data(Part):
     path: str = Field(
         SYNTHETIC,
         description="folder written by `hpcgeo data build`, or 'synthetic': generated in memory",
+        json_schema_extra=NEUTRAL,
     )
     layout: str | None = Field(
         None, description="which layout of the data set, where it has several (`hpcgeo data info`)"
     )
     chip: tuple[PositiveInt, PositiveInt] = Field(
-        (224, 224), description="height and width fed to the model; one number means square"
+        (224, 224),
+        description="height and width fed to the model; one number means square",
+        json_schema_extra=NEUTRAL,
     )
     workers: int = Field(
         0,
@@ -151,23 +172,17 @@ class Task(Part):
 class Batching(Part):
     """How samples of unequal length share a pass."""
 
+    marks = FREE
     mode: Literal["padding", "dbscan", "bins", "packed"] = Field(
         "packed",
         description="padding: all as long as the longest; dbscan: clusters of like length; bins: "
         "sorted, and cut greedily; packed: no padding",
-        json_schema_extra=FREE,
     )
-    max_padding: int = Field(
-        1024,
-        ge=0,
-        description="most padding tokens of a cluster or bin",
-        json_schema_extra=FREE,
-    )
+    max_padding: int = Field(1024, ge=0, description="most padding tokens of a cluster or bin")
     max_tokens: PositiveInt = Field(
         2**17,
         description="most tokens of a pass on a rank, or one sample; a step takes as many passes "
         "as the rank with the most tokens needs",
-        json_schema_extra=FREE,
     )
 
 
@@ -224,49 +239,49 @@ class Mixture(Part):
 class Parallel(Part):
     """How the model is spread over ranks. Ranks = data-parallel ranks x tensor."""
 
+    marks = FREE
     backend: Literal["native", "deepspeed"] | None = Field(
-        None,
-        description="native: DDP and FSDP2; deepspeed: ZeRO; by default that of the strategy",
-        json_schema_extra=FREE,
+        None, description="native: DDP and FSDP2; deepspeed: ZeRO; by default that of the strategy"
     )
     strategy: str = Field(
-        "DDP", description="a row of `hpcgeo list strategies`", json_schema_extra=FREE
+        "DDP", description="a row of `hpcgeo list strategies`", json_schema_extra=NEUTRAL
     )
     group_size: PositiveInt | None = Field(
         None,
         description="ranks that together hold one copy; hybrid strategies only",
-        json_schema_extra=FREE,
+        json_schema_extra=NEUTRAL | BY_STRATEGY,
     )
     tensor: PositiveInt = Field(
         1,
         description="ranks over which the products of a block are cut (tensor parallelism)",
-        json_schema_extra=FREE,
+        json_schema_extra=BY_STRATEGY,
     )
     recompute: Literal["none", "full", "selective"] | PositiveInt = Field(
         "none",
         description="activations computed again in backward: none; full: of every block; k: of "
         "every k-th block; selective: all but matrix products",
-        json_schema_extra=FREE,
+        json_schema_extra=NEUTRAL,
     )
-    compile: bool = Field(False, description="torch.compile for each block", json_schema_extra=FREE)
+    compile: bool = Field(False, description="torch.compile for each block")
     offload: bool = Field(
         False,
         description="keep parameters, gradients and optimizer in the host's memory",
-        json_schema_extra=FREE,
+        json_schema_extra=BY_STRATEGY,
     )
     reduce_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of gradients while they are summed over ranks; bfloat16 halves the bytes and "
         "is unstable on some hundred ranks",
-        json_schema_extra=FREE,
     )
     forward_prefetch: PositiveInt | None = Field(
         None,
         description="blocks gathered ahead in forward; by default one, once the host gets there",
-        json_schema_extra=FREE,
+        json_schema_extra=BY_STRATEGY,
     )
     backward_prefetch: PositiveInt | None = Field(
-        None, description="blocks gathered ahead in backward; by default 1", json_schema_extra=FREE
+        None,
+        description="blocks gathered ahead in backward; by default 1",
+        json_schema_extra=BY_STRATEGY,
     )
 
 
@@ -274,18 +289,32 @@ class Optim(Part):
     """AdamW with linear warm-up and cosine decay."""
 
     base_lr: float = Field(
-        1.5e-4, gt=0, description="learning rate of a global batch of 256, scaled linearly with it"
+        1.5e-4,
+        gt=0,
+        description="learning rate of a global batch of 256, scaled linearly with it",
+        json_schema_extra=NEUTRAL,
     )
-    min_lr: float = Field(0.0, ge=0, description="learning rate at the last step")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    weight_decay: float = Field(0.05, ge=0, description="on matrices; not on biases and norms")
+    min_lr: float = Field(
+        0.0, ge=0, description="learning rate at the last step", json_schema_extra=NEUTRAL
+    )
+    warmup_steps: int = Field(
+        0, ge=0, description="steps of linear warm-up", json_schema_extra=NEUTRAL
+    )
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.95),
+        description="decay of the running averages of gradient and square",
+        json_schema_extra=NEUTRAL,
+    )
+    weight_decay: float = Field(
+        0.05, ge=0, description="on matrices; not on biases and norms", json_schema_extra=NEUTRAL
+    )
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
 
 
 class Train(Part):
     """How long, in which portions and in which precision."""
 
+    marks = NEUTRAL
     steps: PositiveInt = Field(description="optimizer steps of the whole run")
     micro_batch: PositiveInt = Field(
         32, description="samples of one forward on one rank", json_schema_extra=FREE
@@ -322,23 +351,18 @@ class Train(Part):
 class Checkpoint(Part):
     """What is kept of the training state."""
 
+    marks = FREE | NEUTRAL
     every: int = Field(
-        100,
-        ge=0,
-        description="steps between checkpoints; 0: none, not even at the end",
-        json_schema_extra=FREE,
+        100, ge=0, description="steps between checkpoints; 0: none, not even at the end"
     )
-    keep: PositiveInt = Field(2, description="newest checkpoints kept", json_schema_extra=FREE)
+    keep: PositiveInt = Field(2, description="newest checkpoints kept")
     keep_every: PositiveInt | None = Field(
-        None,
-        description="checkpoints of every n-th step are kept for ever; a multiple of `every`",
-        json_schema_extra=FREE,
+        None, description="checkpoints of every n-th step are kept for ever; a multiple of `every`"
     )
     asynchronous: bool = Field(
         True,
         description="train on while a copy of the state on the host is written; false: wait, and "
         "need no copy",
-        json_schema_extra=FREE,
     )
 
     @model_validator(mode="after")
@@ -354,32 +378,23 @@ class Checkpoint(Part):
 class Launch(Part):
     """Where the run runs and for how long."""
 
-    machine: str = Field(
-        "local",
-        description="a row of `hpcgeo list machines`, or a YAML file",
-        json_schema_extra=FREE,
-    )
+    marks = FREE | NEUTRAL
+    machine: str = Field("local", description="a row of `hpcgeo list machines`, or a YAML file")
     threads: PositiveInt | None = Field(
         None,
         le=4096,
         description="threads of a rank that drives no GPU; by default its share of the cores",
-        json_schema_extra=FREE,
     )
     rendezvous_timeout_s: float = Field(
-        50.0,
-        gt=0,
-        description="seconds that ranks wait for each other at the start",
-        json_schema_extra=FREE,
+        50.0, gt=0, description="seconds that ranks wait for each other at the start"
     )
     time_limit: float | None = Field(
         None,
         gt=0,
         description="seconds within which the run saves and stops; by default the job's own end",
-        json_schema_extra=FREE,
     )
     requeue: Path | None = Field(
         None,
         description="file that rank 0 leaves when a stopped run can go on; the job script, which "
         "names it, then asks the scheduler to requeue the job",
-        json_schema_extra=FREE,
     )

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from hpcgeo.errors import InputError
+from hpcgeo.options import Parallel
 from hpcgeo.tables import find, read
 
 Over = Literal["none", "group", "world"]
@@ -13,13 +14,7 @@ Backend = Literal["native", "deepspeed"]
 
 
 #: Options that not every strategy has a use for, and the value that asks for nothing.
-IDLE = {
-    "group_size": None,
-    "tensor": 1,
-    "offload": False,
-    "forward_prefetch": None,
-    "backward_prefetch": None,
-}
+IDLE = {name: Parallel.model_fields[name].default for name in Parallel.marked("only")}
 
 
 class Collective(NamedTuple):

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Below the ground: what every layer may use.
-TOOLS = {"", "errors", "files", "tables", "log", "phases", "options"}
+TOOLS = {"", "errors", "files", "tables", "log", "phases", "options", "json_lines", "measured"}
 LAYERS = {
     **dict.fromkeys(["", "errors", "files", "facts", "recipes"], -2),
-    **dict.fromkeys(["tables", "log", "phases", "options"], -1),
+    **dict.fromkeys(["tables", "log", "phases", "options", "json_lines", "measured"], -1),
     **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records"], 0),
     **dict.fromkeys(["plan", "data", "models"], 1),
     "kinds": 2,

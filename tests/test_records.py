@@ -1,14 +1,23 @@
-"""Records: written whole, read back, and refused with file and line."""
+"""Records: written whole, read back, refused with file and line; fields declare themselves."""
 
+import csv
+import io
+import json
+import os
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from hpcgeo import records
 from hpcgeo.errors import InputError
-from hpcgeo.records import Record, Spread, append, read
+from hpcgeo.measured import ABOVE_ZERO, Shown, Spread, told
+from hpcgeo.records import Record, append, read
+from hpcgeo_analysis import report
+from hpcgeo_analysis.reading import load
 
 RECORD = Record(
     kind="measured",
@@ -93,3 +102,92 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
         read([tmp_path / "x"])
     with pytest.raises(InputError, match=r"no record\.json"):
         read([tmp_path])
+
+
+README = Path(__file__).parents[1] / "profiles" / "README.md"
+MARKS = "<!-- fields: written by `make golden` -->\n", "<!-- end of fields -->"
+
+
+def test_the_table_of_fields_is_current() -> None:
+    """Regenerate with HPCGEO_GOLDEN=1, and read the difference."""
+    rows = [
+        f"| `{one.name}` | {one.unit} | {one.section} | {one.description} |\n"
+        for one in told(Record).values()
+    ]
+    table = "| field | unit | section of the report | meaning |\n|---|---|---|---|\n" + "".join(
+        rows
+    )
+    text = README.read_text("utf-8")
+    before, rest = text.split(MARKS[0])
+    current = before + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1]
+    if os.environ.get("HPCGEO_GOLDEN"):
+        README.write_text(current, "utf-8")
+    assert README.read_text("utf-8") == current
+
+
+def columns(files: dict[str, bytes]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(files["table.csv"].decode())))
+
+
+def test_every_field_is_shown_somewhere() -> None:
+    """In a column of the CSV, or by a section of the report that it names."""
+    [row] = columns(report.render([RECORD]))
+    sections = {"head", "other", "scaling", "omissions", "made", "batching", "steps", "mfu"}
+    sections |= {"collectives", "stragglers", "memory", "predictions", "energy"}
+    for name, shown in told(Record).items():
+        assert shown.section in sections, name
+        assert name in row or shown.section != "other", name
+    assert row["schema_version"] == "2"
+
+
+class Wider(Record):
+    """A record with fields of another package."""
+
+    cooling_w: Annotated[float | None, ABOVE_ZERO, Shown(unit="W")] = Field(
+        None, description="power of the pumps"
+    )
+    latency_s: float | None = None
+    operator: str | None = None
+
+
+def test_a_field_from_outside_reaches_csv_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "Record", Wider)
+    file = tmp_path / "records.jsonl"
+    for power in (40.0, 44.0):
+        more = {"cooling_w": power, "latency_s": 0.25, "operator": "me"}
+        append(file, Wider.model_validate(RECORD.model_dump() | more))
+    files = report.render(load([file]).records)
+    [row] = columns(files)
+    assert (row["cooling_w"], row["latency_s"], row["operator"]) == ("42.0", "0.25", "me")
+    text = files["report.md"].decode()
+    _, found = text.split("## Other fields")
+    assert "cooling w, W" in found and "latency s, s" in found and "| 42 |" in found
+    append(file, Wider.model_validate(RECORD.model_dump() | {"cooling_w": 0.0}))
+    with pytest.raises(InputError, match=r"cooling_w is 0\.0; it must be above zero"):
+        load([file])
+
+
+def test_a_newer_minor_version_is_read_and_said(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    values = json.loads(RECORD.model_dump_json()) | {"schema_minor": 9, "cooling_w": 40.0}
+    spread = {"median": 1.0, "p10": 1.0, "p90": 1.0, "values": [], "skew": 0.1}
+    file.write_text(json.dumps(values | {"step_s": spread}) + "\n")
+    with pytest.raises(InputError, match="skew"):
+        read([file])
+    loaded = load([file])
+    assert loaded.newer == {"cooling_w": 1, "step_s.skew": 1}
+    text = report.render(loaded.records, newer=loaded.newer)["report.md"].decode()
+    assert "does not know, left out:" in text and "(1)" in text
+    file.write_text(json.dumps(values | {"schema_minor": 0}) + "\n")
+    with pytest.raises(InputError, match="cooling_w"):
+        load([file])
+
+
+def test_a_newer_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    values = json.loads(RECORD.model_dump_json()) | {"schema_version": 3}
+    file.write_text(json.dumps(values) + "\n")
+    with pytest.raises(InputError, match=r":1: a record of version 3, .* up to 2: install"):
+        load([file])

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
+from hpcgeo.measured import Spread, Traffic
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import in_words
-from hpcgeo.records import MISSING, Links, Spread, Traffic, Transfer, pairs, software
+from hpcgeo.records import MISSING, Links, Transfer, pairs, software
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.charts import BandwidthCurve

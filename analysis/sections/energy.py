@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from hpcgeo.records import Energy, Record
+from hpcgeo.measured import Energy
+from hpcgeo.records import Record
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import counted, digits, listed, times

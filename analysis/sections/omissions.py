@@ -179,6 +179,12 @@ def cautions(study: Study) -> list[str]:
     records, sentences = study.records, []
     if study.copies:
         sentences.append(f"{counted(study.copies, 'record')} read twice and counted once.")
+    if study.newer:
+        fields = listed([f"{name} ({count:,})" for name, count in sorted(study.newer.items())])
+        sentences.append(
+            f"Records of a newer version have fields that this one does not know, left out: "
+            f"{fields}."
+        )
     silent = sum(record.bare for record in records)
     if silent:
         shown = "" if decomposition(study.points).empty else "; see the decomposition"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import Memory
+from hpcgeo.measured import Memory
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import NOT_MEASURED, counted, gib, rate, times
 from hpcgeo_analysis.points import CONTEXT, StudyPoint

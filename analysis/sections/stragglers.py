@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from hpcgeo.records import Record, Wait
+from hpcgeo.measured import Wait
+from hpcgeo.records import Record
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import NOT_MEASURED, counted, percent, seconds
 from hpcgeo_analysis.points import StudyPoint

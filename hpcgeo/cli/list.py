@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import Enum
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -12,8 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
 from hpcgeo.data.labelled import READERS
+from hpcgeo.errors import InputError
 from hpcgeo.machines import devices, machines
 from hpcgeo.objectives.objective import IMAGES, TASKS
 from hpcgeo.objectives.table import objectives
@@ -46,21 +49,32 @@ class Kind(str, Enum):
     readers = "readers"
     tasks = "tasks"
     objectives = "objectives"
+    options = "options"
 
 
 @app.command("list")
 def show(
     kind: Annotated[Kind, typer.Argument(help="Which facts.")],
+    prefix: Annotated[
+        str, typer.Argument(help="Only rows whose name begins so, e.g. `train.`.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """Show the facts: models, machines, strategies, recipes, sensors, readers, tasks,
-    objectives."""
+    """Show the facts: models, machines, strategies, recipes, sensors, readers, options, ...."""
     caption, rows_of = TABLES[kind]
-    rows = rows_of()
+    rows = [row for row in rows_of() if str(next(iter(row.values()))).startswith(prefix)]
+    if not rows:
+        raise InputError(f"hpcgeo list {kind.value} {prefix}: no row begins so; leave it out")
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     columns = [column for column in rows[0] if column not in JSON_ONLY]
+    if as_markdown:
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[_cell(row[column]).replace("|", "\\|") for column in columns] for row in rows]
+        typer.echo(f"{caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in columns:
         number = any(isinstance(row[column], int | float) for row in rows)
@@ -226,6 +240,13 @@ def _tasks() -> list[Row]:
     ]
 
 
+def _options() -> list[Row]:
+    return [
+        asdict(option) | {"default": "to be given" if option.default is None else option.default}
+        for option in options()
+    ]
+
+
 #: Kind: the line under its table, and its rows.
 TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     Kind.models: (
@@ -250,5 +271,11 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
         "of SustainBench: the figures of Table 1 of the GPNA paper; hpcgeo train "
         "gpna_sustainbench data.only=[TASK]",
         _tasks,
+    ),
+    Kind.options: (
+        "key=value after `hpcgeo train RECIPE`, or in its YAML. of: what it is for, empty for all; "
+        "resume: may change when a run is resumed; neutral: points of a scaling study that differ "
+        "in it are alike",
+        _options,
     ),
 }

@@ -3,7 +3,8 @@
 import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
+
+import psutil
 
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import Environment
@@ -78,14 +79,7 @@ def _job(environment: Environment, environ: Mapping[str, str]) -> str | None:
 
 def _hydra_proxy() -> str | None:
     """Return the process of MPICH that started all ranks of this host; its variables name none."""
-    process = os.getpid()
-    while process > 1:
-        try:
-            stat = Path(f"/proc/{process}/stat").read_text("utf-8")
-        except OSError:
-            return None
-        name, rest = stat.partition("(")[2].rsplit(")", 1)
-        if name == "hydra_pmi_proxy":
-            return f"{name} {process}"
-        process = int(rest.split()[1])
+    for process in psutil.Process().parents():
+        if process.name() == "hydra_pmi_proxy":
+            return f"{process.name()} {process.pid}"
     return None

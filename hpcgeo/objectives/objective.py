@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hpcgeo.options import Part, Task
+from pydantic import Field
+
+from hpcgeo.options import NEUTRAL, Part, Task
 from hpcgeo.zoo import Forms
 
 if TYPE_CHECKING:
@@ -33,7 +35,9 @@ IMAGES, TASKS = "images", "tasks"
 class ObjectiveOptions(Part):
     """The options of an objective; `name` is a literal, the key of its row."""
 
-    name: str
+    name: str = Field(
+        description="a row of `hpcgeo list objectives`; without it mae", json_schema_extra=NEUTRAL
+    )
 
 
 @dataclass(frozen=True)

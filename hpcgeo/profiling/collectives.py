@@ -23,12 +23,13 @@ from hpcgeo.launch.environment import discover
 from hpcgeo.launch.rendezvous import master
 from hpcgeo.log import bar, log, set_up
 from hpcgeo.machines import machine
+from hpcgeo.measured import Spread
 from hpcgeo.parallel.group import join, on_rank_0
 from hpcgeo.parallel.topology import Place, near_first, placed
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import Collective, Group, in_words
 from hpcgeo.profiling.communication import BUS
-from hpcgeo.records import Links, Spread, Transfer, append
+from hpcgeo.records import Links, Transfer, append
 from hpcgeo.train.faults import compare_ranks, explained
 from hpcgeo.train.provenance import command, commit, device_name, driver, environment, versions
 

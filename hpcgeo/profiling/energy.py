@@ -26,8 +26,8 @@ import torch
 import torch.distributed as dist
 
 from hpcgeo.machines import Grid
+from hpcgeo.measured import Energy
 from hpcgeo.parallel.topology import Topology
-from hpcgeo.records import Energy
 
 #: Seconds between two looks at counters that wrap: the narrowest (2^32 units of 2^-16 J) does so
 #: after one minute at 1 kW.

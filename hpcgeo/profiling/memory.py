@@ -39,10 +39,10 @@ from torch.utils._pytree import tree_leaves
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.machines import device_of
+from hpcgeo.measured import Memory
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.plan.memory import predict
-from hpcgeo.records import Memory
 from hpcgeo.train.meter import peak_memory_bytes
 from hpcgeo.zoo import Forms
 

@@ -26,12 +26,13 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.machines import Grid
+from hpcgeo.measured import Activity, CrossCheck, Phases
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import flops, memory, trace, waits
 from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping, Calls
 from hpcgeo.profiling.energy import Joules
-from hpcgeo.records import Activity, CrossCheck, Phases, Record
+from hpcgeo.records import Record
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch.distributed as dist
 
 from hpcgeo.log import log
+from hpcgeo.measured import Traffic, Wait
 from hpcgeo.profiling.communication import BUS, Array, Calls, RankGroup, union_s
-from hpcgeo.records import Traffic, Wait
 
 #: A rank is late where the upper half of the ranks waits longer than it by more than this share of
 #: a step, in more than this share of the steps.

@@ -7,7 +7,8 @@ from typing import Any
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.machines import device_of, machine
-from hpcgeo.records import Record, Spread
+from hpcgeo.measured import Spread
+from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
 from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter

@@ -41,7 +41,7 @@ class Images:
         assert isinstance(run.data, Data)
         self.run, self.data, self._objective = run, run.data, objective
         self.model = architecture_of(run.model.name)
-        refuse_perceiver_options(run.model, self.model.family)
+        refuse_idle_options(run.model, self.model.family)
         self.model.num_patches(self.data.chip)
         self.dataset = open_dataset(self.data)
         self.material = Material(self.model, len(self.dataset.bands), self.data.chip)
@@ -128,13 +128,11 @@ class Images:
             return objective.image_inputs(views, batch.position, num_patches)
 
 
-def refuse_perceiver_options(model: Model, family: str) -> None:
-    """Refuse options of Perceivers where the backbone is none; an InputError names the first."""
-    defaults = Model(name="")
-    names = ("depth", "latents", "spread")
-    given = [name for name in names if getattr(model, name) != getattr(defaults, name)]
-    if given and family != "perceiver":
-        raise InputError(
-            f"model.{given[0]} is an option of Perceivers, and {model.name} is a {family}: choose "
-            f"another row of `hpcgeo list models`"
-        )
+def refuse_idle_options(model: Model, family: str) -> None:
+    """Refuse options that this family of backbones has none of; an InputError names the first."""
+    for name, only in Model.marked("only").items():
+        if only != family and getattr(model, name) != Model.model_fields[name].default:
+            raise InputError(
+                f"model.{name} is an option of a {only}, and {model.name} is a {family}: choose "
+                f"another row of `hpcgeo list models`"
+            )

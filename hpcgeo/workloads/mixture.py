@@ -41,7 +41,7 @@ from hpcgeo.phases import phase
 from hpcgeo.sensors import Band, sensors
 from hpcgeo.tables import find
 from hpcgeo.weights.initial import initial
-from hpcgeo.workloads.images import refuse_perceiver_options
+from hpcgeo.workloads.images import refuse_idle_options
 from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
 from hpcgeo.workloads.task_pictures import Album
 from hpcgeo.workloads.workload import Alive, Source, Step, predicted_line
@@ -321,7 +321,7 @@ def open_sets(run: RunConfig) -> dict[str, TaskSet]:
 def architecture(model: Model) -> Any:
     """Return the architecture of a run: a row of the zoo, a Perceiver's with its own sizes."""
     row = architecture_of(model.name)
-    refuse_perceiver_options(model, row.family)
+    refuse_idle_options(model, row.family)
     if not isinstance(row, PerceiverArchitecture):
         return row
     stack = replace(row.stack, depth=model.depth or row.stack.depth)

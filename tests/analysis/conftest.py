@@ -5,18 +5,8 @@ from typing import Any
 
 import pytest
 
-from hpcgeo.records import (
-    Activity,
-    Energy,
-    Links,
-    Memory,
-    Phases,
-    Record,
-    Spread,
-    Traffic,
-    Transfer,
-    Wait,
-)
+from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Wait
+from hpcgeo.records import Links, Record, Transfer
 
 GIB = 2**30
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from hpcgeo.records import Spread
+from hpcgeo.measured import Spread
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render

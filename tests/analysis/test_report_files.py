@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from hpcgeo.cli.main import app
 from hpcgeo.errors import InputError
-from hpcgeo.records import Memory, Wait, append
+from hpcgeo.measured import Memory, Wait
+from hpcgeo.records import append
 from hpcgeo_analysis import report
 from hpcgeo_analysis.__main__ import main
 

@@ -6,7 +6,7 @@ import io
 import pytest
 
 from hpcgeo.errors import InputError
-from hpcgeo.records import Energy, Memory, Spread, Wait
+from hpcgeo.measured import Energy, Memory, Spread, Wait
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.plots import LineStyles

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpcgeo.records import Spread
+from hpcgeo.measured import Spread
 from hpcgeo_analysis.points import points
 from hpcgeo_analysis.report import render
 from hpcgeo_analysis.sections import steps

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
 from hpcgeo.data.labelled import READERS
 from hpcgeo.machines import machines
@@ -24,6 +25,7 @@ NAMES = {
     "sensors": sensors,
     "readers": lambda: READERS,
     "objectives": objectives,
+    "options": lambda: dict.fromkeys(option.key for option in options()),
     "tasks": lambda: read("sustainbench")["tasks"],
 }
 
@@ -74,3 +76,11 @@ def test_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_rows_by_prefix():
+    rows = json.loads(listed("options", "train.hang", "--json"))
+    assert [row["key"] for row in rows] == ["train.hang_timeout_s"]
+    command = [Path(sys.executable).with_name("hpcgeo"), "list", "options", "trian."]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "no row begins so" in done.stderr

@@ -12,8 +12,8 @@ from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.records import Record, read
 from hpcgeo.train.run_folder import begin
-from hpcgeo_analysis.load import load as load_records
 from hpcgeo_analysis.points import points
+from hpcgeo_analysis.reading import load as load_records
 from hpcgeo_analysis.report import make
 from hpcgeo_analysis.sections.runs import load_run
 from tests.analysis.conftest import whole_record

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgeo.errors import InputError
+from hpcgeo.measured import Spread
 from hpcgeo.profiling.compare import RecordComparison, compare
 from hpcgeo.profiling.intervals import interval
-from hpcgeo.records import Record, Spread, append
+from hpcgeo.records import Record, append
 
 GIB = 2**30
 

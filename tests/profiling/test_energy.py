@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hpcgeo.machines import grid
+from hpcgeo.measured import Energy
 from hpcgeo.profiling import energy
 from hpcgeo.profiling.energy import EnergyCounters, Joules, find, parse_rocm_smi, pm_counters, rapl
-from hpcgeo.records import Energy
 from tests.distributed import on_ranks
 from tests.parallel.training import build
 

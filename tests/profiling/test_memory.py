@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hpcgeo.config import load
+from hpcgeo.measured import Memory
 from hpcgeo.profiling import memory as module
 from hpcgeo.profiling.memory import Ledger, host_bytes, observe, predicted, total, worst
-from hpcgeo.records import Memory
 from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
 from tests.parallel.training import build

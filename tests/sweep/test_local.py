@@ -15,7 +15,8 @@ import yaml
 
 from hpcgeo.errors import InputError
 from hpcgeo.machines import machines
-from hpcgeo.records import Record, Spread, read
+from hpcgeo.measured import Spread
+from hpcgeo.records import Record, read
 from hpcgeo.sweep import jobs as submit
 from hpcgeo.sweep import recorded as known_module
 from hpcgeo.sweep.batch import SETTLED_S, Batch, Contents, Now

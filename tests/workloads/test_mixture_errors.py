@@ -58,8 +58,8 @@ CASES = {
 }
 VIT = {
     "Perceiver": (["model.name=gpna_tiny"], "gpna_tiny"),
-    "latents": (["model.latents=8"], "model.latents is an option of Perceivers"),
-    "depth": (["model.depth=8"], "model.depth is an option of Perceivers"),
+    "latents": (["model.latents=8"], "model.latents is an option of a perceiver"),
+    "depth": (["model.depth=8"], "model.depth is an option of a perceiver"),
 }
 
 

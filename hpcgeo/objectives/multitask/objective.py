@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.objective import TASKS, Inputs, Material, Objective, ObjectiveOptions
-from hpcgeo.options import FREE, Task
+from hpcgeo.options import FREE, NEUTRAL, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ class MultiTaskOptions(ObjectiveOptions):
         None,
         description="early stopping: evaluations without a better score after which a task is "
         "done; the run ends when all are",
-        json_schema_extra=FREE,
+        json_schema_extra=FREE | NEUTRAL,
     )
 
 

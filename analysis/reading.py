@@ -1,26 +1,39 @@
 """Records and curves of collectives come in here; what cannot be true is refused."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel
 
 from hpcgeo.errors import InputError
+from hpcgeo.measured import told
 from hpcgeo.records import Links, Record, read, read_links
 
 #: No number of a study is larger; axes cannot show what is near the end of floats.
 LARGEST = 1e30
 
 _NAMES = ("machine", "device", "model", "objective", "strategy", "dtype", "data", "recompute")
-_COUNTS = ("nodes", "world_size", "micro_batch", "accumulate", "global_batch")
-_POSITIVE = (
-    *("images_per_s", "mfu", "hfu", "peak_memory_bytes", "peak_flops_per_s", "model_flops"),
-    *("counted_flops", "executed_flops", "product_flops_per_s"),
-)
-_TIMES = ("data_wait_s", "comm_s")
-_PARTS = ("phases", "activity", "cross_check", "memory", "predicted_memory", "wait")
 
 
-def load(paths: Iterable[Path]) -> tuple[list[Record], list[Links], int]:
-    """Return the records and the curves of files and folders, and how many copies were left out.
+class Loaded(NamedTuple):
+    """What files and folders hold.
+
+    Attributes:
+        copies: records that were read twice, and left out.
+        newer: fields of records of a newer minor version that are not known, and how many records
+            have each.
+    """
+
+    records: list[Record]
+    links: list[Links]
+    copies: int
+    newer: Counter[str]
+
+
+def load(paths: Iterable[Path]) -> Loaded:
+    """Return the records and the curves of files and folders.
 
     Raises:
         InputError: nothing there, no record in it, or a line that is not a sound record.
@@ -29,12 +42,17 @@ def load(paths: Iterable[Path]) -> tuple[list[Record], list[Links], int]:
     found: dict[str, Record] = {}
     curves: list[Links] = []
     read_in = 0
+    newer: Counter[str] = Counter()
     for path in paths:
         links = _of_links(path)
         for curve in read_links([path]) if links else []:
             _check_links(curve, path)
             curves.append(curve)
-        records = [] if links and not _of_records(path) else read([path])
+        records = (
+            []
+            if links and not _of_records(path)
+            else read([path], newer=lambda name: newer.update([name]))
+        )
         for record in records:
             _check(record, path)
             found.setdefault(record.model_dump_json(), record)
@@ -43,7 +61,7 @@ def load(paths: Iterable[Path]) -> tuple[list[Record], list[Links], int]:
         names = ", ".join(str(path) for path in paths) or "no files given"
         raise InputError(f"no records in {names}; `hpcgeo profile` writes them")
     unique = list({curve.model_dump_json(): curve for curve in curves}.values())
-    return list(found.values()), unique, read_in - len(found)
+    return Loaded(list(found.values()), unique, read_in - len(found), newer)
 
 
 def _of_links(path: Path) -> bool:
@@ -81,43 +99,33 @@ def _check_links(links: Links, path: Path) -> None:
 
 
 def _check(record: Record, path: Path) -> None:
+    """Refuse what cannot be true, by what the fields declare."""
     _check_names(record, _NAMES, path)
-    values = [(name, getattr(record, name), True) for name in (*_COUNTS, *_POSITIVE)]
-    values += [(name, getattr(record, name), False) for name in _TIMES]
-    step = record.step_s
-    if record.tokens_per_s is not None:
-        values += [("tokens_per_s.median", record.tokens_per_s.median, True)]
-    if step is not None:
-        values += [(f"step_s.{name}", getattr(step, name), True) for name in _SPREAD]
-    for name in _PARTS:
-        part = getattr(record, name)
-        values += [(f"{name}.{key}", value, False) for key, value in _numbers(part)]
-    if record.energy is not None:
-        values += [("energy.joules", record.energy.joules, True)]
-        values += [("energy.images", record.energy.images, True)]
-    for moved in record.traffic:
-        values += [("traffic.ranks", moved.ranks, True)]
-        values += [(f"traffic.{key}", value, False) for key, value in _numbers(moved)]
-    for name, value, positive in values:
-        if value is None:
-            continue
-        if not 0 <= value < LARGEST or (positive and value == 0):
-            rule = "above zero" if positive else "zero or above"
+    where = f"{path}: {record.model}, {record.layout} on {record.world_size}"
+    for name, value, above_zero in _numbers(record):
+        if not 0 <= value < LARGEST or (above_zero and value == 0):
+            rule = "above zero" if above_zero else "zero or above"
             raise InputError(
-                f"{path}: {record.model}, {record.layout} on {record.world_size}: {name} is "
-                f"{value}; it must be {rule} and below {LARGEST:g}, or null where it was not "
-                "measured"
+                f"{where}: {name} is {value}; it must be {rule} and below {LARGEST:g}, or null "
+                "where it was not measured"
             )
+    step = record.step_s
     if step is not None and not step.p10 <= step.median <= step.p90:
         raise InputError(
-            f"{path}: {record.model}, {record.layout} on {record.world_size}: step_s needs "
-            f"p10 <= median <= p90, found {step.p10}, {step.median}, {step.p90}"
+            f"{where}: step_s needs p10 <= median <= p90, found {step.p10}, {step.median}, "
+            f"{step.p90}"
         )
 
 
-_SPREAD = ("p10", "median", "p90")
-
-
-def _numbers(part: object) -> Sequence[tuple[str, float]]:
-    fields = vars(part) if part is not None else {}
-    return [(key, value) for key, value in fields.items() if isinstance(value, (int, float))]
+def _numbers(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, float, bool]]:
+    """Yield the numbers of a record and of its parts: dotted name, value, whether above zero."""
+    declared = told(type(part))
+    for name, value in vars(part).items():
+        if isinstance(value, (int, float)):
+            yield prefix + name, value, declared[name].above_zero
+        elif isinstance(value, BaseModel):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            for one in value:
+                if isinstance(one, BaseModel):
+                    yield from _numbers(one, f"{prefix}{name}.")
