@@ -321,14 +321,18 @@ class Parallel(Part):
 
 
 class Optim(Part):
-    """AdamW with linear warm-up and cosine decay."""
+    """The optimizer, with linear warm-up and cosine decay."""
 
+    name: str = Field("AdamW", description="a row of `hpcgeo list optimizers`")
     base_lr: float = Field(
         1.5e-4, gt=0, description="learning rate of a global batch of 256, scaled linearly with it"
     )
     min_lr: float = Field(0.0, ge=0, description="learning rate at the last step")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.95), description="of the moments of AdamW, LAMB, and AdamW beside Muon"
+    )
+    momentum: Beta = Field(0.9, description="of SGD, LARS and Muon (whose authors take 0.95)")
     weight_decay: float = Field(0.05, ge=0, description="on matrices; not on biases and norms")
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
 

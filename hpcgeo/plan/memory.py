@@ -1,14 +1,15 @@
 """What a rank will hold, in closed form: parameters, gradients, optimizer, gathered units, more.
 
 Letters: P parameters (with tensor parallelism those a rank computes with), k ranks that hold one
-copy. The form follows the engine: float32 weights, gradients and AdamW moments in shards of P / k;
-gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic beside them. ZeRO 1 and 2 keep
-a whole copy in that dtype, ZeRO 3 a shard of it.
+copy. The form follows the engine: float32 weights, gradients and optimizer state in shards of
+P / k; gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic beside them. ZeRO 1 and
+2 keep a whole copy in that dtype, ZeRO 3 a shard of it.
 """
 
 from dataclasses import dataclass
 
 from hpcgeo.config import RunConfig
+from hpcgeo.optimizers.table import optimizer
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import architecture
 
@@ -67,6 +68,7 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     if run.parallel.offload:
         return Memory(0, 0, 0, gathered, activations)
     k = layout.dp_shard
+    row = optimizer(run.optim.name)
     # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
     # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.
@@ -74,7 +76,7 @@ def predict(run: RunConfig, bands: int, world_size: int) -> Memory:
     return Memory(
         parameters=(4 + apart) * P / k,
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
-        optimizer=8 * P / k,
+        optimizer=(row.block_bytes * (P - root) + row.other_bytes * root) / k,
         gathered=gathered,
         activations=activations,
     )

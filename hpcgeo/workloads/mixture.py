@@ -30,6 +30,7 @@ from hpcgeo.log import log
 from hpcgeo.models import coordinates
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.collate import moved, padding
+from hpcgeo.optimizers.table import optimizer
 from hpcgeo.options import Mixture as Options
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
@@ -221,6 +222,8 @@ class MixtureRun(ABC):
         model, stack, parallel = self.model, self.model.stack, self.run.parallel
         parameters = self.facts()["parameters"]
         shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
+        # Weights and gradients are 8 bytes a parameter.
+        held = (8 + optimizer(self.run.optim.name).other_bytes) * parameters / shards
         return "\n".join(
             [
                 f"model         {model.name}, {parameters:,} parameters: "
@@ -233,7 +236,7 @@ class MixtureRun(ABC):
                 f"batching      {self.data.batching.mode}, passes of at most "
                 f"{self.data.batching.max_tokens:,} tokens",
                 *rows,
-                f"memory        {16 * parameters / shards / 2**30:.3g} GiB a rank for parameters, "
+                f"memory        {held / 2**30:.3g} GiB a rank for parameters, "
                 f"gradients and optimizer; activations are not predicted",
             ]
         )

@@ -10,6 +10,7 @@ import pytest
 from hpcgeo.config import recipes
 from hpcgeo.data.labelled import READERS
 from hpcgeo.machines import machines
+from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import read
@@ -19,6 +20,7 @@ NAMES = {
     "models": lambda: [*models(), *perceivers()],
     "machines": machines,
     "strategies": strategies,
+    "optimizers": optimizers,
     "recipes": recipes,
     "sensors": sensors,
     "readers": lambda: READERS,

@@ -7,8 +7,8 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from hpcgeo.config import load
+from hpcgeo.optimizers.layerwise import local
 from hpcgeo.parallel.native import NativeEngine
-from hpcgeo.parallel.parallelise import local
 from hpcgeo.plan.memory import predict
 from tests.distributed import on_ranks
 from tests.parallel.training import build
