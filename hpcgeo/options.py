@@ -286,8 +286,9 @@ class Parallel(Part):
 
 
 class Optim(Part):
-    """AdamW with linear warm-up and cosine decay."""
+    """The optimizer, with linear warm-up and cosine decay."""
 
+    name: str = Field("AdamW", description="a row of `hpcgeo list optimizers`")
     base_lr: float = Field(
         1.5e-4,
         gt=0,
@@ -307,6 +308,11 @@ class Optim(Part):
     )
     weight_decay: float = Field(
         0.05, ge=0, description="on matrices; not on biases and norms", json_schema_extra=NEUTRAL
+    )
+    momentum: Beta = Field(
+        0.9,
+        description="of SGD, LARS and Muon (whose authors take 0.95)",
+        json_schema_extra=NEUTRAL,
     )
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
 

@@ -14,7 +14,7 @@ TOOLS = {"", "errors", "files", "tables", "log", "phases", "options", "json_line
 LAYERS = {
     **dict.fromkeys(["", "errors", "files", "facts", "recipes"], -2),
     **dict.fromkeys(["tables", "log", "phases", "options", "json_lines", "measured"], -1),
-    **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records"], 0),
+    **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "optimizers"], 0),
     **dict.fromkeys(["plan", "data", "models"], 1),
     "kinds": 2,
     "objectives": 3,
@@ -36,7 +36,14 @@ LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
 #: What needs no torch, so that it answers at once on a login node.
 INSTANT = [
     *("hpcgeo.config", "hpcgeo.zoo", "hpcgeo.machines", "hpcgeo.strategies", "hpcgeo.sensors"),
-    *("hpcgeo.records", "hpcgeo.log", "hpcgeo.cli.main", "hpcgeo.cli.list", "hpcgeo.cli.jobs"),
+    *(
+        "hpcgeo.records",
+        "hpcgeo.optimizers.table",
+        "hpcgeo.log",
+        "hpcgeo.cli.main",
+        "hpcgeo.cli.list",
+        "hpcgeo.cli.jobs",
+    ),
     *(f"hpcgeo.plan.{path.stem}" for path in sorted((ROOT / "hpcgeo/plan").glob("[!_]*.py"))),
     *(f"hpcgeo.launch.{path.stem}" for path in sorted((ROOT / "hpcgeo/launch").glob("[!_]*.py"))),
     *(f"hpcgeo.launch.schedulers.{name}" for name in ("scheduler", "slurm", "table")),

@@ -20,6 +20,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.machines import devices, machines
 from hpcgeo.objectives.objective import IMAGES, TASKS
 from hpcgeo.objectives.table import objectives
+from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import read
@@ -44,6 +45,7 @@ class Kind(str, Enum):
     models = "models"
     machines = "machines"
     strategies = "strategies"
+    optimizers = "optimizers"
     recipes = "recipes"
     sensors = "sensors"
     readers = "readers"
@@ -176,6 +178,20 @@ def _strategies() -> list[Row]:
     ]
 
 
+def _optimizers() -> list[Row]:
+    return [
+        {
+            "optimizer": row.name,
+            "block_bytes": row.block_bytes,
+            "other_bytes": row.other_bytes,
+            "whole_matrices": row.whole_matrices,
+            "takes": ", ".join(row.takes),
+            "source": row.source,
+        }
+        for row in optimizers().values()
+    ]
+
+
 def _recipes() -> list[Row]:
     return [
         {"recipe": name, "description": text.partition("\n")[0].removeprefix("#").strip()}
@@ -262,6 +278,11 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
         "none, group, world: over which ranks a thing is cut; takes: options of `parallel` that "
         "not every strategy has a use for",
         _strategies,
+    ),
+    Kind.optimizers: (
+        "optim.name; state in bytes of a parameter inside and outside of blocks; takes: options of "
+        "`optim` that not every optimizer has a use for",
+        _optimizers,
     ),
     Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
     Kind.sensors: ("an empty cell is not stated by the source", _sensors),

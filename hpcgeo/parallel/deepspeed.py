@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
+from hpcgeo.optimizers.table import optimizer
 from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.parallelise import fill, rewrite, warn
@@ -84,6 +85,7 @@ class DeepSpeedEngine:
         once), hand over to DeepSpeed, initialise the float32 shards, copy them to where forward
         reads.
         """
+        optimizer(optim.name).refuse(optim, "deepspeed", parallel.offload)
         self.topology = topology
         self.dtype = dtype
         self.accumulate = accumulate

@@ -23,9 +23,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from hpcgeo.optimizers.layerwise import local
+from hpcgeo.optimizers.table import Group, optimizer
 from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
-from hpcgeo.parallel.parallelise import local, spread
+from hpcgeo.parallel.parallelise import spread
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 
@@ -54,9 +56,9 @@ class NativeEngine:
         self.clip = optim.clip
         self.objective = objective
         self.model = spread(objective, topology, parallel, dtype, initial)
-        self.optimizer = torch.optim.AdamW(
-            _groups(objective, optim.weight_decay), betas=optim.betas, fused=True
-        )
+        row = optimizer(optim.name)
+        row.refuse(optim, "native", parallel.offload)
+        self.optimizer = row.make(_groups(objective), optim)
 
     def forward_backward(
         self, micro_batches: Iterable[Inputs], count: int | None = None
@@ -84,7 +86,7 @@ class NativeEngine:
             if self.clip is not None:
                 # As torch's clip_grad_norm_, epsilon included.
                 shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
-                for parameter in self.objective.parameters():
+                for parameter in _trained(self.objective):
                     gradient = local(parameter.grad)
                     gradient.mul_(shrink.to(gradient.device))
             for group in self.optimizer.param_groups:
@@ -124,7 +126,7 @@ class NativeEngine:
         Every rank adds the squares of its shards, divided by the ranks that hold the same shard.
         """
         squares: dict[int, list[Tensor]] = defaultdict(list)
-        for parameter in self.objective.parameters():
+        for parameter in _trained(self.objective):
             squares[_holders(parameter, self.topology.world_size)].append(local(parameter.grad))
         total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
         for holders, gradients in squares.items():
@@ -150,16 +152,24 @@ class NativeEngine:
         return torch.autocast(self.topology.device.type, self.dtype, enabled=low)
 
 
-def _groups(objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: matrices decay, vectors do not; a fused kernel wants one mesh."""
+def _groups(objective: Any) -> list[Group]:
+    """Return groups of equal kind on one mesh, which a fused kernel wants; frozen ones are none."""
+    hidden = {
+        parameter
+        for stack in objective.stacks()
+        for unit in stack
+        for parameter in unit.parameters()
+        if parameter.ndim == 2
+    }
     groups: dict[Any, list[nn.Parameter]] = defaultdict(list)
-    for parameter in objective.parameters():
+    for parameter in _trained(objective):
         mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-        groups[parameter.ndim > 1, mesh].append(parameter)
-    return [
-        {"params": parameters, "weight_decay": weight_decay if matrices else 0.0}
-        for (matrices, _), parameters in groups.items()
-    ]
+        groups[parameter.ndim > 1, parameter in hidden, mesh].append(parameter)
+    return [Group(parameters, *kind) for (*kind, _), parameters in groups.items()]
+
+
+def _trained(objective: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
 
 def _holders(parameter: Tensor, world_size: int) -> int:

@@ -19,6 +19,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgeo.log import log
+from hpcgeo.optimizers.layerwise import local
 from hpcgeo.options import Parallel
 from hpcgeo.parallel.engine import Initial
 from hpcgeo.parallel.recompute import recompute
@@ -120,11 +121,6 @@ def fill(
     own.copy_(initial(name, shape, rows)[part])
     if own.isnan().any():
         raise RuntimeError(f"parameter {name} was not initialised")
-
-
-def local(tensor: Any) -> Any:
-    """Return this rank's part of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _average_in_bfloat16(

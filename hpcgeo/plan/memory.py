@@ -1,13 +1,14 @@
 """What a rank will hold, in closed form: parameters, gradients, optimizer, gathered units, more.
 
 Letters: P parameters (with tensor parallelism those a rank computes with), k ranks that hold one
-copy. The form follows the engine: float32 weights, gradients and AdamW moments in shards of P / k;
-gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic beside them. ZeRO 1 and 2 keep
-a whole copy in that dtype, ZeRO 3 a shard of it.
+copy. The form follows the engine: float32 weights, gradients and optimizer state in shards of
+P / k; gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic beside them. ZeRO 1 and
+2 keep a whole copy in that dtype, ZeRO 3 a shard of it.
 """
 
 from dataclasses import dataclass
 
+from hpcgeo.optimizers.table import optimizer
 from hpcgeo.options import Parallel, Train
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import Forms
@@ -32,7 +33,7 @@ class Memory:
 
 
 def predict(
-    forms: Forms, parallel: Parallel, train: Train, world_size: int, bytes_per_parameter: float = 8
+    forms: Forms, parallel: Parallel, train: Train, world_size: int, optim: str = "AdamW"
 ) -> Memory:
     """Return what one of `world_size` ranks will hold at most, of each cause.
 
@@ -43,7 +44,7 @@ def predict(
         forms: of the objective, on one image.
         parallel, train: how it is run.
         world_size: all ranks.
-        bytes_per_parameter: of the optimizer's state; AdamW has two float32 moments.
+        optim: a row of `hpcgeo.optimizers.table`, which says the bytes of its state.
 
     Raises:
         InputError: strategy, group size and world do not fit.
@@ -66,6 +67,7 @@ def predict(
     if parallel.offload:
         return Memory(0, 0, 0, gathered, activations)
     k = layout.dp_shard
+    row, root = optimizer(optim), forms.root_parameters
     # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
     # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.
@@ -73,7 +75,7 @@ def predict(
     return Memory(
         parameters=(4 + apart) * P / k,
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
-        optimizer=bytes_per_parameter * P / k,
+        optimizer=(row.block_bytes * (P - root) + row.other_bytes * root) / k,
         gathered=gathered,
         activations=activations,
     )

@@ -6,6 +6,7 @@ import torch
 
 from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
+from hpcgeo.optimizers.table import optimizer
 from hpcgeo.strategies import strategy
 from hpcgeo.workloads.choice import workload_of
 
@@ -18,6 +19,8 @@ def dry_run_summary(run: RunConfig, world_size: int) -> str:
     """
     workload = workload_of(run)
     layout = strategy(run.parallel.strategy).layout(world_size, dict(run.parallel))
+    backend = strategy(run.parallel.strategy).backend
+    optimizer(run.optim.name).refuse(run.optim, backend, run.parallel.offload)
     workload.refuse_cut(layout.tp)
     with torch.device("meta"):
         objective = workload.objective()

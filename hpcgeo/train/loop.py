@@ -17,6 +17,7 @@ from hpcgeo.launch.rendezvous import master
 from hpcgeo.launch.requeue import request
 from hpcgeo.log import log, set_up
 from hpcgeo.machines import machine
+from hpcgeo.optimizers.table import optimizer
 from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.engines import engine_of
 from hpcgeo.parallel.group import join, on_rank_0
@@ -98,6 +99,7 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     machine(run.launch.machine)
     chosen = strategy(run.parallel.strategy)
     layout = chosen.layout(environment.world_size, dict(run.parallel))
+    optimizer(run.optim.name).refuse(run.optim, chosen.backend, run.parallel.offload)
     engine_of(chosen)  # a missing package is said before anything is opened
     workload = workload_of(run)
     workload.refuse_cut(layout.tp)

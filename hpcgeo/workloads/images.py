@@ -108,7 +108,11 @@ class Images:
     def summary(self, rows: Sequence[str], world_size: int) -> str:
         data, facts, (height, width) = self.data, self.facts(), self.data.chip
         run, becomes = self.run, f" = {self.forms.summary}" if self.forms else ""
-        memory = predict(self.forms, run.parallel, run.train, world_size) if self.forms else None
+        memory = (
+            predict(self.forms, run.parallel, run.train, world_size, run.optim.name)
+            if self.forms
+            else None
+        )
         return "\n".join(
             [
                 f"model         {self.model.name}, {facts['parameters']:,} parameters, those of "

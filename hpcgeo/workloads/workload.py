@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpcgeo.config import RunConfig
+from hpcgeo.optimizers.table import optimizer
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.plan.memory import Memory
@@ -104,8 +105,10 @@ def predicted_line(run: RunConfig, parameters: int, memory: Memory | None, world
         return f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})"
     parallel = run.parallel
     shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
+    # Weights and gradients are 8 bytes a parameter.
+    held = (8 + optimizer(run.optim.name).other_bytes) * parameters / shards
     return (
-        f"memory        {16 * parameters / shards / GIB:.3g} GiB a rank for parameters, gradients "
+        f"memory        {held / GIB:.3g} GiB a rank for parameters, gradients "
         f"and optimizer; activations are not predicted (objective {run.objective.name} has no "
         f"closed form)"
     )

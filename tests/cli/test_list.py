@@ -12,6 +12,7 @@ from hpcgeo.config import recipes
 from hpcgeo.data.labelled import READERS
 from hpcgeo.machines import machines
 from hpcgeo.objectives.table import objectives
+from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import read
@@ -21,6 +22,7 @@ NAMES = {
     "models": lambda: [*models(), *perceivers()],
     "machines": machines,
     "strategies": strategies,
+    "optimizers": optimizers,
     "recipes": recipes,
     "sensors": sensors,
     "readers": lambda: READERS,

@@ -1,6 +1,8 @@
 """Samples of unlike lengths in clusters and passes."""
 
 import doctest
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -43,6 +45,31 @@ def test_every_sample_is_in_one_cluster(lengths, mode, limit):
 @given(lengths=LENGTHS, mode=st.sampled_from(["dbscan", "bins"]), limit=LIMITS)
 def test_the_limit_is_kept(lengths, mode, limit):
     assert all(padding(lengths, cluster) <= limit for cluster in clusters(lengths, mode, limit))
+
+
+@given(lengths=LENGTHS, limit=LIMITS)
+def test_where_dbscan_keeps_the_limit_its_clusters_stand(lengths, limit):
+    """The clusters are those of scikit-learn, some of them cut further."""
+    if not lengths:
+        return
+    # It wants an eps above zero; lengths are whole.
+    of = DBSCAN(eps=max(limit, 0.5), min_samples=1).fit_predict(np.array(lengths)[:, None])
+    theirs = {frozenset(np.flatnonzero(of == label).tolist()) for label in set(of)}
+    kept = {cluster for cluster in theirs if padding(lengths, cluster) <= limit}
+    ours = {frozenset(cluster) for cluster in clusters(lengths, "dbscan", limit)}
+    assert kept <= ours
+    assert all(any(cluster <= whole for whole in theirs) for cluster in ours)
+
+
+def test_a_rank_of_a_mixture_imports_no_scikit_learn():
+    program = (
+        "import sys\n"
+        "import hpcgeo.train.loop, hpcgeo.workloads.mixture, hpcgeo.workloads.multitask\n"
+        "import hpcgeo.workloads.masked_tokens, hpcgeo.workloads.images, hpcgeo.parallel.native\n"
+        "sys.exit(str({'sklearn', 'scipy'} & {*sys.modules} or ''))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stderr.strip() == "", run.stderr
 
 
 def test_dbscan_alone_breaks_it():

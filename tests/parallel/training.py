@@ -22,6 +22,7 @@ GLOBAL_BATCH = 16
 BANDS, CHIP, PATCHES = 3, 32, 16
 MODEL = "vit_tiny"
 LR = 1e-3
+OPTIM = Optim(clip=1.0)
 
 
 class Answer(NamedTuple):
@@ -39,6 +40,7 @@ def build(
     dtype: str = "float32",
     model: str = MODEL,
     bands: int = BANDS,
+    optim: Optim = OPTIM,
 ) -> tuple[Engine, Topology]:
     """Return the engine of this rank.
 
@@ -56,7 +58,7 @@ def build(
         objective,
         topology,
         parallel=parallel,
-        optim=Optim(clip=1.0),
+        optim=optim,
         dtype=getattr(torch, dtype),
         accumulate=accumulate,
         initial=partial(draw, seed=0),

@@ -8,8 +8,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from hpcgeo.config import RunConfig, load
 from hpcgeo.objectives.mae.objective import forms
+from hpcgeo.optimizers.layerwise import local
 from hpcgeo.parallel.native import NativeEngine
-from hpcgeo.parallel.parallelise import local
 from hpcgeo.plan.memory import predict
 from hpcgeo.zoo import Forms, architecture
 from tests.distributed import on_ranks

@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import DBSCAN
 
 from hpcgeo.errors import InputError
 
@@ -115,9 +114,8 @@ def _dbscan(tokens: Int, max_padding: int) -> list[int]:
     nearest to the middle.
     """
     # A gap of more than max_padding is itself more padding than allowed.
-    eps = max(max_padding, 0.5)  # DBSCAN wants one above zero; lengths are whole
-    labels = DBSCAN(eps=eps, min_samples=1).fit_predict(tokens[:, None]) if len(tokens) else tokens
-    ends = (np.flatnonzero(np.diff(labels)) + 1).tolist()
+    # With min_samples=1 every sample is a core, so clusters end where a gap is wider than eps.
+    ends = (np.flatnonzero(-np.diff(tokens) > max_padding) + 1).tolist()
     parts = list(zip([0, *ends], [*ends, len(tokens)], strict=True))
     while parts:
         start, end = parts.pop()

@@ -1,0 +1,1 @@
+"""Optimizers: a table of rows, and those that torch lacks."""
