@@ -5,6 +5,7 @@ YAML that is not ours is read by `parse`.
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -106,3 +107,20 @@ def find(table: Mapping[str, Row], name: str, what: str) -> Row:
             f"unknown {what} {brief(name)}{nearest(name, table)}; known: {', '.join(table)}"
         )
     return table[name]
+
+
+def plugins(group: str) -> dict[str, Any]:
+    """Return by name what installed packages add to a table, from their entry points of a group.
+
+    Raises:
+        InputError: what an entry point names cannot be imported.
+    """
+    found = {}
+    for point in entry_points(group=group):
+        try:
+            found[point.name] = point.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"entry point {point.name!r} of {group}: {error}; mend or uninstall its package"
+            ) from error
+    return found

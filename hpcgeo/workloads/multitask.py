@@ -10,7 +10,7 @@ from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.errors import InputError
-from hpcgeo.kinds.metrics import METRICS, default_metric
+from hpcgeo.kinds.metrics import default_metric, metrics
 from hpcgeo.log import log
 from hpcgeo.objectives.collate import questions, tokens, whole
 from hpcgeo.objectives.masked_tokens import hide
@@ -132,7 +132,7 @@ def metric_of(task: Task, part: TaskSet) -> str:
     """Return what a task is judged by; an InputError where its kind has no such metric."""
     kind = part.target.kind
     name = task.metric or default_metric(kind)
-    if kind not in find(METRICS, name, "metric").kinds:
-        fitting = ", ".join(other for other, row in METRICS.items() if kind in row.kinds)
+    if kind not in find(metrics(), name, "metric").kinds:
+        fitting = ", ".join(other for other, row in metrics().items() if kind in row.kinds)
         raise InputError(f"metric {name} is none of {kind}: choose one of {fitting}")
     return name
