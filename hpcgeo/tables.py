@@ -116,6 +116,16 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
+def loaded(entry: EntryPoint) -> Any:
+    """Return what an entry point names; an InputError where it cannot be imported."""
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"entry point {entry.name!r} of {entry.group}: {error}; mend or uninstall its package"
+        ) from error
+
+
 def find_open(
     table: Mapping[str, Row], group: str, name: str, what: str, known: Iterable[str] = ()
 ) -> Row:
@@ -135,7 +145,7 @@ def find_open(
         return table[name]
     added = plugins(group)
     if name in added:
-        return added[name].load()
+        return loaded(added[name])
     known = [*table, *known, *added]
     raise InputError(
         f"unknown {what} {brief(name)}{nearest(name, known)}; known: {', '.join(known)}; a package "

@@ -32,7 +32,7 @@ from hpcgeo.evaluate.baselines import (
 from hpcgeo.evaluate.score import SPREAD, refuse_other_data
 from hpcgeo.evaluate.table import provenance
 from hpcgeo.kinds.bootstrap import RESAMPLES, Tally, interval
-from hpcgeo.kinds.metrics import METRICS, metric_of
+from hpcgeo.kinds.metrics import metric_of, metrics
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log, track
 from hpcgeo.models.backbone import backbone
@@ -188,7 +188,7 @@ def _row(work: MixtureRun, name: str, part: TaskSet, labels: int) -> dict[str, A
     return {
         "task": name,
         "metric": metric,
-        "better": METRICS[metric].better,
+        "better": metrics()[metric].better,
         "samples": len(part),
         "labels": labels,
         "values": {whose: [] for whose in OF},

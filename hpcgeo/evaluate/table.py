@@ -22,7 +22,7 @@ from hpcgeo.evaluate.baselines import BASELINES
 from hpcgeo.evaluate.score import KEPT, Case, Reached, agree, defined, fitted, open_case, score_all
 from hpcgeo.files import write_text
 from hpcgeo.kinds.bootstrap import RESAMPLES, interval
-from hpcgeo.kinds.metrics import METRICS
+from hpcgeo.kinds.metrics import metrics
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.tables import find, read
 from hpcgeo.train.provenance import command, commit, versions
@@ -163,7 +163,7 @@ def _row(
     row: Content = {
         "task": name,
         "metric": metric,
-        "better": METRICS[metric].better,
+        "better": metrics()[metric].better,
         "samples": len(case.sets[name]),
         "digest": data.digest,
         "labels": case.tasks[name].labels,
@@ -209,7 +209,7 @@ def _said(reached: Reached) -> Content:
 
 
 def _sign(metric: str) -> int:
-    return 1 if METRICS[metric].better == "higher" else -1
+    return 1 if metrics()[metric].better == "higher" else -1
 
 
 def _behind(labels: Sequence[str], rows: Sequence[Content]) -> list[str]:

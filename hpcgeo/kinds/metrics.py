@@ -4,8 +4,9 @@
 all-reduce, whatever the metric. K is the number of outputs of the task (`Target.names`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from hpcgeo.data.sample import IGNORED, Float64, Kind, Target
 from hpcgeo.errors import InputError
-from hpcgeo.tables import find
+from hpcgeo.tables import find, loaded, plugins
 
 Array = npt.NDArray[Any]
 
@@ -43,8 +44,8 @@ def sums(prediction: Array, truth: Array, target: Target) -> Float64:
 
     Returns:
         Of classes how often each was taken for each (K truth x K predicted); of several labels
-        hits, false alarms and misses (3 x K); of numbers n and the sums of y, p, y², p² and y p
-        (6 x K).
+        hits, false alarms and misses (3 x K); of numbers n and the sums of y, p, y², p², y p and
+        |y - p| (7 x K).
     """
     assert prediction.shape == truth.shape, (prediction.shape, truth.shape)
     num_outputs = len(target.names)
@@ -52,7 +53,7 @@ def sums(prediction: Array, truth: Array, target: Target) -> Float64:
         known = np.isfinite(truth)
         y = np.where(known, truth, 0).astype(np.float64)
         p = np.where(known, prediction, 0).astype(np.float64)
-        found = np.stack([known, y, p, y * y, p * p, y * p]).sum(axis=1)
+        found = np.stack([known, y, p, y * y, p * p, y * p, abs(y - p)]).sum(axis=1)
     elif target.kind == "multilabel":
         said, is_so = prediction > 0.5, truth > 0.5
         found = np.stack([said & is_so, said & ~is_so, ~said & is_so]).sum(axis=1)
@@ -66,7 +67,7 @@ def sums(prediction: Array, truth: Array, target: Target) -> Float64:
 
 def size(target: Target) -> int:
     """Return how many numbers `sums` gives."""
-    rows = {"regression": 6, "multilabel": 3}.get(target.kind, len(target.names))
+    rows = {"regression": 7, "multilabel": 3}.get(target.kind, len(target.names))
     return rows * len(target.names)
 
 
@@ -76,9 +77,9 @@ def value(name: str, sums: Float64, target: Target) -> float:
     Raises:
         InputError: no such metric, or none of this kind of task.
     """
-    metric: Metric = find(METRICS, name, "metric")
+    metric = find(metrics(), name, "metric")
     if target.kind not in metric.kinds:
-        fitting = [other for other, row in METRICS.items() if target.kind in row.kinds]
+        fitting = [other for other, row in metrics().items() if target.kind in row.kinds]
         raise InputError(f"metric {name!r} is none of {target.kind}: {', '.join(fitting)}")
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(metric.value(sums, target))
@@ -128,19 +129,27 @@ def _mean(part: Float64, whole: Float64) -> float:
 
 
 def _rmse(sums: Float64, target: Target) -> float:
-    n, _, _, yy, pp, yp = sums.reshape(6, -1)
-    std = np.array(target.std) if target.std else np.ones(len(target.names))
-    return (np.sqrt(np.maximum(yy - 2 * yp + pp, 0) / n) * std).mean()
+    n, _, _, yy, pp, yp, _ = sums.reshape(7, -1)
+    return (np.sqrt(np.maximum(yy - 2 * yp + pp, 0) / n) * _std(target)).mean()
+
+
+def _mae(sums: Float64, target: Target) -> float:
+    n, *_, apart = sums.reshape(7, -1)
+    return (apart / n * _std(target)).mean()
+
+
+def _std(target: Target) -> Float64:
+    return np.array(target.std) if target.std else np.ones(len(target.names))
 
 
 def _r2(sums: Float64, target: Target) -> float:
-    n, y, _, yy, pp, yp = sums.reshape(6, -1)
+    n, y, _, yy, pp, yp, _ = sums.reshape(7, -1)
     total = yy - y * y / n
     return np.where(total > _ROUNDING * yy, 1 - (yy - 2 * yp + pp) / total, np.nan).mean()
 
 
 def _pearson_r2(sums: Float64, target: Target) -> float:
-    n, y, p, yy, pp, yp = sums.reshape(6, -1)
+    n, y, p, yy, pp, yp, _ = sums.reshape(7, -1)
     spread = (yy - y * y / n) * (pp - p * p / n)
     return np.where(spread > _ROUNDING * yy * pp, (yp - y * p / n) ** 2 / spread, np.nan).mean()
 
@@ -153,9 +162,9 @@ def _error(sums: Float64, target: Target) -> float:
 _CLASSES: tuple[Kind, ...] = ("classification", "segmentation", "change")
 _OVERLAPS: tuple[Kind, ...] = (*_CLASSES, "multilabel")
 
-#: By name. Of several numbers or classes: their mean; of two classes: the second one's, which is
+#: Of several numbers or classes: their mean; of two classes: the second one's, which is
 #: what is looked for (building, change). All pixels count alike, in whichever image they are.
-METRICS: dict[str, Metric] = {
+_METRICS: dict[str, Metric] = {
     "accuracy": Metric("higher", _CLASSES, _accuracy),
     "f1": Metric("higher", _OVERLAPS, _f1),
     # The same number; SustainBench calls it so for field boundaries.
@@ -167,9 +176,16 @@ METRICS: dict[str, Metric] = {
     # al. 2020 call r2.
     "pearson_r2": Metric("higher", ("regression",), _pearson_r2),
     "rmse": Metric("lower", ("regression",), _rmse),
+    "mae": Metric("lower", ("regression",), _mae),
     # Of hidden tokens, whose values have zero mean and unit deviation: the loss of masked_tokens.
     "masked_mse": Metric("lower", ("unlabelled",), _error),
 }
+
+
+@cache
+def metrics() -> Mapping[str, Metric]:
+    """Return all metrics by name, also those that other packages add as `hpcgeo.metrics`."""
+    return {name: loaded(entry) for name, entry in plugins("hpcgeo.metrics").items()} | _METRICS
 
 
 def metric_of(name: str | None, target: Target) -> str:
@@ -180,7 +196,7 @@ def metric_of(name: str | None, target: Target) -> str:
         target: of the task.
     """
     name = name or default_metric(target.kind)
-    if target.kind not in find(METRICS, name, "metric").kinds:
-        fitting = ", ".join(other for other, row in METRICS.items() if target.kind in row.kinds)
+    if target.kind not in find(metrics(), name, "metric").kinds:
+        fitting = ", ".join(other for other, row in metrics().items() if target.kind in row.kinds)
         raise InputError(f"metric {name} is none of {target.kind}: choose one of {fitting}")
     return name

@@ -5,7 +5,7 @@ from hpcgeo.objectives.mae.objective import Mae
 from hpcgeo.objectives.masked_tokens.objective import MaskedTokens
 from hpcgeo.objectives.multitask.objective import MultiTask
 from hpcgeo.objectives.objective import TASKS, Objective
-from hpcgeo.tables import find_open, plugins
+from hpcgeo.tables import find_open, loaded, plugins
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "mae": Mae,
@@ -18,7 +18,7 @@ GROUP = "hpcgeo.objectives"
 
 def objectives() -> dict[str, type[Objective]]:
     """Return all objectives; those of other packages are imported."""
-    return OBJECTIVES | {name: entry.load() for name, entry in plugins(GROUP).items()}
+    return OBJECTIVES | {name: loaded(entry) for name, entry in plugins(GROUP).items()}
 
 
 def objective(name: str) -> type[Objective]:

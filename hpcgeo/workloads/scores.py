@@ -21,7 +21,7 @@ from hpcgeo.data.sample import Float64, Target
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.kinds.bootstrap import Tally
-from hpcgeo.kinds.metrics import METRICS
+from hpcgeo.kinds.metrics import metrics
 from hpcgeo.log import log, track
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import Topology
@@ -125,7 +125,7 @@ def errors(
             total += error(drawn), len(drawn)
         whole = _together(total, topology)
         if whole[1]:
-            mean = METRICS[MASKED].value(whole, part.target)
+            mean = metrics()[MASKED].value(whole, part.target)
             found.append(Found(name, MASKED, float(mean), int(whole[1])))
     return found
 
@@ -196,7 +196,7 @@ def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> lis
     """Return the scores of a look, with what each task's best was."""
     now = []
     for task, metric, number, samples, _ in found:
-        better = METRICS[metric].better
+        better = metrics()[metric].better
         sign = 1 if better == "higher" else -1
         before = [score for score in earlier if score.task == task]
         best, best_step, since = number, step, 0

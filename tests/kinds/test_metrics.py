@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hpcgeo.data.sample import IGNORED, Target
 from hpcgeo.errors import InputError
-from hpcgeo.kinds.metrics import METRICS, default_metric, size, sums, value
+from hpcgeo.kinds.metrics import default_metric, metrics, size, sums, value
 
 
 def of(kind, num_outputs, **moments) -> Target:
@@ -65,8 +65,9 @@ def test_numbers_by_hand():
     target = of("regression", 1, mean=(100.0,), std=(10.0,))
     truth = np.array([[1.0], [2.0], [3.0], [np.nan]])
     found = sums(np.array([[2.0], [2.0], [5.0], [99.0]]), truth, target)
-    assert found.tolist() == [3, 6, 9, 14, 33, 21]
+    assert found.tolist() == [3, 6, 9, 14, 33, 21, 3]
     assert value("rmse", found, target) == pytest.approx(10 * (5 / 3) ** 0.5)
+    assert value("mae", found, target) == pytest.approx(10 * 3 / 3)
     assert value("r2", found, target) == pytest.approx(1 - 5 / 2)
     assert value("pearson_r2", found, target) == pytest.approx(3**2 / (2 * 6))
 
@@ -84,7 +85,7 @@ def test_scikit_learn_agrees(seed):
         prediction, truth = drawn(target, seed)
         found = {
             name: value(name, sums(prediction, truth, target), target)
-            for name, metric in METRICS.items()
+            for name, metric in metrics().items()
             if target.kind in metric.kinds
         }
         if target.kind == "regression":
@@ -94,6 +95,7 @@ def test_scikit_learn_agrees(seed):
             wanted = {
                 "r2": sklearn.metrics.r2_score(y, p),
                 "rmse": sklearn.metrics.root_mean_squared_error(y, p),
+                "mae": sklearn.metrics.mean_absolute_error(y, p),
                 "pearson_r2": np.square(r).mean(),
             }
         elif target.kind == "multilabel":
@@ -128,7 +130,7 @@ def test_sums_of_ranks_add_up(target, seed, cuts):
 
 def test_no_samples_give_no_number():
     for target in TARGETS:
-        for name, metric in METRICS.items():
+        for name, metric in metrics().items():
             if target.kind in metric.kinds:
                 assert np.isnan(value(name, np.zeros(size(target)), target))
     constant, tenths = of("regression", 1), np.full((3, 1), 0.1)
@@ -138,15 +140,57 @@ def test_no_samples_give_no_number():
 
 
 def test_what_is_better_is_said_and_every_kind_has_a_metric():
-    lower = [name for name, metric in METRICS.items() if metric.better == "lower"]
-    assert lower == ["rmse", "masked_mse"]
+    lower = [name for name, metric in metrics().items() if metric.better == "lower"]
+    assert lower == ["rmse", "mae", "masked_mse"]
     for target in TARGETS:
-        assert target.kind in METRICS[default_metric(target.kind)].kinds
+        assert target.kind in metrics()[default_metric(target.kind)].kinds
 
 
 def test_what_is_refused():
     target = of("regression", 1)
     with pytest.raises(InputError, match="rmse"):
-        value("rsme", np.zeros(6), target)
+        value("rsme", np.zeros(7), target)
     with pytest.raises(InputError, match="'f1' is none of regression: r2, pearson_r2, rmse"):
-        value("f1", np.zeros(6), target)
+        value("f1", np.zeros(7), target)
+
+
+BIAS = """
+from hpcgeo.kinds.metrics import Metric
+
+def mean_bias(sums, target):
+    n, y, p, *_ = sums.reshape(7, -1)
+    return abs((p - y) / n).mean()
+
+bias = Metric("lower", ("regression",), mean_bias)
+"""
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """Install a package that names an entry point of `hpcgeo.metrics`."""
+
+    def install(point: str) -> None:
+        (tmp_path / "outside_bias.py").write_text(BIAS)
+        facts = tmp_path / "outside_bias-1.dist-info"
+        facts.mkdir()
+        (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-bias\nVersion: 1\n")
+        (facts / "entry_points.txt").write_text(f"[hpcgeo.metrics]\nbias = {point}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        metrics.cache_clear()
+
+    yield install
+    metrics.cache_clear()
+
+
+def test_another_package_adds_a_metric(outside):
+    outside("outside_bias:bias")
+    target = of("regression", 1)
+    found = sums(np.array([[2.0], [4.0]]), np.array([[1.0], [3.0]]), target)
+    assert value("bias", found, target) == pytest.approx(1)
+    assert metrics()["bias"].better == "lower" and "rmse" in metrics()
+
+
+def test_a_metric_that_cannot_be_imported_is_named(outside):
+    outside("outside_bias:gone")
+    with pytest.raises(InputError, match=r"entry point 'bias' of hpcgeo.metrics: .*uninstall"):
+        metrics()
