@@ -295,9 +295,7 @@ class Optim(Part):
         description="learning rate of a global batch of 256, scaled linearly with it",
         json_schema_extra=NEUTRAL,
     )
-    min_lr: float = Field(
-        0.0, ge=0, description="learning rate at the last step", json_schema_extra=NEUTRAL
-    )
+    min_lr: float = Field(0.0, ge=0, description="at the last step", json_schema_extra=NEUTRAL)
     warmup_steps: int = Field(
         0, ge=0, description="steps of linear warm-up", json_schema_extra=NEUTRAL
     )
@@ -309,11 +307,7 @@ class Optim(Part):
     weight_decay: float = Field(
         0.05, ge=0, description="on matrices; not on biases and norms", json_schema_extra=NEUTRAL
     )
-    momentum: Beta = Field(
-        0.9,
-        description="of SGD, LARS and Muon (whose authors take 0.95)",
-        json_schema_extra=NEUTRAL,
-    )
+    momentum: Beta = Field(0.9, description="of SGD, LARS and Muon", json_schema_extra=NEUTRAL)
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
 
 

@@ -109,6 +109,10 @@ class Objective(ABC):
     def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:  # noqa: B027
         """Refuse tasks that cannot be learned; an InputError says what would fit."""
 
+    def drawn_as(self, name: str) -> str:
+        """Return the parameter whose first value this one has too: that of a teacher's student."""
+        return name
+
     def gain(self, name: str) -> float:
         """Return how much larger than usual a parameter begins."""
         return 1.0

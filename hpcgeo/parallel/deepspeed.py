@@ -86,6 +86,11 @@ class DeepSpeedEngine:
         reads.
         """
         optimizer(optim.name).refuse(optim, "deepspeed", parallel.offload)
+        if hasattr(objective, "after_step") or hasattr(objective, "gather"):
+            raise InputError(
+                f"parallel.strategy {topology.strategy.name}: the objective keeps a moving average "
+                f"or compares samples of all ranks, which needs DDP or a strategy of FSDP2"
+            )
         self.topology = topology
         self.dtype = dtype
         self.accumulate = accumulate

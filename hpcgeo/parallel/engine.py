@@ -12,7 +12,13 @@ Initial = Callable[[str, Sequence[int], slice], Tensor]
 
 
 class Engine(Protocol):
-    """Forward and backward, step, state. Accumulation, precision and clipping live in here."""
+    """Forward and backward, step, state. Accumulation, precision and clipping live in here.
+
+    An objective may have two hooks. `after_step()` is called on all ranks together after each
+    update that was made, without gradients: it moves parameters that are not trained (a teacher
+    that is a moving average), shard by shard. `gather`, which takes (B, ...) and returns it as it
+    is, is replaced by one that returns the samples of all ranks, (W B, ...), with their gradients.
+    """
 
     objective: nn.Module
 

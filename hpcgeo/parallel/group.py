@@ -9,7 +9,9 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch._C._distributed_c10d import Store, TCPStore
+from torch.distributed._functional_collectives import all_gather_tensor_autograd
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
 
@@ -181,3 +183,24 @@ def on_rank_0(action: Callable[[], Answer]) -> Answer:
     if isinstance(answer[0], InputError):
         raise answer[0]
     return answer[0]  # type: ignore[return-value]
+
+
+def gatherer(tensor: int) -> Callable[[Tensor], Tensor]:
+    """Return what puts the samples (B, ...) of all ranks side by side, (W B, ...), in their order.
+
+    Gradients of what others made of a rank's samples are added up on that rank.
+
+    Args:
+        tensor: ranks of tensor parallelism.
+
+    Raises:
+        InputError: ranks of tensor parallelism have the same samples.
+    """
+    if tensor > 1:
+        raise InputError(
+            f"parallel.tensor {tensor}: the objective compares samples of all ranks, and these "
+            f"have the same: set parallel.tensor=1"
+        )
+    world = dist.group.WORLD
+    assert world is not None, "ranks have met"
+    return lambda value: all_gather_tensor_autograd(value.contiguous(), 0, world)

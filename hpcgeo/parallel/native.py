@@ -27,6 +27,7 @@ from hpcgeo.optimizers.layerwise import local
 from hpcgeo.optimizers.table import Group, optimizer
 from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
+from hpcgeo.parallel.group import gatherer
 from hpcgeo.parallel.parallelise import spread
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
@@ -40,7 +41,7 @@ class NativeEngine:
 
     def __init__(
         self,
-        objective: nn.Module,
+        objective: Any,
         topology: Topology,
         *,
         parallel: Parallel,
@@ -56,6 +57,8 @@ class NativeEngine:
         self.clip = optim.clip
         self.objective = objective
         self.model = spread(objective, topology, parallel, dtype, initial)
+        if hasattr(objective, "gather"):
+            objective.gather = gatherer(topology.layout.tp)
         row = optimizer(optim.name)
         row.refuse(optim, "native", parallel.offload)
         self.optimizer = row.make(_groups(objective), optim)
@@ -92,6 +95,9 @@ class NativeEngine:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
+            if hasattr(self.objective, "after_step"):
+                with torch.no_grad():
+                    self.objective.after_step()
         self.optimizer.zero_grad()
         return norm
 

@@ -153,7 +153,7 @@ def _shard(
     for unit in units:
         fully_shard(unit, reshard_after_forward=reshard, **options)
     fully_shard(objective, reshard_after_forward=False, **options)
-    for method in objective.methods:
+    for method in getattr(objective, "methods", ()):
         register_fsdp_forward_method(objective, method)
     _prefetch(units, parallel.forward_prefetch, FSDPModule.set_modules_to_forward_prefetch)
     _prefetch(units[::-1], parallel.backward_prefetch, FSDPModule.set_modules_to_backward_prefetch)

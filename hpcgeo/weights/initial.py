@@ -1,7 +1,7 @@
 """Initial weights from a safetensors file, which holds no code: a rank reads the rows it keeps."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.models.initialise import draw
+from hpcgeo.objectives.objective import Objective
 from hpcgeo.options import Model
 from hpcgeo.parallel.engine import Initial
 from hpcgeo.weights.names import TRANSFORMERS, check, published, take
@@ -64,7 +65,7 @@ class Start:
 
 
 def initial(
-    model: Model, architecture: Any, network: nn.Module, seed: int, gain: Callable[[str], float]
+    model: Model, architecture: Any, network: nn.Module, seed: int, objective: Objective
 ) -> Initial:
     """Return where the first weights of a network come from: a file, or random numbers.
 
@@ -73,14 +74,15 @@ def initial(
         architecture: of the backbone.
         network: on the meta device.
         seed: of the run.
-        gain: how much larger than usual a parameter begins, by its name.
+        objective: of the run.
 
     Raises:
         InputError: the file is none, or its backbone is another one.
     """
 
     def random(name: str, shape: Sequence[int], rows: slice) -> Tensor:
-        return gain(name) * draw(name, shape, rows, seed)
+        own = objective.drawn_as(name)
+        return objective.gain(own) * draw(own, shape, rows, seed)
 
     if model.weights is None:
         return random
@@ -94,7 +96,8 @@ def initial(
     )
 
     def rows(name: str, shape: Sequence[int], rows: slice) -> Tensor:
-        return (file.rows if name in file.names else random)(name, shape, rows)
+        own = objective.drawn_as(name)
+        return (file.rows if own in file.names else random)(own, shape, rows)
 
     return rows
 

@@ -53,7 +53,7 @@ class Images:
         return self._objective.network(self.material)
 
     def initial(self, objective: nn.Module) -> Initial:
-        return initial(self.run.model, self.model, objective, self.run.seed, self._objective.gain)
+        return initial(self.run.model, self.model, objective, self.run.seed, self._objective)
 
     def batches(self, topology: Topology, first_step: int) -> Loader[ImageBatch]:
         train = self.run.train

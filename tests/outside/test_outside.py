@@ -1,7 +1,10 @@
 """What CONTRIBUTING.md says can be added from outside, added: everything works on it."""
 
+import json
+import shutil
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
@@ -37,6 +40,40 @@ def test_an_objective(install, tmp_path: Path) -> None:
     weights = "model.weights=out/model.safetensors"
     code, said = hpcgeo("train", "mae_vit_tiny", *SMALL, weights, "run.dir=mae")
     assert code == 0 and "weights; at random: " in said, said
+
+
+def test_an_objective_of_two_views_with_a_teacher(install, tmp_path: Path) -> None:
+    """One process = DDP = FULL_SHARD, resumed in the middle; no copy of the teacher is trained."""
+    hpcgeo = install(
+        (HERE / "contrastive.py").read_text(),
+        {"hpcgeo.objectives": "contrastive = outside:Contrastive"},
+    )
+    options = ("mae_vit_tiny", "objective.name=contrastive", "data.chip=32", "train.steps=4")
+    options += ("optim.warmup_steps=1", "checkpoint.every=2", "train.eval_every=null")
+
+    def losses(name: str) -> list[float]:
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+    code, said = hpcgeo("train", *options, "train.micro_batch=8", "run.dir=one")
+    assert code == 0, said
+    one = losses("one")
+    for strategy in ("DDP", "FULL_SHARD"):
+        words = (*options, "train.micro_batch=4", f"run.dir={strategy}")
+        code, said = hpcgeo("train", *words, f"parallel.strategy={strategy}", ranks=2)
+        assert code == 0, said
+        assert losses(strategy) == pytest.approx(one, abs=1e-5), strategy
+    shutil.rmtree(tmp_path / "DDP" / "checkpoints" / "step-00000004")
+    code, said = hpcgeo("train", *options, "train.micro_batch=8", "run.dir=DDP")
+    assert code == 0 and "from step 2 of 4" in said, said
+    assert losses("DDP") == pytest.approx(one, abs=1e-5)
+    file = hpcgeo("export", "FULL_SHARD", "--to", "safetensors", "--out", "out")
+    assert file[0] == 0, file[1]
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    student, teacher = (weights[f"{who}backbone.embed.weight"] for who in ("", "teacher."))
+    assert 0 < float((student - teacher).abs().max()) < 0.1
+    code, said = hpcgeo("train", *options, "parallel.strategy=ZERO1", "run.dir=zero")
+    assert code == 2 and "needs DDP or a strategy of FSDP2" in said, said
 
 
 def test_a_backbone(install, tmp_path: Path) -> None:
