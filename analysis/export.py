@@ -3,14 +3,11 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from statistics import median
 
-from pydantic import BaseModel
-
-from hpcgeo.measured import Activity, Memory, Phases, Told, told
+from hpcgeo.measured import Activity, Memory, Phases
 from hpcgeo.records import Record
 from hpcgeo_analysis.comparisons import Comparison
-from hpcgeo_analysis.points import CONTEXT, KINDS, StudyPoint
+from hpcgeo_analysis.points import CONTEXT, KINDS, StudyPoint, declared, median_of
 from hpcgeo_analysis.sections.energy import carbon, energy, kwh
 from hpcgeo_analysis.sections.utilisation import mfu, peak
 
@@ -41,14 +38,6 @@ def table(
     return text.getvalue()
 
 
-def median_of(point: StudyPoint, name: str) -> object:
-    """Return a field of the repeats: the median of numbers, else what they agree on."""
-    values = point.all(lambda record: getattr(record, name))
-    if values and all(type(value) in (int, float) for value in values):
-        return values[0] if len(values) == 1 else median(values)
-    return point.same(lambda record: getattr(record, name))
-
-
 def _declared(point: StudyPoint, row: Mapping[str, object]) -> dict[str, object]:
     """Return the fields that a row has no column for; parts have columns of their own."""
     return {
@@ -57,12 +46,6 @@ def _declared(point: StudyPoint, row: Mapping[str, object]) -> dict[str, object]
         if name not in row
         and (shown.section == "other" or (shown.plain and shown.section != "head"))
     }
-
-
-def declared(record: Record) -> dict[str, Told]:
-    """Return what the fields of a record declare."""
-    kind: type[BaseModel] = type(record)
-    return told(kind)
 
 
 def _place(record: Record) -> dict[str, object]:

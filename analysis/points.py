@@ -7,7 +7,9 @@ from functools import cached_property
 from statistics import median
 from typing import TypeVar
 
-from hpcgeo.measured import Memory, Spread
+from pydantic import BaseModel
+
+from hpcgeo.measured import Memory, Spread, Told, told
 from hpcgeo.records import NOISY, Record
 
 Value = TypeVar("Value")
@@ -193,3 +195,17 @@ def _images_per_s(record: Record) -> float | None:
     if record.images_per_s is None and record.step_s is not None:
         return record.global_batch / record.step_s.median
     return record.images_per_s
+
+
+def median_of(point: StudyPoint, name: str) -> object:
+    """Return a field of the repeats: the median of numbers, else what they agree on."""
+    values = point.all(lambda record: getattr(record, name))
+    if values and all(type(value) in (int, float) for value in values):
+        return values[0] if len(values) == 1 else median(values)
+    return point.same(lambda record: getattr(record, name))
+
+
+def declared(record: Record) -> dict[str, Told]:
+    """Return what the fields of a record declare."""
+    kind: type[BaseModel] = type(record)
+    return told(kind)

@@ -5,7 +5,6 @@ YAML that is not ours is read by `parse`.
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -110,7 +109,6 @@ def find(table: Mapping[str, Row], name: str, what: str) -> Row:
     return table[name]
 
 
-@cache
 def plugins(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group, by name: what installed packages add to a table."""
     return {entry.name: entry for entry in entry_points(group=group)}

@@ -51,4 +51,4 @@ def test_recipes_named_exist() -> None:
 
 
 def test_the_changelog_has_this_version() -> None:
-    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

@@ -1,7 +1,7 @@
 """Fields of records that no other section shows: each as it was recorded."""
 
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
-from hpcgeo_analysis.export import declared, median_of
+from hpcgeo_analysis.points import declared, median_of
 from hpcgeo_analysis.tables import Table, TableCell, layout, text, whole
 
 

@@ -9,13 +9,13 @@ import pytest
 
 #: The command, forked for each line of options: torch is imported once.
 FORKS = """
-import json, os, channel, sys
+import json, os, signal, sys
 import hpcgeo.objectives.multitask.network, hpcgeo.train.loop
 from hpcgeo.cli.main import hpcgeo
 for number, words in enumerate(json.load(sys.stdin)):
     child = os.fork()
     if not child:
-        channel.alarm(20)  # what is not refused would train
+        signal.alarm(20)  # what is not refused would train
         os.dup2(os.open(f"said-{number}", os.O_WRONLY | os.O_CREAT), 2)
         sys.argv = ["hpcgeo", "train", *words]
         try:

@@ -128,7 +128,7 @@ def test_a_vit_says_which_samples_it_reads() -> None:
             ["data.only=[scenes, tiles]", "data.tasks.tiles.size=16"],
             "tasks scenes and tiles differ in bands or size",
         ),
-        (["data.only=[scenes]", "model.latents=8"], "model.latents is an option of Perceivers"),
+        (["data.only=[scenes]", "model.latents=8"], "model.latents is an option of a perceiver"),
     ):
         with pytest.raises(InputError, match=message):
             workload_of(load("gpna_tiny", ["model.name=vit_tiny", *options]))
