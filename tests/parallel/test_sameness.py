@@ -17,7 +17,7 @@ from tests.distributed import ALL, on_ranks
 from tests.parallel.training import Answer, build, run, train, whole
 
 STEPS = 20
-HEAD_WIDTH = {"encoder": 32, "decoder_blocks": 16}  # of vit_tiny
+HEAD_WIDTH = {"backbone": 32, "decoder_blocks": 16}  # of vit_tiny
 
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "DDP"},

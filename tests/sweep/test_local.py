@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from hpcgeo.errors import InputError
+from hpcgeo.launch.schedulers.slurm import Slurm
 from hpcgeo.machines import machines
 from hpcgeo.measured import Spread
 from hpcgeo.records import Record, read
-from hpcgeo.sweep import jobs as submit
 from hpcgeo.sweep import recorded as known_module
 from hpcgeo.sweep.batch import SETTLED_S, Batch, Contents, Now
 from hpcgeo.sweep.failures import Ending, ending
@@ -368,7 +368,7 @@ def test_jobs_are_planned_and_kept_within_a_budget(tmp_path: Path) -> None:
 
 
 def test_jobs_respect_arrays_and_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "_max_array", lambda: 3)
+    monkeypatch.setattr(Slurm, "max_tasks", lambda self: 3)
     there = {"launch.machine": "frontier", "parallel.strategy": "FULL_SHARD"}
     grid: dict[str, list[object]] = {"seed": list(range(7))}
     jobs = Jobs(sweep_of(set=there, nodes=[4, 100], grid=grid), tmp_path, "x")
@@ -413,7 +413,7 @@ def test_impossible_jobs_are_refused(tmp_path: Path, keys: dict[str, object], me
         Jobs(sweep_of(set={"launch.machine": "frontier"}, **keys), tmp_path, "x")
     with pytest.raises(InputError, match="name a folder"):
         Jobs(sweep_of(nodes=[1]), tmp_path / "r.jsonl", "x")
-    with pytest.raises(InputError, match="--submit makes them Slurm jobs"):
+    with pytest.raises(InputError, match="--submit makes them jobs"):
         run_sweep(sweep_of(nodes=[2]), tmp_path / "r.jsonl")
 
 

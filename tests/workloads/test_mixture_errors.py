@@ -44,7 +44,10 @@ CASES = {
     "size": ([SCENES + "size=20"], "size 20: must be a multiple of patch 8"),
     "chip": (["data.chip=32"], "unknown option 'data.chip'"),
     "name": (["data.tasks.keys={reader: generated, path: scenes}"], "task keys: torch has that"),
-    "objective": (["objective={name: mae}"], "objective.name mae needs images (data.path)"),
+    "objective": (
+        ["objective={name: mae}"],
+        "objective.name mae trains a vit, and model.name gpna_tiny",
+    ),
     "no objective": (["objective.name=multitusk"], "unknown objective.name 'multitusk'"),
     "density": (["model.spread=sin(v)"], "sin(v)"),
     "tensor": (["parallel.tensor=3", "parallel.strategy=FULL_SHARD"], "3"),
