@@ -10,6 +10,7 @@ import torch
 
 from hpcgeo.config import load
 from hpcgeo.measured import Memory
+from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.profiling import memory as module
 from hpcgeo.profiling.memory import Ledger, host_bytes, observe, predicted, total, worst
 from hpcgeo.zoo import architecture
@@ -70,7 +71,7 @@ def closed_form(options: dict[str, Any], dtype: str, ranks: int, accumulate: int
     given |= {"train.micro_batch": MICRO_BATCH, "train.accumulate": accumulate}
     given |= {f"parallel.{key}": value for key, value in options.items()}
     run = load("mae_vit_tiny", [f"{key}={value}" for key, value in given.items()])
-    return predicted(run, BANDS, ranks)
+    return predicted(run, forms(architecture(MODEL), BANDS, (32, 32), 0.75), ranks)
 
 
 @pytest.mark.parametrize(
