@@ -64,8 +64,8 @@ def test_where_dbscan_keeps_the_limit_its_clusters_stand(lengths, limit):
 def test_a_rank_of_a_mixture_imports_no_scikit_learn():
     program = (
         "import sys\n"
-        "import hpcgeo.train.loop, hpcgeo.workloads.mixture, hpcgeo.workloads.multitask\n"
-        "import hpcgeo.workloads.masked_tokens, hpcgeo.workloads.images, hpcgeo.parallel.native\n"
+        "import hpcgeo.train.loop, hpcgeo.parallel.native\n"
+        "import hpcgeo.objectives.multitask.network, hpcgeo.objectives.masked_tokens.network\n"
         "sys.exit(str({'sklearn', 'scipy'} & {*sys.modules} or ''))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
