@@ -105,12 +105,12 @@ class RunConfig(Part):
             refuse_backbone(row, name, self.model.name, family)
         except InputError as error:
             raise ValueError(str(error)) from None
-        if isinstance(self.data, Mixture) and TASKS not in row.data:
+        if isinstance(self.data, Mixture) and not row.takes(TASKS):
             raise ValueError(
                 f"objective.name {name} needs images (data.path), not data.tasks; these fit "
                 f"{fitting(TASKS)}"
             )
-        if isinstance(self.data, Data) and row.labels:
+        if isinstance(self.data, Data) and not row.takes(IMAGES):
             raise ValueError(
                 f"objective.name {name} learns labels of data.tasks, and this run has images "
                 f"(data.path), which fit {fitting(IMAGES)}; the labels of a data set are read by "

@@ -93,6 +93,11 @@ class Objective(ABC):
         """Take the options of a run, and its seed."""
         self.options, self.seed = options, seed
 
+    @classmethod
+    def takes(cls, data: str) -> bool:
+        """Return whether it learns from IMAGES or TASKS; images are samples without labels too."""
+        return data in cls.data or (data == IMAGES and TASKS in cls.data and not cls.labels)
+
     @abstractmethod
     def network(self, material: Material) -> nn.Module:
         """Return the module that is trained; called where the meta device is the default.

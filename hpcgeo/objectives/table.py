@@ -4,7 +4,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.objectives.mae.objective import Mae
 from hpcgeo.objectives.masked_tokens.objective import MaskedTokens
 from hpcgeo.objectives.multitask.objective import MultiTask
-from hpcgeo.objectives.objective import TASKS, Objective
+from hpcgeo.objectives.objective import Objective
 from hpcgeo.tables import find_open, loaded, plugins
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -28,12 +28,7 @@ def objective(name: str) -> type[Objective]:
 
 def fitting(data: str) -> str:
     """Return the names of the objectives that learn from a kind of data, for a message."""
-    # Images are samples too, without labels (`hpcgeo.workloads.choice.as_samples`).
-    return ", ".join(
-        name
-        for name, row in OBJECTIVES.items()
-        if (TASKS in row.data if data == TASKS else not row.labels)
-    )
+    return ", ".join(name for name, row in OBJECTIVES.items() if row.takes(data))
 
 
 def refuse_backbone(row: type[Objective], name: str, model: str, family: str) -> None:

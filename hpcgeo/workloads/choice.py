@@ -1,9 +1,10 @@
 """Which workload a run is: by its data, and by what its objective takes."""
 
 from hpcgeo.config import RunConfig
+from hpcgeo.errors import InputError
 from hpcgeo.objectives.objective import IMAGES, Objective
 from hpcgeo.objectives.table import objective
-from hpcgeo.options import Data, Mixture, Task
+from hpcgeo.options import SYNTHETIC, Data, Mixture, Task
 from hpcgeo.workloads.images import Images
 from hpcgeo.workloads.mixture import MixtureRun
 from hpcgeo.workloads.workload import Workload
@@ -31,12 +32,26 @@ def workload_of(run: RunConfig) -> Workload:
 
 
 def as_samples(run: RunConfig) -> RunConfig:
-    """Return a run whose images (`data.path`) are read as samples of one data set."""
+    """Return a run whose images (`data.path`) are read as samples of one data set.
+
+    Raises:
+        InputError: they are generated, or an option of images has no meaning for samples.
+    """
     data = run.data
     if isinstance(data, Mixture):
         return run
-    size = data.chip[0] if data.chip[0] == data.chip[1] else None
-    task = Task(reader="shards", path=data.path, size=size)
+    height, width = data.chip
+    for wrong, said in (
+        (
+            data.path == SYNTHETIC,
+            f"data.path {SYNTHETIC} has no samples with labels: give a set of `hpcgeo data build`",
+        ),
+        (data.layout is not None, f"data.layout {data.layout}: samples are of sets of one layout"),
+        (height != width, f"data.chip {height} x {width}: samples are square"),
+    ):
+        if wrong:
+            raise InputError(said)
+    task = Task(reader="shards", path=data.path, size=height)
     return run.model_copy(update={"data": Mixture(tasks={ONLY: task}, workers=data.workers)})
 
 
