@@ -44,7 +44,7 @@ def as_samples(run: RunConfig) -> RunConfig:
     for wrong, said in (
         (
             data.path == SYNTHETIC,
-            f"data.path {SYNTHETIC} has no samples with labels: give a set of `hpcgeo data build`",
+            f"data.path {SYNTHETIC} holds no samples: give a set of `hpcgeo data build`",
         ),
         (data.layout is not None, f"data.layout {data.layout}: samples are of sets of one layout"),
         (height != width, f"data.chip {height} x {width}: samples are square"),
