@@ -237,9 +237,7 @@ def _objectives() -> list[Row]:
         {
             "objective": name,
             "title": row.title,
-            "data": ", ".join(
-                {IMAGES: "data.path", TASKS: "data.tasks"}[each] for each in row.data
-            ),
+            "data": ", ".join(key for each, key in IN_OPTIONS.items() if row.takes(each)),
             "backbones": "any" if row.backbones is None else ", ".join(row.backbones),
             "labels": row.labels,
             "exports": ", ".join(["safetensors", *row.exports]),
