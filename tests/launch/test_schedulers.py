@@ -14,7 +14,6 @@ from hpcgeo.launch.schedulers.scheduler import Scheduler
 from hpcgeo.launch.schedulers.table import SCHEDULERS, around, scheduler, scheduler_of
 from hpcgeo.machines import machine
 from hpcgeo.sweep.failures import ending
-from hpcgeo.tables import plugins
 from tests.desk import install
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +23,7 @@ ROOT = Path(__file__).parents[2]
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
     """A scheduler that an installed package adds."""
     monkeypatch.syspath_prepend(str(install(tmp_path)))
-    plugins.cache_clear()
     yield scheduler("desk")
-    plugins.cache_clear()
 
 
 def test_nothing_else_names_slurms_commands_or_variables() -> None:
