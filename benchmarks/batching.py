@@ -31,8 +31,9 @@ from torch import Tensor
 
 from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Channel, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.data.sampling.packing import clusters, waste
+from hpcgeo.kinds.target import Target
 from hpcgeo.measured import Spread
 from hpcgeo.models.initialise import draw
 from hpcgeo.models.perceiver import PerceiverBackbone

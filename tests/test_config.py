@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgeo.config import RunConfig, differences, load, recipes
-from hpcgeo.data.labelled import READERS
+from hpcgeo.data.readers.table import READERS
 from hpcgeo.errors import InputError
 from hpcgeo.options import Mixture
 from hpcgeo.strategies import strategy

@@ -13,11 +13,11 @@ from hpcgeo.launch.environment import discover
 app = typer.Typer()
 
 #: Those that are fitted in seconds to minutes.
-QUICK = "neighbours,linear,forest"
+QUICK = "knn,linear,forest"
 
 
 class Split(str, Enum):
-    """Parts of the data of a task."""
+    """Splits of the data of a task."""
 
     test = "test"
     validation = "validation"
@@ -26,7 +26,7 @@ class Split(str, Enum):
 @app.command()
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs with tasks (run.dir).")],
-    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.test,
+    split: Annotated[Split, typer.Option(help="Which split of the data.")] = Split.test,
     step: Annotated[
         int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
     ] = None,
@@ -34,7 +34,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="neighbours, linear, forest, and of images resnet18 and unet, which take minutes "
+            help="knn, linear, forest, and of images resnet18 and unet, which take minutes "
             "on a GPU and hours on a CPU; or none.",
         ),
     ] = QUICK,
@@ -48,10 +48,10 @@ def evaluate(
 ) -> None:
     """Score runs on the tasks they were trained on, beside baselines and published figures.
 
-    One row a task, one column a run, in brackets the interval of 95 %; the last lines say where
-    each run loses, and where surely. Tasks of one name must have the same data. Baselines are
-    fitted to the training part that the first run with the task has, and kept in baselines.jsonl,
-    beside the table or in the folder of the first run.
+    One row a task, one column a run, in brackets the 95 % confidence interval; the last lines say
+    where each run loses, and where significantly. Tasks of one name must have the same data.
+    Baselines are fitted to the training split that the first run with the task has, and kept in
+    baselines.jsonl, beside the table or in the folder of the first run.
 
     Examples:
 
@@ -70,7 +70,7 @@ def evaluate(
         from hpcgeo.evaluate import table as made
 
         table = made.evaluate(
-            runs, part=split.value, step=step, baselines=names, out=out, force=force
+            runs, split=split.value, step=step, baselines=names, out=out, force=force
         )
         if discover().rank:
             return

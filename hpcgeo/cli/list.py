@@ -15,7 +15,7 @@ from rich.table import Table
 
 from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
-from hpcgeo.data.labelled import READERS
+from hpcgeo.data.readers.table import READERS
 from hpcgeo.errors import InputError
 from hpcgeo.machines import devices, machines
 from hpcgeo.objectives.objective import IMAGES, TASKS

@@ -1,7 +1,6 @@
 """`hpcgeo probe`: what a frozen backbone knows, by simple models fitted to its latents."""
 
 import json
-from enum import Enum
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated
@@ -16,25 +15,20 @@ from hpcgeo.cli.evaluate import Split
 app = typer.Typer()
 
 
-class Model(str, Enum):
-    """What is fitted."""
-
-    linear = "linear"
-    neighbours = "neighbours"
-
-
 @app.command()
 def probe(
     run: Annotated[Path, typer.Argument(help="Folder of a run on a mixture (run.dir).")],
     labels: Annotated[
         float, typer.Option(help="Fraction of the labels, of every class at least one.")
     ] = 1.0,
-    draws: Annotated[
+    replicates: Annotated[
         int | None,
-        typer.Option(help="How often that fraction is drawn. [default: 20 times, all labels once]"),
+        typer.Option(help="Label subsets of that size. [default: 20, and one of all labels]"),
     ] = None,
-    model: Annotated[Model, typer.Option(help="What is fitted.")] = Model.linear,
-    split: Annotated[Split, typer.Option(help="Which part is scored.")] = Split.test,
+    model: Annotated[
+        str, typer.Option(help="What is fitted: linear, knn, forest, or of an installed package.")
+    ] = "linear",
+    split: Annotated[Split, typer.Option(help="Which split is scored.")] = Split.test,
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -49,7 +43,7 @@ def probe(
 ) -> None:
     """Fit simple models to what the frozen backbone of a run says of its samples.
 
-    A linear model (a ridge of numbers, a logistic regression of classes) or nearest neighbours
+    A linear model (a ridge of numbers, a logistic regression of classes) or kNN
     read its latents: of the run, of weights that were never trained, and, beside them,
     the samples themselves. So pretraining is judged in seconds, without fine-tuning. For tasks
     with one label, or several, for a whole sample; in one process.
@@ -65,19 +59,19 @@ def probe(
 
     found = made.probe(
         run,
-        part=split.value,
+        split=split.value,
         step=step,
         labels=labels,
-        draws=draws,
-        model=model.value,
+        replicates=replicates,
+        model=model,
         tasks=tasks.split(",") if tasks else (),
     )
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    caption = f"{split.value} part; lead: with 95 % of resamples of the part"
-    if found["draws"] > 1:
-        caption += f" and of {found['draws']} draws of labels; ± deviation of the draws"
+    caption = f"{split.value} split; lead: with 95 % confidence interval over resamples of it"
+    if found["replicates"] > 1:
+        caption += f" and of {found['replicates']} label subsets; ± standard deviation over these"
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in ("task", "metric", "n", "labels", *made.OF, "lead over random"):
         table.add_column(column, justify="left" if column in ("task", "metric") else "right")

@@ -5,9 +5,7 @@ split, a sixth of the training split is it: whole clusters (samples of one locat
 class, always the same ones.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -15,22 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
-from hpcgeo.data.sample import UNKNOWN, Channel, Observation, Sample, Target
+from hpcgeo.data.readers.table import reader_of
+from hpcgeo.data.sample import UNKNOWN, Channel, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Target
 from hpcgeo.log import log
-from hpcgeo.tables import find_open
 
 Int64 = npt.NDArray[np.int64]
-
-_SUSTAINBENCH = ("dhs", "lsms", "land_cover", "brick_kilns", "crop_yield", "fields")
-
-#: The module of each reader by its name; loaded when asked for, as some need GDAL.
-READERS = {
-    name: f"hpcgeo.data.readers.{name}"
-    for name in ("scenes", "tile_masks", "pairs", "pixel_series", "histograms")
-}
-READERS |= {name: f"hpcgeo.data.readers.sustainbench.{name}" for name in _SUSTAINBENCH}
-READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "shards", "generated")}
 
 #: Training samples that means and deviations of the values are taken over.
 SAMPLED = 256
@@ -115,30 +105,19 @@ class LabelledSplit:
         """Return a sample; InputError names the file that cannot be read."""
         sample = self.collection.load(int(self.indices[index]))
         observations = tuple(self._standardised(each) for each in sample.observations)
-        label = sample.target
-        if self.target.kind == "regression":
+        kind, label = kind_of(self.target), sample.target
+        if kind.standardised:
             mean, std = np.array(self.target.mean), np.array(self.target.std)
             label = ((label - mean) / std).astype(np.float32)
         place = sample.place if self.place else UNKNOWN
-        return replace(sample, observations=observations, target=label, place=place)
+        return replace(
+            sample, observations=observations, target=label, place=place, dense=kind.dense
+        )
 
     def _standardised(self, seen: Observation) -> Observation:
         moments = np.array([self.moments[channel] for channel in seen.channels], dtype=np.float32)
         mean, std = moments.T.reshape(2, 1, -1, *[1] * (seen.values.ndim - 2))
         return replace(seen, values=((seen.values - mean) / std).astype(np.float32))
-
-
-def reader_of(name: str) -> Callable[[Path, str | None, Frame], Collection]:
-    """Return what lists the samples of a layout: ours, or that of an installed package.
-
-    Raises:
-        InputError: nobody has that name; the message lists the known ones.
-    """
-    if name in READERS:
-        layout: Callable[[Path, str | None, Frame], Collection]
-        layout = import_module(READERS[name]).collect
-        return layout
-    return find_open({}, "hpcgeo.readers", name, "reader", known=READERS)
 
 
 def open_tasks(
@@ -159,7 +138,7 @@ def open_tasks(
     predict over all of them: the same for every split and every `labels`.
 
     Args:
-        reader: one of `READERS`: the layout.
+        reader: the layout, a row of `hpcgeo list readers`.
         path: the folder, or the file.
         split: "train", "validation" or "test".
         target: which of several labels; None where the layout has one.
@@ -214,7 +193,7 @@ def _splits(collection: Collection) -> npt.NDArray[np.str_]:
 
 def _classes(collection: Collection, members: Int64) -> list[Int64]:
     """Return the samples of each class; all together where they have none."""
-    if collection.target.kind != "classification":
+    if not kind_of(collection.target).stratified:
         return [members]
     labels = collection.labels[members]
     return [members[labels == label] for label in np.unique(labels)]
@@ -229,7 +208,7 @@ def _fewer(collection: Collection, train: Int64, labels: float, seed: int) -> In
 
 
 def _standardised(collection: Collection, train: Int64) -> Target:
-    if collection.target.kind != "regression":
+    if not kind_of(collection.target).standardised:
         return collection.target
     numbers = collection.labels[train].astype(np.float64)  # (n, K)
     if not np.isfinite(numbers).any(axis=0).all():

@@ -126,7 +126,7 @@ def turned(drawn: Drawn, turn: int) -> Drawn:
     """
     sample = drawn.sample
     images = [seen.values for seen in sample.observations if seen.values.ndim == 4]
-    dense = [sample.target] if sample.target.ndim == 2 and images else []
+    dense = [sample.target] if sample.dense and images else []
     if not images:
         return drawn
     quarters, mirror = turn % 4, turn // 4

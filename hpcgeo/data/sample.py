@@ -5,21 +5,13 @@ spread, not a made-up value: an unknown time is one with an infinite half-width.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-
-#: What a task predicts: one of several classes, each of several classes or not, numbers, one of
-#: several classes for each pixel; `change` is that of two dates of one place. What is unlabelled is
-#: for pretraining.
-Kind = Literal["classification", "multilabel", "regression", "segmentation", "change", "unlabelled"]
-
-#: Classes of pixels that are not labelled.
-IGNORED = -1
 
 #: A place or an elevation that is not known.
 UNKNOWN = (float("nan"), float("nan"))
@@ -65,13 +57,12 @@ class Sample:
     """Several observations of one place, and what is to be predicted.
 
     Attributes:
-        observations: at least one; a dense target lies on the frame of the first one.
-        target: classification: int64 (); multilabel: float32 (K,) of 0 and 1; regression: float32
-            (K,); segmentation and change: int64 (H, W), `IGNORED` where not labelled; unlabelled:
-            empty.
+        observations: at least one; a dense label lies on the frame of the first one.
+        target: the label, as its kind of task has it (`hpcgeo list kinds`).
         place: (2,) longitude and latitude in degrees; NaN: unknown.
         place_spread_m: half-width of what is known of the place, in metres.
         elevation_m: (2,) centre and half-width; NaN: unknown.
+        dense: whether the last two axes of the label are those of the frame; a split says it.
     """
 
     observations: tuple[Observation, ...]
@@ -79,17 +70,4 @@ class Sample:
     place: tuple[float, float] = UNKNOWN
     place_spread_m: float = 0.0
     elevation_m: tuple[float, float] = UNKNOWN
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is predicted: `names` of the classes or of the numbers, one for each output.
-
-    Numbers are standardised by `mean` and `std` of the training split, (K,): the model predicts the
-    standardised ones, metrics see the real ones.
-    """
-
-    kind: Kind
-    names: tuple[str, ...]
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    dense: bool = False

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hpcgeo.data.sample import Channel, Float32, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Sample
+from hpcgeo.kinds.target import Target
 
 #: Bins of a histogram of values, over this many deviations to either side.
 BINS, DEVIATIONS = 16, 3.0

@@ -18,26 +18,28 @@ from sklearn.preprocessing import StandardScaler
 from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Float64, Target
+from hpcgeo.data.sample import Float64
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import (
     BATCH,
-    WHOLE,
     Array,
     fit_and_score,
     fit_vectors,
-    linear,
-    neighbours,
+    probe_model,
+    whole,
 )
 from hpcgeo.evaluate.score import SPREAD, refuse_other_data
 from hpcgeo.evaluate.table import provenance
-from hpcgeo.kinds.bootstrap import RESAMPLES, Tally, interval
-from hpcgeo.kinds.metrics import metric_of, metrics
+from hpcgeo.kinds.metrics import metric_of, metrics, start
+from hpcgeo.kinds.states import RESAMPLES, interval
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Target
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log, track
 from hpcgeo.models.backbone import backbone
 from hpcgeo.models.initialise import draw
-from hpcgeo.objectives.collate import moved, whole
+from hpcgeo.objectives.collate import moved
+from hpcgeo.objectives.collate import whole as everything
 from hpcgeo.options import Data, Mixture, Parallel
 from hpcgeo.tables import find
 from hpcgeo.weights.export import Weights, chosen, config_of
@@ -45,32 +47,29 @@ from hpcgeo.weights.initial import BACKBONE
 from hpcgeo.workloads.choice import ONLY, as_samples, objective_of
 from hpcgeo.workloads.mixture import MixtureRun, open_sets
 
-#: What is fitted, by its name, which is also that of a baseline.
-MODELS: dict[str, Callable[[Target, int], Any]] = {"linear": linear, "neighbours": neighbours}
-
 #: What it is fitted to: latents of the run, of the weights it would begin from, the samples.
 OF = ("trained", "random", "samples")
 
-#: Draws of a part of the labels. A few may mislead: of 5 % of 1,509 labels the mean of six draws
-#: still has a standard error of some 0.05 in r2.
-DRAWS = 20
+#: Label subsets. A few may mislead: of 5 % of 1,509 labels the mean of six subsets still has a
+#: standard error of some 0.05 in r2.
+REPLICATES = 20
 
 
 class Described(NamedTuple):
-    """Latents (N, N_l W) of samples, their labels and groups."""
+    """Latents (N, N_l W) of samples, their labels and clusters."""
 
     vectors: Array
     truth: Array
-    groups: list[str]
+    clusters: list[str]
 
 
 def probe(
     folder: Path,
     *,
-    part: str = "test",
+    split: str = "test",
     step: int | None = None,
     labels: float = 1.0,
-    draws: int | None = None,
+    replicates: int | None = None,
     model: str = "linear",
     tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -78,29 +77,28 @@ def probe(
 
     Args:
         folder: of the run, of either objective.
-        part: that is scored, "test" or "validation".
+        split: that is scored, "test" or "validation".
         step: of the checkpoint; by default the newest.
-        labels: fraction of the training part that is fitted to, of every class at least one.
-        draws: how often that fraction is drawn, by seeds 0, 1, ..., which are also those of the
-            random weights; by default `DRAWS`, and once of all labels.
-        model: one of `MODELS`.
+        labels: fraction of the training split that is fitted to, of every class at least one.
+        replicates: label subsets of that size, by seeds 0, 1, ..., which are also those of the
+            random weights; by default `REPLICATES`, and one of all labels.
+        model: what is fitted: linear, knn, forest, or that of an installed package.
         tasks: of `data.tasks`; by default all such tasks that the run read. Of others it must know
             the bands.
 
     Returns:
-        A row for each task: metric, number of samples and labels, `values` by `OF` for each draw,
-        and `leads` of the trained latents, means over draws, with the interval of 95 % over
-        resamples of the part and of the draws.
+        A row for each task: metric, number of samples and labels, `values` by `OF` for each label
+        subset, and `leads` of the trained latents, means over subsets, with the interval of 95 %
+        over resamples of the scored split and of the subsets.
 
     Raises:
-        InputError: no such run, checkpoint, part, model or task; no task to probe; no draws;
+        InputError: no such run, checkpoint, split, model or task; no task to probe; no replicates;
             several ranks.
     """
-    find(MODELS, model, "model")
-    if draws is None:
-        draws = DRAWS if labels < 1 else 1
-    if draws < 1:
-        raise InputError(f"draws {draws}: at least one")
+    if replicates is None:
+        replicates = REPLICATES if labels < 1 else 1
+    if replicates < 1:
+        raise InputError(f"replicates {replicates}: at least one")
     if discover().world_size > 1:
         raise InputError("hpcgeo probe runs in one process: start it without a launcher")
     work = _opened(folder)
@@ -108,18 +106,20 @@ def probe(
     refuse_other_data(folder, checkpoint, _trained_on(folder, work))
     if tasks:
         work = _of(work, tasks)
-    scored = {name: one for name, one in work.part(part).items() if one.target.kind in WHOLE}
+    scored = {name: one for name, one in work.sets_of(split).items() if whole(kind_of(one.target))}
     if not scored:
         raise InputError(
-            f"{folder}: none of {', '.join(work.sets)} has a label for a whole sample and a part "
-            f"{part!r}: there is nothing to fit a probe to"
+            f"{folder}: none of {', '.join(work.sets)} has a label for a whole sample and a split "
+            f"{split!r}: there is nothing to fit a probe to"
         )
+    for one in scored.values():
+        probe_model(model, one.target, 0)  # is there one? before the work
     weights = Weights(checkpoint)
     trained = _backbone(work, weights.read)
     asked = {name: _described(trained, work, name, one) for name, one in scored.items()}
     rows: dict[str, dict[str, Any]] = {}
     resampled: dict[str, list[dict[str, Float64]]] = {name: [] for name in scored}
-    for seed in range(draws):
+    for seed in range(replicates):
         random = _backbone(work, partial(_drawn, weights, seed))
         for name, train in open_sets(_with(work.run, tuple(scored), labels, seed)).items():
             row = rows.setdefault(name, _row(work, name, scored[name], len(train)))
@@ -135,15 +135,16 @@ def probe(
             for whose in OF:
                 row["values"][whose].append(found[whose][0])
             resampled[name].append({whose: found[whose][1] for whose in OF})
-            log.info("%s, draw %d: %s", name, seed, {of: round(found[of][0], 3) for of in OF})
+            values = {of: round(found[of][0], 3) for of in OF}
+            log.info("%s, label subset %d: %s", name, seed, values)
     for name, row in rows.items():
         row["leads"] = {of: _lead(row, resampled[name], of) for of in OF[1:]}
     return {
         "run": str(folder),
         "step": step,
-        "part": part,
+        "split": split,
         "fraction": labels,
-        "draws": draws,
+        "replicates": replicates,
         "model": model,
         "rows": list(rows.values()),
         "provenance": provenance(),
@@ -226,15 +227,15 @@ def _device() -> torch.device:
 @torch.no_grad()
 def _described(frozen: Any, work: MixtureRun, name: str, part: TaskSet) -> Described:
     """Return what a backbone says of all samples of a split."""
-    vectors, truth, groups = [], [], []
-    for start in track(range(0, len(part), BATCH), name):
-        indices = range(start, min(start + BATCH, len(part)))
+    vectors, truth, clusters = [], [], []
+    for first in track(range(0, len(part), BATCH), name):
+        indices = range(first, min(first + BATCH, len(part)))
         drawn = [plain(part.read(index), name, index) for index in indices]
         truth += [one.sample.target for one in drawn]
-        groups += [part.group(index) for index in indices]
-        made = moved(work.collate(drawn, whole(drawn))[0], _device())
+        clusters += [part.group(index) for index in indices]
+        made = moved(work.collate(drawn, everything(drawn))[0], _device())
         vectors.append(frozen.encode(made).vector.float().cpu().numpy())
-    return Described(np.concatenate(vectors), np.stack(truth), groups)
+    return Described(np.concatenate(vectors), np.stack(truth), clusters)
 
 
 def _score(
@@ -245,29 +246,28 @@ def _score(
     asked: Described,
     seed: int,
 ) -> tuple[float, Float64]:
-    """Return the metric of a probe, and its values over resamples; see `Tally`."""
+    """Return the metric of a probe, and its values over resamples."""
     scale = StandardScaler().fit(fitted.vectors)
     # The penalties that are tried suit vectors of length one.
     known, new = (
         scale.transform(one.vectors) / np.sqrt(scale.n_features_in_) for one in (fitted, asked)
     )
-    chosen = MODELS[model](target, seed)
+    chosen = probe_model(model, target, seed)
     fit_vectors(chosen, known, fitted.truth)
-    tally = Tally(target, RESAMPLES)
-    answers = np.asarray(chosen.predict(new)).reshape(asked.truth.shape)
-    tally.add(asked.groups, answers, asked.truth)
-    return tally.value(metric)
+    state = start(metric, target, RESAMPLES)
+    state.update(asked.clusters, kind_of(target).answer(chosen, new, target), asked.truth)
+    return state.compute()
 
 
 def _lead(
     row: Mapping[str, Any], resampled: Sequence[Mapping[str, Float64]], over: str
 ) -> dict[str, float]:
-    """Return how far the trained latents are ahead, in the mean over draws, and its interval.
+    """Return how far the trained latents are ahead, in the mean over subsets, and its interval.
 
-    Both the part and the draws are resampled: other labels might have been drawn.
+    Both the scored split and the label subsets are resampled: other labels might have been known.
     """
     sign = 1 if row["better"] == "higher" else -1
-    ahead = np.stack([one["trained"] - one[over] for one in resampled])  # (draws, resamples)
+    ahead = np.stack([one["trained"] - one[over] for one in resampled])  # (replicates, resamples)
     drawn = np.random.default_rng(0).integers(len(ahead), size=ahead.shape)
     low, high = interval(sign * np.take_along_axis(ahead, drawn, axis=0).mean(0))
     trained, other = (np.mean(row["values"][of]) for of in ("trained", over))

@@ -1,4 +1,4 @@
-"""What the models of runs, and the baselines, reach on a part of the data of each task.
+"""What the models of runs, and the baselines, reach on a split of the data of each task.
 
 Baselines are kept in a file, a line for each, so that they are fitted once.
 """
@@ -24,8 +24,9 @@ from hpcgeo.data.sample import Float64
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score, suits
 from hpcgeo.files import write_text
-from hpcgeo.kinds.bootstrap import RESAMPLES
 from hpcgeo.kinds.metrics import metric_of
+from hpcgeo.kinds.states import RESAMPLES
+from hpcgeo.kinds.table import kind_of
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.log import log, set_up
 from hpcgeo.objectives.table import OBJECTIVES
@@ -75,7 +76,7 @@ class Fitted(BaseModel):
     patch: int
     labels: float
     seed: int
-    part: str
+    split: str
     metric: str
     hpcgeo: str
     value: float | None = None  #: None: not yet, or the metric is not defined
@@ -90,7 +91,7 @@ class Fitted(BaseModel):
 
 @dataclass(frozen=True)
 class Case:
-    """A run to be scored: its model of a step, and a part of the data of its tasks."""
+    """A run to be scored: its model of a step, and a split of the data of its tasks."""
 
     folder: Path
     step: int
@@ -106,19 +107,17 @@ class Case:
 
     def data(self, name: str) -> Data:
         """Return what a task is scored on."""
-        task, part = self.tasks[name], self.sets[name]
-        dense = part.target.kind in ("segmentation", "change")
-        size = task.size if dense else None
-        return Data(
-            task.reader, task.target, part.digest, metric_of(task.metric, part.target), size
-        )
+        task, scored = self.tasks[name], self.sets[name]
+        size = task.size if kind_of(scored.target).dense else None
+        metric = metric_of(task.metric, scored.target)
+        return Data(task.reader, task.target, scored.digest, metric, size)
 
 
-def open_case(folder: Path, part: str, step: int | None) -> Case:
-    """Open a run and a part of its data.
+def open_case(folder: Path, split: str, step: int | None) -> Case:
+    """Open a run and a split of its data.
 
     Raises:
-        InputError: no such run, checkpoint or part; it has no tasks; its data has changed.
+        InputError: no such run, checkpoint or split; it has no tasks; its data has changed.
     """
     run = config_of(folder)
     chosen_objective = objective_of(run)
@@ -133,10 +132,10 @@ def open_case(folder: Path, part: str, step: int | None) -> Case:
     step, checkpoint = chosen(folder, step)
     work = MixtureRun(run, chosen_objective)
     refuse_other_data(folder, checkpoint, work.dataset.digest)
-    sets = work.part(part)
+    sets = work.sets_of(split)
     for name in work.sets:
         if name not in sets:
-            raise InputError(f"{folder}: task {name} has no samples in the part {part!r}")
+            raise InputError(f"{folder}: task {name} has no samples in the split {split!r}")
     return Case(folder, step, checkpoint, run, work, sets)
 
 
@@ -198,15 +197,15 @@ def defined(number: float) -> float | None:
 
 
 def fitted(
-    case: Case, name: str, part: str, baselines: Iterable[str], kept: Path
+    case: Case, name: str, split: str, baselines: Iterable[str], kept: Path
 ) -> dict[str, Reached]:
     """Return what each baseline that suits a task reaches; every rank calls it together.
 
-    It is fitted to the part that the run is trained on, where the file has no line of it yet.
+    It is fitted to the split that the run is trained on, where the file has no line of it yet.
 
     Args:
         name: of the task.
-        part: that is scored.
+        split: that is scored.
         baselines: names.
         kept: the file.
     """
@@ -221,7 +220,7 @@ def fitted(
             patch=task.patch,
             labels=task.labels,
             seed=case.run.seed,
-            part=part,
+            split=split,
             hpcgeo=__version__,
         )
         answers[baseline] = on_rank_0(partial(_fit, case, name, wanted, kept))

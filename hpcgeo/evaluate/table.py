@@ -1,7 +1,7 @@
 """One table of runs with tasks: what each reaches, beside simpler models and published figures.
 
 Published figures are those of `facts/sustainbench.yaml`, for tasks of its names, readers, targets
-and metrics, on their test part.
+and metrics, on their test split.
 """
 
 import csv
@@ -18,11 +18,11 @@ from rich import box
 from rich.table import Table
 
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.baselines import BASELINES
+from hpcgeo.evaluate.baselines import baselines as all_baselines
 from hpcgeo.evaluate.score import KEPT, Case, Reached, agree, defined, fitted, open_case, score_all
 from hpcgeo.files import write_text
-from hpcgeo.kinds.bootstrap import RESAMPLES, interval
 from hpcgeo.kinds.metrics import metrics
+from hpcgeo.kinds.states import RESAMPLES, interval
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.tables import find, read
 from hpcgeo.train.provenance import command, commit, versions
@@ -40,35 +40,35 @@ Content = dict[str, Any]
 def evaluate(
     folders: Sequence[Path],
     *,
-    part: str = "test",
+    split: str = "test",
     step: int | None = None,
     baselines: Sequence[str] = (),
     out: Path | None = None,
     force: bool = False,
 ) -> Content:
-    """Score runs on a part of the data of their tasks; every rank calls it.
+    """Score runs on a split of the data of their tasks; every rank calls it.
 
     Baselines are kept beside the table, or in the folder of the first run.
 
     Args:
         folders: of the runs.
-        part: "test" or "validation".
+        split: "test" or "validation".
         step: of the checkpoints; by default the newest of each.
         baselines: names, of which each task takes those that suit it.
         out: file to write, .json, .csv or .md.
         force: replace a file that says something else.
 
     Raises:
-        InputError: no such run, checkpoint, part, baseline or format; runs that cannot be compared;
-            the file is there, or cannot be written.
+        InputError: no such run, checkpoint, split, baseline or format; runs that cannot be
+            compared; the file is there, or cannot be written.
     """
     if out is not None:
         find(FORMATS, out.suffix, "format of a table")
     for name in baselines:
-        find(BASELINES, name, "baseline")
+        find(all_baselines(), name, "baseline")
     labels = _labels(folders)
     cases = {
-        label: open_case(folder, part, step) for label, folder in zip(labels, folders, strict=True)
+        label: open_case(folder, split, step) for label, folder in zip(labels, folders, strict=True)
     }
     agree(list(cases.values()))
     found = dict(zip(labels, score_all(list(cases.values())), strict=True))
@@ -78,11 +78,11 @@ def evaluate(
         first |= {name: case for name in case.tasks if name not in first}
     try:
         rows = [
-            _row(name, case, part, found, fitted(case, name, part, baselines, kept))
+            _row(name, case, split, found, fitted(case, name, split, baselines, kept))
             for name, case in first.items()
         ]
         table = {
-            "part": part,
+            "split": split,
             "runs": [_run(label, case) for label, case in cases.items()],
             "rows": rows,
             "behind": _behind(labels, rows),
@@ -143,7 +143,7 @@ def _run(label: str, case: Case) -> Content:
 def _row(
     name: str,
     case: Case,
-    part: str,
+    split: str,
     found: dict[str, list[Found]],
     baselines: dict[str, Reached],
 ) -> Content:
@@ -157,7 +157,7 @@ def _row(
     }
     published = read("sustainbench")["tasks"].get(name, {})
     said = published.get("reader"), published.get("target"), published.get("metric")
-    if part != "test" or said != (data.reader, data.target, metric):
+    if split != "test" or said != (data.reader, data.target, metric):
         published = {}
     best = _best(baselines, metric)
     row: Content = {
@@ -213,7 +213,7 @@ def _sign(metric: str) -> int:
 
 
 def _behind(labels: Sequence[str], rows: Sequence[Content]) -> list[str]:
-    """Say of each run where it loses, and how surely; a score that is not defined loses."""
+    """Say of each run where it loses; a score that is not defined loses significantly."""
     sentences = []
     for label in labels:
         rivals: dict[str, list[tuple[str, Content]]] = {}
@@ -223,7 +223,7 @@ def _behind(labels: Sequence[str], rows: Sequence[Content]) -> list[str]:
                     rivals.setdefault(lead["over"], []).append((row["task"], lead))
         for who, leads in rivals.items():
             lost = [
-                f"{task} (surely)" if lead["value"] is None or (lead["high"] or 0) < 0 else task
+                f"{task} (significantly)" if _lost(lead) else task
                 for task, lead in leads
                 if lead["value"] is None or lead["value"] < 0
             ]
@@ -235,7 +235,12 @@ def _behind(labels: Sequence[str], rows: Sequence[Content]) -> list[str]:
     return sentences
 
 
+def _lost(lead: Content) -> bool:
+    return lead["value"] is None or (lead["high"] or 0) < 0
+
+
 def provenance() -> Content:
+    """Return where a table comes from: commit, command, versions."""
     head, changed = commit()
     return {
         "commit": head,
@@ -284,17 +289,17 @@ def _score(found: Content | None, sign: str = "") -> str:
 def _caption(table: Content) -> str:
     steps = ", ".join(f"{run['run']} at step {run['step']:,}" for run in table["runs"])
     words = [
-        f"{table['part']} part; {steps}",
-        f"n: samples; in brackets 95 % of {RESAMPLES:,} resamples, samples that share "
-        f"ground together",
+        f"{table['split']} split; {steps}",
+        f"n: samples; in brackets the 95 % confidence interval, of {RESAMPLES:,} resamples of "
+        f"clusters (samples of one location)",
     ]
     if any(row["best_baseline"] for row in table["rows"]):
         words.append(
             f"ahead by: of the first run with the task, negative where the best of "
             f"{', '.join(table['baselines'])} is better"
         )
-    if any("(surely)" in sentence for sentence in table["behind"]):
-        words.append("surely: in 97.5 % of the resamples")
+    if any("(significantly)" in sentence for sentence in table["behind"]):
+        words.append("significantly: the 95 % confidence interval of the lead is below 0")
     if any("gpna" in row for row in table["rows"]):
         words.append("GPNA, status quo: as published")
     return "; ".join(words)
@@ -308,9 +313,9 @@ def _as_csv(table: Content) -> str:
     """Return a line for each task and whatever has a score on it."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["task", "part", "metric", "better", "samples", "who", "kind", *SAID])
+    lines.writerow(["task", "split", "metric", "better", "samples", "who", "kind", *SAID])
     for row in table["rows"]:
-        of_row = [row["task"], table["part"], row["metric"], row["better"], row["samples"]]
+        of_row = [row["task"], table["split"], row["metric"], row["better"], row["samples"]]
         for label, found in row["scores"].items():
             lines.writerow([*of_row, label, "run", *(found[key] for key in SAID)])
         for name, found in row["baselines"].items():

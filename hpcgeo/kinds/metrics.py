@@ -1,7 +1,8 @@
-"""Metrics of a task from sums that add up over batches and ranks.
+"""Metrics by name: which is better, and the value from each state it can be computed from.
 
-`sums` of any split of the samples, added, are those of all of them: one vector of float64 to
-all-reduce, whatever the metric. K is the number of outputs of the task (`Target.names`).
+Of several numbers or classes a metric is their mean; of two classes the second one's, which is what
+is looked for (building, change). All pixels count alike, in whichever image they are. K is the
+number of outputs of the task (`Target.names`).
 """
 
 from collections.abc import Callable, Mapping
@@ -10,14 +11,13 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from hpcgeo.data.sample import IGNORED, Float64, Kind, Target
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.kind import Kind
+from hpcgeo.kinds.states import Confusion, Hits, Mean, Moments, Ranking, State
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Array, Float64, Target
 from hpcgeo.tables import find, loaded, plugins
-
-Array = npt.NDArray[Any]
-
 
 #: What is left of a difference of equal sums.
 _ROUNDING = 1e-12
@@ -25,77 +25,47 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of a task: which kinds of task have it, and its value from (sums, target)."""
+    """A number of a task; `of` says how it is computed from a state, for each that it can be."""
 
     better: Literal["higher", "lower"]
-    kinds: tuple[Kind, ...]
-    value: Callable[[Float64, Target], float]
+    of: Mapping[type[State], Callable[..., Any]]
+
+    def suits(self, kind: Kind) -> bool:
+        """Return whether tasks of a kind have it."""
+        return any(state in self.of for state in kind.states)
 
 
-def sums(prediction: Array, truth: Array, target: Target) -> Float64:
-    """Return what the metrics of a batch follow from.
-
-    Args:
-        prediction: what was decided: classes of whole samples (B,) or pixels (B, H, W), 0 or 1 of
-            several labels (B, K), or standardised numbers (B, K).
-        truth: of the same shape, and standardised too; `IGNORED` classes and NaN numbers do not
-            count.
-        target: of the task.
-
-    Returns:
-        Of classes how often each was taken for each (K truth x K predicted); of several labels
-        hits, false alarms and misses (3 x K); of numbers n and the sums of y, p, y², p², y p and
-        |y - p| (7 x K).
-    """
-    assert prediction.shape == truth.shape, (prediction.shape, truth.shape)
-    num_outputs = len(target.names)
-    if target.kind == "regression":
-        known = np.isfinite(truth)
-        y = np.where(known, truth, 0).astype(np.float64)
-        p = np.where(known, prediction, 0).astype(np.float64)
-        found = np.stack([known, y, p, y * y, p * p, y * p, abs(y - p)]).sum(axis=1)
-    elif target.kind == "multilabel":
-        said, is_so = prediction > 0.5, truth > 0.5
-        found = np.stack([said & is_so, said & ~is_so, ~said & is_so]).sum(axis=1)
-    else:
-        counted = truth != IGNORED
-        pairs = truth[counted].astype(np.int64) * num_outputs + prediction[counted]
-        found = np.bincount(pairs, minlength=num_outputs**2)
-        assert len(found) == num_outputs**2, "a class that the task does not have"
-    return found.astype(np.float64).ravel()
-
-
-def size(target: Target) -> int:
-    """Return how many numbers `sums` gives."""
-    rows = {"regression": 7, "multilabel": 3}.get(target.kind, len(target.names))
-    return rows * len(target.names)
-
-
-def value(name: str, sums: Float64, target: Target) -> float:
-    """Return a metric; NaN where the samples do not define it.
+def start(name: str, target: Target, resamples: int = 0) -> State:
+    """Return the state of a metric before any sample.
 
     Raises:
         InputError: no such metric, or none of this kind of task.
     """
-    metric = find(metrics(), name, "metric")
-    if target.kind not in metric.kinds:
-        fitting = [other for other, row in metrics().items() if target.kind in row.kinds]
-        raise InputError(f"metric {name!r} is none of {target.kind}: {', '.join(fitting)}")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(metric.value(sums, target))
+    metric = metrics()[metric_of(name, target)]
+    kind = kind_of(target)
+    state = next(each for each in kind.states if each in metric.of)
+    return state(kind, target, metric.of[state], resamples)
 
 
-def default_metric(kind: Kind) -> str:
-    """Return the metric by which tasks of a kind are usually compared."""
-    defaults: dict[Kind, str] = {
-        "classification": "accuracy",
-        "multilabel": "f1",
-        "regression": "r2",
-        "segmentation": "iou",
-        "change": "f1",
-        "unlabelled": "masked_mse",
-    }
-    return defaults[kind]
+def metric_of(name: str | None, target: Target) -> str:
+    """Return what a task is judged by; an InputError where its kind has no such metric.
+
+    Args:
+        name: as it was asked for; None: the usual one of the kind.
+        target: of the task.
+    """
+    kind = kind_of(target)
+    name = name or kind.metric
+    if not find(metrics(), name, "metric").suits(kind):
+        fitting = ", ".join(suiting(kind))
+        raise InputError(f"metric {name} is none of {target.kind}: choose one of {fitting}")
+    return name
+
+
+def suiting(kind: Kind) -> list[str]:
+    """Return the names of the metrics of a kind of task, the usual one first."""
+    names = [name for name, row in metrics().items() if row.suits(kind)]
+    return sorted(names, key=lambda name: name != kind.metric)
 
 
 def _accuracy(sums: Float64, target: Target) -> float:
@@ -103,29 +73,32 @@ def _accuracy(sums: Float64, target: Target) -> float:
     return confusion.trace() / confusion.sum()
 
 
-def _f1(sums: Float64, target: Target) -> float:
-    hits, alarms, misses = _overlap(sums, target)
-    return _mean(2 * hits, 2 * hits + alarms + misses)
-
-
-def _iou(sums: Float64, target: Target) -> float:
-    hits, alarms, misses = _overlap(sums, target)
-    return _mean(hits, hits + alarms + misses)
-
-
 def _overlap(sums: Float64, target: Target) -> Float64:
     """Return hits, false alarms and misses of each class, (3, K); of two the second alone."""
-    if target.kind == "multilabel":
-        return sums.reshape(3, -1)
     confusion = sums.reshape(len(target.names), -1)
     hits = confusion.diagonal()
     found = np.stack([hits, confusion.sum(axis=0) - hits, confusion.sum(axis=1) - hits])
     return found[:, 1:] if len(target.names) == 2 else found
 
 
+def _f1(hits: Array, alarms: Array, misses: Array) -> float:
+    return _mean(2 * hits, 2 * hits + alarms + misses)
+
+
+def _iou(hits: Array, alarms: Array, misses: Array) -> float:
+    return _mean(hits, hits + alarms + misses)
+
+
 def _mean(part: Float64, whole: Float64) -> float:
     """Return the mean over the classes that were there or were predicted."""
     return (part / whole)[whole > 0].mean() if (whole > 0).any() else float("nan")
+
+
+def _overlapping(value: Callable[[Array, Array, Array], float]) -> dict[type[State], Any]:
+    return {
+        Confusion: lambda sums, target: value(*_overlap(sums, target)),
+        Hits: lambda sums, _: value(*sums.reshape(3, -1)),
+    }
 
 
 def _rmse(sums: Float64, target: Target) -> float:
@@ -154,31 +127,54 @@ def _pearson_r2(sums: Float64, target: Target) -> float:
     return np.where(spread > _ROUNDING * yy * pp, (yp - y * p / n) ** 2 / spread, np.nan).mean()
 
 
-def _error(sums: Float64, target: Target) -> float:
-    """Return the mean from the sum of errors and the number of samples, (2,)."""
-    return sums[0] / sums[1]
+def _auroc(scores: Array, is_so: Array, weights: Float64) -> Float64:
+    """Return the area under the receiver operating characteristic; half of a tie counts."""
+    rising, last = _ranked(scores)
+    hits = _added(weights, is_so, rising, last)
+    others = _added(weights, ~is_so, rising, last)
+    below = others - np.diff(others, prepend=0) / 2
+    with np.errstate(invalid="ignore"):
+        return (np.diff(hits, prepend=0) * below).sum(1) / (hits[:, -1] * others[:, -1])
 
 
-_CLASSES: tuple[Kind, ...] = ("classification", "segmentation", "change")
-_OVERLAPS: tuple[Kind, ...] = (*_CLASSES, "multilabel")
+def _average_precision(scores: Array, is_so: Array, weights: Float64) -> Float64:
+    """Return the sum of precisions at each threshold, weighted by the recall it adds."""
+    falling, last = _ranked(-scores)
+    hits = _added(weights, is_so, falling, last)
+    taken = _added(weights, np.ones_like(is_so), falling, last)
+    with np.errstate(invalid="ignore"):
+        precision = hits / np.maximum(taken, 1)
+        return (np.diff(hits, prepend=0) * precision).sum(1) / hits[:, -1]
 
-#: Of several numbers or classes: their mean; of two classes: the second one's, which is
-#: what is looked for (building, change). All pixels count alike, in whichever image they are.
+
+def _ranked(scores: Array) -> tuple[Array, Array]:
+    """Return the order of scores (N,) from the lowest, and where in it the last of each tie is."""
+    order = np.argsort(scores, kind="stable")
+    return order, np.flatnonzero(np.append(scores[order][1:] != scores[order][:-1], True))
+
+
+def _added(weights: Float64, counted: Array, order: Array, last: Array) -> Float64:
+    """Return the weight (r, ties) of the samples that count, up to the last of each tie."""
+    return np.cumsum((weights * counted)[:, order], axis=1)[:, last]
+
+
 _METRICS: dict[str, Metric] = {
-    "accuracy": Metric("higher", _CLASSES, _accuracy),
-    "f1": Metric("higher", _OVERLAPS, _f1),
+    "accuracy": Metric("higher", {Confusion: _accuracy}),
+    "f1": Metric("higher", _overlapping(_f1)),
     # The same number; SustainBench calls it so for field boundaries.
-    "dice": Metric("higher", ("segmentation", "change"), _f1),
-    "iou": Metric("higher", ("segmentation", "change"), _iou),
+    "dice": Metric("higher", _overlapping(_f1)),
+    "iou": Metric("higher", _overlapping(_iou)),
+    "auroc": Metric("higher", {Ranking: _auroc}),
+    "average_precision": Metric("higher", {Ranking: _average_precision}),
     # 1 - residual / total: at most 1, below 0 where the mean would have been better.
-    "r2": Metric("higher", ("regression",), _r2),
+    "r2": Metric("higher", {Moments: _r2}),
     # Pearson's correlation, squared, which forgives scale and offset: what SustainBench and Yeh et
     # al. 2020 call r2.
-    "pearson_r2": Metric("higher", ("regression",), _pearson_r2),
-    "rmse": Metric("lower", ("regression",), _rmse),
-    "mae": Metric("lower", ("regression",), _mae),
+    "pearson_r2": Metric("higher", {Moments: _pearson_r2}),
+    "rmse": Metric("lower", {Moments: _rmse}),
+    "mae": Metric("lower", {Moments: _mae}),
     # Of hidden tokens, whose values have zero mean and unit deviation: the loss of masked_tokens.
-    "masked_mse": Metric("lower", ("unlabelled",), _error),
+    "masked_mse": Metric("lower", {Mean: lambda total, number: total / number}),
 }
 
 
@@ -186,17 +182,3 @@ _METRICS: dict[str, Metric] = {
 def metrics() -> Mapping[str, Metric]:
     """Return all metrics by name, also those that other packages add as `hpcgeo.metrics`."""
     return {name: loaded(entry) for name, entry in plugins("hpcgeo.metrics").items()} | _METRICS
-
-
-def metric_of(name: str | None, target: Target) -> str:
-    """Return what a task is judged by; an InputError where its kind has no such metric.
-
-    Args:
-        name: as it was asked for; None: the default of the kind.
-        target: of the task.
-    """
-    name = name or default_metric(target.kind)
-    if target.kind not in find(metrics(), name, "metric").kinds:
-        fitting = ", ".join(other for other, row in metrics().items() if target.kind in row.kinds)
-        raise InputError(f"metric {name} is none of {target.kind}: choose one of {fitting}")
-    return name

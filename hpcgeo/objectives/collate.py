@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from hpcgeo.data.labelled_batches import Bool, Drawn
-from hpcgeo.data.sample import IGNORED, Channel
+from hpcgeo.data.sample import Channel
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.sampling.packing import clusters, waste
+from hpcgeo.kinds.target import labelled
 from hpcgeo.models.ragged import TokenLayout, packed, padded
 from hpcgeo.models.tokenizers import ObservationGroup, Tokens
 from hpcgeo.options import Batching
@@ -42,7 +43,7 @@ class Question:
     Attributes:
         task: its name.
         rows: (b,) which samples.
-        target: (b, ...) as in `hpcgeo.data.sample.Sample`, of dense tasks at the queries (b, Q).
+        target: (b, ...) labels, of dense tasks at the queries (b, Q, ...).
         group, members: of dense tasks, which group holds the first observations and (b,) where.
         queries: of dense tasks (b, Q, 2), pixels as fractions of the frame: down, right; None: all
             pixels of `frame`.
@@ -149,19 +150,20 @@ def questions(
     """
     alike: dict[Any, list[int]] = defaultdict(list)
     for row, one in enumerate(drawn):
-        dense = one.sample.target.ndim == 2
-        key = one.task, grouping.find(row)[0] if dense else -1, one.sample.target.shape
+        sample = one.sample
+        group = grouping.find(row)[0] if sample.dense else -1
+        key = one.task, group, sample.dense, sample.target.shape
         alike[key].append(row)
     found = []
-    for (task, group, shape), rows in alike.items():
+    for (task, group, dense, shape), rows in alike.items():
         question = Question(
             task,
             torch.tensor(rows),
             torch.from_numpy(np.stack([drawn[row].sample.target for row in rows])),
         )
-        if len(shape) == 2:
+        if dense:
             members = torch.tensor([grouping.find(row)[1] for row in rows])
-            question = replace(question, group=group, members=members, frame=shape)
+            question = replace(question, group=group, members=members, frame=shape[-2:])
             if num_queries is not None:
                 position = np.array([drawn[row].position for row in rows])
                 question = _some(question, uniform(seed, position, "queries", num_queries))
@@ -171,13 +173,16 @@ def questions(
 
 def _some(question: Question, chosen: Any) -> Question:
     """Return a dense question for the labelled pixels that uniform numbers (b, Q) choose."""
+    flat = question.target.flatten(-2)  # (b, H W), or (b, K, H W) of numbers
+    known = labelled(flat.numpy()).reshape(len(flat), -1, flat.shape[-1])
     pixels = np.empty(chosen.shape, dtype=np.int64)
-    for row, target in enumerate(question.target.flatten(1).numpy()):
-        labelled = np.flatnonzero(target != IGNORED)
-        among = labelled if len(labelled) else np.arange(len(target))
+    for row in range(len(flat)):
+        there = known[row].any(0)  # (H W,)
+        among = np.flatnonzero(there) if there.any() else np.arange(len(there))
         pixels[row] = among[(chosen[row] * len(among)).astype(np.int64)]
     pixel = torch.from_numpy(pixels)  # (b, Q)
-    target = question.target.flatten(1).gather(1, pixel)
+    at = pixel if flat.ndim == 2 else pixel[:, None].expand(-1, flat.shape[1], -1)
+    target = flat.gather(-1, at).movedim(-1, 1)  # (b, Q), or (b, Q, K)
     return replace(question, target=target, queries=centres(pixel, question.frame))
 
 

@@ -18,9 +18,9 @@ from hpcgeo.options import Data, Model
 from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
+from hpcgeo.pictures import pages
 from hpcgeo.plan.memory import predict
 from hpcgeo.weights.initial import initial
-from hpcgeo.workloads import pictures
 from hpcgeo.workloads.workload import Alive, Step, predicted_line
 from hpcgeo.zoo import architecture_of
 
@@ -74,7 +74,7 @@ class Images:
         """Picture the same samples every time, behind the same masks, if there is what to show."""
         if "reconstruct" not in getattr(engine.objective, "methods", ()):
             return
-        index = pictures.spread_out(NUM_PICTURES, len(self.dataset))
+        index = pages.spread_out(NUM_PICTURES, len(self.dataset))
         pixels, valid = self.dataset.read(index)
         batch = ImageBatch(torch.from_numpy(pixels), valid, position=index, index=index)
         images = self.views.plain(batch, topology.device)
@@ -86,8 +86,8 @@ class Images:
             titled = {"input": images, "masked": holes, "reconstruction": whole}
             columns = {name: self.views.denormalise(tensor) for name, tensor in titled.items()}
             path = folder / "reconstructions" / f"step-{step:08d}.png"
-            visible = pictures.visible(self.dataset.bands, self.dataset.sensor)
-            pictures.save(path, columns, visible)
+            visible = pages.visible(self.dataset.bands, self.dataset.sensor)
+            pages.save(path, columns, visible)
 
     def ended(self, folder: Path, step: int) -> bool:
         return False

@@ -120,7 +120,7 @@ class MixtureRun:
         """Return the tokens of a pass, on the CPU."""
         return tokens(drawn, self.data.batching, self.bands, visible)
 
-    def part(self, split: str) -> dict[str, TaskSet]:
+    def sets_of(self, split: str) -> dict[str, TaskSet]:
         """Return another split of the data sets, of those that have one, by name of the task."""
         others = {name: part.other(split) for name, part in self.sets.items()}
         return {name: part for name, part in others.items() if len(part)}
@@ -167,7 +167,7 @@ class MixtureRun:
         drawn = [one for batch in batches for one in batch]
         visible = self.visible(drawn)
         lengths = [1 + sum(int(part.sum()) for part in parts) for parts in visible]
-        batching, parts = self.data.batching, self.split(lengths, device)
+        batching, parts = self.data.batching, self.passes(lengths, device)
         count = len(parts)
         padded = sum(padding([lengths[i] for i in part], batching) for part in parts)
 
@@ -188,7 +188,7 @@ class MixtureRun:
             },
         )
 
-    def split(self, lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+    def passes(self, lengths: Sequence[int], device: torch.device) -> list[list[int]]:
         """Return the samples of each pass, as many passes on all ranks; all call it together."""
         limit = self.data.batching.max_tokens
         return passes(lengths, limit, _most(len(passes(lengths, limit)), device))
@@ -201,7 +201,7 @@ class MixtureRun:
         Objectives without labels are judged by the error of what they predict, the same hidden
         things at every evaluation. A data set without a validation split has no say.
         """
-        sets = self.part("validation")
+        sets = self.sets_of("validation")
         if self._objective.labels:
             found = self.score(engine, topology, sets, Album(folder, step, topology), alive)
         elif "error" in getattr(engine.objective, "methods", ()):
@@ -228,7 +228,7 @@ class MixtureRun:
     ) -> list[Found]:
         def error(drawn: Sequence[Drawn]) -> float:
             total = 0.0
-            for part in self.split([one.length for one in drawn], topology.device):
+            for part in self.passes([one.length for one in drawn], topology.device):
                 alive()
                 some = [drawn[row] for row in part]
                 inputs = moved_all(self.inputs(some, self.visible(some)), topology.device)
@@ -249,7 +249,7 @@ class MixtureRun:
         """Return the metric of each task on a split of its data; every rank calls it together."""
 
         def predict(drawn: Sequence[Drawn]) -> Iterator[tuple[list[int], torch.Tensor]]:
-            for part in self.split([one.length for one in drawn], topology.device):
+            for part in self.passes([one.length for one in drawn], topology.device):
                 alive()
                 some = [drawn[row] for row in part]
                 inputs = self.inputs(some, everything(some), whole=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.labelled_batches import Drawn, once, plain
-from hpcgeo.data.sample import Float64, Target
+from hpcgeo.data.sample import Float64
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
-from hpcgeo.kinds.bootstrap import Tally
-from hpcgeo.kinds.metrics import metrics
+from hpcgeo.kinds.metrics import metrics, start
+from hpcgeo.kinds.states import State
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Target
 from hpcgeo.log import log, track
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import Topology
@@ -32,8 +34,8 @@ NAME = "scores.jsonl"
 #: A look while training has none.
 NO_RESAMPLES: Float64 = np.zeros(0)
 
-#: What pretraining is judged by.
-MASKED = "masked_mse"
+#: What is judged without labels.
+UNLABELLED = Target("unlabelled", ())
 
 
 class Found(NamedTuple):
@@ -82,26 +84,24 @@ def scores(
         metrics: of each task.
         micro_batch: samples of a round.
         album: what pictures are drawn from.
-        resamples: of each part, see `Tally`.
+        resamples: of each part, see `hpcgeo.kinds.states`.
     """
     found = []
     for name, part in sets.items():
-        tally, count = Tally(part.target, resamples), 0
+        state, count = start(metrics[name], part.target, resamples), 0
         for drawn in _rounds(name, part, topology, micro_batch):
             count += len(drawn)
             for rows, answer in predict(drawn):
                 some = [drawn[row] for row in rows]
                 truth = np.stack([one.sample.target for one in some])
-                decisions = decided(answer, part.target)
-                tally.add([part.group(one.index) for one in some], decisions, truth)
+                state.update([part.group(one.index) for one in some], answer, truth)
                 if album:
-                    album.add(part, some, decisions)
-        tally.sums = _together(tally.sums, topology)
-        read = int(_together(np.array([float(count)]), topology)[0])
+                    album.add(part, some, answer)
+        state, count = _together(state, count, topology)
         if album:
-            album.draw(name, part.target, tally.sums[0])
-        number, resampled = tally.value(metrics[name])
-        found.append(Found(name, metrics[name], number, read, resampled))
+            album.draw(name, part.target)
+        number, resampled = state.compute()
+        found.append(Found(name, metrics[name], number, count, resampled))
     return found
 
 
@@ -118,15 +118,16 @@ def errors(
         sets: parts to look at, by task.
         micro_batch: samples of a round.
     """
-    found = []
+    found, metric = [], kind_of(UNLABELLED).metric
     for name, part in sets.items():
-        total = np.zeros(2)
+        state, count = start(metric, UNLABELLED), 0
         for drawn in _rounds(name, part, topology, micro_batch):
-            total += error(drawn), len(drawn)
-        whole = _together(total, topology)
-        if whole[1]:
-            mean = metrics()[MASKED].value(whole, part.target)
-            found.append(Found(name, MASKED, float(mean), int(whole[1])))
+            count += len(drawn)
+            clusters = [part.group(one.index) for one in drawn]
+            state.update(clusters, torch.tensor(error(drawn), dtype=torch.float64), np.zeros(0))
+        state, count = _together(state, count, topology)
+        if count:
+            found.append(Found(name, metric, state.compute()[0], count))
     return found
 
 
@@ -149,24 +150,15 @@ def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
             once(f"task {name}: {error}; its score is that of the others")
 
 
-def _together(total: Float64, topology: Topology) -> Float64:
-    """Return the sum over all samples of sums over those of each rank."""
-    together = torch.from_numpy(total).to(topology.device)
-    dist.all_reduce(together)
-    whole: Float64 = together.cpu().numpy() / topology.layout.tp  # ranks of one product agree
-    return whole
-
-
-def decided(answer: Tensor, target: Target) -> Float64:
-    """Return what a head's answer (b, K, ...) comes to, in the form that `sums` wants."""
-    if target.kind == "regression":
-        chosen = answer
-    elif target.kind == "multilabel":
-        chosen = (answer > 0).long()
-    else:
-        chosen = answer.argmax(dim=1)
-    decision: Float64 = chosen.cpu().numpy()
-    return decision
+def _together(state: State, count: int, topology: Topology) -> tuple[State, int]:
+    """Return the state, and the number, of the samples of all ranks; all call it together."""
+    each: list[Any] = [None] * topology.world_size
+    dist.all_gather_object(each, (topology.data_rank, state, count))
+    first, *others = {rank: found for rank, *found in each}.values()  # ranks of one product agree
+    for other, number in others:
+        first[0].merge(other)
+        first[1] += number
+    return first[0], first[1]
 
 
 def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:

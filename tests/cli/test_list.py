@@ -9,7 +9,7 @@ import pytest
 
 from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
-from hpcgeo.data.labelled import READERS
+from hpcgeo.data.readers.table import READERS
 from hpcgeo.machines import machines
 from hpcgeo.objectives.table import objectives
 from hpcgeo.optimizers.table import optimizers

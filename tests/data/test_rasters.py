@@ -24,8 +24,9 @@ from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.readers.collection import Frame, days, year
 from hpcgeo.data.readers.rasters import collect
-from hpcgeo.data.sample import IGNORED, Channel
+from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import IGNORED
 from hpcgeo.models.initialise import draw
 from hpcgeo.models.perceiver import Perceiver
 from hpcgeo.models.tokenizers import Tokenizer

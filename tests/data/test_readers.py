@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgeo.data.labelled import READERS, LabelledSplit, open_tasks
+from hpcgeo.data.labelled import LabelledSplit, open_tasks
 from hpcgeo.data.readers.collection import SPLITS, Frame, days, year
 from hpcgeo.data.readers.pixel_series import collect, steps
-from hpcgeo.data.sample import Channel, Target
+from hpcgeo.data.readers.table import READERS
+from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 from hpcgeo.sensors import sensor
 from tests.data.labelled import LAYOUTS, write_table
 

@@ -53,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tasks_with_a_label_for_a_sample_are_probed(runs: Path) -> None:
-    found = probe(runs / "masked", labels=0.2, draws=2)
+    found = probe(runs / "masked", labels=0.2, replicates=2)
     assert [row["task"] for row in found["rows"]] == ["scenes", "table"]
     assert found["step"] == 4 and found["provenance"]["commit"]
     for row in found["rows"]:
@@ -70,7 +70,7 @@ def test_tasks_with_a_label_for_a_sample_are_probed(runs: Path) -> None:
             ahead = np.mean(row["values"]["trained"]) - np.mean(row["values"][over])
             assert lead["value"] == pytest.approx(ahead if row["better"] == "higher" else -ahead)
             assert lead["low"] <= lead["high"]
-    again = probe(runs / "masked", labels=0.2, draws=2)
+    again = probe(runs / "masked", labels=0.2, replicates=2)
     assert again["rows"] == found["rows"]
 
 
@@ -119,9 +119,9 @@ def test_a_lead_is_positive_where_the_trained_is_better() -> None:
         assert lead == {name: pytest.approx(sign * 0.2) for name in ("value", "low", "high")}
 
 
-def test_the_interval_of_a_lead_tells_of_the_draws() -> None:
+def test_the_interval_of_a_lead_tells_of_the_label_subsets() -> None:
     rng = np.random.default_rng(1)
-    trained = rng.normal(0.1, 0.1, 20)  # of each draw; the part hardly matters
+    trained = rng.normal(0.1, 0.1, 20)  # of each label subset; the split hardly matters
     resampled = [
         {"trained": rng.normal(one, 1e-3, 999), "random": np.zeros(999)} for one in trained
     ]
@@ -131,13 +131,13 @@ def test_the_interval_of_a_lead_tells_of_the_draws() -> None:
 
 
 def test_neighbours_and_the_command(runs: Path) -> None:
-    words = ["probe", str(runs / "masked"), "--model", "neighbours", "--split", "validation"]
+    words = ["probe", str(runs / "masked"), "--model", "knn", "--split", "validation"]
     table = hpcgeo(*words)
-    assert "lead over random" in table and "validation part" in table
+    assert "lead over random" in table and "validation split" in table
     found = json.loads(hpcgeo(*words, "--json"))
     for row in found["rows"]:
         assert row["task"] in table and f"{row['values']['trained'][0]:.3f}" in table
-    assert "draws 0: at least one" in hpcgeo(*words, "--draws", "0", code=2)
+    assert "replicates 0: at least one" in hpcgeo(*words, "--replicates", "0", code=2)
 
 
 def test_a_run_is_probed_alone_whatever_spread_it(
@@ -164,7 +164,9 @@ def test_what_cannot_be_probed_is_said(runs: Path, tmp_path: Path) -> None:
         probe(runs / "tasks", step=3)
     with pytest.raises(InputError, match="labels 0"):
         probe(runs / "tasks", labels=0)
-    with pytest.raises(InputError, match=r"tree.*linear, neighbours"):
+    with pytest.raises(
+        InputError, match=r"unknown model .tree.; known: knn, linear, forest; a pack"
+    ):
         probe(runs / "tasks", model="tree")
     (tmp_path / "config.yaml").write_text(load("mae_vit_tiny", ["data.path=x"]).model_dump_json())
     with pytest.raises(InputError, match=r"task images: x: no index.json"):

@@ -32,7 +32,7 @@ def said_as(
 
 
 TABLE: dict[str, Any] = {
-    "part": "test",
+    "split": "test",
     "runs": [{"run": "all", "step": 2000}, {"run": "kilns", "step": 500}],
     "rows": [
         {
@@ -75,7 +75,7 @@ TABLE: dict[str, Any] = {
             "leads": [{"run": "all", "over": "the best baseline"} | said_as(None)],
         },
     ],
-    "behind": ["all: behind the best baseline on 2 of 3 tasks: brick_kilns (surely), water"],
+    "behind": ["all: behind the best baseline on 2 of 3 tasks: brick_kilns (significantly), water"],
     "baselines": ["linear", "forest"],
     "provenance": {"command": "hpcgeo evaluate all kilns", "commit": "abc"},
 }
@@ -126,7 +126,7 @@ def test_what_runs_reach_beside_baselines(runs: Path) -> None:
     assert ahead["value"] == number["scores"]["both"]["value"] - fitted
     assert ahead["low"] < ahead["value"] < ahead["high"] < 0
     assert table["behind"][0].startswith("both: behind the best baseline on 2 of 2 tasks: series")
-    assert table["behind"][0].endswith("table (surely)")
+    assert table["behind"][0].endswith("table (significantly)")
     assert {"commit", "command", "versions"} <= table["provenance"].keys()
 
     # On two ranks, with what is kept of the baselines: a made up value shows that it is read.
@@ -180,11 +180,12 @@ def test_tasks_of_one_name_have_the_same_data(runs: Path, tmp_path: Path) -> Non
 
 def test_who_loses_is_said_and_an_undefined_score_does() -> None:
     assert _behind(["all", "kilns"], TABLE["rows"]) == [
-        "all: behind the best baseline on 2 of 3 tasks: brick_kilns (surely), water (surely)",
+        "all: behind the best baseline on 2 of 3 tasks: "
+        "brick_kilns (significantly), water (significantly)",
         "all: behind the status quo on 1 of 1 task: brick_kilns",
         "all: behind another run on none of 1 task",
-        "kilns: behind the best baseline on 1 of 1 task: brick_kilns (surely)",
-        "kilns: behind the status quo on 1 of 1 task: brick_kilns (surely)",
+        "kilns: behind the best baseline on 1 of 1 task: brick_kilns (significantly)",
+        "kilns: behind the status quo on 1 of 1 task: brick_kilns (significantly)",
     ]
 
 
@@ -192,7 +193,7 @@ def test_leads_are_taken_on_the_same_resamples(tmp_path: Path) -> None:
     """A run that is better by 0.01 everywhere is surely ahead, however far its score spreads."""
     run = load("gpna_tiny", ["data.only=[table]"])
     work = workload_of(run)
-    case = Case(tmp_path, 1, tmp_path, run, work, work.part("validation"))
+    case = Case(tmp_path, 1, tmp_path, run, work, work.sets_of("validation"))
     spread = np.random.default_rng(0).uniform(0.2, 0.8, 1000)
     found = {
         name: [Found("table", "r2", value, 80, spread + value - 0.5)]
@@ -207,7 +208,7 @@ def test_leads_are_taken_on_the_same_resamples(tmp_path: Path) -> None:
     unsure = leads["first", "the best baseline"]
     assert unsure["value"] == pytest.approx(0.05) and unsure["low"] < -0.3 < 0.3 < unsure["high"]
     assert row["baselines"]["forest"] == said_as(None)
-    assert "first: behind another run on 1 of 1 task: table (surely)" in _behind(
+    assert "first: behind another run on 1 of 1 task: table (significantly)" in _behind(
         ["first", "second", "third"], [row]
     )
 
@@ -219,7 +220,7 @@ def test_published_figures_stand_beside_the_same_task_alone(tmp_path: Path) -> N
     def row(part: str, *more: str) -> dict[str, Any]:
         run = load("gpna_sustainbench", [*options, "data.tasks.brick_kilns.size=32", *more])
         work = workload_of(run)
-        case = Case(tmp_path, 1, tmp_path, run, work, work.part(part))
+        case = Case(tmp_path, 1, tmp_path, run, work, work.sets_of(part))
         found = {"run": [Found("brick_kilns", "accuracy", 0.5, 4, np.full(1000, 0.5))]}
         return _row("brick_kilns", case, part, found, {})
 
@@ -240,12 +241,12 @@ def test_markdown_is_as_it_was() -> None:
 (+0.200 to +0.300) |  |  |
 | water | r2 ↑ | 1 | NaN |  | 0.000 linear | NaN |  |  |
 
-test part; all at step 2,000, kilns at step 500; n: samples; in brackets 95 % of 1,000 resamples, \
-samples that share ground together; ahead by: of the first run with the task, negative where the \
-best of linear, forest is better; surely: in 97.5 % of the resamples; GPNA, status quo: as \
-published.
+test split; all at step 2,000, kilns at step 500; n: samples; in brackets the 95 % confidence \
+interval, of 1,000 resamples of clusters (samples of one location); ahead by: of the first run \
+with the task, negative where the best of linear, forest is better; significantly: the 95 % \
+confidence interval of the lead is below 0; GPNA, status quo: as published.
 
-- all: behind the best baseline on 2 of 3 tasks: brick_kilns (surely), water
+- all: behind the best baseline on 2 of 3 tasks: brick_kilns (significantly), water
 
 `hpcgeo evaluate all kilns`, commit abc
 """
@@ -253,7 +254,7 @@ published.
 
 
 def test_a_file_that_says_something_else_is_left(tmp_path: Path) -> None:
-    out, other = tmp_path / "made" / "table.json", TABLE | {"part": "validation"}
+    out, other = tmp_path / "made" / "table.json", TABLE | {"split": "validation"}
     _write(out, TABLE, force=False)
     _write(out, TABLE, force=False)
     with pytest.raises(InputError, match="is there and says something else: --force, or another"):

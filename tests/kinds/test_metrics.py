@@ -1,14 +1,18 @@
 """Metrics against hand-computed cases, scikit-learn, and any split of the samples."""
 
+import warnings
+
 import numpy as np
 import pytest
 import sklearn.metrics
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgeo.data.sample import IGNORED, Target
 from hpcgeo.errors import InputError
-from hpcgeo.kinds.metrics import default_metric, metrics, size, sums, value
+from hpcgeo.kinds.metrics import metric_of, metrics, start, suiting
+from hpcgeo.kinds.table import KINDS, kind_of
+from hpcgeo.kinds.target import IGNORED, Target
 
 
 def of(kind, num_outputs, **moments) -> Target:
@@ -16,18 +20,39 @@ def of(kind, num_outputs, **moments) -> Target:
 
 
 def drawn(target: Target, seed: int, count: int = 40):
-    """Return predictions and truths of a task that are somewhat alike."""
+    """Return answers of a head, and truths of a task that are somewhat alike."""
     rng = np.random.default_rng(seed)
     k = len(target.names)
-    if target.kind == "regression":
-        truth = rng.normal(size=(count, k))
-        return (truth + rng.normal(size=(count, k))).astype(np.float32), truth.astype(np.float32)
-    if target.kind == "multilabel":
-        truth = rng.integers(0, 2, (count, k))
-        return np.where(rng.random((count, k)) < 0.7, truth, 1 - truth), truth.astype(np.float32)
-    shape = (count,) if target.kind == "classification" else (count, 5, 3)
-    truth = rng.integers(0, k, shape)
-    return np.where(rng.random(shape) < 0.6, truth, rng.integers(0, k, shape)), truth
+    kind = kind_of(target)
+    if kind.standardised:
+        truth = rng.normal(size=(count, k)).astype(np.float32)
+        answers = truth + rng.normal(size=(count, k)).astype(np.float32)
+    elif target.kind == "multilabel":
+        truth = rng.integers(0, 2, (count, k)).astype(np.float32)
+        answers = truth - 0.5 + rng.normal(size=(count, k)).astype(np.float32)
+    else:
+        shape = (count, 5, 3) if kind.dense else (count,)
+        truth = rng.integers(0, k, shape)
+        answers = np.moveaxis(np.eye(k, dtype=np.float32)[truth], -1, 1)
+        answers = answers + rng.normal(size=answers.shape).astype(np.float32)
+    return torch.from_numpy(answers), truth
+
+
+def clusters(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def value(name: str, target: Target, answers, truth, resamples: int = 0):
+    """Return a metric of answers, or of decisions where they are integers."""
+    state = start(name, target, resamples)
+    answers = torch.as_tensor(answers)
+    if not answers.is_floating_point():
+        k = len(target.names)
+        one_hot = torch.nn.functional.one_hot(answers, k).movedim(-1, 1).float()
+        answers = answers - 0.5 if target.kind == "multilabel" else one_hot
+    state.update(clusters(len(truth)), answers, np.asarray(truth))
+    found, resampled = state.compute()
+    return (found, resampled) if resamples else found
 
 
 TARGETS = [
@@ -42,75 +67,116 @@ TARGETS = [
 
 def test_two_classes_by_hand():
     """3 hits, 1 false alarm, 2 misses, 4 rightly let go; a pixel without label does not count."""
-    truth = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0, IGNORED])
-    prediction = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1])
+    truth = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0, IGNORED])[None, :, None]
+    decided = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1])[None, :, None]
     target = of("segmentation", 2)
-    found = sums(prediction[None, :, None], truth[None, :, None], target)
-    assert found.tolist() == [4, 1, 2, 3]
-    assert value("accuracy", found, target) == pytest.approx(7 / 10)
-    assert value("f1", found, target) == pytest.approx(6 / 9)
-    assert value("dice", found, target) == pytest.approx(6 / 9)
-    assert value("iou", found, target) == pytest.approx(3 / 6)
+    assert value("accuracy", target, decided, truth) == pytest.approx(7 / 10)
+    assert value("f1", target, decided, truth) == pytest.approx(6 / 9)
+    assert value("dice", target, decided, truth) == pytest.approx(6 / 9)
+    assert value("iou", target, decided, truth) == pytest.approx(3 / 6)
 
 
 def test_three_classes_by_hand():
     """Class 2 is neither there nor predicted: it has no F1, and none of 0."""
     target = of("classification", 3)
-    found = sums(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), target)
-    assert value("accuracy", found, target) == pytest.approx(3 / 4)
-    assert value("f1", found, target) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    decided, truth = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    assert value("accuracy", target, decided, truth) == pytest.approx(3 / 4)
+    assert value("f1", target, decided, truth) == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
 def test_numbers_by_hand():
     target = of("regression", 1, mean=(100.0,), std=(10.0,))
     truth = np.array([[1.0], [2.0], [3.0], [np.nan]])
-    found = sums(np.array([[2.0], [2.0], [5.0], [99.0]]), truth, target)
-    assert found.tolist() == [3, 6, 9, 14, 33, 21, 3]
-    assert value("rmse", found, target) == pytest.approx(10 * (5 / 3) ** 0.5)
-    assert value("mae", found, target) == pytest.approx(10 * 3 / 3)
-    assert value("r2", found, target) == pytest.approx(1 - 5 / 2)
-    assert value("pearson_r2", found, target) == pytest.approx(3**2 / (2 * 6))
+    predicted = np.array([[2.0], [2.0], [5.0], [99.0]])
+    assert value("rmse", target, predicted, truth) == pytest.approx(10 * (5 / 3) ** 0.5)
+    assert value("mae", target, predicted, truth) == pytest.approx(10 * 3 / 3)
+    assert value("r2", target, predicted, truth) == pytest.approx(1 - 5 / 2)
+    assert value("pearson_r2", target, predicted, truth) == pytest.approx(3**2 / (2 * 6))
 
 
 def test_several_labels_by_hand():
     target = of("multilabel", 2)
     truth = np.array([[1, 0], [1, 1], [0, 0]])
-    found = sums(np.array([[1, 1], [0, 1], [0, 0]]), truth, target)
-    assert value("f1", found, target) == pytest.approx(2 / 3)
+    assert value("f1", target, np.array([[1, 1], [0, 1], [0, 0]]), truth) == pytest.approx(2 / 3)
+
+
+def test_ranking_by_hand():
+    """Of two classes: 1 is ranked above 0 in 3 pairs of 4; precisions 1 and 2/3 at its recalls."""
+    target, truth = of("classification", 2), np.array([1, 0, 1, 0])
+    answers = torch.tensor([[0.0, 4.0], [0.0, 3.0], [0.0, 2.0], [0.0, 1.0]])
+    assert value("auroc", target, answers, truth) == pytest.approx(3 / 4)
+    assert value("average_precision", target, answers, truth) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def expected(target: Target, answers, truth) -> dict[str, float]:
+    """Return what scikit-learn makes of answers."""
+    decided = kind_of(target).decide(answers).numpy()
+    if target.kind == "regression":
+        mean, std = np.array(target.mean), np.array(target.std)
+        y, p = truth * std + mean, decided * std + mean
+        r = [np.corrcoef(y[:, k], p[:, k])[0, 1] for k in range(2)]
+        return {
+            "r2": sklearn.metrics.r2_score(y, p),
+            "rmse": sklearn.metrics.root_mean_squared_error(y, p),
+            "mae": sklearn.metrics.mean_absolute_error(y, p),
+            "pearson_r2": np.square(r).mean(),
+        }
+    pair, two = (truth, decided), len(target.names) == 2
+    if target.kind != "multilabel":
+        pair = truth.ravel(), decided.ravel()
+    average = "binary" if two and target.kind != "multilabel" else "macro"
+    found = {"f1": sklearn.metrics.f1_score(*pair, average=average)}
+    found["dice"] = found["f1"]
+    found["iou"] = sklearn.metrics.jaccard_score(*pair, average=average)
+    if target.kind != "multilabel":
+        found["accuracy"] = sklearn.metrics.accuracy_score(*pair)
+    if target.kind in ("classification", "multilabel"):
+        scores = kind_of(target).scores(answers).numpy()
+        if target.kind == "classification":
+            truth, scores = (
+                (truth, scores[:, 1]) if two else (np.eye(len(target.names))[truth], scores)
+            )
+        found["auroc"] = sklearn.metrics.roc_auc_score(truth, scores, average="macro")
+        precision = sklearn.metrics.average_precision_score(truth, scores, average="macro")
+        found["average_precision"] = precision
+    return found
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scikit_learn_agrees(seed):
     for target in TARGETS:
-        prediction, truth = drawn(target, seed)
-        found = {
-            name: value(name, sums(prediction, truth, target), target)
-            for name, metric in metrics().items()
-            if target.kind in metric.kinds
-        }
-        if target.kind == "regression":
-            mean, std = np.array(target.mean), np.array(target.std)
-            y, p = truth * std + mean, prediction * std + mean
-            r = [np.corrcoef(y[:, k], p[:, k])[0, 1] for k in range(2)]
-            wanted = {
-                "r2": sklearn.metrics.r2_score(y, p),
-                "rmse": sklearn.metrics.root_mean_squared_error(y, p),
-                "mae": sklearn.metrics.mean_absolute_error(y, p),
-                "pearson_r2": np.square(r).mean(),
-            }
-        elif target.kind == "multilabel":
-            wanted = {"f1": sklearn.metrics.f1_score(truth, prediction, average="macro")}
-        else:
-            pair = truth.ravel(), prediction.ravel()
-            average = "binary" if len(target.names) == 2 else "macro"
-            wanted = {
-                "accuracy": sklearn.metrics.accuracy_score(*pair),
-                "f1": sklearn.metrics.f1_score(*pair, average=average),
-            }
-            if target.kind != "classification":
-                wanted["dice"] = wanted["f1"]
-                wanted["iou"] = sklearn.metrics.jaccard_score(*pair, average=average)
-        assert found == pytest.approx(wanted, abs=1e-6)
+        answers, truth = drawn(target, seed)
+        found = {name: value(name, target, answers, truth) for name in suiting(kind_of(target))}
+        assert found == pytest.approx(expected(target, answers, truth), abs=1e-6)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    levels=st.integers(1, 12),
+    num_samples=st.integers(2, 60),
+    name=st.sampled_from(["auroc", "average_precision"]),
+)
+def test_weights_and_ties_rank_as_in_scikit_learn(seed, levels, num_samples, name):
+    """Scores of few levels tie; a resample weighs each sample."""
+    rng = np.random.default_rng(seed)
+    scores, is_so = rng.integers(0, levels, num_samples) / levels, rng.random(num_samples) < 0.5
+    weights = rng.poisson(1.0, (7, num_samples)).astype(float)
+    (found,) = metrics()[name].of.values()
+    oracle = {
+        "auroc": sklearn.metrics.roc_auc_score,
+        "average_precision": sklearn.metrics.average_precision_score,
+    }[name]
+    for each, weight in zip(found(scores, is_so, weights), weights, strict=True):
+        kept = weight > 0
+        both = {*is_so[kept].tolist()} == {True, False}
+        if (not both and name == "auroc") or not is_so[kept].any():
+            assert np.isnan(each)
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wanted = oracle(is_so[kept], scores[kept], sample_weight=weight[kept])
+        assert each == pytest.approx(wanted, abs=1e-9)
 
 
 @settings(max_examples=60)
@@ -119,49 +185,59 @@ def test_scikit_learn_agrees(seed):
     seed=st.integers(0, 2**32 - 1),
     cuts=st.lists(st.integers(0, 40), max_size=4),
 )
-def test_sums_of_ranks_add_up(target, seed, cuts):
-    prediction, truth = drawn(target, seed)
-    whole = sums(prediction, truth, target)
-    parts = np.zeros(size(target))
-    for p, y in zip(np.split(prediction, sorted(cuts)), np.split(truth, sorted(cuts)), strict=True):
-        parts += sums(p, y, target)
-    assert parts == pytest.approx(whole, rel=1e-12, abs=1e-9)
+def test_states_of_ranks_merge(target, seed, cuts):
+    answers, truth = drawn(target, seed)
+    for name in suiting(kind_of(target)):
+        whole, wanted = value(name, target, answers, truth, resamples=5)
+        merged = start(name, target, 5)
+        for rows in np.split(np.arange(40), sorted(cuts)):
+            part = start(name, target, 5)
+            if len(rows):
+                part.update([str(row) for row in rows], answers[rows], truth[rows])
+            merged.merge(part)
+        found, resampled = merged.compute()
+        assert found == pytest.approx(whole, rel=1e-9)
+        assert resampled == pytest.approx(wanted, rel=1e-9, nan_ok=True)
 
 
 def test_no_samples_give_no_number():
     for target in TARGETS:
-        for name, metric in metrics().items():
-            if target.kind in metric.kinds:
-                assert np.isnan(value(name, np.zeros(size(target)), target))
+        for name in suiting(kind_of(target)):
+            found, resampled = start(name, target, 3).compute()
+            assert np.isnan(found) and np.isnan(resampled).all() and len(resampled) == 3
     constant, tenths = of("regression", 1), np.full((3, 1), 0.1)
-    same = sums(tenths, tenths, constant)
-    assert value("rmse", same, constant) == 0
-    assert np.isnan(value("r2", same, constant)) and np.isnan(value("pearson_r2", same, constant))
+    assert value("rmse", constant, tenths, tenths) == 0
+    assert np.isnan(value("r2", constant, tenths, tenths))
+    assert np.isnan(value("pearson_r2", constant, tenths, tenths))
+    assert np.isnan(value("auroc", of("classification", 2), np.array([1, 0]), np.array([1, 1])))
 
 
 def test_what_is_better_is_said_and_every_kind_has_a_metric():
     lower = [name for name, metric in metrics().items() if metric.better == "lower"]
     assert lower == ["rmse", "mae", "masked_mse"]
-    for target in TARGETS:
-        assert target.kind in metrics()[default_metric(target.kind)].kinds
+    for name, kind in KINDS.items():
+        assert suiting(kind)[0] == kind.metric == metric_of(None, Target(name, ("one",)))
 
 
 def test_what_is_refused():
     target = of("regression", 1)
     with pytest.raises(InputError, match="rmse"):
-        value("rsme", np.zeros(7), target)
-    with pytest.raises(InputError, match="'f1' is none of regression: r2, pearson_r2, rmse"):
-        value("f1", np.zeros(7), target)
+        start("rsme", target)
+    with pytest.raises(InputError, match="metric f1 is none of regression: choose one of r2, pear"):
+        start("f1", target)
+    with pytest.raises(InputError, match=r"kind of task 'detection'; known: classification, .*add"):
+        start("f1", of("detection", 1))
 
 
 BIAS = """
 from hpcgeo.kinds.metrics import Metric
+from hpcgeo.kinds.states import Moments
 
 def mean_bias(sums, target):
     n, y, p, *_ = sums.reshape(7, -1)
     return abs((p - y) / n).mean()
 
-bias = Metric("lower", ("regression",), mean_bias)
+bias = Metric("lower", {Moments: mean_bias})
 """
 
 
@@ -185,8 +261,8 @@ def outside(tmp_path, monkeypatch):
 def test_another_package_adds_a_metric(outside):
     outside("outside_bias:bias")
     target = of("regression", 1)
-    found = sums(np.array([[2.0], [4.0]]), np.array([[1.0], [3.0]]), target)
-    assert value("bias", found, target) == pytest.approx(1)
+    found = value("bias", target, np.array([[2.0], [4.0]]), np.array([[1.0], [3.0]]))
+    assert found == pytest.approx(1)
     assert metrics()["bias"].better == "lower" and "rmse" in metrics()
 
 

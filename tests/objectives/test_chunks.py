@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hpcgeo.data.sample import Target
+from hpcgeo.kinds.target import Target
 from hpcgeo.models.features import Features
 from hpcgeo.models.perceiver import PerceiverBackbone
 from hpcgeo.objectives.collate import Question

@@ -102,3 +102,50 @@ def test_an_unknown_name_says_how_to_add_one(install) -> None:
     assert code == 2
     assert "unknown objective.name 'simmin'" in said
     assert "known: mae, masked_tokens, multitask; a package adds one by an entry point" in said
+
+
+def test_a_kind_of_task(install, tmp_path: Path) -> None:
+    """A number for each pixel is learned, turned with its image, and has the metrics of numbers."""
+    hpcgeo = install(
+        (HERE / "heights.py").read_text(),
+        {
+            "hpcgeo.kinds": "heights = outside:HEIGHTS",
+            "hpcgeo.readers": "chips = outside:collect",
+        },
+    )
+    tasks = "data.tasks={heights: {reader: chips, path: ., patch: 8, metric: mae}}"
+    options = ("gpna_tiny", tasks, "train.steps=40", "train.eval_every=40", "optim.base_lr=0.01")
+    code, said = hpcgeo("train", *options, "optim.warmup_steps=4", "run.dir=run")
+    assert code == 0 and "heights: mae 0." in said, said
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert losses[-1] < 0.7 * losses[0]
+    code, said = hpcgeo("evaluate", "run", "--baselines", "none")
+    assert code == 0 and "mae" in said, said
+    code, said = hpcgeo("train", *options, "data.tasks.heights.metric=iou", "run.dir=other")
+    assert code == 2
+    assert "metric iou is none of heights: choose one of rmse, r2, pearson_r2, mae" in said, said
+
+
+PROBE = """
+from sklearn.naive_bayes import GaussianNB
+
+def bayes(target, seed):
+    return GaussianNB()
+"""
+
+
+def test_a_probe(install, tmp_path: Path) -> None:
+    """It is fitted to features, and as a baseline to the samples."""
+    hpcgeo = install(PROBE, {"hpcgeo.probes": "bayes = outside:bayes"})
+    options = ("gpna_tiny", "data.only=[scenes]", *SMALL[1:])
+    code, said = hpcgeo("train", *options, "run.dir=run", "data.tasks.scenes.metric=auroc")
+    assert code == 0 and "scenes: auroc 0." in said, said
+    code, said = hpcgeo("probe", "run", "--split", "validation", "--model", "bayes")
+    assert code == 0 and "scenes" in said, said
+    code, said = hpcgeo("evaluate", "run", "--split", "validation", "--baselines", "bayes,knn")
+    assert code == 0 and "bayes" in said, said
+    code, said = hpcgeo("probe", "run", "--model", "bays")
+    assert code == 2 and "known: knn, linear, forest, bayes; a package adds one" in said, said

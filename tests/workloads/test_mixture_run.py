@@ -123,7 +123,7 @@ def test_several_labels_of_a_photograph_are_learned_and_scored(tmp_path: Path) -
     words = [sys.executable, "-m", "hpcgeo", "evaluate", str(folder), "--json"]
     table = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     (row,) = table["rows"]
-    assert set(row["baselines"]) == {"neighbours", "linear", "forest"}
+    assert set(row["baselines"]) == {"knn", "linear", "forest"}
     assert row["scores"]["run"]["value"] > 0.95 and row["samples"] == 20
 
 

@@ -7,13 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from PIL import Image
 
 from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.readers.generated import KINDS
-from hpcgeo.workloads.pictures import GAP, HEADER, colour, coloured
+from hpcgeo.pictures.pages import GAP, HEADER, colour, coloured
 from hpcgeo.workloads.task_pictures import Album
 from tests.distributed import on_ranks
 
@@ -28,8 +30,11 @@ def draw(folder: str) -> None:
         whole = open_tasks("generated", Path(kind), split="test", patch=4)
         part = replace(whole, indices=whole.indices[:20])
         drawn = [plain(part.read(index), kind, index) for index in range(rank, len(part), world)]
-        album.add(part, drawn, np.stack([one.sample.target for one in drawn]))
-        album.draw(kind, part.target, np.eye(len(part.target.names)).ravel() * 9)
+        truth = torch.from_numpy(np.stack([one.sample.target for one in drawn]))
+        if not truth.is_floating_point():  # as logits (b, K, ...)
+            truth = F.one_hot(truth, len(part.target.names)).movedim(-1, 1).float()
+        album.add(part, drawn, truth)
+        album.draw(kind, part.target)
 
 
 def test_every_task_has_its_picture():

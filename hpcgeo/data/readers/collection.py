@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hpcgeo.data.sample import Channel, Float32, Float64, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 
 Int64 = npt.NDArray[np.int64]
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from hpcgeo.data.readers.collection import Collection, Frame, single_target
-from hpcgeo.data.sample import Channel, Float64, Kind, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float64, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find
 
 NUM_SAMPLES = 480
@@ -48,14 +50,11 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     names = {"scenes": "ABCD", "series": "ABC", "table": "y"}.get(str(path), "01")
 
     load = partial(_load, str(path), size, frame.patch)
-    labels = [
-        np.atleast_1d(load(index).target).astype(np.float64)
-        if kind == "regression"
-        else load(index).target
-        for index in range(NUM_SAMPLES if kind in ("classification", "regression") else 0)
-    ]
+    target_of = Target(kind, tuple(names))
+    dense = kind_of(target_of).dense
+    labels = [] if dense else [load(index).target for index in range(NUM_SAMPLES)]
     return Collection(
-        target=Target(kind, tuple(names)),
+        target=target_of,
         channels=channels,
         splits=np.array((["train"] * 4 + ["validation", "test"]) * (NUM_SAMPLES // 6)),
         groups=np.array([str(index) for index in range(NUM_SAMPLES)]),
@@ -138,7 +137,7 @@ def _dates(rng: np.random.Generator, count: int) -> Float64:
 
 Make = Callable[[np.random.Generator, int, int], Sample]
 
-KINDS: dict[str, tuple[Kind, tuple[Channel, ...], Make]] = {
+KINDS: dict[str, tuple[str, tuple[Channel, ...], Make]] = {
     "scenes": ("classification", RGB, _scene),
     "tiles": ("segmentation", RGB, _tile),
     "series": ("classification", (*OPTICAL, *RADAR), _series),

@@ -19,8 +19,9 @@ from hpcgeo.data.readers.collection import (
     read_arrays,
     single_target,
 )
-from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 
 #: Blue, green, red, SWIR1, SWIR2, thermal, NIR: the order of the file; under the name of Landsat-7,
 #: whichever satellite it was.

@@ -20,11 +20,12 @@ from hpcgeo.data.readers.collection import (
     single_target,
     year,
 )
-from hpcgeo.data.sample import Channel, Float32, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Observation, Sample
 from hpcgeo.data.shards.geography import place
 from hpcgeo.data.shards.skipped import UnusableError
 from hpcgeo.data.shards.sources import opened
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 
 #: SWIR1, NIR, red, green, under the name of Landsat-7 whichever satellite it was.
 BANDS = tuple(Channel("landsat7", band) for band in ("B5", "B4", "B3", "B2"))

@@ -23,8 +23,9 @@ from hpcgeo.data.readers.collection import (
     read_arrays,
     reading,
 )
-from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find
 
 NODATA = 65535

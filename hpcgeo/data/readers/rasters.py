@@ -24,10 +24,11 @@ from rasterio.enums import Resampling
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, Int64, checksum, one_of_splits
 from hpcgeo.data.readers.raster_sites import Labels, Layer, Site, parsed, sites
 from hpcgeo.data.readers.windows import Box, grid, read
-from hpcgeo.data.sample import IGNORED, Channel, Float32, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample
 from hpcgeo.data.shards.geography import place
 from hpcgeo.data.shards.skipped import UnusableError
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import IGNORED, Target
 from hpcgeo.tables import find
 
 NAME = "samples.yaml"

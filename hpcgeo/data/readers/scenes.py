@@ -18,8 +18,9 @@ from hpcgeo.data.readers.collection import (
     read_image,
     read_table,
 )
-from hpcgeo.data.sample import Channel, Float32, Kind, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find
 
 Labels = Int64 | Float32
@@ -69,7 +70,7 @@ def _marked(cells: Sequence[str]) -> tuple[tuple[str, ...], Float32]:
 
 
 #: What a label is: the kind of the task, and names and labels from the cells of the table.
-TARGETS: dict[str, tuple[Kind, Callable[[Sequence[str]], tuple[tuple[str, ...], Labels]]]] = {
+TARGETS: dict[str, tuple[str, Callable[[Sequence[str]], tuple[tuple[str, ...], Labels]]]] = {
     "class": ("classification", numbered),
     "labels": ("multilabel", _marked),
 }

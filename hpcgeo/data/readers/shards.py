@@ -20,9 +20,10 @@ from hpcgeo.data.readers.collection import (
     single_target,
     without_meaning,
 )
-from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel, Float64, Observation, Sample
 from hpcgeo.data.shards.dataset import Metadata, ShardDataset
 from hpcgeo.data.shards.index import load
+from hpcgeo.kinds.target import Target
 
 #: What photographs call their bands, and how the facts of sensors do.
 PHOTOGRAPH: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {

@@ -19,7 +19,8 @@ from hpcgeo.data.readers.collection import (
     single_target,
 )
 from hpcgeo.data.readers.scenes import RGB
-from hpcgeo.data.sample import Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Float64, Observation, Sample
+from hpcgeo.kinds.target import Target
 
 _BOX = ("west", "south", "east", "north")
 #: Metres of a degree of latitude, and of longitude at the equator.

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpcgeo.data.sample import IGNORED, Target
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Target
 from hpcgeo.models import coordinates
 from hpcgeo.models.backbone import Backbone
 from hpcgeo.models.features import Features
@@ -64,6 +65,7 @@ class MultiTaskNetwork(nn.Module):
         """Build heads on a backbone, a module that is a `Backbone`."""
         super().__init__()
         self.tasks, self.config = dict(tasks), config
+        self.kinds = {name: kind_of(task.target) for name, task in tasks.items()}
         self.backbone = backbone
         self.heads = Heads(backbone, tasks, spread)
         if config.balance == "uncertainty":
@@ -92,7 +94,8 @@ class MultiTaskNetwork(nn.Module):
         sums = dict.fromkeys(self.tasks, zero)
         counts = dict.fromkeys(self.tasks, 0)
         for question, answer in zip(questions, answers, strict=True):
-            sums[question.task] = sums[question.task] + self._loss(question, answer).sum()
+            losses = self.kinds[question.task].loss(answer, question.target)  # (b,)
+            sums[question.task] = sums[question.task] + losses.sum()
             counts[question.task] += len(question.rows)
         total, scalars = zero, {}
         for number, (name, task) in enumerate(self.tasks.items()):
@@ -124,22 +127,6 @@ class MultiTaskNetwork(nn.Module):
         found = self.backbone.encode(tokens)
         answers, zero = self.heads(found, questions)
         return answers, zero + found.latents.float().sum() * 0
-
-    def _loss(self, question: Question, answer: Tensor) -> Tensor:
-        """Return the loss of each sample, (b,)."""
-        kind, target = self.tasks[question.task].target.kind, question.target
-        if kind == "regression":
-            known = target.isfinite()
-            squares = (answer - target.nan_to_num()).square() * known
-            return squares.sum(1) / known.sum(1).clamp(min=1)
-        if kind == "multilabel":
-            return F.binary_cross_entropy_with_logits(answer, target, reduction="none").mean(1)
-        if kind == "classification":
-            return F.cross_entropy(answer, target, reduction="none")
-        each = F.cross_entropy(
-            answer.transpose(1, 2), target, ignore_index=IGNORED, reduction="none"
-        )  # (b, Q)
-        return each.sum(1) / (target != IGNORED).sum(1).clamp(min=1)
 
 
 class Heads(nn.ModuleDict):
@@ -198,7 +185,7 @@ class Heads(nn.ModuleDict):
 def head(backbone: Backbone, task: Asked) -> nn.Module:
     """Return the head of a task."""
     outputs = len(task.target.names)
-    if task.target.kind in ("segmentation", "change"):
+    if kind_of(task.target).dense:
         near = 2 * backbone.context + 2 * INSIDE[1] if task.local else 0
         width = coordinates.WIDTHS["frame"]
         return PixelHead(backbone.width, backbone.heads, width, outputs, local=near)

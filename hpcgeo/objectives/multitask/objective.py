@@ -81,9 +81,10 @@ class MultiTask(Objective):
         from torch import nn
 
         from hpcgeo.kinds.metrics import metric_of
+        from hpcgeo.kinds.table import kind_of
 
         for name, task in tasks.items():
-            if sets[name].target.kind == "unlabelled":
+            if not kind_of(sets[name].target).labels:
                 raise InputError(
                     f"task {name}: {task.path} has no labels, and objective.name multitask learns "
                     f"from labels: leave the task out, or pretrain with masked_tokens or mae"

@@ -24,8 +24,9 @@ from hpcgeo.data.readers.collection import (
     scaled_gsd,
     single_target,
 )
-from hpcgeo.data.sample import Channel, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float64, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 from hpcgeo.sensors import sensor
 from hpcgeo.tables import find
 

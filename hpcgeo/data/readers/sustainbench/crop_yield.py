@@ -23,8 +23,9 @@ from hpcgeo.data.readers.collection import (
     reading,
     single_target,
 )
-from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 
 BANDS = (
     *(Channel("modis", f"B0{number}") for number in range(1, 8)),

@@ -25,8 +25,9 @@ from hpcgeo.data.readers.collection import (
     scaled_gsd,
 )
 from hpcgeo.data.readers.histograms import LANDSAT, LIGHTS, SPREAD_M, VIIRS_SINCE
-from hpcgeo.data.sample import Float32, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Float32, Float64, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find
 
 #: Columns of the table that may be predicted.

@@ -21,7 +21,8 @@ from hpcgeo.data.readers.collection import (
     reading,
     scaled_gsd,
 )
-from hpcgeo.data.sample import Channel, Float64, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Float64, Observation, Sample
+from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find
 
 #: Red, green, blue.

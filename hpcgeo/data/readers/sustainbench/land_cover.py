@@ -25,8 +25,9 @@ from hpcgeo.data.readers.collection import (
     scaled_gsd,
     single_target,
 )
-from hpcgeo.data.sample import Channel, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find
 
 BANDS = tuple(Channel("naip", band) for band in ("R", "G", "B", "NIR"))

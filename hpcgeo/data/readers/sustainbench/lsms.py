@@ -21,8 +21,9 @@ from hpcgeo.data.readers.collection import (
 )
 from hpcgeo.data.readers.histograms import LANDSAT, LIGHTS, SPREAD_M
 from hpcgeo.data.readers.sustainbench.dhs import observe
-from hpcgeo.data.sample import Float32, Float64, Sample, Target
+from hpcgeo.data.sample import Float32, Float64, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find
 
 #: SustainBench's names of the labels, and the columns they are.

@@ -2,27 +2,33 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
+import torch
 
-from hpcgeo.data.sample import Target
-from hpcgeo.kinds.bootstrap import Tally, interval
-from hpcgeo.kinds.metrics import sums, value
+from hpcgeo.kinds.metrics import start
+from hpcgeo.kinds.states import State, interval
+from hpcgeo.kinds.target import Target
 
 CLASSES = Target("classification", ("a", "b"))
 NUMBERS = Target("regression", ("y",), mean=(0.0,), std=(1.0,))
 
 
-def tallied(target, groups, prediction, truth, resamples=4000) -> Tally:
-    tally = Tally(target, resamples)
-    tally.add(groups, prediction, truth)
-    return tally
+def kept(metric, target, clusters, answer, truth, resamples=4000) -> State:
+    state = start(metric, target, resamples)
+    state.update(clusters, torch.as_tensor(answer), truth)
+    return state
+
+
+def logits(right) -> torch.Tensor:
+    """Return answers whose decision is class 1 where they are right."""
+    return torch.stack([torch.zeros(len(right)), torch.as_tensor(right) - 0.5], dim=1)
 
 
 def test_the_spread_of_a_mean_is_its_standard_error():
     right = np.arange(400) % 4 > 0  # 75 %
     names = [f"sample {number}" for number in range(400)]
-    found, resampled = tallied(CLASSES, names, right.astype(int), np.ones(400, int)).value(
-        "accuracy"
-    )
+    state = kept("accuracy", CLASSES, names, logits(right.astype(int)), np.ones(400, int))
+    found, resampled = state.compute()
     assert found == 0.75
     assert resampled.mean() == pytest.approx(0.75, abs=0.002)
     assert resampled.std() == pytest.approx((0.75 * 0.25 / 400) ** 0.5, rel=0.05)
@@ -36,7 +42,7 @@ def test_samples_that_share_ground_count_as_one():
     together = [f"block {number // 16}" for number in range(800)]
     apart = [f"sample {number}" for number in range(800)]
     wide, narrow = (
-        tallied(CLASSES, names, right, np.ones(800, int)).value("accuracy")[1].std()
+        kept("accuracy", CLASSES, names, logits(right), np.ones(800, int)).compute()[1].std()
         for names in (together, apart)
     )
     assert wide / narrow == pytest.approx(4, rel=0.05)
@@ -47,13 +53,12 @@ def test_any_split_has_the_same_resamples():
     truth = rng.normal(size=(90, 1))
     prediction = truth + rng.normal(size=(90, 1))
     names = [f"place {number % 30}" for number in range(90)]
-    whole = tallied(NUMBERS, names, prediction, truth, 20)
-    parts = Tally(NUMBERS, 20)
+    found, resampled = kept("r2", NUMBERS, names, prediction, truth, 20).compute()
+    parts = start("r2", NUMBERS, 20)
     for rows in (np.arange(0, 90, 2), np.arange(1, 90, 2)):
-        parts.add([names[row] for row in rows], prediction[rows], truth[rows])
-    np.testing.assert_allclose(parts.sums, whole.sums, rtol=1e-12)
-    found, resampled = whole.value("r2")
-    assert found == pytest.approx(value("r2", sums(prediction, truth, NUMBERS), NUMBERS))
+        parts.update([names[row] for row in rows], torch.from_numpy(prediction[rows]), truth[rows])
+    np.testing.assert_allclose(parts.compute()[1], resampled, rtol=1e-9)
+    assert found == pytest.approx(sklearn.metrics.r2_score(truth, prediction))
     assert len(set(resampled)) == 20
 
 
@@ -63,7 +68,7 @@ def test_a_better_model_is_ahead_on_every_resample():
     error = rng.normal(size=(40, 1))
     names = [str(number) for number in range(40)]
     one, other = (
-        tallied(NUMBERS, names, truth + scale * error, truth, 500).value("rmse")[1]
+        kept("rmse", NUMBERS, names, truth + scale * error, truth, 500).compute()[1]
         for scale in (0.9, 1.0)
     )
     assert (one < other).all() and interval(one)[1] > interval(other)[0]

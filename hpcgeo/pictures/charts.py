@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from hpcgeo.data.sample import Float64
 from hpcgeo.files import aside
+
+Float64 = NDArray[np.float64]
 
 #: Outputs that are shown side by side, classes whose counts are written out.
 MOST_OUTPUTS = 4

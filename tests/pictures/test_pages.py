@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hpcgeo.workloads.pictures import GAP, HEADER, save, spread_out, visible
+from hpcgeo.pictures.pages import GAP, HEADER, save, spread_out, visible
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,33 @@
+"""The readers of labelled data, by name: ours, and those of installed packages (entry points)."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from hpcgeo.data.readers.collection import Collection, Frame
+from hpcgeo.tables import find_open
+
+_SUSTAINBENCH = ("dhs", "lsms", "land_cover", "brick_kilns", "crop_yield", "fields")
+
+#: The module of each reader by its name; loaded when asked for, as some need GDAL.
+READERS = {
+    name: f"hpcgeo.data.readers.{name}"
+    for name in ("scenes", "tile_masks", "pairs", "pixel_series", "histograms")
+}
+READERS |= {name: f"hpcgeo.data.readers.sustainbench.{name}" for name in _SUSTAINBENCH}
+READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "shards", "generated")}
+
+#: Lists the samples of a path, for one of its targets, in a frame.
+Layout = Callable[[Path, str | None, Frame], Collection]
+
+
+def reader_of(name: str) -> Layout:
+    """Return what lists the samples of a layout: ours, or that of an installed package.
+
+    Raises:
+        InputError: nobody has that name; the message lists the known ones.
+    """
+    if name in READERS:
+        layout: Layout = import_module(READERS[name]).collect
+        return layout
+    return find_open({}, "hpcgeo.readers", name, "reader", known=READERS)

@@ -1,0 +1,236 @@
+"""What metrics are computed from: kept sample by sample, merged over ranks, resampled.
+
+Samples of one cluster (one location) are resampled together: a tile beside one that is right tends
+to be right too. In a resample each cluster counts as often as a Poisson variable of mean 1 says
+(Chamandy et al. 2012, Estimating uncertainty for massive data streams). The counts follow from the
+cluster's name: every model, and every rank, has the same resamples, so that differences can be
+taken.
+
+Letters: b samples, K outputs, R resamples, M numbers of a sum.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from zlib import crc32
+
+import numpy as np
+from torch import Tensor
+
+from hpcgeo.kinds.target import IGNORED, Array, Float64, Target
+
+#: Enough for the ends of an interval of 95 %.
+RESAMPLES = 1000
+#: Of the values of resamples, those that an interval leaves out at either end.
+TAIL = 0.025
+#: Resamples whose weights are held at once as floating point.
+AT_ONCE = 64
+
+
+class Read(Protocol):
+    """How answers are read: by their kind of task (`hpcgeo.kinds.kind.Kind`)."""
+
+    def decide(self, answer: Tensor) -> Tensor:
+        """Return what answers come to, like labels."""
+        ...
+
+    def scores(self, answer: Tensor) -> Tensor:
+        """Return numbers (b, K) by which samples can be ranked for each output."""
+        ...
+
+
+class State(ABC):
+    """What a metric keeps of samples."""
+
+    def __init__(
+        self, kind: Read, target: Target, metric: Callable[..., Any], resamples: int = 0
+    ) -> None:
+        """Keep nothing yet.
+
+        Args:
+            kind: of the task.
+            target: of the task.
+            metric: what is computed in the end; each class says of what.
+            resamples: R.
+        """
+        self.kind, self.target, self.metric, self.resamples = kind, target, metric, resamples
+
+    @abstractmethod
+    def update(self, clusters: Sequence[str], answer: Tensor, truth: Array) -> None:
+        """Count samples.
+
+        Args:
+            clusters: (b,) of one location each.
+            answer: (b, K), or (b, K, H, W) of a dense kind.
+            truth: (b, ...) labels.
+        """
+
+    @abstractmethod
+    def merge(self, other: Any) -> None:
+        """Count the samples of another state of the same metric, too."""
+
+    @abstractmethod
+    def compute(self) -> tuple[float, Float64]:
+        """Return the metric, NaN where it is not defined, and its values over resamples, (R,)."""
+
+
+class Sums(State):
+    """Sums that add up over samples: `metric(sums, target)` of (M,) numbers."""
+
+    def __init__(
+        self, kind: Read, target: Target, metric: Callable[..., Any], resamples: int = 0
+    ) -> None:
+        super().__init__(kind, target, metric, resamples)
+        size = self.rows(len(target.names)) * len(target.names)
+        self.sums: Float64 = np.zeros((1 + resamples, size))  #: of all, and of each resample
+
+    @staticmethod
+    @abstractmethod
+    def rows(num_outputs: int) -> int:
+        """Return how many sums there are for each output."""
+
+    @abstractmethod
+    def counted(self, decision: Array, truth: Array) -> Array:
+        """Return the sums of samples (b, ...), (M,)."""
+
+    def update(self, clusters: Sequence[str], answer: Tensor, truth: Array) -> None:
+        decision = self.kind.decide(answer).cpu().numpy()
+        assert decision.shape == truth.shape, (decision.shape, truth.shape)
+        each = zip(decision, truth, strict=True)
+        found = np.stack([self.counted(d[None], t[None]).ravel() for d, t in each])  # (b, M)
+        self.sums += _weights(clusters, self.resamples).T.astype(np.float64) @ found
+
+    def merge(self, other: "Sums") -> None:
+        self.sums += other.sums
+
+    def compute(self) -> tuple[float, Float64]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = [float(self.metric(each, self.target)) for each in self.sums]
+        return values[0], np.array(values[1:])
+
+
+class Confusion(Sums):
+    """How often each class was taken for each: (K truth x K predicted)."""
+
+    @staticmethod
+    def rows(num_outputs: int) -> int:
+        return num_outputs
+
+    def counted(self, decision: Array, truth: Array) -> Array:
+        known, num_classes = truth != IGNORED, len(self.target.names)
+        pairs = truth[known].astype(np.int64) * num_classes + decision[known]
+        found = np.bincount(pairs, minlength=num_classes**2)
+        assert len(found) == num_classes**2, "a class that the task does not have"
+        return found
+
+
+class Hits(Sums):
+    """Of several labels each: hits, false alarms and misses (3 x K)."""
+
+    @staticmethod
+    def rows(num_outputs: int) -> int:
+        return 3
+
+    def counted(self, decision: Array, truth: Array) -> Array:
+        said, is_so = decision > 0.5, truth > 0.5
+        return np.stack([said & is_so, said & ~is_so, ~said & is_so]).sum(axis=1)
+
+
+class Moments(Sums):
+    """Of standardised numbers: n and the sums of y, p, y², p², y p and |y - p| (7 x K)."""
+
+    @staticmethod
+    def rows(num_outputs: int) -> int:
+        return 7
+
+    def counted(self, decision: Array, truth: Array) -> Array:
+        known = np.isfinite(truth)
+        y = np.where(known, truth, 0).astype(np.float64)
+        p = np.where(known, decision, 0).astype(np.float64)
+        found = np.stack([known, y, p, y * y, p * p, y * p, abs(y - p)])  # (7, b, K, ...)
+        return found.sum(axis=(1, *range(3, found.ndim)))
+
+
+class Mean(State):
+    """What a model says of its own error: `metric(total, number)`; an answer is a sum of errors."""
+
+    total, number = 0.0, 0
+
+    def update(self, clusters: Sequence[str], answer: Tensor, truth: Array) -> None:
+        self.total, self.number = self.total + float(answer), self.number + len(clusters)
+
+    def merge(self, other: "Mean") -> None:
+        self.total, self.number = self.total + other.total, self.number + other.number
+
+    def compute(self) -> tuple[float, Float64]:
+        value = self.metric(self.total, self.number) if self.number else float("nan")
+        return value, np.zeros(0)
+
+
+class Ranking(State):
+    """Scores of whole samples: `metric(scores, is_so, weights)` of each class or label by itself.
+
+    It takes scores (N,), whether each sample is of the class (N,), and weights (r, N) of resamples,
+    and returns (r,). Of several classes their mean, of those that are there; of two the second
+    one's.
+    """
+
+    def __init__(
+        self, kind: Read, target: Target, metric: Callable[..., Any], resamples: int = 0
+    ) -> None:
+        super().__init__(kind, target, metric, resamples)
+        self.clusters: list[str] = []
+        self.scores: list[Array] = []
+        self.truth: list[Array] = []
+
+    def update(self, clusters: Sequence[str], answer: Tensor, truth: Array) -> None:
+        self.clusters += clusters
+        self.scores.append(self.kind.scores(answer).float().cpu().numpy())
+        self.truth.append(truth)
+
+    def merge(self, other: "Ranking") -> None:
+        self.clusters += other.clusters
+        self.scores += other.scores
+        self.truth += other.truth
+
+    def compute(self) -> tuple[float, Float64]:
+        if not self.clusters:
+            return float("nan"), np.full(self.resamples, np.nan)
+        scores, truth = np.concatenate(self.scores), np.concatenate(self.truth)
+        num_outputs = len(self.target.names)
+        is_so = truth[:, None] == np.arange(num_outputs) if truth.ndim == 1 else truth > 0.5
+        ranked = [1] if truth.ndim == 1 and num_outputs == 2 else range(num_outputs)
+        weights = _weights(self.clusters, self.resamples)
+        if truth.ndim == 1:
+            weights = weights * (truth != IGNORED)[:, None]
+        found = np.concatenate(
+            [
+                np.stack([self.metric(scores[:, k], is_so[:, k], some) for k in ranked])
+                for first in range(0, 1 + self.resamples, AT_ONCE)
+                for some in [weights[:, first : first + AT_ONCE].T.astype(np.float64)]
+            ],
+            axis=1,
+        )  # (K, 1 + R)
+        there = np.isfinite(found)
+        with np.errstate(invalid="ignore"):
+            values = np.where(there, found, 0).sum(0) / there.sum(0)
+        return float(values[0]), values[1:]
+
+
+def interval(values: Float64) -> tuple[float, float]:
+    """Return the interval that holds 95 % of values, of those that are defined.
+
+    >>> interval(np.arange(1001.0))
+    (25.0, 975.0)
+    """
+    low, high = np.nanquantile(values, [TAIL, 1 - TAIL])
+    return float(low), float(high)
+
+
+def _weights(clusters: Sequence[str], resamples: int) -> Array:
+    """Return how often each sample counts: once, and in each resample, (b, 1 + R)."""
+    drawn = [
+        np.append(1, np.random.default_rng(crc32(cluster.encode())).poisson(1.0, resamples))
+        for cluster in clusters
+    ]
+    return np.stack(drawn).astype(np.uint8)
