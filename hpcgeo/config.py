@@ -98,6 +98,17 @@ class RunConfig(Part):
         return self
 
     @model_validator(mode="after")
+    def _average_moves(self) -> "RunConfig":
+        """Refuse an average that the first weights would still dominate at the end."""
+        if self.optim.ema is not None and 1 / (1 - self.optim.ema) > self.train.steps:
+            raise ValueError(
+                f"optim.ema {self.optim.ema} averages over some {1 / (1 - self.optim.ema):,.0f} "
+                f"steps, and train.steps is {self.train.steps:,}: choose a smaller decay, at most "
+                f"{1 - 1 / self.train.steps:.6g}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> "RunConfig":
         row, name = objective(self.objective.name), self.objective.name
         try:

@@ -62,13 +62,11 @@ class Model(Part):
         "transformers; by default from random numbers",
     )
     depth: PositiveInt | None = Field(
-        None,
-        description="blocks of a Perceiver; by default those of its row",
-        json_schema_extra=PERCEIVER,
+        None, description="blocks of a Perceiver; or its row's", json_schema_extra=PERCEIVER
     )
     latents: PositiveInt | None = Field(
         None,
-        description="latents of a Perceiver; by default those of its row",
+        description="latents of a Perceiver; by default its row's",
         json_schema_extra=PERCEIVER,
     )
     spread: str = Field(
@@ -113,11 +111,7 @@ class Data(Part):
         json_schema_extra=NEUTRAL,
     )
     workers: int = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="reader processes per rank; 0 reads in the rank",
-        json_schema_extra=FREE,
+        0, ge=0, le=1024, description="reader processes per rank; 0: none", json_schema_extra=FREE
     )
     augment: Augment = Augment()
 
@@ -308,6 +302,12 @@ class Optim(Part):
         0.05, ge=0, description="on matrices; not on biases and norms", json_schema_extra=NEUTRAL
     )
     momentum: Beta = Field(0.9, description="of SGD, LARS and Muon", json_schema_extra=NEUTRAL)
+    ema: Beta | None = Field(
+        None,
+        gt=0,
+        description="decay of a moving average of the weights, over some 1 / (1 - decay) steps, "
+        "which is evaluated and exported in their place",
+    )
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
 
 

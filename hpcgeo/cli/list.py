@@ -49,6 +49,7 @@ class Kind(str, Enum):
     recipes = "recipes"
     sensors = "sensors"
     readers = "readers"
+    kinds = "kinds"
     tasks = "tasks"
     objectives = "objectives"
     options = "options"
@@ -228,6 +229,22 @@ def _readers() -> list[Row]:
     ]
 
 
+def _kinds() -> list[Row]:
+    # torch is imported for this table alone.
+    from hpcgeo.kinds.metrics import suiting
+    from hpcgeo.kinds.table import kinds
+
+    return [
+        {
+            "kind": name,
+            "title": kind.title,
+            "label": kind.label,
+            "metrics": ", ".join(suiting(kind)),
+        }
+        for name, kind in kinds().items()
+    ]
+
+
 #: How the options call the kinds of data.
 IN_OPTIONS = {IMAGES: "data.path", TASKS: "data.tasks"}
 
@@ -285,6 +302,10 @@ TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
     Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
     Kind.sensors: ("an empty cell is not stated by the source", _sensors),
     Kind.readers: ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
+    Kind.kinds: (
+        "of task, as readers name them; metrics: data.tasks.NAME.metric, the first by default",
+        _kinds,
+    ),
     Kind.objectives: ("objective.name; exports: formats of hpcgeo export", _objectives),
     Kind.tasks: (
         "of SustainBench: the figures of Table 1 of the GPNA paper; hpcgeo train "

@@ -52,15 +52,19 @@ def norms(parts: Sequence[Tensor], owners: Sequence[Tensor]) -> list[Tensor]:
     return [found[number] for number in range(len(owners))]
 
 
+#: Of Newton-Schulz iterations, which put right what it loses.
+PRECISION = torch.bfloat16
+
+
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return roughly U V of the matrix U S V, by Newton-Schulz iterations in bfloat16.
+    """Return roughly U V of the matrix U S V, by Newton-Schulz iterations in `PRECISION`.
 
     Args:
         matrix: (rows, columns).
     """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.bfloat16()
+    x = matrix.to(PRECISION)
     x = x.T if tall else x
     x = x / x.norm().clamp(min=MUON_EPS)
     for _ in range(ITERATIONS):

@@ -50,6 +50,11 @@ class Optimizer:
     source: str
     make: Callable[[Sequence[Group], Optim], Any]
 
+    def state_bytes(self, optim: Optim) -> tuple[int, int]:
+        """Return the state of a parameter in a block, and of any other, in bytes."""
+        average = 4 * (optim.ema is not None)
+        return self.block_bytes + average, self.other_bytes + average
+
     def refuse(self, optim: Optim, backend: str, offload: bool) -> None:
         """Refuse what this optimizer cannot do.
 
@@ -64,6 +69,11 @@ class Optimizer:
                     f"optim.{name} has no effect under optim.name={self.name}: drop it, or choose "
                     f"one of {', '.join(o.name for o in optimizers().values() if name in o.takes)}"
                 )
+        if backend == "deepspeed" and optim.ema is not None:
+            raise InputError(
+                f"optim.ema={optim.ema} under parallel.backend=deepspeed, whose engine keeps no "
+                f"average of the weights: drop it, or choose parallel.strategy=FULL_SHARD"
+            )
         if backend == "deepspeed" and self.name != "AdamW":
             raise InputError(
                 f"optim.name={self.name} under parallel.backend=deepspeed: its engine is held to "

@@ -38,7 +38,10 @@ class Engine(Protocol):
         """
 
     def evaluate(self, method: str, inputs: Inputs) -> Any:
-        """Call a method of the objective without gradients; every rank calls it together."""
+        """Call a method of the objective without gradients; every rank calls it together.
+
+        Where a moving average of the weights is kept, it takes their place.
+        """
 
     def state(self) -> dict[str, Any]:
         """Return parameters and optimizer state as this rank holds them, for a checkpoint."""

@@ -7,8 +7,8 @@ float32.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from hpcgeo.optimizers.average import exchange, keep_average
 from hpcgeo.optimizers.layerwise import local
 from hpcgeo.optimizers.table import Group, optimizer
 from hpcgeo.options import Optim, Parallel
@@ -62,6 +63,9 @@ class NativeEngine:
         row = optimizer(optim.name)
         row.refuse(optim, "native", parallel.offload)
         self.optimizer = row.make(_groups(objective), optim)
+        self.averages = optim.ema is not None
+        if optim.ema is not None:
+            keep_average(self.optimizer, optim.ema)
 
     def forward_backward(
         self, micro_batches: Iterable[Inputs], count: int | None = None
@@ -102,7 +106,7 @@ class NativeEngine:
         return norm
 
     def evaluate(self, method: str, inputs: Inputs) -> Any:
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), self._averaged():
             return getattr(self.objective, method)(**inputs)
 
     def state(self) -> dict[str, Any]:
@@ -152,6 +156,24 @@ class NativeEngine:
             assert isinstance(self.model, DistributedDataParallel)
             return self.model.no_sync()
         return nullcontext()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the average in the place of the weights, where one is kept."""
+        if not self.averages:
+            yield
+            return
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for module in self.objective.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # what is gathered is of the weights that go
+        exchange(self.optimizer)
 
     def _autocast(self) -> AbstractContextManager[None]:
         low = self.dtype != torch.float32 and not isinstance(self.model, FSDPModule)

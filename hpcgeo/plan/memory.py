@@ -9,7 +9,7 @@ P / k; gathered (FSDP2) or cast (DDP) copies in the dtype of the arithmetic besi
 from dataclasses import dataclass
 
 from hpcgeo.optimizers.table import optimizer
-from hpcgeo.options import Parallel, Train
+from hpcgeo.options import Optim, Parallel, Train
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import Forms
 
@@ -33,7 +33,7 @@ class Memory:
 
 
 def predict(
-    forms: Forms, parallel: Parallel, train: Train, world_size: int, optim: str = "AdamW"
+    forms: Forms, parallel: Parallel, train: Train, world_size: int, optim: Optim | None = None
 ) -> Memory:
     """Return what one of `world_size` ranks will hold at most, of each cause.
 
@@ -44,7 +44,7 @@ def predict(
         forms: of the objective, on one image.
         parallel, train: how it is run.
         world_size: all ranks.
-        optim: a row of `hpcgeo.optimizers.table`, which says the bytes of its state.
+        optim: whose row of `hpcgeo.optimizers.table` says the bytes of its state.
 
     Raises:
         InputError: strategy, group size and world do not fit.
@@ -67,7 +67,8 @@ def predict(
     if parallel.offload:
         return Memory(0, 0, 0, gathered, activations)
     k = layout.dp_shard
-    row, root = optimizer(optim), forms.root_parameters
+    optim, root = optim or Optim(), forms.root_parameters
+    in_block, other = optimizer(optim.name).state_bytes(optim)
     # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
     # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.
@@ -75,7 +76,7 @@ def predict(
     return Memory(
         parameters=(4 + apart) * P / k,
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
-        optimizer=(row.block_bytes * (P - root) + row.other_bytes * root) / k,
+        optimizer=(in_block * (P - root) + other * root) / k,
         gathered=gathered,
         activations=activations,
     )

@@ -254,7 +254,7 @@ def total(memory: Memory) -> int:
 
 def predicted(run: RunConfig, forms: Forms, world_size: int) -> Memory:
     """Return what the closed form says of a rank; no cause of it stands for all that is `other`."""
-    form = predict(forms, run.parallel, run.train, world_size, run.optim.name)
+    form = predict(forms, run.parallel, run.train, world_size, run.optim)
     return Memory(**{f"{cause}_bytes": round(getattr(form, cause)) for cause in CAUSES[:-1]})
 
 

@@ -21,6 +21,7 @@ from hpcgeo.log import track
 from hpcgeo.models.layers import NORM_EPS
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.table import objective
+from hpcgeo.optimizers.average import EMA
 from hpcgeo.options import Data
 from hpcgeo.weights.names import TIMM, TRANSFORMERS, Names, convert, positions
 from hpcgeo.weights.safetensors import write
@@ -28,10 +29,14 @@ from hpcgeo.zoo import Architecture, architecture_of
 
 #: How a checkpoint names the weights.
 PREFIX = "model."
+AVERAGE = f"optimizer.state.{{}}.{EMA}"
 
 
 class Weights:
-    """The weights in the folder of a checkpoint, read one by one, whatever ranks wrote them."""
+    """The weights in the folder of a checkpoint, read one by one, whatever ranks wrote them.
+
+    Of a run that keeps a moving average of them (`optim.ema`), they are the average.
+    """
 
     def __init__(self, checkpoint: Path) -> None:
         """Open a checkpoint.
@@ -40,16 +45,19 @@ class Weights:
             InputError: it is damaged.
         """
         self._reader = reader_of(checkpoint)
+        shapes = self._reader.shapes()
         self.shapes = {
             key.removeprefix(PREFIX): shape
-            for key, shape in self._reader.shapes().items()
+            for key, shape in shapes.items()
             if key.startswith(PREFIX)
         }
+        self._averages = {key for key in shapes if key.endswith(f".{EMA}")}
 
     def read(self, name: str) -> Tensor:
         """Return a weight, whole."""
         value = torch.empty(self.shapes[name])
-        self._reader.fill({PREFIX + name: value})
+        average = AVERAGE.format(name)
+        self._reader.fill({average if average in self._averages else PREFIX + name: value})
         return value
 
 

@@ -109,7 +109,7 @@ class Images:
         data, facts, (height, width) = self.data, self.facts(), self.data.chip
         run, becomes = self.run, f" = {self.forms.summary}" if self.forms else ""
         memory = (
-            predict(self.forms, run.parallel, run.train, world_size, run.optim.name)
+            predict(self.forms, run.parallel, run.train, world_size, run.optim)
             if self.forms
             else None
         )

@@ -106,7 +106,7 @@ def predicted_line(run: RunConfig, parameters: int, memory: Memory | None, world
     parallel = run.parallel
     shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
     # Weights and gradients are 8 bytes a parameter.
-    held = (8 + optimizer(run.optim.name).other_bytes) * parameters / shards
+    held = (8 + optimizer(run.optim.name).state_bytes(run.optim)[1]) * parameters / shards
     return (
         f"memory        {held / GIB:.3g} GiB a rank for parameters, gradients "
         f"and optimizer; activations are not predicted (objective {run.objective.name} has no "

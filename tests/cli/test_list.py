@@ -10,6 +10,7 @@ import pytest
 from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
 from hpcgeo.data.readers.table import READERS
+from hpcgeo.kinds.table import kinds
 from hpcgeo.machines import machines
 from hpcgeo.objectives.table import objectives
 from hpcgeo.optimizers.table import optimizers
@@ -28,6 +29,7 @@ NAMES = {
     "readers": lambda: READERS,
     "objectives": objectives,
     "options": lambda: dict.fromkeys(option.key for option in options()),
+    "kinds": kinds,
     "tasks": lambda: read("sustainbench")["tasks"],
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from hpcgeo.checkpoint.checkpoints import Checkpoints
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
+from hpcgeo.optimizers import layerwise
 from hpcgeo.optimizers.table import GROUP, Group, Optimizer, optimizer, optimizers
 from hpcgeo.options import Checkpoint, Optim
 from tests.distributed import on_ranks
@@ -20,8 +21,6 @@ from tests.parallel.training import build, run, whole
 
 LR, DECAY, STEPS = 1e-2, 0.1, 4
 MOMENTUM, BETAS = 0.8, (0.9, 0.99)
-#: Muon's iterations are in bfloat16: a last bit of a gradient may turn one of its roundings.
-TOLERANCE = {"Muon": 2e-3}
 
 
 def gradients(parameter: Tensor) -> list[Tensor]:
@@ -115,22 +114,39 @@ OVER_RANKS = [
 ]
 
 
+#: Every optimizer, and one that keeps an average of the weights.
+OPTIMS = {name: Optim(name=name, clip=1.0) for name in optimizers()}
+OPTIMS["average"] = Optim(clip=1.0, ema=0.5)
+
+
+def outcome(engine: Any) -> dict[str, Any]:
+    """Return the parameters as whole arrays, or their averages where there are any."""
+    state = engine.state()
+    averages = {
+        key.removeprefix("state.").removesuffix(".ema"): value
+        for key, value in state["optimizer"].items()
+        if key.endswith(".ema")
+    }
+    return whole({"model": averages or state["model"]})
+
+
 def trained(settings: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Train by every optimizer and setting."""
+    layerwise.PRECISION = torch.float32  # in bfloat16 a last bit may turn a rounding
     found = {}
-    for name in optimizers():
+    for name, optim in OPTIMS.items():
         for options in settings:
-            engine, topology = build(options, optim=Optim(name=name, clip=1.0))
+            engine, topology = build(options, optim=optim)
             run(engine, topology, range(STEPS))
-            found[f"{name} {options}"] = whole(engine.state())
+            found[f"{name} {options}"] = outcome(engine)
     return found if dist.get_rank() == 0 else {}
 
 
 def resumed(folder: Path) -> dict[str, dict[str, Any]]:
     """Save in shards half-way, and go on whole."""
+    layerwise.PRECISION = torch.float32
     found = {}
-    for name in optimizers():
-        optim = Optim(name=name, clip=1.0)
+    for name, optim in OPTIMS.items():
         kept = Checkpoints(folder / name, Checkpoint(), global_batch=1, data="")
         engine, topology = build({"strategy": "FULL_SHARD"}, optim=optim)
         run(engine, topology, range(2))
@@ -139,7 +155,7 @@ def resumed(folder: Path) -> dict[str, dict[str, Any]]:
         engine, topology = build({"strategy": "DDP"}, optim=optim)
         assert kept.restore(engine) == 2
         run(engine, topology, range(2, STEPS))
-        found[name] = whole(engine.state())
+        found[name] = outcome(engine)
     return found if dist.get_rank() == 0 else {}
 
 
@@ -147,18 +163,49 @@ def test_one_process_is_many_and_resumed(tmp_path):
     alone = on_ranks(trained, 1, [{"strategy": "DDP"}])[0]
     many = on_ranks(trained, 2, OVER_RANKS, timeout_s=300)[0]
     again = on_ranks(resumed, 2, tmp_path, timeout_s=300)[0]
-    for name in optimizers():
+    for name in OPTIMS:
         wanted = alone[f"{name} {OVER_RANKS[0]}"]
         found = {str(options): many[f"{name} {options}"] for options in OVER_RANKS}
         found["resumed"] = again[name]
         differences = {key: parameters_differ(value, wanted) for key, value in found.items()}
         print(name, differences)
-        assert max(differences.values()) < TOLERANCE.get(name, 2e-5), (name, differences)
+        assert max(differences.values()) < 2e-5, (name, differences)
+
+
+def averaged(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each setting errors of weights and average, and whether training saw neither."""
+    found = []
+    for options in settings:
+        engine, topology = build(options, optim=OPTIMS["average"])
+        plain, _ = build(options, optim=OPTIMS["AdamW"])
+        inputs = {"images": torch.ones(2, 3, 32, 32), "noise": torch.rand(2, 16)}
+        first = float(engine.evaluate("error", inputs))
+        assert first == float(plain.evaluate("error", inputs))  # before a step there is no average
+        for one in (engine, plain):
+            run(one, topology, range(2))
+        of_average = float(engine.evaluate("error", inputs))
+        of_weights = float(plain.evaluate("error", inputs))
+        losses = [run(one, topology, range(2, STEPS))[0] for one in (engine, plain)]
+        found.append({"errors": (first, of_average, of_weights), "losses": losses})
+    return found
+
+
+def test_the_average_is_evaluated_and_the_weights_are_trained():
+    for found in on_ranks(averaged, 2, OVER_RANKS[:3], timeout_s=300)[0]:
+        assert len(set(found["errors"])) == 3
+        assert found["losses"][0] == found["losses"][1]
+
+
+def test_an_average_longer_than_the_run_is_refused():
+    options = ["train.steps=100", "optim.warmup_steps=1"]
+    with pytest.raises(InputError, match=r"1,000 steps, and train.steps is 100: .*at most 0\.99"):
+        load("mae_vit_tiny", [*options, "optim.ema=0.999"])
+    assert load("mae_vit_tiny", [*options, "optim.ema=0.99"]).optim.ema == 0.99
 
 
 def test_it_moved():
     moved = on_ranks(trained, 1, [{"strategy": "FULL_SHARD"}])[0]
-    names = list(optimizers())
+    names = list(OPTIMS)
     weights = [moved[f"{name} {OVER_RANKS[1]}"] for name in names]
     for number, ours in enumerate(weights):
         assert all(parameters_differ(ours, other) > 1e-6 for other in weights[number + 1 :])
@@ -171,6 +218,12 @@ def test_it_moved():
         ({"name": "AdamW", "momentum": 0.5}, "native", False, "one of SGD, LARS, Muon"),
         ({"name": "LARS"}, "deepspeed", False, "choose parallel.strategy=FULL_SHARD"),
         ({"name": "Muon"}, "native", True, "drop parallel.offload"),
+        (
+            {"name": "AdamW", "ema": 0.99},
+            "deepspeed",
+            False,
+            "optim.ema=0.99 under parallel.backend=deepspeed",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(overrides, backend, offload, rule):

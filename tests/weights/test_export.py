@@ -1,6 +1,7 @@
 """`hpcgeo export`: what other libraries load computes what was trained, and memory stays small."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -349,3 +350,28 @@ def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
         export(tmp_path, "timm")
     with pytest.raises(InputError, match=r"config\.yaml/out\S*: Not a directory"):
         export(run, "timm", tmp_path / "config.yaml" / "out")
+
+
+def test_the_average_is_exported_and_resumed(tmp_path: Path) -> None:
+    """Of a run that keeps an average of its weights, of two ranks, it is what leaves the run."""
+    options = ["optim.ema=0.6", "checkpoint.every=2", "parallel.strategy=FULL_SHARD"]
+    code, said = train(tmp_path / "run", 2, *options, f"train.steps={STEP}")
+    assert code == 0, said
+    export(tmp_path / "run", "safetensors", tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    weights, average = trained(tmp_path / "run"), trained(tmp_path / "run")
+    moving = {f"optimizer.state.{name}.ema": value for name, value in average.state_dict().items()}
+    reader_of(tmp_path / "run" / "checkpoints" / f"step-{STEP:08d}").fill(moving)  # in place
+    for name, value in average.state_dict().items():
+        assert torch.equal(found[name], value)
+    apart = [
+        float((value - average.state_dict()[name]).abs().max())
+        for name, value in weights.state_dict().items()
+    ]
+    assert max(apart) > 1e-5
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{STEP:08d}")
+    code, said = train(tmp_path / "run", 1, *options, f"train.steps={STEP}")
+    assert code == 0 and "from step 2 of" in said, said
+    export(tmp_path / "run", "safetensors", tmp_path / "again")
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.allclose(value, found[name], atol=2e-5) for name, value in again.items())
