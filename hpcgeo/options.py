@@ -69,7 +69,7 @@ class Model(Part):
         description="latents of a Perceiver; by default its row's",
         json_schema_extra=PERCEIVER,
     )
-    spread: str = Field(
+    density: str = Field(
         "uniform",
         description="how what is known of a coordinate is spread around it, in a Perceiver: "
         "uniform, normal, triangular, or a density as an expression in u on [-1, 1]",

@@ -119,7 +119,7 @@ def sweep(
         typer.Option(
             help="Search the largest value of this option that fits: doubled until out of memory, "
             "then bisected to an eighth.",
-            metavar="KNOB",
+            metavar="OPTION",
         ),
     ] = None,
     retry: Annotated[

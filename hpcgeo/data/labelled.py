@@ -45,7 +45,7 @@ class TaskSet(Protocol):
         ...
 
     @property
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """Fingerprint of the files that the samples are read from."""
         ...
 
@@ -86,9 +86,9 @@ class LabelledSplit:
         return self.collection.patches
 
     @property
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """Fingerprint of the files that the samples are read from."""
-        return self.collection.digest
+        return self.collection.fingerprint
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -164,7 +164,7 @@ def _opened(folder: Path) -> MixtureRun:
 def _trained_on(folder: Path, work: MixtureRun) -> str:
     """Return the fingerprint of the data of a run, as its checkpoints hold it."""
     images = isinstance(config_of(folder).data, Data)
-    return work.sets[ONLY].digest if images else work.dataset.digest
+    return work.sets[ONLY].fingerprint if images else work.dataset.fingerprint
 
 
 def _made(run: RunConfig) -> MixtureRun:
@@ -214,7 +214,7 @@ def _drawn(weights: Weights, seed: int, name: str) -> torch.Tensor:
 def _backbone(work: MixtureRun, weight: Callable[[str], torch.Tensor]) -> Any:
     """Return the backbone of a run with given weights."""
     made = work.material
-    found = backbone(made.architecture, made.channels, made.bands, made.spread)
+    found = backbone(made.architecture, made.channels, made.bands, made.density)
     for name, parameter in found.named_parameters():
         parameter.copy_(weight(BACKBONE + name))
     return found.to(_device()).eval()

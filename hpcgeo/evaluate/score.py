@@ -51,7 +51,7 @@ class Data(NamedTuple):
 
     reader: str
     target: str | None
-    digest: str
+    fingerprint: str
     metric: str
     size: int | None
 
@@ -71,7 +71,7 @@ class Fitted(BaseModel):
     baseline: str
     reader: str
     target: str | None
-    digest: str
+    fingerprint: str
     size: int | None
     patch: int
     labels: float
@@ -110,7 +110,7 @@ class Case:
         task, scored = self.tasks[name], self.sets[name]
         size = task.size if kind_of(scored.target).dense else None
         metric = metric_of(task.metric, scored.target)
-        return Data(task.reader, task.target, scored.digest, metric, size)
+        return Data(task.reader, task.target, scored.fingerprint, metric, size)
 
 
 def open_case(folder: Path, split: str, step: int | None) -> Case:
@@ -131,7 +131,7 @@ def open_case(folder: Path, split: str, step: int | None) -> Case:
     run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
     step, checkpoint = chosen(folder, step)
     work = MixtureRun(run, chosen_objective)
-    refuse_other_data(folder, checkpoint, work.dataset.digest)
+    refuse_other_data(folder, checkpoint, work.dataset.fingerprint)
     sets = work.sets_of(split)
     for name in work.sets:
         if name not in sets:
@@ -141,10 +141,10 @@ def open_case(folder: Path, split: str, step: int | None) -> Case:
 
 def refuse_other_data(folder: Path, checkpoint: Path, found: str) -> None:
     """Refuse data with other means and deviations than a run was trained on."""
-    digest = found
+    kept = found
     with suppress(ValueError, OSError):  # a damaged one is said when its weights are read
-        digest = opened((checkpoint / MANIFEST).read_text("utf-8")).data
-    if digest != found:
+        kept = opened((checkpoint / MANIFEST).read_text("utf-8")).data
+    if kept != found:
         raise InputError(
             f"{folder} was trained on other data than is there now, which has other means and "
             f"deviations: restore it, or train again"

@@ -136,7 +136,7 @@ def _run(label: str, case: Case) -> Content:
         "step": case.step,
         "model": case.run.model.name,
         "seed": case.run.seed,
-        "data": case.work.dataset.digest,
+        "data": case.work.dataset.fingerprint,
     }
 
 
@@ -165,7 +165,7 @@ def _row(
         "metric": metric,
         "better": metrics()[metric].better,
         "samples": len(case.sets[name]),
-        "digest": data.digest,
+        "fingerprint": data.fingerprint,
         "labels": case.tasks[name].labels,
         "scores": {label: _said(one) for label, one in runs.items()},
         "baselines": {who: _said(one) for who, one in baselines.items()},

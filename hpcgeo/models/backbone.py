@@ -39,21 +39,21 @@ class Backbone(Protocol):
 Build = Callable[[Any, Sequence[Channel], int, str], Any]
 
 BACKBONES: dict[str, Build] = {
-    "perceiver": lambda architecture, channels, bands, spread: PerceiverBackbone(
-        architecture, channels, spread
+    "perceiver": lambda architecture, channels, bands, density: PerceiverBackbone(
+        architecture, channels, density
     ),
-    "vit": lambda architecture, channels, bands, spread: ViT(architecture, bands),
+    "vit": lambda architecture, channels, bands, density: ViT(architecture, bands),
 }
 
 
-def backbone(architecture: Any, channels: Sequence[Channel], bands: int, spread: str) -> Any:
+def backbone(architecture: Any, channels: Sequence[Channel], bands: int, density: str) -> Any:
     """Return the backbone of an architecture, a module that is a `Backbone`.
 
     Args:
         architecture: what `hpcgeo.zoo.architecture_of` returns.
         channels: the bands of samples, all sensors together.
         bands: of their images, where all have the same; else 0.
-        spread: how what is known of a coordinate is spread around it.
+        density: how what is known of a coordinate is distributed around it.
     """
     build = find_open(BACKBONES, "hpcgeo.backbones", architecture.family, "backbone")
-    return build(architecture, channels, bands, spread)
+    return build(architecture, channels, bands, density)

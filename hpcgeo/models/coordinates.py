@@ -1,8 +1,8 @@
 """Coordinates in real units, with real uncertainty, as features for a linear layer.
 
 Every function takes the position and how far it may be off, and returns (..., F) in float32 with
-F = `WIDTHS[its name]`. What is NaN is unknown and gives zeros; so does an infinite spread. `spread`
-is one of `hpcgeo.models.fourier.encode`. There are no parameters and no buffers.
+F = `WIDTHS[its name]`. What is NaN is unknown and gives zeros; so does an infinite half-width.
+`density` is one of `hpcgeo.models.fourier.encode`. There are no parameters and no buffers.
 """
 
 import math
@@ -49,18 +49,18 @@ def _frequencies(name: str, device: torch.device) -> Tensor:
     return frequencies(*_GRIDS[name]).to(device)
 
 
-def _features(name: str, x: Tensor, half_width: Tensor, spread: str) -> Tensor:
-    return encode(x, half_width, _frequencies(name, x.device), spread)
+def _features(name: str, x: Tensor, half_width: Tensor, density: str) -> Tensor:
+    return encode(x, half_width, _frequencies(name, x.device), density)
 
 
-def place(lonlat: Tensor, spread_m: Tensor, spread: str = "uniform") -> Tensor:
+def place(lonlat: Tensor, spread_m: Tensor, density: str = "uniform") -> Tensor:
     """Return features of places, as points on the unit sphere: no seam at 180 degrees.
 
     Args:
         lonlat: longitude and latitude (..., 2) in degrees.
         spread_m: how far each may be off (...), metres; also along the vertical, which matters
             only where it is no longer small against the Earth.
-        spread: as of `encode`.
+        density: as of `encode`.
     """
     longitude, latitude = lonlat.double().deg2rad().unbind(-1)
     point = [
@@ -70,75 +70,75 @@ def place(lonlat: Tensor, spread_m: Tensor, spread: str = "uniform") -> Tensor:
     ]
     x = torch.stack(point, dim=-1)  # (..., 3)
     half_width = (spread_m.double() / EARTH_M)[..., None].expand(*spread_m.shape, 3)
-    return _features("place", x, half_width, spread)
+    return _features("place", x, half_width, density)
 
 
-def moment(time: Tensor, spread: str = "uniform") -> Tensor:
+def moment(time: Tensor, density: str = "uniform") -> Tensor:
     """Return features of times: absolute, day of year, hour (UTC).
 
     Args:
         time: centre and half-width (..., 2) in days since 2000-01-01, float64; a composite is as
             wide as it is long, so its hour vanishes.
-        spread: as of `encode`.
+        density: as of `encode`.
     """
-    return _features("moment", time[..., :1], time[..., 1:], spread)
+    return _features("moment", time[..., :1], time[..., 1:], density)
 
 
-def spectrum(wavelength_nm: Tensor, bandwidth_nm: Tensor, spread: str = "uniform") -> Tensor:
+def spectrum(wavelength_nm: Tensor, bandwidth_nm: Tensor, density: str = "uniform") -> Tensor:
     """Return features of bands, on an axis of octaves from 300 nm to 1 m.
 
     Args:
         wavelength_nm: of the middle (...); NaN has none (elevation, weather).
         bandwidth_nm: full width (...); NaN is none stated, taken as zero.
-        spread: as of `encode`.
+        density: as of `encode`.
     """
     wavelength = wavelength_nm.double()
     # A band that would reach to zero or beyond has its edge at a hundredth of its wavelength.
     edge = (bandwidth_nm.double().nan_to_num(0.0) / (2 * wavelength)).clamp(max=0.99)
     low, high = (wavelength * (1 - edge)).log2(), (wavelength * (1 + edge)).log2()
     octave = (low + high) / 2 - math.log2(SHORTEST_NM)
-    return _features("spectrum", octave[..., None], (high - low)[..., None] / 2, spread)
+    return _features("spectrum", octave[..., None], (high - low)[..., None] / 2, density)
 
 
-def ground(offset_m: Tensor, half_m: Tensor, spread: str = "uniform") -> Tensor:
+def ground(offset_m: Tensor, half_m: Tensor, density: str = "uniform") -> Tensor:
     """Return features of positions on the ground, from the middle of the sample.
 
     Args:
         offset_m: down and right of it (..., 2), metres.
         half_m: half the footprint of the pixel or token (..., 2), metres.
-        spread: as of `encode`.
+        density: as of `encode`.
     """
-    return _features("ground", offset_m, half_m, spread)
+    return _features("ground", offset_m, half_m, density)
 
 
-def frame(position: Tensor, half: Tensor, spread: str = "uniform") -> Tensor:
+def frame(position: Tensor, half: Tensor, density: str = "uniform") -> Tensor:
     """Return features of positions in the frame.
 
     Args:
         position: down and right (..., 2) in [0, 1].
         half: half the footprint of the pixel or token (..., 2), in the same unit.
-        spread: as of `encode`.
+        density: as of `encode`.
     """
-    return _features("frame", position, half, spread)
+    return _features("frame", position, half, density)
 
 
-def scale(gsd_m: Tensor, spread: str = "uniform") -> Tensor:
+def scale(gsd_m: Tensor, density: str = "uniform") -> Tensor:
     """Return features of ground sampling distances, on an axis of octaves.
 
     Args:
         gsd_m: ground sampling distance (...), metres.
-        spread: as of `encode`; taken so that all are called alike, a distance being exact.
+        density: as of `encode`; taken so that all are called alike, a distance being exact.
     """
     octave = gsd_m.double().log2()[..., None]
-    return _features("scale", octave, torch.zeros_like(octave), spread)
+    return _features("scale", octave, torch.zeros_like(octave), density)
 
 
-def height(metres: Tensor, half: Tensor, spread: str = "uniform") -> Tensor:
+def height(metres: Tensor, half: Tensor, density: str = "uniform") -> Tensor:
     """Return features of elevations.
 
     Args:
         metres: above the reference of the source (...).
         half: how far each may be off (...), metres.
-        spread: as of `encode`.
+        density: as of `encode`.
     """
-    return _features("height", metres[..., None], half[..., None], spread)
+    return _features("height", metres[..., None], half[..., None], density)

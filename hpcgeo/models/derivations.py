@@ -65,34 +65,34 @@ class DensityPiece:
         ) + np.zeros_like(place)
 
 
-def characteristic(spread: str) -> Expr:
+def characteristic(density: str) -> Expr:
     """Return E[exp(i b u)] as a sympy expression in b; its real part is C, its imaginary part S.
 
     Args:
-        spread: `uniform`, `triangular`, `normal`, or a density in u on [-1, 1].
+        density: `uniform`, `triangular`, `normal`, or a density in u on [-1, 1].
 
     Raises:
         InputError: the expression is not allowed, or no density.
     """
-    if spread == "normal":
+    if density == "normal":
         bell = sympy.exp(-(u**2) / 2) / sympy.sqrt(2 * sympy.pi)
         return sympy.integrate(bell * sympy.cos(b * u), (u, -sympy.oo, sympy.oo))
-    pieces = _pieces(spread)
+    pieces = _pieces(density)
     return _integral(pieces, sympy.I * b) / _integral(pieces, sympy.Integer(0))
 
 
 @lru_cache(maxsize=32)
-def average(spread: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def average(density: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Return the function that gives C(b) and S(b), both of the shape of b (float64), for torch.
 
     Args:
-        spread: a density in u on [-1, 1], as `1 + u` or `exp(-3 * abs(u))`; it need not be
+        density: a density in u on [-1, 1], as `1 + u` or `exp(-3 * abs(u))`; it need not be
             normalised. The name of a known one but `normal`, which has no need of this.
 
     Raises:
         InputError: the expression is not allowed, or no density.
     """
-    pieces = _pieces(spread)
+    pieces = _pieces(density)
     # On its own: where a small rate makes terms cancel, sympy takes the digits that a number needs.
     mass = sympy.N(_integral(pieces, sympy.Integer(0)), 17)
     total = sympy.N(_integral(pieces, sympy.I * b), 17)
@@ -161,11 +161,11 @@ def _primitive(power: int) -> Expr:
 
 
 @lru_cache(maxsize=32)
-def _pieces(spread: str) -> tuple[DensityPiece, ...]:
-    """Return the density named or written in `spread`, not normalised, from break to break."""
-    text = NAMED.get(spread, spread)
+def _pieces(density: str) -> tuple[DensityPiece, ...]:
+    """Return the density named or written in `density`, not normalised, from break to break."""
+    text = NAMED.get(density, density)
     if len(text) > LONGEST:
-        raise InputError(f"spread {brief(text)}: at most {LONGEST} characters")
+        raise InputError(f"density {brief(text)}: at most {LONGEST} characters")
     try:
         density = _parsed(ast.parse(text, mode="eval").body, text)
     except (SyntaxError, ValueError) as error:
@@ -182,7 +182,7 @@ def _pieces(spread: str) -> tuple[DensityPiece, ...]:
     )
     if values.max() <= 0 or values.min() < -1e-9 * values.max():
         raise InputError(
-            f"spread {brief(text)}: a density is nowhere negative on [-1, 1] and somewhere positive"
+            f"density {brief(text)}: it must be nowhere negative on [-1, 1] and somewhere positive"
         )
     return pieces
 
@@ -285,6 +285,6 @@ def _line(expression: Expr, text: str) -> tuple[Expr, Expr]:
 
 def _refused(text: str, why: str) -> InputError:
     return InputError(
-        f"spread {brief(text)}: {why}; name one ({', '.join([*NAMED, 'normal'])}) or write a "
+        f"density {brief(text)}: {why}; name one ({', '.join([*NAMED, 'normal'])}) or write a "
         f"density in u on [-1, 1] from numbers, pi, e, + - * / **, {', '.join(FUNCTIONS)}"
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 #: C(b) = E[cos(b u)] of the spreads that have a name; all are even, so E[sin(b u)] = 0. Uniform on
 #: [x - h, x + h] (eq. 3), triangular on the same, normal with standard deviation h.
-SPREADS: dict[str, Callable[[Tensor], Tensor]] = {
+CHARACTERISTICS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": lambda b: torch.sinc(b / math.pi),
     "triangular": lambda b: torch.sinc(b / (2 * math.pi)).square(),
     "normal": lambda b: torch.exp(-b.square() / 2),
@@ -57,7 +57,7 @@ def frequencies(dims: int, count: int, lowest: float, highest: float) -> Tensor:
     return lengths[:, None] * directions[turns]
 
 
-def encode(x: Tensor, half_width: Tensor, frequencies: Tensor, spread: str = "uniform") -> Tensor:
+def encode(x: Tensor, half_width: Tensor, frequencies: Tensor, density: str = "uniform") -> Tensor:
     """Return the encoding (..., 2 K) of positions, averaged over their uncertainty, in float32.
 
     A half-width of zero gives equation 4 (1 in one dimension). What is not finite, in either, is
@@ -67,12 +67,12 @@ def encode(x: Tensor, half_width: Tensor, frequencies: Tensor, spread: str = "un
         x: positions (..., d).
         half_width: (..., d), in the unit of x. One for many positions, as (d), costs least.
         frequencies: vectors (K, d) without negative components, float64.
-        spread: how the true position is distributed around x: `uniform` over the box,
+        density: how the true position is distributed around x: `uniform` over the box,
             `triangular`, `normal` (the half-width is the standard deviation), or a density in u on
             [-1, 1] such as `1 + u`, the position being x + half_width u.
 
     Raises:
-        InputError: the spread is neither a name nor a density.
+        InputError: the density is neither a name nor a density.
     """
     x, half_width = x.double(), half_width.double().abs()
     known = x.isfinite() & half_width.isfinite()  # (..., d)
@@ -81,14 +81,14 @@ def encode(x: Tensor, half_width: Tensor, frequencies: Tensor, spread: str = "un
     width = 2 * math.pi * half_width.where(half_width.isfinite(), 0.0)
     for axis, k in enumerate(frequencies.unbind(1)):  # independent axes: a product of averages
         b = width[..., axis, None] * k  # (..., K)
-        if spread in SPREADS:
-            C = SPREADS[spread](b)
+        if density in CHARACTERISTICS:
+            C = CHARACTERISTICS[density](b)
             sine, cosine = sine * C, cosine * C
         else:
             # sympy is slow to import, and few runs need it
             from hpcgeo.models.derivations import average
 
-            C, S = average(spread)(b)
+            C, S = average(density)(b)
             sine, cosine = sine * C + cosine * S, cosine * C - sine * S
     heard = (~known).double() @ frequencies.T == 0
     return torch.cat([sine * heard, cosine * heard], dim=-1).float()

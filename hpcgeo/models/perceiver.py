@@ -142,12 +142,12 @@ class PerceiverBackbone(Perceiver):
     """A Perceiver with the stems of all its bands; see `hpcgeo.models.backbone`."""
 
     def __init__(
-        self, architecture: PerceiverArchitecture, channels: Sequence[Channel], spread: str
+        self, architecture: PerceiverArchitecture, channels: Sequence[Channel], density: str
     ) -> None:
         super().__init__(architecture)
         self.width, self.heads = architecture.stack.width, architecture.stack.heads
         self.context = architecture.context
-        self.tokenizer = Tokenizer(channels, architecture.context, spread)
+        self.tokenizer = Tokenizer(channels, architecture.context, density)
 
     def encode(self, tokens: Tokens) -> Features:
         """Return the features of samples; their vector is all latents, side by side.

@@ -143,16 +143,16 @@ class VectorStem(nn.Module):
 class Tokenizer(nn.Module):
     """Stems for the channels there are, and the encodings that all of them share."""
 
-    def __init__(self, channels: Sequence[Channel], width: int, spread: str = "uniform") -> None:
+    def __init__(self, channels: Sequence[Channel], width: int, density: str = "uniform") -> None:
         """Build the stems.
 
         Args:
             channels: every one that samples may hold.
             width: of a token, C.
-            spread: of what is known of a coordinate around it; see `fourier.encode`.
+            density: of what is known of a coordinate around it; see `fourier.encode`.
         """
         super().__init__()
-        self.width, self.spread = width, spread
+        self.width, self.density = width, density
         images = [named(channel) for channel in channels if not channel[2]]
         self.images = nn.ModuleDict({name: ImageStem(width) for name in (*images, UNKNOWN)})
         self.vectors = nn.ModuleDict(
@@ -260,7 +260,7 @@ class Tokenizer(nn.Module):
         return self._encoded("place", place, spread_m)
 
     def _encoded(self, name: str, *position: Tensor) -> Tensor:
-        features = getattr(coordinates, name)(*position, spread=self.spread)
+        features = getattr(coordinates, name)(*position, density=self.density)
         return self.encodings[name](self._cast(features))
 
     def _cast(self, x: Tensor) -> Tensor:

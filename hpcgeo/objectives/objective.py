@@ -51,7 +51,7 @@ class Material:
         channels: the bands of labelled samples, all sensors together.
         sets: training splits by task.
         tasks: their options.
-        spread: how what is known of a coordinate is spread around it.
+        density: how what is known of a coordinate is distributed around it.
     """
 
     architecture: Any
@@ -60,7 +60,7 @@ class Material:
     channels: tuple[Any, ...] = ()
     sets: Mapping[str, TaskSet] | None = None
     tasks: Mapping[str, Task] | None = None
-    spread: str = "uniform"
+    density: str = "uniform"
 
 
 class Objective(ABC):

@@ -1,1 +1,1 @@
-"""How a model is spread over ranks."""
+"""How a model is sharded over ranks."""

@@ -66,7 +66,7 @@ class Piece(NamedTuple):
 
 
 class DeepSpeedEngine:
-    """An objective spread by ZeRO, with its optimizer."""
+    """An objective sharded or replicated by ZeRO, with its optimizer."""
 
     def __init__(
         self,

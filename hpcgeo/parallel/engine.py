@@ -1,4 +1,4 @@
-"""What the training loop asks of a model, however it is spread."""
+"""What the training loop asks of a model, however it is sharded."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol

@@ -29,7 +29,7 @@ from hpcgeo.optimizers.table import Group, optimizer
 from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.group import gatherer
-from hpcgeo.parallel.parallelise import spread
+from hpcgeo.parallel.parallelise import parallelise
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 
@@ -38,7 +38,7 @@ BY_PARAMETER = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 class NativeEngine:
-    """An objective spread by DDP or FSDP2, with its optimizer."""
+    """An objective sharded or replicated by DDP or FSDP2, with its optimizer."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class NativeEngine:
         accumulate: int,
         initial: Initial,
     ) -> None:
-        """Spread an objective that was built on the meta device; see `spread`."""
+        """Spread an objective that was built on the meta device; see `parallelise`."""
         self.topology = topology
         self.dtype = dtype
         self.accumulate = accumulate
         self.clip = optim.clip
         self.objective = objective
-        self.model = spread(objective, topology, parallel, dtype, initial)
+        self.model = parallelise(objective, topology, parallel, dtype, initial)
         if hasattr(objective, "gather"):
             objective.gather = gatherer(topology.layout.tp)
         row = optimizer(optim.name)

@@ -40,7 +40,7 @@ class Objective(Protocol):
         """Return the blocks, in the order of their use; each is one unit to shard."""
 
 
-def spread(
+def parallelise(
     objective: Any,
     topology: Topology,
     parallel: Parallel,

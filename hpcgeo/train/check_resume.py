@@ -95,9 +95,8 @@ def _check(run: RunConfig, steps: int, parts: Parts, watchdog: Watchdog) -> bool
 def _interrupted(
     run: RunConfig, parts: Parts, watchdog: Watchdog, steps: int, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    checkpoints = Checkpoints(
-        folder, run.checkpoint, global_batch=parts.global_batch, data=parts.workload.dataset.digest
-    )
+    data = parts.workload.dataset.fingerprint
+    checkpoints = Checkpoints(folder, run.checkpoint, global_batch=parts.global_batch, data=data)
     losses: dict[str, Any] = {}
     for first_step in (0, steps):
         parts = replace(parts, engine=NONE)

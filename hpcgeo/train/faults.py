@@ -75,7 +75,7 @@ def agree(run: RunConfig, dataset: Source, host: str, device: torch.device) -> N
     """
     # Where the run lives is decided by rank 0 alone.
     options = dict(_options(run.model_dump(mode="json", exclude={"run"})))
-    compare_ranks(options | {"data fingerprint": dataset.digest[:12]}, host, device)
+    compare_ranks(options | {"data fingerprint": dataset.fingerprint[:12]}, host, device)
 
 
 def compare_ranks(mine: dict[str, str], host: str, device: torch.device) -> None:

@@ -64,7 +64,7 @@ def _pretrain(
         folder / "checkpoints",
         run.checkpoint,
         global_batch=parts.global_batch,
-        data=parts.workload.dataset.digest,
+        data=parts.workload.dataset.fingerprint,
     )
     first_step = checkpoints.restore(parts.engine)
     on_rank_0(lambda: begin(run, folder, first_step))

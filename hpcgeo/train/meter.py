@@ -117,7 +117,8 @@ class Meter:
 
         Args:
             scalars: means over this rank's samples. ``loss/x`` is a sum over the samples of a task
-                and ``share/x`` their number, both over all samples; tokens, padding: of this rank.
+                and ``samples/x`` their number, both over all samples; tokens, padding: of this
+                rank.
             seconds: of this rank.
             stop: whether this rank was asked to stop.
         """
@@ -162,9 +163,9 @@ class Meter:
 
     def _named(self, means: dict[str, float], step_s: float) -> dict[str, Any]:
         """Return the scalars of a line from means over ranks."""
-        row: dict[str, Any] = {k: v for k, v in means.items() if not k.startswith("share/")}
+        row: dict[str, Any] = {k: v for k, v in means.items() if not k.startswith("samples/")}
         for name, share in means.items():
-            task = name.removeprefix("share/")
+            task = name.removeprefix("samples/")
             if task != name:  # None: no sample of this task in this step
                 row[f"loss/{task}"] = means[f"loss/{task}"] / share if share else None
         if "tokens" in means:

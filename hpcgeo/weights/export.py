@@ -224,7 +224,7 @@ def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str],
         data = open_dataset(run.data)
     except InputError as error:
         return words, f"; without the bands and their moments: {error}"
-    if data.digest != json.loads((checkpoint / "step.json").read_text()).get("data"):
+    if data.fingerprint != json.loads((checkpoint / "step.json").read_text()).get("data"):
         return words, f"; without the bands and their moments: {run.data.path} was built anew"
     words |= {
         "bands": json.dumps(data.bands),

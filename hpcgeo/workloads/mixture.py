@@ -57,7 +57,7 @@ class MixedSource:
     """The data sets of a mixture, as one source of samples."""
 
     sizes: Mapping[str, int]
-    digest: str
+    fingerprint: str
     kind: str = "mixture"
 
     def __len__(self) -> int:
@@ -92,18 +92,18 @@ class MixtureRun:
             )
         self.model = architecture(run.model)
         # A density that cannot be read is said before anything starts.
-        coordinates.height(torch.zeros(1), torch.ones(1), run.model.spread)
+        coordinates.height(torch.zeros(1), torch.ones(1), run.model.density)
         self.sets = open_sets(run)
         self.bands = partial(band_of, self.data.sensors)
         tasks = self.data.chosen
-        self.material = material_of(self.model, run.model.spread, self.sets, tasks)
+        self.material = material_of(self.model, run.model.density, self.sets, tasks)
         self.channels = self.material.channels
         for channel in self.channels:
             self.bands(channel)  # an unknown sensor is said before anything starts
         objective.check(tasks, self.sets)
         sizes = {name: len(part) for name, part in self.sets.items()}
-        digests = json.dumps({name: part.digest for name, part in self.sets.items()})
-        self.dataset: Source = MixedSource(sizes, hashlib.sha256(digests.encode()).hexdigest())
+        fingerprints = json.dumps({name: part.fingerprint for name, part in self.sets.items()})
+        self.dataset: Source = MixedSource(sizes, hashlib.sha256(fingerprints.encode()).hexdigest())
         ranks = discover().world_size // run.parallel.tensor
         self.mixture = MixtureSampler(
             sizes,
@@ -297,7 +297,7 @@ class MixtureRun:
 
 
 def open_sets(run: RunConfig) -> dict[str, TaskSet]:
-    """Return the training part of every data set of a mixture, by the name of the task."""
+    """Return the training split of every data set of a mixture, by the name of the task."""
     assert isinstance(run.data, Options)
     sets: dict[str, TaskSet] = {}
     for name, task in run.data.chosen.items():
@@ -329,7 +329,7 @@ def architecture(model: Model) -> Any:
 
 
 def material_of(
-    model: Any, spread: str, sets: Mapping[str, TaskSet], tasks: Mapping[str, Task]
+    model: Any, density: str, sets: Mapping[str, TaskSet], tasks: Mapping[str, Task]
 ) -> Material:
     """Return what a network is built for, from the first sample of each data set.
 
@@ -338,7 +338,7 @@ def material_of(
     """
     channels = tuple(sorted({channel for part in sets.values() for channel in part.channels}))
     if model.any_sensor:
-        return Material(model, 0, None, channels, sets, tasks, spread)
+        return Material(model, 0, None, channels, sets, tasks, density)
     first = {name: part.read(0).observations for name, part in sets.items()}
     shapes = {name: [seen.values.shape[2:] for seen in each] for name, each in first.items()}
     bands = {name: [seen.channels for seen in each] for name, each in first.items()}
@@ -358,7 +358,7 @@ def material_of(
             )
     [chip] = shapes[name]
     model.num_patches(chip)
-    return Material(model, len(channels), tuple(chip), channels, sets, tasks, spread)
+    return Material(model, len(channels), tuple(chip), channels, sets, tasks, density)
 
 
 def _image(seen: Sequence[Observation]) -> str:

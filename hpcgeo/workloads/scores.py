@@ -1,6 +1,6 @@
-"""How well each task does on a part of its data: metrics, the best so far, and since when.
+"""How well each task does on a split of its data: metrics, the best so far, and since when.
 
-scores.jsonl in the folder of a run holds a line for every task and look.
+scores.jsonl in the folder of a run holds a line for every task and evaluation.
 """
 
 import math
@@ -31,7 +31,7 @@ from hpcgeo.workloads.task_pictures import Album
 
 NAME = "scores.jsonl"
 
-#: A look while training has none.
+#: An evaluation while training has none.
 NO_RESAMPLES: Float64 = np.zeros(0)
 
 #: What is judged without labels.
@@ -39,7 +39,7 @@ UNLABELLED = Target("unlabelled", ())
 
 
 class Found(NamedTuple):
-    """The metric of a task on a part of its data, and on resamples of it."""
+    """The metric of a task on a split of its data, and on resamples of it."""
 
     task: str
     metric: str
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 
 
 class Score(BaseModel):
-    """One task at one look: its metric, and its state for stopping early."""
+    """One task at one evaluation: its metric, and its state for stopping early."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +61,7 @@ class Score(BaseModel):
     samples: int
     best: float
     best_step: int
-    since: int  #: looks since the best
+    since: int  #: evaluations since the best
 
 
 def scores(
@@ -73,18 +73,18 @@ def scores(
     album: Album | None = None,
     resamples: int = 0,
 ) -> list[Found]:
-    """Return the metric of each task on a part of its data; every rank calls it together.
+    """Return the metric of each task on a split of its data; every rank calls it together.
 
     What cannot be read does not count; a metric that the rest do not define is NaN.
     Each rank takes its share of the samples, in as many rounds as the others.
 
     Args:
         predict: returns which of the samples, and the answers to them, (b, K) or (b, K, H, W).
-        sets: parts to score, by task.
+        sets: splits to score, by task.
         metrics: of each task.
         micro_batch: samples of a round.
         album: what pictures are drawn from.
-        resamples: of each part, see `hpcgeo.kinds.states`.
+        resamples: of each split, see `hpcgeo.kinds.states`.
     """
     found = []
     for name, part in sets.items():
@@ -115,7 +115,7 @@ def errors(
 
     Args:
         error: returns the sum of the errors of samples.
-        sets: parts to look at, by task.
+        sets: splits, by task.
         micro_batch: samples of a round.
     """
     found, metric = [], kind_of(UNLABELLED).metric
@@ -134,7 +134,7 @@ def errors(
 def _rounds(
     name: str, part: TaskSet, topology: Topology, micro_batch: int
 ) -> Iterator[list[Drawn]]:
-    """Yield this rank's samples of a part, in as many rounds as the others'."""
+    """Yield this rank's samples of a split, in as many rounds as the others'."""
     world, rank = topology.layout.data_parallel, topology.data_rank
     rounds = range(0, len(part), world * micro_batch)
     for first in track(rounds, f"scoring {name}", len(rounds), shown=topology.rank == 0):
@@ -162,7 +162,7 @@ def _together(state: State, count: int, topology: Topology) -> tuple[State, int]
 
 
 def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:
-    """Write down the scores of a look, log them, and return them with the best so far.
+    """Write down the scores of an evaluation, log them, and return them with the best so far.
 
     A task whose metric is not defined has none.
     """
@@ -185,7 +185,7 @@ def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) ->
 
 
 def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> list[Score]:
-    """Return the scores of a look, with what each task's best was."""
+    """Return the scores of an evaluation, with what each task's best was."""
     now = []
     for task, metric, number, samples, _ in found:
         better = metrics()[metric].better
@@ -212,7 +212,7 @@ def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> lis
 
 
 def kept_scores(folder: Path, step: int) -> list[Score]:
-    """Return the scores of the looks before a step; later ones, of a run cut off, are dropped."""
+    """Return the scores before a step; later ones, of a run that was cut off, are dropped."""
     kept = [score for score in read_scores(folder) if score.step < step]
     if (folder / NAME).exists():
         write_text(folder / NAME, "".join(score.model_dump_json() + "\n" for score in kept))

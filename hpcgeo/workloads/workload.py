@@ -29,7 +29,7 @@ class Source(Protocol):
         """Where samples come from: shards, synthetic, mixture."""
 
     @property
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """Checksum of all samples."""
 
     def __len__(self) -> int: ...

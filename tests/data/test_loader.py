@@ -125,7 +125,7 @@ def test_synthetic_samples_are_made_from_their_index(tmp_path):
     assert np.array_equal(pixels[0], pixels[2]) and not np.array_equal(pixels[0], pixels[1])
     again = SyntheticDataset((5, 40, 24), num_samples=100)
     assert np.array_equal(again.read(np.array([3]))[0][0], pixels[0])
-    assert again.digest == dataset.digest != SyntheticDataset((5, 40, 24)).digest
+    assert again.fingerprint == dataset.fingerprint != SyntheticDataset((5, 40, 24)).fingerprint
     assert (dataset.std > 10).all() and len(dataset.bands) == 5
 
 

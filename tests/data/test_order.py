@@ -25,7 +25,7 @@ class Numbers:
     shape = (1, 1, 1)
     nodata = None
     mean = std = np.ones(1)
-    digest = "numbers"
+    fingerprint = "numbers"
 
     def __len__(self) -> int:
         return self.size

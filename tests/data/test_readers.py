@@ -59,7 +59,7 @@ def test_samples_have_one_form(paths, reader):
     for split in SPLITS:
         set_ = tasks[split]
         assert set_.target == tasks["train"].target and set_.channels == tasks["train"].channels
-        assert set_.digest == tasks["train"].digest and set_.target.kind == KINDS[reader]
+        assert set_.fingerprint == tasks["train"].fingerprint and set_.target.kind == KINDS[reader]
         for index in range(len(set_)):
             sample = set_.read(index)
             for seen in sample.observations:
@@ -239,16 +239,16 @@ def test_tables_that_are_wrong_are_told(tmp_path):
         open_tasks("scenes", path, split="train")
 
 
-def test_the_digest_is_that_of_what_is_read(tmp_path):
+def test_the_fingerprint_is_that_of_what_is_read(tmp_path):
     write, _ = LAYOUTS["histograms"]
     path = write(tmp_path / "a")
-    first = open_tasks("histograms", path, split="train").digest
+    first = open_tasks("histograms", path, split="train").fingerprint
     arrays = dict(np.load(path))
     np.savez_compressed(path, **arrays)
-    assert open_tasks("histograms", path, split="train").digest == first
+    assert open_tasks("histograms", path, split="train").fingerprint == first
     arrays["years"][0] += 1
     np.savez_compressed(path, **arrays)
-    assert open_tasks("histograms", path, split="train").digest != first
+    assert open_tasks("histograms", path, split="train").fingerprint != first
 
 
 def test_times():

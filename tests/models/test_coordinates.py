@@ -79,7 +79,7 @@ def test_the_unknown_is_zero(name):
 @pytest.mark.parametrize("name", sorted(set(WIDTHS) - {"scale"}))
 def test_the_spread_is_the_callers(name):
     function, (known, _) = getattr(coordinates, name), POSITIONS[name]
-    found = [function(*known, spread=spread) for spread in ("uniform", "normal", "1 + u")]
+    found = [function(*known, density=density) for density in ("uniform", "normal", "1 + u")]
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hpcgeo.errors import InputError
 from hpcgeo.models import derivations
-from hpcgeo.models.fourier import SPREADS, encode, frequencies
+from hpcgeo.models.fourier import CHARACTERISTICS, encode, frequencies
 
 #: Every kind: even and not, with kinks, with poles on the real axis and close to it.
 WRITTEN = {
@@ -37,25 +37,25 @@ DENSITIES = {
 HALVES = [0.0, 1e-12, 1e-6, 1e-3, 0.1, 0.5, 0.477, 0.478, 0.9999, 1.0, 3.7, 11.0]
 
 
-def rule(spread: str) -> tuple[np.ndarray, np.ndarray]:
+def rule(density: str) -> tuple[np.ndarray, np.ndarray]:
     """Return places u and weights that sum to 1: Gauss's rule on 240 panels."""
     nodes, weights = np.polynomial.legendre.leggauss(12)
-    reach = 10 if spread == "normal" else 1
+    reach = 10 if density == "normal" else 1
     edges = np.linspace(-reach, reach, 241)
     half = (edges[1:] - edges[:-1])[:, None] / 2
     u = (edges[:-1, None] + half + half * nodes).ravel()
-    weights = (half * weights).ravel() * DENSITIES[spread](u)
+    weights = (half * weights).ravel() * DENSITIES[density](u)
     return u, weights / weights.sum()
 
 
-def sampled(x: torch.Tensor, half_width: torch.Tensor, k: torch.Tensor, spread: str):
+def sampled(x: torch.Tensor, half_width: torch.Tensor, k: torch.Tensor, density: str):
     """Return the average of the plain encoding over x + half_width u, one axis of the box a time.
 
     Args:
         x, half_width: (d).
         k: (K, d).
     """
-    u, weights = rule(spread)
+    u, weights = rule(density)
     result = np.ones(len(k), dtype=complex)
     for axis in range(len(x)):
         places = x[axis].item() + half_width[axis].item() * u
@@ -65,8 +65,8 @@ def sampled(x: torch.Tensor, half_width: torch.Tensor, k: torch.Tensor, spread: 
     return torch.from_numpy(np.concatenate([result.imag, result.real]))
 
 
-@pytest.mark.parametrize("spread", ["uniform", "triangular", "normal", "1 + u"])
-def test_the_derivation_is_the_integral(spread):
+@pytest.mark.parametrize("density", ["uniform", "triangular", "normal", "1 + u"])
+def test_the_derivation_is_the_integral(density):
     """E[sin(a + b u)] = sin(a) C + cos(a) S and its sister, integrated by sympy directly."""
     a, b = sympy.Symbol("a", real=True), sympy.Symbol("b", positive=True)
     u = derivations.u
@@ -75,8 +75,8 @@ def test_the_derivation_is_the_integral(spread):
         "triangular": (1 - sympy.Abs(u), 1),
         "normal": (sympy.exp(-(u**2) / 2) / sympy.sqrt(2 * sympy.pi), sympy.oo),
         "1 + u": ((1 + u) / 2, 1),
-    }[spread]
-    C, S = derivations.characteristic(spread).subs(derivations.b, b).as_real_imag()
+    }[density]
+    C, S = derivations.characteristic(density).subs(derivations.b, b).as_real_imag()
     averages = {sympy.sin: sympy.sin(a) * C + sympy.cos(a) * S}
     averages[sympy.cos] = sympy.cos(a) * C - sympy.sin(a) * S
     for wave, average in averages.items():
@@ -91,55 +91,57 @@ def test_the_uniform_average_is_the_papers():
     assert sympy.simplify(C - sympy.sin(derivations.b) / derivations.b) == 0
 
 
-@pytest.mark.parametrize("spread", DENSITIES)
-def test_the_code_is_the_derivation(spread):
+@pytest.mark.parametrize("density", DENSITIES)
+def test_the_code_is_the_derivation(density):
     """At so many digits that the formula can lose a hundred."""
     # 30 is a pole of sin(15 u)^2, as 0 is of all.
     b = [1e-9, 1e-3, 0.5, 2.99, 3.01, 7.14, 26.9, 27.1, 29.999999, 30 + 1e-9, 31.0, 500.0]
     b = torch.tensor(b, dtype=torch.float64)
-    if spread in SPREADS:
-        C, S = SPREADS[spread](b), torch.zeros_like(b)
+    if density in CHARACTERISTICS:
+        C, S = CHARACTERISTICS[density](b), torch.zeros_like(b)
     else:
-        C, S = derivations.average(spread)(b)
-    formula = derivations.characteristic(spread)
+        C, S = derivations.average(density)(b)
+    formula = derivations.characteristic(density)
     for place, value in zip(b.tolist(), torch.complex(C, S).tolist(), strict=True):
         expected = formula.subs(derivations.b, sympy.Float(place, 160)).evalf(160)
         assert abs(complex(expected) - value) < 1e-10, place
 
 
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("spread", DENSITIES)
-def test_the_code_is_the_average(spread, half):
+@pytest.mark.parametrize("density", DENSITIES)
+def test_the_code_is_the_average(density, half):
     x, half_width = torch.tensor([0.37], dtype=torch.float64), torch.tensor([half])
     k = frequencies(1, 9, 1.0, 5.0)
-    found = encode(x, half_width, k, spread)
-    assert (found - sampled(x, half_width, k, spread)).abs().max() < 1e-6
+    found = encode(x, half_width, k, density)
+    assert (found - sampled(x, half_width, k, density)).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("spread", DENSITIES)
+@pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("dims", [2, 3])
-def test_several_dimensions(spread, dims):
+def test_several_dimensions(density, dims):
     """A box with sides of its own, one of them zero."""
     x = torch.tensor([0.37, -1.2, 0.05], dtype=torch.float64)[:dims]
     half_width = torch.tensor([0.11, 0.0, 0.73], dtype=torch.float64).flip(0)[:dims]
     k = frequencies(dims, 40, 0.25, 4.0)
-    found = encode(x, half_width, k, spread)
-    assert (found - sampled(x, half_width, k, spread)).abs().max() < 1e-6
+    found = encode(x, half_width, k, density)
+    assert (found - sampled(x, half_width, k, density)).abs().max() < 1e-6
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
-@pytest.mark.parametrize("spread", DENSITIES)
-def test_no_spread_is_the_plain_encoding(spread):
+@pytest.mark.parametrize("density", DENSITIES)
+def test_no_spread_is_the_plain_encoding(density):
     """Equations 1 and 4, and the limit: value, slope, no NaN."""
     x = torch.rand(7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     k = frequencies(2, 16, 0.5, 8.0)
     plain = 2 * math.pi * x @ k.T
     plain = torch.cat([plain.sin(), plain.cos()], dim=1).float()
-    assert torch.allclose(encode(x, torch.zeros_like(x), k, spread), plain, atol=1e-7, rtol=0)
-    assert torch.allclose(encode(x, torch.full_like(x, 1e-12), k, spread), plain, atol=1e-7, rtol=0)
+    assert torch.allclose(encode(x, torch.zeros_like(x), k, density), plain, atol=1e-7, rtol=0)
+    assert torch.allclose(
+        encode(x, torch.full_like(x, 1e-12), k, density), plain, atol=1e-7, rtol=0
+    )
     half_width = torch.zeros_like(x).requires_grad_()
     with torch.autograd.detect_anomaly(check_nan=True):
-        encode(x, half_width, k, spread).sum().backward()
+        encode(x, half_width, k, density).sum().backward()
     assert half_width.grad.isfinite().all()
 
 
@@ -150,15 +152,15 @@ def test_no_spread_is_exact():
     assert torch.equal(encode(x, torch.zeros_like(x), k), expected)
 
 
-@pytest.mark.parametrize("spread", ["uniform", "normal", "1 + u"])
+@pytest.mark.parametrize("density", ["uniform", "normal", "1 + u"])
 @pytest.mark.parametrize(
     ("x", "half"),
     [(0.3, math.inf), (math.nan, math.inf), (math.nan, 0.1), (0.3, math.nan), (math.inf, 0.1)],
 )
-def test_the_unknown_is_zero(spread, x, half):
+def test_the_unknown_is_zero(density, x, half):
     position = torch.tensor([[x, x], [0.3, 0.4]], dtype=torch.float64)
     half_width = torch.tensor([[half, half], [0.1, 0.1]], dtype=torch.float64)
-    found = encode(position, half_width, frequencies(2, 20, 0.5, 8.0), spread)
+    found = encode(position, half_width, frequencies(2, 20, 0.5, 8.0), density)
     assert torch.equal(found[0], torch.zeros(40))
     assert (found[1] != 0).all()
 
@@ -166,9 +168,9 @@ def test_the_unknown_is_zero(spread, x, half):
 def test_one_half_width_for_many_positions():
     x = torch.tensor([[0.3, 0.4], [math.nan, 0.1], [7.0, 9.0]], dtype=torch.float64)
     k, half_width = frequencies(2, 20, 0.5, 8.0), torch.tensor([0.1, 0.02], dtype=torch.float64)
-    for spread in ("uniform", "1 + u"):
-        many = encode(x, half_width.expand(3, 2), k, spread)
-        assert torch.equal(encode(x, half_width, k, spread), many)
+    for density in ("uniform", "1 + u"):
+        many = encode(x, half_width.expand(3, 2), k, density)
+        assert torch.equal(encode(x, half_width, k, density), many)
 
 
 def test_the_known_axis_is_heard():
@@ -185,15 +187,15 @@ def test_the_known_axis_is_heard():
 @given(
     x=st.floats(-1e4, 1e4),
     half=st.floats(0, 1e4),
-    spread=st.sampled_from(list(DENSITIES)),
+    density=st.sampled_from(list(DENSITIES)),
 )
-def test_bounded_and_blind_to_the_sign_of_the_half_width(x, half, spread):
+def test_bounded_and_blind_to_the_sign_of_the_half_width(x, half, density):
     k = frequencies(1, 6, 0.01, 3.0)
     position, half_width = torch.tensor([x]), torch.tensor([half])
-    found = encode(position, half_width, k, spread)
+    found = encode(position, half_width, k, density)
     sine, cosine = found.double().chunk(2)
     assert (sine.square() + cosine.square() <= 1 + 1e-6).all()
-    assert torch.equal(found, encode(position, -half_width, k, spread))
+    assert torch.equal(found, encode(position, -half_width, k, density))
 
 
 @given(
@@ -292,7 +294,7 @@ def test_what_is_no_density_is_refused(text, says):
     x = torch.zeros(1)
     with pytest.raises(InputError, match=says.replace("*", r"\*")) as refusal:
         encode(x, x, frequencies(1, 4, 1.0, 2.0), text)
-    assert str(refusal.value).startswith("spread ")
+    assert str(refusal.value).startswith("density ")
 
 
 def test_sympy_is_imported_for_an_expression_alone():
@@ -301,7 +303,7 @@ def test_sympy_is_imported_for_an_expression_alone():
         "before = set(sys.modules)\n"
         "from hpcgeo.models.fourier import encode, frequencies\n"
         "x, k = torch.zeros(1), frequencies(1, 4, 1.0, 2.0)\n"
-        "[encode(x, x, k, spread) for spread in ('uniform', 'triangular', 'normal')]\n"
+        "[encode(x, x, k, density) for density in ('uniform', 'triangular', 'normal')]\n"
         "early = {name for name in set(sys.modules) - before if name.startswith('sympy')}\n"
         "encode(x, x, k, '1 + u')\n"
         "sys.exit(bool(early) or 'sympy' not in sys.modules)"
@@ -311,9 +313,9 @@ def test_sympy_is_imported_for_an_expression_alone():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
-@pytest.mark.parametrize("spread", DENSITIES)
-def test_an_accelerator_says_the_same(spread):
+@pytest.mark.parametrize("density", DENSITIES)
+def test_an_accelerator_says_the_same(density):
     x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 100
     k = frequencies(2, 30, 0.01, 10.0)
-    there = encode(x.cuda(), (x / 50).cuda(), k.cuda(), spread)
-    assert torch.allclose(there.cpu(), encode(x, x / 50, k, spread), atol=1e-6, rtol=0)
+    there = encode(x.cuda(), (x / 50).cuda(), k.cuda(), density)
+    assert torch.allclose(there.cpu(), encode(x, x / 50, k, density), atol=1e-6, rtol=0)

@@ -20,7 +20,7 @@ from hpcgeo.models.layers import NORM_EPS, Attention, TransformerBlock
 from hpcgeo.models.perceiver import CrossBlock, Perceiver
 from hpcgeo.models.ragged import TokenLayout, packed, padded
 from hpcgeo.objectives.collate import moved
-from hpcgeo.parallel.parallelise import initialise, spread
+from hpcgeo.parallel.parallelise import initialise, parallelise
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import PerceiverArchitecture, Stack
@@ -299,7 +299,7 @@ def on_rank(options: dict[str, Any], parts: list[tuple[list[int], Any]]) -> tupl
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     with torch.device("meta"):
         toy = Toy()
-    model = spread(toy, topology, parallel, torch.float32, partial(draw, seed=0))
+    model = parallelise(toy, topology, parallel, torch.float32, partial(draw, seed=0))
     lengths, clusters = parts[topology.data_rank]
     lay = packed(lengths) if clusters is None else padded(lengths, clusters)
     loss = model(tokens(lengths, topology.data_rank), lay)["loss"]

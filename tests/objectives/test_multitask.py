@@ -217,7 +217,7 @@ def test_uncertainty_weighs_as_its_closed_form_says():
     total = 0.0
     for number, (name, s) in enumerate(logs.items()):
         mean, share = fixed[f"loss/{name}"], 0.2
-        assert scalars[f"share/{name}"] == pytest.approx(share)
+        assert scalars[f"samples/{name}"] == pytest.approx(share)
         total += np.exp(-s) * mean + share * s / 2
         gradient = gradients["log_variance"][number].item()
         assert gradient == pytest.approx(-np.exp(-s) * mean + share / 2, abs=1e-5)

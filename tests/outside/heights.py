@@ -45,6 +45,6 @@ def collect(path, target, frame):
         splits=np.array(["train"] * 32 + ["validation"] * 8 + ["test"] * 8),
         groups=np.array([str(number) for number in range(48)]),
         labels=np.zeros(0),
-        digest="made for a test",
+        fingerprint="made for a test",
         load=load,
     )

@@ -24,7 +24,7 @@ class Architecture:
 
 
 class MeanPool(nn.Module):
-    def __init__(self, architecture, signals, bands, spread):
+    def __init__(self, architecture, signals, bands, density):
         super().__init__()
         self.width, self.heads, self.context = architecture.width, 4, architecture.width
         self.embed = nn.Linear(bands, architecture.width)

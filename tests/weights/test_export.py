@@ -80,7 +80,7 @@ class MadeUp:
 
 def save_made_up(folder: Path, config: RunConfig, scale: float) -> None:
     engine: Any = MadeUp(config, scale)
-    digest = SyntheticDataset((3, *config.data.chip)).digest
+    digest = SyntheticDataset((3, *config.data.chip)).fingerprint
     options = Checkpoint(asynchronous=False)
     Checkpoints(folder / "checkpoints", options, global_batch=1, data=digest).save(7, engine)
 

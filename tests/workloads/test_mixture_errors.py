@@ -49,7 +49,7 @@ CASES = {
         "objective.name mae trains a vit, and model.name gpna_tiny",
     ),
     "no objective": (["objective.name=multitusk"], "unknown objective.name 'multitusk'"),
-    "density": (["model.spread=sin(v)"], "sin(v)"),
+    "density": (["model.density=sin(v)"], "sin(v)"),
     "tensor": (["parallel.tensor=3", "parallel.strategy=FULL_SHARD"], "3"),
     "ended": (
         [f"data.tasks.{name}.epochs=1" for name in ("scenes", "tiles", "series", "table", "pairs")]

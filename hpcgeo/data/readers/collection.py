@@ -53,7 +53,7 @@ class Collection:
         splits: (N,) the part each sample is in, one of `SPLITS`.
         groups: (N,) what shares ground and is held out together; a name for each sample: none do.
         labels: (N,) class of each sample, or (N, K) its numbers; empty where the label is an image.
-        digest: checksum of what the samples are read from.
+        fingerprint: checksum of what the samples are read from.
         load: reads a sample by its number, values as stored.
         patches: of images, beside that of the frame.
         moments: mean and deviation of the bands, where the data knows them.
@@ -64,7 +64,7 @@ class Collection:
     splits: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
     labels: npt.NDArray[np.generic]
-    digest: str
+    fingerprint: str
     load: Callable[[int], Sample]
     patches: frozenset[int] = frozenset()
     moments: Mapping[Channel, tuple[float, float]] | None = None

@@ -59,7 +59,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array((["train"] * 4 + ["validation", "test"]) * (NUM_SAMPLES // 6)),
         groups=np.array([str(index) for index in range(NUM_SAMPLES)]),
         labels=np.array(labels),
-        digest=hashlib.sha256(f"generated {path} {size} {NUM_SAMPLES}".encode()).hexdigest(),
+        fingerprint=hashlib.sha256(f"generated {path} {size} {NUM_SAMPLES}".encode()).hexdigest(),
         load=load,
     )
 

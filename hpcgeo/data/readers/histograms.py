@@ -61,7 +61,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([FOLDS[fold] for fold in arrays["fold"].tolist()]),
         groups=np.array([f"{lon:.3f} {lat:.3f}" for lon, lat in where.tolist()]),
         labels=wealth[:, None],
-        digest=checksum([path]),
+        fingerprint=checksum([path]),
         load=partial(_load, values, channels, years, where, wealth[:, None]),
     )
 

@@ -53,7 +53,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array([name.rsplit("_", 1)[-1] for name in names]),
         labels=np.empty(0),
-        digest=checksum(files, [table]),
+        fingerprint=checksum(files, [table]),
         load=partial(_load, files, years, frame),
     )
 

@@ -75,7 +75,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits(arrays["split"][known].tolist(), path),
         groups=arrays["block"][known].astype(np.str_),
         labels=labels,
-        digest=checksum([path]),
+        fingerprint=checksum([path]),
         load=partial(_load, values, tuple(bands), time, where, labels),
     )
 

@@ -72,7 +72,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=splits[chips[:, 0]],
         groups=np.array(groups),
         labels=np.empty(0),
-        digest=checksum(files, [path]),
+        fingerprint=checksum(files, [path]),
         load=partial(_load, places, chips, labels, frame),
         patches=frozenset(entry.patch for entry in samples.rasters if entry.patch),
     )

@@ -52,7 +52,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array(names),
         labels=labels,
-        digest=checksum([path / name for name in names], [table]),
+        fingerprint=checksum([path / name for name in names], [table]),
         load=partial(_load, path, names, labels, frame),
     )
 

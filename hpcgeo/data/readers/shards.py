@@ -92,7 +92,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=_splits(known),
         groups=known.source,
         labels=known.label if labelled else np.empty(0, dtype=np.int64),
-        digest=dataset.digest,
+        fingerprint=dataset.fingerprint,
         load=partial(chips.load, labelled),
         moments=dict(zip(channels, moments, strict=True)),
     )

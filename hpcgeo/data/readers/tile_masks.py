@@ -48,7 +48,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array([row.get("block_z19") or row["image"] for row in rows]),
         labels=np.empty(0),
-        digest=checksum(files, [table]),
+        fingerprint=checksum(files, [table]),
         load=partial(_load, files, boxes, frame),
     )
 

@@ -64,7 +64,7 @@ class Dataset(Protocol):
         """Standard deviation of the valid pixels per band, (C,)."""
 
     @property
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """Checksum of all samples."""
 
     def __len__(self) -> int: ...
@@ -120,7 +120,7 @@ class ShardDataset:
         self.shape = len(row.bands), index.chip, index.chip
         self.mean = np.array([0.0 if mean is None else mean for mean in row.mean])
         self.std = np.array([1.0 if std is None else std for std in row.std])
-        self.digest = hashlib.sha256(f"{index.digest}/{name}".encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(f"{index.digest}/{name}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -112,7 +112,7 @@ class SyntheticDataset:
         return self._pool.std(axis=(0, 2, 3), dtype=np.float64)
 
     @cached_property
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """Checksum of what the samples are cut from."""
         return hashlib.sha256(self._pool.tobytes() + str(len(self)).encode()).hexdigest()
 

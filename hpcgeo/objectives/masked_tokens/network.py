@@ -54,7 +54,7 @@ class MaskedTokensNetwork(nn.Module):
         channels: Sequence[Channel],
         sizes: Sequence[int],
         config: MaskedTokensOptions,
-        spread: str = "uniform",
+        density: str = "uniform",
     ) -> None:
         """Build the model.
 
@@ -63,7 +63,7 @@ class MaskedTokensNetwork(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.backbone = PerceiverBackbone(architecture, channels, spread)
+        self.backbone = PerceiverBackbone(architecture, channels, density)
         self.heads = Predictors(architecture, sizes)
 
     def stacks(self) -> list[list[nn.Module]]:

@@ -68,7 +68,7 @@ class MaskedTokens(Objective):
         sizes |= {length for *_, length in material.channels if length}
         sizes |= {patch**2 for part in material.sets.values() for patch in part.patches}
         return MaskedTokensNetwork(
-            material.architecture, material.channels, sorted(sizes), self.options, material.spread
+            material.architecture, material.channels, sorted(sizes), self.options, material.density
         )
 
     def visible(self, drawn: Sequence[Drawn], tasks: Mapping[str, Task]) -> list[tuple[Bool, ...]]:

@@ -60,14 +60,14 @@ class MultiTaskNetwork(nn.Module):
         backbone: Any,
         tasks: Mapping[str, Asked],
         config: MultiTaskOptions,
-        spread: str = "uniform",
+        density: str = "uniform",
     ) -> None:
         """Build heads on a backbone, a module that is a `Backbone`."""
         super().__init__()
         self.tasks, self.config = dict(tasks), config
         self.kinds = {name: kind_of(task.target) for name, task in tasks.items()}
         self.backbone = backbone
-        self.heads = Heads(backbone, tasks, spread)
+        self.heads = Heads(backbone, tasks, density)
         if config.balance == "uncertainty":
             self.log_variance = nn.Parameter(torch.empty(len(tasks)))
 
@@ -87,8 +87,8 @@ class MultiTaskNetwork(nn.Module):
                 what is returned is the mean over samples.
 
         Returns:
-            loss, and for each task ``loss/task``, a sum over its samples, and ``share/task``, their
-            number, both over all samples; float32.
+            loss, and for each task ``loss/task``, a sum over its samples, and ``samples/task``,
+            their number, both over all samples; float32.
         """
         answers, zero = self._answers(tokens, questions)
         sums = dict.fromkeys(self.tasks, zero)
@@ -106,7 +106,7 @@ class MultiTaskNetwork(nn.Module):
             else:
                 total = total + task.loss * mean
             scalars[f"loss/{name}"] = mean.detach()
-            scalars[f"share/{name}"] = mean.new_full((), share)
+            scalars[f"samples/{name}"] = mean.new_full((), share)
         return {"loss": total, **scalars}
 
     @torch.no_grad()
@@ -132,10 +132,10 @@ class MultiTaskNetwork(nn.Module):
 class Heads(nn.ModuleDict):
     """A head for every task."""
 
-    def __init__(self, backbone: Backbone, tasks: Mapping[str, Asked], spread: str) -> None:
+    def __init__(self, backbone: Backbone, tasks: Mapping[str, Asked], density: str) -> None:
         super().__init__({name: head(backbone, task) for name, task in tasks.items()})
         self.local = {name: task.local for name, task in tasks.items()}
-        self.spread = spread
+        self.density = density
 
     def forward(
         self,
@@ -179,7 +179,7 @@ class Heads(nn.ModuleDict):
         self, question: Question, own: Tensor, maps: Tensor | None, queries: Tensor
     ) -> Tensor:
         near = None if maps is None else nearby(maps, queries)
-        return self[question.task](own, features(queries, question.frame, self.spread), near)
+        return self[question.task](own, features(queries, question.frame, self.density), near)
 
 
 def head(backbone: Backbone, task: Asked) -> nn.Module:
@@ -192,10 +192,10 @@ def head(backbone: Backbone, task: Asked) -> nn.Module:
     return VectorHead(backbone.width, backbone.heads, outputs)
 
 
-def features(queries: Tensor, frame: tuple[int, int], spread: str) -> Tensor:
+def features(queries: Tensor, frame: tuple[int, int], density: str) -> Tensor:
     """Return the features (b, Q, F) of pixels at (b, Q, 2): their place in the frame."""
     half = torch.stack([queries.new_full((), 0.5 / size, dtype=torch.float64) for size in frame])
-    return coordinates.frame(queries, half, spread)
+    return coordinates.frame(queries, half, density)
 
 
 @cache

@@ -74,8 +74,8 @@ class MultiTask(Objective):
             name: Asked(material.sets[name].target, task.loss, task.local)
             for name, task in material.tasks.items()
         }
-        made = backbone(material.architecture, material.channels, material.bands, material.spread)
-        return MultiTaskNetwork(made, tasks, self.options, material.spread)
+        made = backbone(material.architecture, material.channels, material.bands, material.density)
+        return MultiTaskNetwork(made, tasks, self.options, material.density)
 
     def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:
         from torch import nn

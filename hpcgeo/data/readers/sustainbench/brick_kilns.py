@@ -61,7 +61,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([find(parts, row["partition"], f"partition of {table}") for row in rows]),
         groups=np.array([f"{file} {row}" for file, row in where.tolist()]),
         labels=labels,
-        digest=checksum([path / f"examples_{number}.hdf5" for number in numbers], [table]),
+        fingerprint=checksum([path / f"examples_{number}.hdf5" for number in numbers], [table]),
         load=partial(_load, path, where, corners, labels, frame),
     )
 

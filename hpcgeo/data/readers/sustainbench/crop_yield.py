@@ -67,7 +67,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array(splits),
         groups=np.arange(len(values)).astype(np.str_),
         labels=numbers,
-        digest=checksum(files),
+        fingerprint=checksum(files),
         load=partial(_load, values, channels, np.concatenate(years), numbers, path.name),
     )
 

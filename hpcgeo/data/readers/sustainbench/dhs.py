@@ -49,7 +49,7 @@ PIXEL_M = 30.0
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     """Return the clusters of a folder that have a label.
 
-    The digest leaves the images out: there are more than a hundred thousand.
+    The fingerprint leaves the images out: there are more than a hundred thousand.
 
     Raises:
         InputError: no such target, a country that is in no part, or the table cannot be read.
@@ -70,7 +70,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([find(parts, name[:2], f"country of {table}") for name in names]),
         groups=np.array(names),
         labels=numbers,
-        digest=checksum([], [table]),
+        fingerprint=checksum([], [table]),
         load=partial(_load, path, names, places, years, numbers, frame),
     )
 

@@ -59,7 +59,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([find(PARTS, row["split"], f"split of {table}") for row in rows]),
         groups=np.array(names),
         labels=np.empty(0),
-        digest=checksum(files, [table]),
+        fingerprint=checksum(files, [table]),
         load=partial(_load, files, boxes, frame),
     )
 

@@ -40,7 +40,7 @@ SPREAD_M = 33_000.0
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     """Return the tiles of a folder; classes are named by their codes in the Cropland Data Layer.
 
-    The digest leaves the tiles out: there are some hundred thousand.
+    The fingerprint leaves the tiles out: there are some hundred thousand.
 
     Raises:
         InputError: another target than the one there is, or the table cannot be read.
@@ -58,7 +58,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([find(parts, row["split"], f"split of {table}") for row in rows]),
         groups=np.array(names),
         labels=labels,
-        digest=checksum([], [table]),
+        fingerprint=checksum([], [table]),
         load=partial(_load, path / "tile_triplets", names, labels, frame),
     )
 

@@ -71,7 +71,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([part[group] for group in groups]),
         groups=np.array(groups),
         labels=numbers,
-        digest=checksum([], [changes, surveys]),
+        fingerprint=checksum([], [changes, surveys]),
         load=partial(_load, path, areas, years, places, numbers, frame),
     )
 
