@@ -20,6 +20,7 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
+@pytest.mark.slow
 def test_a_reader(install, tmp_path: Path) -> None:
     """Listed by its docstring; a run learns from what it reads."""
     hpcgeo = install((HERE / "npz.py").read_text(), {"hpcgeo.readers": "npz = outside:collect"})
@@ -42,6 +43,7 @@ def test_a_reader(install, tmp_path: Path) -> None:
     assert "entry point of the group hpcgeo.readers" in said
 
 
+@pytest.mark.slow
 def test_an_optimizer(install, tmp_path: Path) -> None:
     """Lion: one process = FULL_SHARD on two ranks, resumed on one in the middle, and listed."""
     hpcgeo = install((HERE / "lion.py").read_text(), {"hpcgeo.optimizers": "Lion = outside:LION"})
@@ -64,6 +66,7 @@ def test_an_optimizer(install, tmp_path: Path) -> None:
     assert losses(tmp_path / "sharded") == pytest.approx(found, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model(install, tmp_path: Path) -> None:
     """A ViT of another size is a row: trained, planned in closed form, swept, exported."""
     hpcgeo = install((HERE / "vit.py").read_text(), {"hpcgeo.models": "vit_mini = outside:ROW"})
