@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
 
 if TYPE_CHECKING:
     import pandas
@@ -40,6 +41,8 @@ def load(paths: Iterable[Path | str]) -> "pandas.DataFrame":
     from hpcgeo_analysis.comparisons import compare
     from hpcgeo_analysis.points import points
 
-    records = reading.load([Path(path) for path in paths]).records
+    records, _, _, newer = reading.load([Path(path) for path in paths])
+    if newer:
+        log.warning("fields of a newer version, left out: %s", ", ".join(sorted(newer)))
     found = points(records)
     return pandas.read_csv(StringIO(export.table(compare(found, ()), found, records)))

@@ -4,7 +4,7 @@ import gc
 import re
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
 from hpcgeo.records import MISSING, Links, Record
+from hpcgeo.tables import loaded, plugins
 from hpcgeo_analysis import export, page
 from hpcgeo_analysis import separation as guard
 from hpcgeo_analysis.blocks import Section, Study
@@ -38,7 +39,7 @@ from hpcgeo_analysis.sections import (
 from hpcgeo_analysis.sections import scaling as growth
 from hpcgeo_analysis.sections.runs import Run, load_run
 
-#: The sections in their order.
+#: Our sections in their order.
 SECTIONS = (
     *(best.section, growth.section, steps.section, memory.section, utilisation.section),
     *(batching.section, collectives.section, stragglers.section, energy.section),
@@ -79,18 +80,18 @@ def make(
     # Thousands of records are a million small objects that no collector needs to visit again.
     gc.disable()
     try:
-        loaded = load(paths)
+        found = load(paths)
         gc.freeze()
     finally:
         gc.enable()
     runs = [load_run(number, run) for number, run in enumerate(folders, 1)]
     files = render(
-        loaded.records,
-        loaded.copies,
+        found.records,
+        found.copies,
         runs,
-        links=loaded.links,
+        links=found.links,
         together=together,
-        newer=loaded.newer,
+        newer=found.newer,
     )
     gc.unfreeze()
     try:
@@ -115,7 +116,7 @@ def render(
     comparisons = compare(found, together)
     styles = LineStyles(comparisons)
     study = Study(records, links, found, comparisons, styles, copies, newer or {})
-    answers = [section(study) for section in track(SECTIONS, "sections")]
+    answers = [section(study) for section in track(_sections(), "sections")]
     sections = [answer for answer in answers if answer.blocks or answer.missing]
     plots = [plot for section in sections for block in section.blocks for plot in block.plots]
     plots += [curve for run in runs for curve in run.curves]
@@ -128,6 +129,12 @@ def render(
     for name in ("report.md", "report.html"):
         files[name] = templates.get_template(f"{name}.j2").render(view).encode()
     return files
+
+
+def _sections() -> list[Callable[[Study], Section]]:
+    """Return our sections, and before the last those of installed packages."""
+    added = [loaded(entry) for entry in plugins("hpcgeo.sections").values()]
+    return [*SECTIONS[:-1], *added, SECTIONS[-1]]
 
 
 def _templates(styles: LineStyles) -> Environment:

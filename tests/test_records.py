@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+import hpcgeo_analysis
 from hpcgeo import records
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
 from hpcgeo.measured import ABOVE_ZERO, Shown, Spread, told
 from hpcgeo.records import Record, append, read
 from hpcgeo_analysis import report
@@ -164,12 +166,18 @@ def test_a_field_from_outside_reaches_csv_and_report(
     text = files["report.md"].decode()
     _, found = text.split("## Other fields")
     assert "cooling w, W" in found and "latency s, s" in found and "| 42 |" in found
+    pytest.importorskip("pandas")
+    [point] = hpcgeo_analysis.load([file]).itertuples()
+    assert (point.cooling_w, point.latency_s, point.operator) == (42.0, 0.25, "me")
     append(file, Wider.model_validate(RECORD.model_dump() | {"cooling_w": 0.0}))
     with pytest.raises(InputError, match=r"cooling_w is 0\.0; it must be above zero"):
         load([file])
 
 
-def test_a_newer_minor_version_is_read_and_said(tmp_path: Path) -> None:
+def test_a_newer_minor_version_is_read_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", True)
     file = tmp_path / "records.jsonl"
     values = json.loads(RECORD.model_dump_json()) | {"schema_minor": 9, "cooling_w": 40.0}
     spread = {"median": 1.0, "p10": 1.0, "p90": 1.0, "values": [], "skew": 0.1}
@@ -179,7 +187,10 @@ def test_a_newer_minor_version_is_read_and_said(tmp_path: Path) -> None:
     loaded = load([file])
     assert loaded.newer == {"cooling_w": 1, "step_s.skew": 1}
     text = report.render(loaded.records, newer=loaded.newer)["report.md"].decode()
-    assert "does not know, left out:" in text and "(1)" in text
+    assert "does not know, left out: cooling" in text and "(1)" in text
+    pytest.importorskip("pandas")
+    assert "cooling_w" not in hpcgeo_analysis.load([file])
+    assert "of a newer version, left out: cooling_w, step_s.skew" in caplog.text
     file.write_text(json.dumps(values | {"schema_minor": 0}) + "\n")
     with pytest.raises(InputError, match="cooling_w"):
         load([file])

@@ -1,6 +1,7 @@
 """`hpcgeo list`: the facts as tables, or as JSON."""
 
 import ast
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from hpcgeo.objectives.table import objectives
 from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
-from hpcgeo.tables import read
+from hpcgeo.tables import loaded, plugins, read
 from hpcgeo.zoo import Stack, models, perceivers
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
@@ -217,12 +218,14 @@ def _sensors() -> list[Row]:
 
 
 def _readers() -> list[Row]:
-    # Their text alone: some import GDAL.
+    # The text of ours alone: some import GDAL.
     sources = {}
     for name, module in READERS.items():
         package, _, file = module.rpartition(".")
         sources[name] = files(package).joinpath(f"{file}.py").read_text("utf-8")
     layouts = {name: ast.get_docstring(ast.parse(text)) or "" for name, text in sources.items()}
+    for name, entry in plugins("hpcgeo.readers").items():
+        layouts.setdefault(name, inspect.getdoc(loaded(entry)) or "")
     return [
         {"reader": name, "layout": text.partition("\n\n")[0].replace("\n", " ")}
         for name, text in layouts.items()

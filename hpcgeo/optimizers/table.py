@@ -6,12 +6,11 @@ A package adds one by an entry point of the group ``hpcgeo.optimizers`` that nam
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 from hpcgeo.errors import InputError
 from hpcgeo.options import Optim
-from hpcgeo.tables import brief, nearest
+from hpcgeo.tables import brief, loaded, nearest, plugins
 
 GROUP = "hpcgeo.optimizers"
 
@@ -164,7 +163,7 @@ ROWS = (
 @cache
 def optimizers() -> dict[str, Optimizer]:
     """Return every optimizer by name: our own, then those of installed packages."""
-    added = [entry.load() for entry in entry_points(group=GROUP)]
+    added = [loaded(entry) for entry in plugins(GROUP).values()]
     return {row.name: row for row in (*ROWS, *added)}
 
 

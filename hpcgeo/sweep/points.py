@@ -17,7 +17,7 @@ from hpcgeo.machines import machine
 from hpcgeo.profiling.run import configure
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import brief, parse
-from hpcgeo.zoo import architecture, perceiver, perceivers
+from hpcgeo.zoo import architecture_of
 
 #: Flags of `hpcgeo-profile run` that a record states under their name, with their value where they
 #: are not given.
@@ -195,11 +195,9 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
     for point in points(sweep):
         cell = cell_of(sweep, point)
         parallel = cell.run.parallel
-        chosen = strategy(parallel.strategy)
-        name = cell.run.model.name
-        refuse_cut = (perceiver if name in perceivers() else architecture)(name).refuse_cut
+        chosen, model = strategy(parallel.strategy), architecture_of(cell.run.model.name)
         try:
-            refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
+            model.refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
         except InputError as error:
             left_out.append(f"{point}: {error}")
         else:

@@ -57,6 +57,6 @@ def _queue(name: str, world_size: int) -> list[str]:
     if hours is None:
         return []
     return [
-        f"queue         {name}: a job of {nodes} nodes may last {hours:g} h; start-up and a save "
-        f"should stay below {6 * hours:g} minutes"
+        f"queue         {where.name}: a job of {nodes} nodes may last {hours:g} h; start-up and a "
+        f"save should stay below {6 * hours:g} minutes"
     ]
