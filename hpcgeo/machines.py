@@ -189,7 +189,10 @@ def machine(name: str) -> Machine:
     """
     if name.endswith((".yaml", ".yml")):
         return _own(Path(name))
-    return find(machines(), name, "machine")
+    try:
+        return find(machines(), name, "machine")
+    except InputError as error:
+        raise InputError(f"{error}; or give a YAML file (*.yaml) of your own") from None
 
 
 @cache

@@ -25,7 +25,7 @@ from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import loaded, plugins, read
-from hpcgeo.zoo import Stack, models, perceivers
+from hpcgeo.zoo import Architecture, PerceiverArchitecture, Stack, models, perceivers
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
 #: as many tokens as such a chip has patches of 16 pixels.
@@ -112,30 +112,26 @@ def _encoder(stack: Stack, entry: str) -> str:
 
 
 def _models() -> list[Row]:
-    vits = [
-        {
-            "model": model.name,
-            "parameters": model.parameters(BANDS),
-            "forward_flops": model.forward_flops(BANDS, CHIP),
-            "activation_bytes": model.activation_bytes(CHIP, DTYPE_BYTES),
-            "encoder": _encoder(model.encoder, f"p {model.patch}"),
-            "source": model.source,
-        }
-        for model in models().values()
-    ]
-    return vits + [
-        {
-            "model": model.name,
-            "parameters": model.parameters,
-            "forward_flops": model.forward_flops([TOKENS]),
-            "activation_bytes": model.activation_bytes([TOKENS], DTYPE_BYTES),
-            "encoder": _encoder(
-                model.stack, f"{model.latents} latents of tokens of {model.context}"
-            ),
-            "source": model.source,
-        }
-        for model in perceivers().values()
-    ]
+    installed = {name: loaded(entry) for name, entry in plugins("hpcgeo.models").items()}
+    return [_model(name, row) for name, row in (models() | perceivers() | installed).items()]
+
+
+def _model(name: str, row: Any) -> Row:
+    found: Row = dict.fromkeys(["model", "parameters", "forward_flops", "activation_bytes"])
+    if isinstance(row, Architecture):
+        found["parameters"] = row.parameters(BANDS)
+        found["forward_flops"] = row.forward_flops(BANDS, CHIP)
+        found["activation_bytes"] = row.activation_bytes(CHIP, DTYPE_BYTES)
+        found["encoder"] = _encoder(row.encoder, f"p {row.patch}")
+    elif isinstance(row, PerceiverArchitecture):
+        found["parameters"] = row.parameters
+        found["forward_flops"] = row.forward_flops([TOKENS])
+        found["activation_bytes"] = row.activation_bytes([TOKENS], DTYPE_BYTES)
+        entry = f"{row.latents} latents of tokens of {row.context}"
+        found["encoder"] = _encoder(row.stack, entry)
+    else:
+        found["encoder"] = row.family
+    return found | {"model": name, "source": row.source}
 
 
 def _machines() -> list[Row]:

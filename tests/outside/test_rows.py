@@ -73,6 +73,8 @@ def test_a_model(install, tmp_path: Path) -> None:
     options = ("mae_vit_tiny", "model.name=vit_mini", *SMALL, "train.steps=2")
     code, said = hpcgeo("train", *options, "train.micro_batch=4", "run.dir=run")
     assert code == 0, said
+    code, said = hpcgeo("list", "models")
+    assert code == 0 and " vit_mini " in said, said
     code, said = hpcgeo("train", *options, "--dry")
     assert (
         code == 0 and "GiB a rank predicted" in said and "not known in closed form" not in said
