@@ -55,6 +55,10 @@ class State(ABC):
         """
         self.kind, self.target, self.metric, self.resamples = kind, target, metric, resamples
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another rank merges; the function it has itself, and not every one can be sent."""
+        return {name: value for name, value in vars(self).items() if name != "metric"}
+
     @abstractmethod
     def update(self, clusters: Sequence[str], answer: Tensor, truth: Array) -> None:
         """Count samples.

@@ -88,7 +88,8 @@ def scores(
     """
     found = []
     for name, part in sets.items():
-        state, count = start(metrics[name], part.target, resamples), 0
+        state, whole = (start(metrics[name], part.target, resamples) for _ in range(2))
+        count = 0
         for drawn in _rounds(name, part, topology, micro_batch):
             count += len(drawn)
             for rows, answer in predict(drawn):
@@ -97,10 +98,10 @@ def scores(
                 state.update([part.group(one.index) for one in some], answer, truth)
                 if album:
                     album.add(part, some, answer)
-        state, count = _together(state, count, topology)
+        count = _merge(whole, state, count, topology)
         if album:
             album.draw(name, part.target)
-        number, resampled = state.compute()
+        number, resampled = whole.compute()
         found.append(Found(name, metrics[name], number, count, resampled))
     return found
 
@@ -120,14 +121,15 @@ def errors(
     """
     found, metric = [], kind_of(UNLABELLED).metric
     for name, part in sets.items():
-        state, count = start(metric, UNLABELLED), 0
+        state, whole = (start(metric, UNLABELLED) for _ in range(2))
+        count = 0
         for drawn in _rounds(name, part, topology, micro_batch):
             count += len(drawn)
             clusters = [part.group(one.index) for one in drawn]
             state.update(clusters, torch.tensor(error(drawn), dtype=torch.float64), np.zeros(0))
-        state, count = _together(state, count, topology)
+        count = _merge(whole, state, count, topology)
         if count:
-            found.append(Found(name, metric, state.compute()[0], count))
+            found.append(Found(name, metric, whole.compute()[0], count))
     return found
 
 
@@ -150,15 +152,14 @@ def _readable(part: TaskSet, name: str, indices: range) -> Iterator[Drawn]:
             once(f"task {name}: {error}; its score is that of the others")
 
 
-def _together(state: State, count: int, topology: Topology) -> tuple[State, int]:
-    """Return the state, and the number, of the samples of all ranks; all call it together."""
+def _merge(whole: State, own: State, count: int, topology: Topology) -> int:
+    """Merge the states of all ranks into one, and return the number of all samples."""
     each: list[Any] = [None] * topology.world_size
-    dist.all_gather_object(each, (topology.data_rank, state, count))
-    first, *others = {rank: found for rank, *found in each}.values()  # ranks of one product agree
-    for other, number in others:
-        first[0].merge(other)
-        first[1] += number
-    return first[0], first[1]
+    dist.all_gather_object(each, (topology.data_rank, own, count))
+    found = {rank: (state, number) for rank, state, number in each}  # those of one product agree
+    for state, _ in found.values():
+        whole.merge(state)
+    return sum(number for _, number in found.values())
 
 
 def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:

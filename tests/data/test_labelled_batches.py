@@ -55,7 +55,7 @@ def test_a_turn_turns_values_gaps_and_labels_alike():
     values = np.arange(2 * 16.0, dtype=np.float32).reshape(2, 1, 4, 4)
     values[:, :, 0, 1] = np.nan
     seen = Observation(BLUE, values, np.zeros((2, 2)), 1.0, 1)
-    one = plain(Sample((seen,), np.arange(16).reshape(4, 4)))
+    one = plain(Sample((seen,), np.arange(16).reshape(4, 4), dense=True))
     found = set()
     for turn in range(8):
         other = turned(one, turn)
@@ -69,7 +69,7 @@ def test_a_turn_turns_values_gaps_and_labels_alike():
 
 def test_what_is_not_square_keeps_its_shape():
     seen = Observation(BLUE, np.ones((1, 1, 4, 8), np.float32), np.zeros((1, 2)), 1.0, 2)
-    one = plain(Sample((seen,), np.arange(32).reshape(4, 8)))
+    one = plain(Sample((seen,), np.arange(32).reshape(4, 8), dense=True))
     turns = [turned(one, turn).sample.target for turn in range(8)]
     assert {target.shape for target in turns} == {(4, 8)}
     assert len({target.tobytes() for target in turns}) == 4

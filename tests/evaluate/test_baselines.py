@@ -180,7 +180,7 @@ def test_what_is_refused():
         fit_and_score("resnet18", train, train, "iou")
     with pytest.raises(InputError, match="unknown baseline 'unett'"):
         fit_and_score("unett", train, train, "iou")
-    with pytest.raises(InputError, match="'r2' is none of change"):
+    with pytest.raises(InputError, match="metric r2 is none of change"):
         fit_and_score("unet", train, train, "r2")
     series = Made("classification", "series", 4)
     with pytest.raises(InputError, match="'resnet18' is for images"):
