@@ -93,7 +93,7 @@ def measure(rank: int, ranks: int, folder: Path, model: str, rounds: int) -> Non
     for number in range(1, rounds + 2):  # the first round fills caches and buffers
         os.sync()
         row = {"synchronous": slowest(partial(at_once.save, number, engine))}
-        path = folder / f"at_once/step-{number:08d}/rank-{rank:05d}.bin"
+        path = folder / f"at_once/step-{number:08d}/rank-{rank:05d}.safetensors"
         content = np.fromfile(path, np.uint8)
         os.sync()
         row["plain"] = slowest(partial(plain, folder / f"plain-{rank}", content))

@@ -5,7 +5,7 @@ checkpoints/
     step.json              the manifest: step, order of samples, bytes and SHA-256 of every file;
                            its last entry is the SHA-256 of the entries before
     index.json             where each piece of each tensor lies (`hpcgeo.checkpoint.rank_files`)
-    rank-00000.bin ...     the pieces
+    rank-00000.safetensors the pieces
   step-00000200/
   step-00000300.partial/   being written; no checkpoint, removed at the next start
   step-00000400.damaged/   found damaged when it was to be loaded, and set aside

@@ -5,7 +5,7 @@ what it asks of a storage.
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,13 @@ from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, W
 from torch.futures import Future
 
 from hpcgeo.checkpoint.rank_files import (
-    ALIGN,
     DTYPES,
     INDEX,
     INDEX_ENTRIES,
     Stored,
     Value,
-    aligned,
-    file_name,
 )
+from hpcgeo.checkpoint.safetensors import header
 
 
 def flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -138,15 +136,16 @@ class StateLayout(StorageWriter):
         """Plan for a flat state; every rank of the group calls it."""
         self.size = 0
         self.total_bytes = 0
+        self._header = torch.empty(0, dtype=torch.uint8)
         self._items: list[WriteItem] = []
         self._index: dict[str, Any] = {}
         self._planner = Saving()
         save(flat, storage_writer=self, planner=self._planner, process_group=group)
 
     def pieces(self, flat: dict[str, Any]) -> list[Tensor]:
-        """Return this rank's tensors of a state, in the order of its file."""
+        """Return what this rank's file holds of a state, in its order: a header, the tensors."""
         self._planner.state_dict = flat
-        pieces = []
+        pieces = [self._header]
         for item in self._items:
             piece: Any = self._planner.resolve_data(item)
             assert item.tensor_data and piece.dtype == item.tensor_data.properties.dtype
@@ -171,15 +170,18 @@ class StateLayout(StorageWriter):
         return plans
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        rank, results = dist.get_rank(), []
-        for item in plan.items:
-            size = 0
-            if item.tensor_data:
-                self._items.append(item)
-                chunk, dtype = item.tensor_data.chunk, item.tensor_data.properties.dtype
-                size = math.prod(chunk.sizes) * dtype.itemsize
+        rank = dist.get_rank()
+        results = [WriteResult(i.index, 0, (rank, 0)) for i in plan.items if not i.tensor_data]
+        tensors = [item for item in plan.items if item.tensor_data]
+        # Of falling size of their numbers, so that each lies where it can be read as what it is.
+        self._items = sorted(tensors, key=lambda item: -_kind(item)[0].itemsize)
+        entries = {_name(item): _kind(item) for item in self._items}
+        self._header = torch.frombuffer(bytearray(header(entries)), dtype=torch.uint8)
+        self.size = len(self._header)
+        for item, (dtype, sizes) in zip(self._items, entries.values(), strict=True):
+            size = math.prod(sizes) * dtype.itemsize
             results.append(WriteResult(item.index, size, (rank, self.size)))
-            self.size = aligned(self.size + size)
+            self.size += size
         return _done(results)
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
@@ -196,7 +198,11 @@ class StateLayout(StorageWriter):
                     for c in stored.chunks
                 ],
             }
-        self.total_bytes = sum(aligned(r.size_in_bytes) for of_rank in results for r in of_rank)
+        ends = [
+            max((r.storage_data[1] + r.size_in_bytes for r in of_rank), default=0)
+            for of_rank in results
+        ]
+        self.total_bytes = sum(ends)
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
@@ -217,6 +223,7 @@ class Reader(StorageReader):
         """
         self._folder = folder
         self._sizes = sizes
+        self._files = {int(name[5:].partition(".")[0]): name for name in sizes}
         try:
             self._index = INDEX_ENTRIES.validate_json((folder / INDEX).read_bytes())
         except (ValidationError, OSError) as error:
@@ -234,8 +241,8 @@ class Reader(StorageReader):
             if (
                 dtype is None
                 or not len(offsets) == len(sizes) == len(stored.size)
-                or begin % ALIGN
-                or end > self._sizes.get(file_name(rank), 0)
+                or begin % dtype.itemsize
+                or end > self._sizes.get(self._files.get(rank, ""), 0)
             ):
                 raise ValueError(f"{INDEX} places {name} where no such piece can be")
             places[MetadataIndex(name, offsets)] = (dtype, sizes, rank, begin)
@@ -309,7 +316,7 @@ class Reader(StorageReader):
         The file is mapped for this piece alone, so that what was read takes no memory any more.
         """
         dtype, sizes, rank, begin = self._places[index]
-        name = file_name(rank)
+        name = self._files[rank]
         mapped = torch.from_file(
             str(self._folder / name), shared=False, size=self._sizes[name], dtype=torch.uint8
         )
@@ -319,6 +326,19 @@ class Reader(StorageReader):
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
         return False
+
+
+def _kind(item: WriteItem) -> tuple[torch.dtype, Sequence[int]]:
+    """Return data type and shape of a piece."""
+    assert item.tensor_data
+    return item.tensor_data.properties.dtype, item.tensor_data.chunk.sizes
+
+
+def _name(item: WriteItem) -> str:
+    """Return the name of a piece in its file: with its offsets, where it is not the whole."""
+    assert item.tensor_data
+    chunk, whole = item.tensor_data.chunk, item.tensor_data.size
+    return item.index.fqn if chunk.sizes == whole else f"{item.index.fqn} {list(chunk.offsets)}"
 
 
 def _done(value: Any) -> Future[Any]:

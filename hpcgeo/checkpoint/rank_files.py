@@ -1,4 +1,4 @@
-"""The training state as files of plain bytes and an index in JSON; nothing in them is a pickle.
+"""The training state as safetensors files and an index in JSON; nothing in them is a pickle.
 
 torch.distributed.checkpoint plans which rank writes and reads which piece of which tensor, between
 any two world sizes (`hpcgeo.checkpoint.planning`); this is how the pieces lie on disk. The writer
@@ -6,9 +6,13 @@ that comes with it keeps that as a pickle (`.metadata`), and a pickle from a str
 stranger likes. Numbers, names and bytes run nothing, so a checkpoint needs no trust: damaged or
 forged, it is wrong at worst.
 
-rank-00000.bin   the pieces that rank 0 wrote, each at a multiple of ALIGN bytes
-rank-00001.bin
-index.json       name -> {dtype, size, chunks: [[offsets, sizes, rank, byte], ...]}, or {value}
+rank-00000.safetensors   the pieces that rank 0 wrote, largest data types first
+rank-00001.safetensors
+index.json               name -> {dtype, size, chunks: [[offsets, sizes, rank, byte], ...]}, or
+                         {value}
+
+Any tool that reads safetensors opens a rank's file; there a piece of a tensor has its offsets in
+its name.
 
 Names are `model.<parameter>`, `optimizer.state.<parameter>.exp_avg` (also `exp_avg_sq` and `step`)
 and `optimizer.param_groups.<parameter>.<option>`: by parameter, not by group, since strategies may
@@ -26,8 +30,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
-#: A piece begins at a multiple: it can be read as its own data type where it lies.
-ALIGN = 64
 #: Bytes copied, written and hashed at once where there is no copy of the whole file.
 PORTION = 128 * 2**20
 
@@ -39,26 +41,21 @@ DTYPES = {
     )
 }
 INDEX = "index.json"
-#: What a checkpoint may call its files.
-FILES = r"^(index\.json|rank-\d{5,}\.bin)$"
+#: What a checkpoint may call its files; `.bin` were such without a header.
+FILES = r"^(index\.json|rank-\d{5,}\.(safetensors|bin))$"
 
 
 def file_name(rank: int) -> str:
     """Return the name of the file with the pieces that a rank wrote."""
-    return f"rank-{rank:05d}.bin"
-
-
-def aligned(size: int) -> int:
-    """Return where the next piece begins after `size` bytes."""
-    return -(-size // ALIGN) * ALIGN
+    return f"rank-{rank:05d}.safetensors"
 
 
 def fill(area: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     """Copy a file's pieces into `area` one after another; yield it whenever full, and the rest.
 
     Args:
-        area: bytes on the host, a multiple of ALIGN. As large as the file it is yielded once, and
-            the pieces may change from then on; a smaller one is filled again and again.
+        area: bytes on the host. As large as the file it is yielded once, and the pieces may change
+            from then on; a smaller one is filled again and again.
     """
     used = 0
     for piece in pieces:
@@ -66,10 +63,7 @@ def fill(area: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         while len(rest):
             part = rest[: len(area) - used]
             area[used : used + len(part)].copy_(part, non_blocking=True)
-            rest = rest[len(part) :]
-            padded = min(aligned(used + len(part)), len(area))
-            area[used + len(part) : padded] = 0
-            used = padded
+            rest, used = rest[len(part) :], used + len(part)
             if used == len(area):
                 yield _arrived(area)
                 used = 0

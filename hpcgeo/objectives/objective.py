@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from hpcgeo.data.labelled import TaskSet
     from hpcgeo.data.labelled_batches import Bool, Drawn
-    from hpcgeo.objectives.collate import Collate
+    from hpcgeo.models.tokenizers import Tokens
+    from hpcgeo.objectives.collate import Collate, Grouping
 
 #: What one forward takes, by name.
 Inputs = Mapping[str, Any]
@@ -61,6 +62,29 @@ class Material:
     sets: Mapping[str, TaskSet] | None = None
     tasks: Mapping[str, Task] | None = None
     density: str = "uniform"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one forward.
+
+    Attributes:
+        drawn: the samples.
+        visible: of each, which tokens take part.
+        collate: makes their tokens.
+        material: what the network was built for.
+        whole: ask for all that a sample could be asked, for evaluation.
+    """
+
+    drawn: Sequence[Drawn]
+    visible: Sequence[tuple[Bool, ...]]
+    collate: Collate
+    material: Material
+    whole: bool = False
+
+    def tokens(self) -> tuple[Tokens, Grouping]:
+        """Return the tokens that take part, and which observations are read together."""
+        return self.collate(self.drawn, self.visible)
 
 
 class Objective(ABC):
@@ -130,19 +154,6 @@ class Objective(ABC):
         """Return which tokens of each sample take part."""
         return [one.kept for one in drawn]
 
-    def task_inputs(
-        self,
-        drawn: Sequence[Drawn],
-        visible: Sequence[tuple[Bool, ...]],
-        collate: Collate,
-        material: Material,
-        whole: bool = False,
-    ) -> Inputs:
-        """Return what one forward takes of samples, beside `scale`.
-
-        Args:
-            visible: which of their tokens take part.
-            collate: makes tokens of samples.
-            whole: ask for all that a sample could be asked, for evaluation.
-        """
-        raise NotImplementedError
+    def task_inputs(self, batch: Batch) -> Inputs:
+        """Return what one forward takes of samples, beside `scale`."""
+        return {"tokens": batch.tokens()[0]}

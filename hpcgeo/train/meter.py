@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -65,13 +64,8 @@ class Meter:
         self._progress.update(self._progress.task_ids[0], completed=self._step)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._bar.__exit__(*raised)
         if self._writes:
             self._metrics.close()
             self._board.close()

@@ -1,10 +1,5 @@
-"""The safetensors format, written tensor by tensor: a header of names and places, then the values.
+"""A safetensors file, written tensor by tensor."""
 
-Source: https://github.com/huggingface/safetensors#format
-"""
-
-import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,10 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hpcgeo.checkpoint.safetensors import header
 from hpcgeo.errors import InputError
-
-#: Name of a data type in a header.
-TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def write(
@@ -41,7 +34,7 @@ def write(
         OSError: the file cannot be written.
     """
     with path.open("wb") as file:
-        file.write(_header(shapes, dtype, metadata))
+        file.write(header({name: (dtype, shape) for name, shape in shapes.items()}, metadata))
         for (name, shape), (given, tensor) in zip(shapes.items(), tensors, strict=True):
             assert (name, shape) == (given, tensor.shape), (name, shape, given, tensor.shape)
             values = tensor.to(dtype).contiguous()
@@ -53,20 +46,3 @@ def write(
         file.flush()
         os.fsync(file.fileno())
         return file.tell()
-
-
-def _header(
-    shapes: Mapping[str, torch.Size], dtype: torch.dtype, metadata: Mapping[str, str]
-) -> bytes:
-    entries: dict[str, object] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + math.prod(shape) * dtype.itemsize
-        entries[name] = {
-            "dtype": TYPES[dtype],
-            "shape": list(shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)  # values begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     MetadataIndex,
@@ -19,7 +20,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from hpcgeo.checkpoint.checkpoints import Checkpoints, sealed
+from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of, sealed
 from hpcgeo.checkpoint.rank_files import entry_of
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
@@ -164,8 +165,11 @@ class Malice:
         return (Path.touch, (self.path,))
 
 
+RANK = "rank-{:05d}.safetensors"
+
+
 def flip(folder: Path) -> None:
-    path = folder / "rank-00001.bin"
+    path = folder / RANK.format(1)
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
@@ -190,9 +194,9 @@ def edit(folder: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (lambda folder: None, ""),
-    "a bit flipped": (flip, "rank-00001.bin has other bytes than were written (checksum)"),
-    "truncated": (lambda folder: os.truncate(folder / "rank-00000.bin", 100), "has 100 bytes, not"),
-    "a file missing": (lambda folder: (folder / "rank-00000.bin").unlink(), "00.bin is missing"),
+    "a bit flipped": (flip, f"{RANK.format(1)} has other bytes than were written (checksum)"),
+    "truncated": (lambda folder: os.truncate(folder / RANK.format(0), 100), "has 100 bytes, not"),
+    "a file missing": (lambda folder: (folder / RANK.format(0)).unlink(), f"{RANK.format(0)} is m"),
     "manifest edited": (edit, "step.json: other bytes than were written (checksum)"),
     "manifest garbage": (lambda folder: (folder / "step.json").write_text("{"), "no manifest"),
     "manifest missing": (lambda folder: (folder / "step.json").unlink(), "No such file"),
@@ -230,12 +234,42 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(saved: Path, tmp_path: Path
             assert f"every checkpoint in {alone} is damaged (step-00000003.dam" in str(outcome)
 
 
+def test_any_tool_opens_the_file_of_a_rank(saved: Path) -> None:
+    """Every piece of every tensor stands in one of them, by its name and offsets."""
+    folder = saved / "step-00000003"
+    whole = {name: torch.empty(shape) for name, shape in reader_of(folder).shapes().items()}
+    reader_of(folder).fill(whole)
+    found = dict.fromkeys(whole, 0)
+    for rank in range(2):
+        for key, piece in load_file(folder / RANK.format(rank)).items():
+            name, _, offsets = key.partition(" ")
+            begins = json.loads(offsets) if offsets else [0] * piece.ndim
+            place = tuple(slice(a, a + n) for a, n in zip(begins, piece.shape, strict=True))
+            assert torch.equal(whole[name][place], piece), key
+            found[name] += piece.numel()
+    assert found == {name: value.numel() for name, value in whole.items()}
+    assert any(name.endswith(".exp_avg") for name in found)
+
+
+def test_files_without_a_header_are_read(saved: Path, tmp_path: Path) -> None:
+    """As they were called before; where a piece lies the index says."""
+    folder = tmp_path / "old" / "step-00000003"
+    shutil.copytree(saved / "step-00000003", folder)
+    manifest = json.loads((folder / "step.json").read_text())
+    for rank in range(2):
+        old = f"rank-{rank:05d}.bin"
+        (folder / RANK.format(rank)).rename(folder / old)
+        manifest["files"][old] = manifest["files"].pop(RANK.format(rank))
+    (folder / "step.json").write_text(sealed(manifest))
+    assert on_ranks(restore_each, 1, [folder.parent])[0][0][0] == 3
+
+
 def test_a_pickle_is_never_loaded(saved: Path, tmp_path: Path) -> None:
     mark = tmp_path / "executed"
     folder = tmp_path / "run" / "step-00000007"
     folder.mkdir(parents=True)
     (folder / ".metadata").write_bytes(pickle.dumps(Malice(mark)))
-    shutil.copy(saved / "step-00000003" / "rank-00000.bin", folder / "__0_0.distcp")
+    shutil.copy(saved / "step-00000003" / RANK.format(0), folder / "__0_0.distcp")
     ours = tmp_path / "ours"
     shutil.copytree(saved, ours)
     (ours / "step-00000003" / ".metadata").write_bytes(pickle.dumps(Malice(mark)))

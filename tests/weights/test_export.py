@@ -283,7 +283,7 @@ def test_nothing_is_left_of_an_export_that_failed(tmp_path: Path) -> None:
 
 def test_a_checkpoint_with_a_hole_is_no_export(tmp_path: Path) -> None:
     folder = untrained(tmp_path / "run")
-    (values,) = folder.glob("checkpoints/*/rank-*.bin")
+    (values,) = folder.glob("checkpoints/*/rank-*.safetensors")
     values.unlink()
     with pytest.raises(InputError, match=rf"is damaged: {values.name} is missing"):
         export(folder, "safetensors")

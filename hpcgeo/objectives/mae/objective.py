@@ -14,6 +14,7 @@ from pydantic import Field
 from hpcgeo.objectives.objective import (
     IMAGES,
     TASKS,
+    Batch,
     Inputs,
     Material,
     Objective,
@@ -23,9 +24,6 @@ from hpcgeo.zoo import Architecture, Forms
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from hpcgeo.data.labelled_batches import Bool, Drawn
-    from hpcgeo.objectives.collate import Collate
 
 
 class MaeOptions(ObjectiveOptions):
@@ -64,26 +62,20 @@ class Mae(Objective):
             "noise": noise(self.seed, position, num_patches).to(views[0].device),
         }
 
-    def task_inputs(
-        self,
-        drawn: Sequence[Drawn],
-        visible: Sequence[tuple[Bool, ...]],
-        collate: Collate,
-        material: Material,
-        whole: bool = False,
-    ) -> Inputs:
+    def task_inputs(self, batch: Batch) -> Inputs:
         """Return the first date of each image, what is missing NaN, and noise of its patches."""
         import numpy as np
         import torch
 
         from hpcgeo.objectives.masking import noise
 
+        material = batch.material
         assert material.chip is not None
         height, width = material.chip
-        images = np.zeros((len(drawn), material.bands, height, width), dtype=np.float32)
-        for row, one in enumerate(drawn):
+        images = np.zeros((len(batch.drawn), material.bands, height, width), dtype=np.float32)
+        for row, one in enumerate(batch.drawn):
             images[row] = one.sample.observations[0].values[0]
-        position = np.array([one.position for one in drawn], dtype=np.int64)
+        position = np.array([one.position for one in batch.drawn], dtype=np.int64)
         num_patches = material.architecture.num_patches(material.chip)
         return {
             "images": torch.from_numpy(images),

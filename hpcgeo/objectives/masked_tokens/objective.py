@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
-from hpcgeo.objectives.objective import TASKS, Inputs, Material, Objective, ObjectiveOptions
+from hpcgeo.objectives.objective import TASKS, Batch, Inputs, Material, Objective, ObjectiveOptions
 from hpcgeo.options import Task
 
 if TYPE_CHECKING:
     from torch import nn
 
     from hpcgeo.data.labelled_batches import Bool, Drawn
-    from hpcgeo.objectives.collate import Collate
 
 #: How much larger than usual a parameter begins, by the end of its name. A token is a sum of
 #: which little differs within a sample, and a query begins by reading the mean of its context: so
@@ -76,23 +75,17 @@ class MaskedTokens(Objective):
 
         return [hide(one, self.options.mask_ratio, self.seed)[0] for one in drawn]
 
-    def task_inputs(
-        self,
-        drawn: Sequence[Drawn],
-        visible: Sequence[tuple[Bool, ...]],
-        collate: Collate,
-        material: Material,
-        whole: bool = False,
-    ) -> Inputs:
+    def task_inputs(self, batch: Batch) -> Inputs:
         from hpcgeo.data.sample import UNKNOWN
         from hpcgeo.objectives.masked_tokens.network import hidden_questions
 
         # The sample's own token does not say how high it lies: that may be what is hidden.
+        drawn = batch.drawn
         nowhere = [replace(one, sample=replace(one.sample, elevation_m=UNKNOWN)) for one in drawn]
-        made, grouping = collate(nowhere, visible)
+        made, grouping = batch.collate(nowhere, batch.visible)
         masks = [
             tuple(kept & ~seen for kept, seen in zip(one.kept, parts, strict=True))
-            for one, parts in zip(drawn, visible, strict=True)
+            for one, parts in zip(drawn, batch.visible, strict=True)
         ]
         asked = hidden_questions(drawn, grouping, masks, self.options.queries, self.seed)
         return {"tokens": made, "hidden": asked}

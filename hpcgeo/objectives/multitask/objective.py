@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveInt
 
 from hpcgeo.errors import InputError
-from hpcgeo.objectives.objective import TASKS, Inputs, Material, Objective, ObjectiveOptions
+from hpcgeo.objectives.objective import TASKS, Batch, Inputs, Material, Objective, ObjectiveOptions
 from hpcgeo.options import FREE, NEUTRAL, Task
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from hpcgeo.data.labelled import TaskSet
     from hpcgeo.data.labelled_batches import Bool, Drawn
-    from hpcgeo.objectives.collate import Collate
 
 
 class MultiTaskOptions(ObjectiveOptions):
@@ -106,16 +105,9 @@ class MultiTask(Objective):
             for one in drawn
         ]
 
-    def task_inputs(
-        self,
-        drawn: Sequence[Drawn],
-        visible: Sequence[tuple[Bool, ...]],
-        collate: Collate,
-        material: Material,
-        whole: bool = False,
-    ) -> Inputs:
+    def task_inputs(self, batch: Batch) -> Inputs:
         from hpcgeo.objectives.collate import questions
 
-        made, grouping = collate(drawn, visible)
-        queries = None if whole else self.options.queries
-        return {"tokens": made, "questions": questions(drawn, grouping, queries, self.seed)}
+        made, grouping = batch.tokens()
+        queries = None if batch.whole else self.options.queries
+        return {"tokens": made, "questions": questions(batch.drawn, grouping, queries, self.seed)}
