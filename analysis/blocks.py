@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from hpcgeo.records import Links, Record
+from hpcgeo.records import LinksRecord, Record
 from hpcgeo_analysis.comparisons import Comparison
 from hpcgeo_analysis.plots import LineStyles, Plot
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
@@ -49,7 +49,7 @@ class Study:
     """Everything the sections are drawn from."""
 
     records: Sequence[Record]
-    links: Sequence[Links]
+    links: Sequence[LinksRecord]
     points: Sequence[StudyPoint]
     comparisons: Sequence[Comparison]
     styles: LineStyles

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from hpcgeo.errors import InputError
 from hpcgeo.measured import told
-from hpcgeo.records import Links, Record, read, read_links
+from hpcgeo.records import LinksRecord, Record, read, read_links
 
 #: No number of a study is larger; axes cannot show what is near the end of floats.
 LARGEST = 1e30
@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
     """
 
     records: list[Record]
-    links: list[Links]
+    links: list[LinksRecord]
     copies: int
     newer: Counter[str]
 
@@ -40,7 +40,7 @@ def load(paths: Iterable[Path]) -> Loaded:
     """
     paths = list(paths)
     found: dict[str, Record] = {}
-    curves: list[Links] = []
+    curves: list[LinksRecord] = []
     read_in = 0
     newer: Counter[str] = Counter()
     for path in paths:
@@ -77,7 +77,7 @@ def _of_records(path: Path) -> bool:
     )
 
 
-def _check_names(part: Record | Links, names: Iterable[str], path: Path) -> None:
+def _check_names(part: Record | LinksRecord, names: Iterable[str], path: Path) -> None:
     for name in names:
         value = getattr(part, name)
         if not value.isprintable():
@@ -86,7 +86,7 @@ def _check_names(part: Record | Links, names: Iterable[str], path: Path) -> None
             )
 
 
-def _check_links(links: Links, path: Path) -> None:
+def _check_links(links: LinksRecord, path: Path) -> None:
     _check_names(links, ("machine", "device", "backend"), path)
     for moved in links.transfers:
         spread = moved.seconds

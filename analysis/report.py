@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
-from hpcgeo.records import MISSING, Links, Record
+from hpcgeo.records import MISSING, LinksRecord, Record
 from hpcgeo.tables import loaded, plugins
 from hpcgeo_analysis import export, page
 from hpcgeo_analysis import separation as guard
@@ -106,7 +106,7 @@ def render(
     copies: int = 0,
     runs: Sequence[Run] = (),
     *,
-    links: Sequence[Links] = (),
+    links: Sequence[LinksRecord] = (),
     together: Sequence[str] = (),
     newer: Mapping[str, int] | None = None,
 ) -> dict[str, bytes]:

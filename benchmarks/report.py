@@ -18,7 +18,7 @@ import numpy as np
 
 from hpcgeo.config import load
 from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Wait
-from hpcgeo.records import Links, Record, Transfer
+from hpcgeo.records import LinksRecord, Record, Transfer
 
 MODELS = {"vit_base": 87e6, "vit_huge": 635e6, "vit_1b": 914e6, "vit_3b": 3067e6, "vit_5b": 5349e6}
 LAYOUTS = (
@@ -170,7 +170,7 @@ def _record(
     )
 
 
-def links() -> Links:
+def links() -> LinksRecord:
     """Return invented curves of collectives."""
     transfers = [
         Transfer(
@@ -186,7 +186,7 @@ def links() -> Links:
         for name in ("all_reduce", "all_gather", "reduce_scatter")
         for size in range(10, 30)
     ]
-    return Links(
+    return LinksRecord(
         kind="measured",
         machine="frontier",
         device="MI250X, 1 GCD",

@@ -30,16 +30,16 @@ from hpcgeo.options import (
     Mixture,
     Model,
     Optim,
+    OptionGroup,
     Parallel,
-    Part,
-    Place,
+    RunPlace,
     Train,
 )
 from hpcgeo.tables import brief, nearest, parse
 from hpcgeo.zoo import architecture_of
 
 #: What `data` may be, by the tag that pydantic puts into the place of an error.
-TAGS: dict[str, type[Part]] = {"images": Data, "mixture": Mixture}
+TAGS: dict[str, type[OptionGroup]] = {"images": Data, "mixture": Mixture}
 
 
 def _kind_of_data(value: Any) -> str:
@@ -59,10 +59,10 @@ def objective_options(value: dict[str, Any]) -> type[ObjectiveOptions]:
         raise ValueError(str(error)) from None
 
 
-class RunConfig(Part):
+class RunConfig(OptionGroup):
     """The whole configuration of a run; saved beside its checkpoints and inside its record."""
 
-    run: Place
+    run: RunPlace
     seed: int = Field(
         0,
         ge=0,
@@ -278,11 +278,11 @@ def _part(place: Sequence[str], values: dict[str, Any]) -> type[BaseModel]:
     return part
 
 
-def _fixed(part: Part, prefix: str = "") -> dict[str, Any]:
+def _fixed(part: OptionGroup, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in type(part).model_fields.keys() - part.marked("free_on_resume"):
         value = getattr(part, name)
-        if isinstance(value, Part):
+        if isinstance(value, OptionGroup):
             values |= _fixed(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, entry in value.items():

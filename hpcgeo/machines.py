@@ -12,13 +12,13 @@ from hpcgeo.errors import InputError
 from hpcgeo.tables import find, parse, read
 
 
-class Row(BaseModel):
+class FactRow(BaseModel):
     """A strict, immutable part of a file of facts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Fact(Row):
+class Fact(FactRow):
     """A figure and where it was read; `verify` marks one that was not read there yet."""
 
     value: float
@@ -36,7 +36,7 @@ class Fact(Row):
         return {"value": value, "source": source, "verify": bool(mark)}
 
 
-class Line(Row):
+class Line(FactRow):
     """Something a job says, and why."""
 
     text: str
@@ -51,7 +51,7 @@ class Variable(Line):
     folder: bool = Field(False, description="the value is a folder, made on every node first")
 
 
-class Links(Row):
+class Links(FactRow):
     """GB/s each way: inside a package, between devices of a node, out of a node (all its cards)."""
 
     package: Fact | None = None
@@ -59,7 +59,7 @@ class Links(Row):
     out: Fact | None = None
 
 
-class Bin(Row):
+class Bin(FactRow):
     """A queue bin: jobs of up to `nodes` may last `hours`."""
 
     nodes: int
@@ -68,7 +68,7 @@ class Bin(Row):
     verify: bool = False
 
 
-class Rule(Row):
+class Rule(FactRow):
     """Whether something is allowed."""
 
     allowed: bool
@@ -76,7 +76,7 @@ class Rule(Row):
     verify: bool = False
 
 
-class NodeLocal(Row):
+class NodeLocal(FactRow):
     """A disk of the node's own; lines of the job call its path $NODE_LOCAL."""
 
     path: str
@@ -84,7 +84,7 @@ class NodeLocal(Row):
     reason: str
 
 
-class Machine(Row):
+class Machine(FactRow):
     """A machine; what its file does not state is None or empty."""
 
     name: str
@@ -133,7 +133,7 @@ class Machine(Row):
         )
 
 
-class Device(Row):
+class Device(FactRow):
     """What one rank drives."""
 
     name: str
@@ -232,7 +232,7 @@ def device_of(device_name: str) -> Device:
     )
 
 
-class Grid(Row):
+class Grid(FactRow):
     """A grid of electricity, and the carbon of its power."""
 
     name: str

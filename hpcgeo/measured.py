@@ -72,13 +72,13 @@ def told(kind: type[BaseModel]) -> dict[str, Told]:
     return found
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """A strict, immutable piece of a record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Spread(Part):
+class Spread(RecordPart):
     """Median and spread of a list of measurements, with the measurements themselves."""
 
     median: Annotated[float, ABOVE_ZERO]
@@ -98,7 +98,7 @@ class Spread(Part):
         return (self.p90 - self.p10) / self.median
 
 
-class Phases(Part):
+class Phases(RecordPart):
     """Seconds of a step by phase, of the mean rank: means of the middle half of the steps."""
 
     step_s: float = Field(description="the whole step of the mean rank; phases and rest sum to it")
@@ -110,7 +110,7 @@ class Phases(Part):
     other_s: float = Field(description="the rest of the step")
 
 
-class Activity(Part):
+class Activity(RecordPart):
     """What a device did in a traced step, in seconds, mean of ranks; all but `comm_s` sum to it."""
 
     step_s: float
@@ -122,7 +122,7 @@ class Activity(Part):
     comm_s: float = Field(description="a collective runs, compute beside it or not")
 
 
-class Traffic(Part):
+class Traffic(RecordPart):
     """The collectives of a step of one kind, over one kind of group, with messages of one size."""
 
     collective: str = Field(description="all_reduce, all_gather, reduce_scatter, broadcast, ...")
@@ -143,7 +143,7 @@ class Traffic(Part):
     )
 
 
-class Wait(Part):
+class Wait(RecordPart):
     """How long ranks waited for others before collectives, in seconds per step."""
 
     seconds: list[float] = Field(description="by rank; a straggler waits least")
@@ -155,7 +155,7 @@ class Wait(Part):
     late_ranks: Count | None = Field(None, description="how many ranks are late, with it")
 
 
-class Memory(Part):
+class Memory(RecordPart):
     """Bytes by cause on the rank that holds most, at its peak; what is not known is None."""
 
     parameters_bytes: Count | None = None
@@ -171,7 +171,7 @@ class Memory(Part):
     limit_bytes: Count | None = Field(None, description="that a rank may have")
 
 
-class Energy(Part):
+class Energy(RecordPart):
     """Energy of the measured steps, and its carbon."""
 
     source: str = Field(description="nvml, amdsmi, pm_counters, rocm-smi or rapl")
@@ -188,7 +188,7 @@ class Energy(Part):
         return self.joules / self.images
 
 
-class CrossCheck(Part):
+class CrossCheck(RecordPart):
     """The same figures by two paths in the same steps: bookkeeping, and the trace as a file."""
 
     step_s: tuple[float, float]

@@ -29,7 +29,7 @@ SYNTHETIC = "synthetic"
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Part(BaseModel):
+class OptionGroup(BaseModel):
     """A strict, immutable piece of the configuration."""
 
     model_config = ConfigDict(
@@ -45,14 +45,14 @@ class Part(BaseModel):
         return {name: found[mark] for name, found in marks.items() if mark in found}
 
 
-class Place(Part):
+class RunPlace(OptionGroup):
     """Where the run lives."""
 
     marks = FREE | NEUTRAL
     dir: Path = Field(description="folder of the run; an existing run there is resumed")
 
 
-class Model(Part):
+class Model(OptionGroup):
     """What is trained."""
 
     name: str = Field(description="a row of `hpcgeo list models`", json_schema_extra=NEUTRAL)
@@ -77,7 +77,7 @@ class Model(Part):
     )
 
 
-class Augment(Part):
+class Augment(OptionGroup):
     """Random views, drawn from (seed, epoch, position) of the sample."""
 
     scale: tuple[float, float] = Field((0.2, 1.0), description="area of the crop, as a fraction")
@@ -94,7 +94,7 @@ class Augment(Part):
         return value
 
 
-class Data(Part):
+class Data(OptionGroup):
     """Where samples come from and what is done to them."""
 
     path: str = Field(
@@ -121,7 +121,7 @@ class Data(Part):
         return (value, value) if isinstance(value, int) else value
 
 
-class Task(Part):
+class Task(OptionGroup):
     """Labelled samples, and the head that answers for them."""
 
     reader: str = Field(description="how the data is laid out: a reader of `hpcgeo list readers`")
@@ -163,7 +163,7 @@ class Task(Part):
     )
 
 
-class Batching(Part):
+class Batching(OptionGroup):
     """How samples of unequal length share a pass."""
 
     marks = FREE
@@ -180,7 +180,7 @@ class Batching(Part):
     )
 
 
-class Mixture(Part):
+class Mixture(OptionGroup):
     """Labelled data sets of any sensors, mixed."""
 
     tasks: dict[str, Task] = Field(min_length=1, description="by name")
@@ -230,7 +230,7 @@ class Mixture(Part):
         return {name: task for name, task in self.tasks.items() if name in only}
 
 
-class Parallel(Part):
+class Parallel(OptionGroup):
     """How the model is spread over ranks. Ranks = data-parallel ranks x tensor."""
 
     marks = FREE
@@ -279,7 +279,7 @@ class Parallel(Part):
     )
 
 
-class Optim(Part):
+class Optim(OptionGroup):
     """The optimizer, with linear warm-up and cosine decay."""
 
     name: str = Field("AdamW", description="a row of `hpcgeo list optimizers`")
@@ -311,7 +311,7 @@ class Optim(Part):
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
 
 
-class Train(Part):
+class Train(OptionGroup):
     """How long, in which portions and in which precision."""
 
     marks = NEUTRAL
@@ -348,7 +348,7 @@ class Train(Part):
     )
 
 
-class Checkpoint(Part):
+class Checkpoint(OptionGroup):
     """What is kept of the training state."""
 
     marks = FREE | NEUTRAL
@@ -375,7 +375,7 @@ class Checkpoint(Part):
         return self
 
 
-class Launch(Part):
+class Launch(OptionGroup):
     """Where the run runs and for how long."""
 
     marks = FREE | NEUTRAL

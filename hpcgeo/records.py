@@ -21,8 +21,8 @@ from hpcgeo.measured import (
     CrossCheck,
     Energy,
     Memory,
-    Part,
     Phases,
+    RecordPart,
     Shown,
     Spread,
     Traffic,
@@ -38,8 +38,8 @@ SEVERAL = "of several data sets"
 NOISY = 0.25
 
 #: The parts of a run, as `hpcgeo.config.RunConfig` joins them, beside those of its objective.
-_PARTS: dict[str, tuple[type[options_of.Part], ...]] = {
-    "run": (options_of.Place,),
+_PARTS: dict[str, tuple[type[options_of.OptionGroup], ...]] = {
+    "run": (options_of.RunPlace,),
     "model": (options_of.Model,),
     "data": (options_of.Data, options_of.Mixture),
     "parallel": (options_of.Parallel,),
@@ -71,7 +71,7 @@ SOFTWARE = ("cuda", "hip", "nccl", "rccl", "deepspeed")
 UNSTARTED = ("device", "software", "environment")
 
 
-class Record(Part):
+class Record(RecordPart):
     """One point of a scaling study. A field that was not measured is None, never zero."""
 
     schema_version: Annotated[Literal[1, 2], Shown("made")] = Field(
@@ -248,7 +248,7 @@ class Record(Part):
         return pace is not None and pace.relative > NOISY
 
 
-class Transfer(Part):
+class Transfer(RecordPart):
     """One point of the curve of a collective."""
 
     collective: Literal["all_reduce", "all_gather", "reduce_scatter"]
@@ -261,7 +261,7 @@ class Transfer(Part):
     bus_bytes_per_s: float
 
 
-class Links(Part):
+class LinksRecord(RecordPart):
     """What `hpcgeo-profile collectives` measured: one JSON line in a file ``links*.jsonl``."""
 
     schema_version: Literal[1] = 1
@@ -283,10 +283,10 @@ class Links(Part):
     source: str | None = None
 
 
-Line = TypeVar("Line", Record, Links)
+Line = TypeVar("Line", Record, LinksRecord)
 
 
-def software(made: Record | Links) -> str:
+def software(made: Record | LinksRecord) -> str:
     """Return the versions beside torch that change speed, and the driver, as text."""
     found = {name: made.versions[name] for name in SOFTWARE if name in made.versions}
     return pairs(found | ({"driver": made.driver} if made.driver else {}))
@@ -316,7 +316,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def append(path: Path, record: Record | Links) -> None:
+def append(path: Path, record: Record | LinksRecord) -> None:
     """Append one line to a file of records, in one write; a line torn before it stays alone."""
     append_line(path, record.model_dump_json())
 
@@ -340,13 +340,13 @@ def read(
     return _read(Record, paths, ("record.json", "records*.jsonl"), torn, newer)
 
 
-def read_links(paths: Iterable[Path]) -> list[Links]:
+def read_links(paths: Iterable[Path]) -> list[LinksRecord]:
     """Return what was measured of collectives in files and folders (``links*.jsonl``).
 
     Raises:
         InputError: as `read`.
     """
-    return _read(Links, paths, ("links*.jsonl",))
+    return _read(LinksRecord, paths, ("links*.jsonl",))
 
 
 def _read(

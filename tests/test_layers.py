@@ -116,6 +116,16 @@ def test_the_test_sees_a_breach(own, text, forbidden):
     assert breaches(own, text) == forbidden
 
 
+def test_a_public_class_stands_once():
+    """One word has one meaning."""
+    found: dict[str, list[str]] = {}
+    for path in (*modules("hpcgeo"), *modules("analysis")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: paths for name, paths in found.items() if len(paths) > 1}
+
+
 @pytest.mark.parametrize("module", INSTANT)
 def test_the_ground_is_instant(module):
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"

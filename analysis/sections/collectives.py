@@ -8,7 +8,7 @@ from statistics import median
 from hpcgeo.measured import Spread, Traffic
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import in_words
-from hpcgeo.records import MISSING, Links, Transfer, pairs, software
+from hpcgeo.records import MISSING, LinksRecord, Transfer, pairs, software
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.charts import BandwidthCurve
@@ -50,7 +50,7 @@ def traffic(point: StudyPoint) -> dict[Key, list[Traffic]]:
 
 def _curves(study: Study) -> list[ReportBlock]:
     """Return a block for each machine, and for whatever else keeps curves apart."""
-    groups: dict[tuple[str, ...], list[Links]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[LinksRecord]] = defaultdict(list)
     for link in study.links:
         groups[tuple(_surroundings(link).values())].append(link)
     columns = [sorted(set(column)) for column in zip(*groups, strict=True)]
@@ -63,7 +63,7 @@ def _curves(study: Study) -> list[ReportBlock]:
     return blocks
 
 
-def _surroundings(link: Links) -> dict[str, str]:
+def _surroundings(link: LinksRecord) -> dict[str, str]:
     """Return what must agree between two measurements of one curve."""
     return {
         "machine": link.machine,
@@ -76,7 +76,7 @@ def _surroundings(link: Links) -> dict[str, str]:
     }
 
 
-def _curve_block(title: str, name: str, links: Sequence[Links], study: Study) -> ReportBlock:
+def _curve_block(title: str, name: str, links: Sequence[LinksRecord], study: Study) -> ReportBlock:
     first = links[0]
     sentences, curves, rows = [], defaultdict(list), list[Transfer]()
     for (collective, group, ranks, nodes), by_size in _repeats_joined(links).items():
@@ -98,7 +98,7 @@ def _curve_block(title: str, name: str, links: Sequence[Links], study: Study) ->
     return ReportBlock(title, sentences, plots, [_transfers(rows)])
 
 
-def _repeats_joined(links: Sequence[Links]) -> dict[Key, list[Transfer]]:
+def _repeats_joined(links: Sequence[LinksRecord]) -> dict[Key, list[Transfer]]:
     """Return every curve by size; of repeats of a size the median, with the spread of all."""
     found: dict[tuple[Key, int], list[Transfer]] = defaultdict(list)
     for moved in (moved for link in links for moved in link.transfers):
@@ -123,7 +123,7 @@ def _ends(label: str, by_size: Sequence[Transfer]) -> str:
     )
 
 
-def _dots(points: Sequence[StudyPoint], link: Links, collective: str) -> list[BandwidthCurve]:
+def _dots(points: Sequence[StudyPoint], link: LinksRecord, collective: str) -> list[BandwidthCurve]:
     """Return what training reached on the same devices."""
     dots = []
     for point in points:

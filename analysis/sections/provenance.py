@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import MISSING, Links, Record, pairs
+from hpcgeo.records import MISSING, LinksRecord, Record, pairs
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.formatting import NOT_MEASURED, seconds
 from hpcgeo_analysis.points import StudyPoint
@@ -54,7 +54,7 @@ def section(study: Study) -> Section:
     )
 
 
-def _environments(made: Sequence[Record | Links]) -> tuple[list[Table], dict[int, str]]:
+def _environments(made: Sequence[Record | LinksRecord]) -> tuple[list[Table], dict[int, str]]:
     """Return what surrounded the records, each surrounding once, and the name of each record's."""
     names: dict[tuple[str, ...], str] = {}
     used = {}

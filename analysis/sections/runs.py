@@ -48,7 +48,7 @@ class _Score(BaseModel):
 
 
 @dataclass(frozen=True)
-class Picture:
+class RunPicture:
     """A PNG and what it shows in words."""
 
     name: str
@@ -63,7 +63,7 @@ class Run:
     title: str
     sentence: str
     curves: tuple[Plot, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[RunPicture, ...]
 
 
 def load_run(number: int, folder: Path) -> Run:
@@ -183,7 +183,7 @@ def _lines(path: Path, kind: type[Line]) -> list[Line]:
     return lines
 
 
-def _pictures(folder: Path, name: str) -> Iterator[Picture]:
+def _pictures(folder: Path, name: str) -> Iterator[RunPicture]:
     """Yield the last picture of every kind: the reconstructions, and one of every task."""
     newest: dict[str, Path] = {}
     for pattern in ("reconstructions/step-*.png", "pictures/*step-*.png"):
@@ -200,4 +200,4 @@ def _pictures(folder: Path, name: str) -> Iterator[Picture]:
         shown = f"Task {what}: truth and prediction on the validation split"
         if path.parent.name == "reconstructions":
             shown = "Input, masked and reconstructed chips"
-        yield Picture(f"{what}-{name}", f"{shown} after {int(step)} steps.", png)
+        yield RunPicture(f"{what}-{name}", f"{shown} after {int(step)} steps.", png)

@@ -35,12 +35,12 @@ BANDS, CHIP, TOKENS, DTYPE_BYTES = 3, (224, 224), 196, 2
 JSON_ONLY = ("source", "to_verify")
 
 #: What one line of a table says, in the order of its columns.
-Row = dict[str, Any]
+Columns = dict[str, Any]
 
 app = typer.Typer()
 
 
-class Kind(str, Enum):
+class Listed(str, Enum):
     """What can be listed."""
 
     models = "models"
@@ -58,7 +58,7 @@ class Kind(str, Enum):
 
 @app.command("list")
 def show(
-    kind: Annotated[Kind, typer.Argument(help="Which facts.")],
+    kind: Annotated[Listed, typer.Argument(help="Which facts.")],
     prefix: Annotated[
         str, typer.Argument(help="Only rows whose name begins so, e.g. `train.`.")
     ] = "",
@@ -111,13 +111,13 @@ def _encoder(stack: Stack, entry: str) -> str:
     return f"{shape}, {entry}, {stack.mlp} {stack.hidden}"
 
 
-def _models() -> list[Row]:
+def _models() -> list[Columns]:
     installed = {name: loaded(entry) for name, entry in plugins("hpcgeo.models").items()}
     return [_model(name, row) for name, row in (models() | perceivers() | installed).items()]
 
 
-def _model(name: str, row: Any) -> Row:
-    found: Row = dict.fromkeys(["model", "parameters", "forward_flops", "activation_bytes"])
+def _model(name: str, row: Any) -> Columns:
+    found: Columns = dict.fromkeys(["model", "parameters", "forward_flops", "activation_bytes"])
     if isinstance(row, Architecture):
         found["parameters"] = row.parameters(BANDS)
         found["forward_flops"] = row.forward_flops(BANDS, CHIP)
@@ -134,7 +134,7 @@ def _model(name: str, row: Any) -> Row:
     return found | {"model": name, "source": row.source}
 
 
-def _machines() -> list[Row]:
+def _machines() -> list[Columns]:
     rows = []
     for machine in machines().values():
         device = devices()[machine.device] if machine.device else None
@@ -157,7 +157,7 @@ def _machines() -> list[Row]:
     return rows
 
 
-def _strategies() -> list[Row]:
+def _strategies() -> list[Columns]:
     return [
         {
             "strategy": strategy.name,
@@ -176,7 +176,7 @@ def _strategies() -> list[Row]:
     ]
 
 
-def _optimizers() -> list[Row]:
+def _optimizers() -> list[Columns]:
     return [
         {
             "optimizer": row.name,
@@ -190,14 +190,14 @@ def _optimizers() -> list[Row]:
     ]
 
 
-def _recipes() -> list[Row]:
+def _recipes() -> list[Columns]:
     return [
         {"recipe": name, "description": text.partition("\n")[0].removeprefix("#").strip()}
         for name, text in recipes().items()
     ]
 
 
-def _sensors() -> list[Row]:
+def _sensors() -> list[Columns]:
     return [
         {
             "sensor": sensor.name,
@@ -213,7 +213,7 @@ def _sensors() -> list[Row]:
     ]
 
 
-def _readers() -> list[Row]:
+def _readers() -> list[Columns]:
     # The text of ours alone: some import GDAL.
     sources = {}
     for name, module in READERS.items():
@@ -228,7 +228,7 @@ def _readers() -> list[Row]:
     ]
 
 
-def _kinds() -> list[Row]:
+def _kinds() -> list[Columns]:
     # torch is imported for this table alone.
     from hpcgeo.kinds.metrics import suiting
     from hpcgeo.kinds.table import kinds
@@ -248,7 +248,7 @@ def _kinds() -> list[Row]:
 IN_OPTIONS = {IMAGES: "data.path", TASKS: "data.tasks"}
 
 
-def _objectives() -> list[Row]:
+def _objectives() -> list[Columns]:
     return [
         {
             "objective": name,
@@ -262,7 +262,7 @@ def _objectives() -> list[Row]:
     ]
 
 
-def _tasks() -> list[Row]:
+def _tasks() -> list[Columns]:
     columns = "metric", "gpna", "status_quo", "method"
     return [
         {"task": name, **{column: row.get(column) for column in columns}}
@@ -270,7 +270,7 @@ def _tasks() -> list[Row]:
     ]
 
 
-def _options() -> list[Row]:
+def _options() -> list[Columns]:
     return [
         asdict(option) | {"default": "to be given" if option.default is None else option.default}
         for option in options()
@@ -278,40 +278,40 @@ def _options() -> list[Row]:
 
 
 #: Kind: the line under its table, and its rows.
-TABLES: dict[Kind, tuple[str, Callable[[], list[Row]]]] = {
-    Kind.models: (
+TABLES: dict[Listed, tuple[str, Callable[[], list[Columns]]]] = {
+    Listed.models: (
         "encoder (width x depth, patch or latents, MLP) on one RGB image of 224 x 224, or on 196 "
         "tokens; bfloat16, no recompute",
         _models,
     ),
-    Kind.machines: (
+    Listed.machines: (
         "memory and FLOP/s of one device, links one way; --json names what is still to verify",
         _machines,
     ),
-    Kind.strategies: (
+    Listed.strategies: (
         "none, group, world: over which ranks a thing is cut; takes: options of `parallel` that "
         "not every strategy has a use for",
         _strategies,
     ),
-    Kind.optimizers: (
+    Listed.optimizers: (
         "optim.name; state in bytes of a parameter inside and outside of blocks; takes: options of "
         "`optim` that not every optimizer has a use for",
         _optimizers,
     ),
-    Kind.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
-    Kind.sensors: ("an empty cell is not stated by the source", _sensors),
-    Kind.readers: ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
-    Kind.kinds: (
+    Listed.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
+    Listed.sensors: ("an empty cell is not stated by the source", _sensors),
+    Listed.readers: ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
+    Listed.kinds: (
         "of task, as readers name them; metrics: data.tasks.NAME.metric, the first by default",
         _kinds,
     ),
-    Kind.objectives: ("objective.name; exports: formats of hpcgeo export", _objectives),
-    Kind.tasks: (
+    Listed.objectives: ("objective.name; exports: formats of hpcgeo export", _objectives),
+    Listed.tasks: (
         "of SustainBench: the figures of Table 1 of the GPNA paper; hpcgeo train "
         "gpna_sustainbench data.only=[TASK]",
         _tasks,
     ),
-    Kind.options: (
+    Listed.options: (
         "key=value after `hpcgeo train RECIPE`, or in its YAML. of: what it is for, empty for all; "
         "resume: may change when a run is resumed; neutral: points of a scaling study that differ "
         "in it are alike",

@@ -12,7 +12,7 @@ from pydantic import Tag
 from hpcgeo.config import RunConfig
 from hpcgeo.objectives.objective import ObjectiveOptions
 from hpcgeo.objectives.table import objectives
-from hpcgeo.options import Part
+from hpcgeo.options import OptionGroup
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def options(prefix: str = "") -> list[Option]:
     return [option for option in _listed(RunConfig) if option.key.startswith(prefix)]
 
 
-def _listed(part: type[Part], prefix: str = "", of: str = "") -> Iterator[Option]:
+def _listed(part: type[OptionGroup], prefix: str = "", of: str = "") -> Iterator[Option]:
     free, neutral, only = (part.marked(mark) for mark in ("free_on_resume", "neutral", "only"))
     for name, field in part.model_fields.items():
         kinds = _kinds(field.annotation)
@@ -67,9 +67,9 @@ def _listed(part: type[Part], prefix: str = "", of: str = "") -> Iterator[Option
             )
 
 
-def _kinds(annotation: Any) -> dict[str, tuple[type[Part], str]]:
+def _kinds(annotation: Any) -> dict[str, tuple[type[OptionGroup], str]]:
     """Return the parts that may stand in a place, by kind, each with the key before its options."""
-    if get_origin(annotation) is dict and issubclass(get_args(annotation)[1], Part):
+    if get_origin(annotation) is dict and issubclass(get_args(annotation)[1], OptionGroup):
         return {"": (get_args(annotation)[1], ".NAME")}
     if annotation is ObjectiveOptions or get_args(annotation)[:1] == (ObjectiveOptions,):
         rows = {name: (row.Options, "") for name, row in objectives().items()}
@@ -77,7 +77,7 @@ def _kinds(annotation: Any) -> dict[str, tuple[type[Part], str]]:
     tagged = {arm.__metadata__[0].tag: arm for arm in get_args(annotation) if _is_tagged(arm)}
     if tagged:
         return {tag: (get_args(arm)[0], "") for tag, arm in tagged.items()}
-    is_part = isinstance(annotation, type) and issubclass(annotation, Part)
+    is_part = isinstance(annotation, type) and issubclass(annotation, OptionGroup)
     return {"": (annotation, "")} if is_part else {}
 
 

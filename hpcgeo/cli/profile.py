@@ -343,7 +343,7 @@ def point(
 ) -> None:
     """Say what a job of a sweep measures next, a word a line; the job script calls it."""
     set_up()
-    from hpcgeo.sweep.batch import Batch
+    from hpcgeo.sweep.batch import JobBatch
 
-    batch = Batch(folder)
+    batch = JobBatch(folder)
     typer.echo("\n".join(batch.advance(task, ended)))

@@ -20,7 +20,7 @@ from torch import Tensor
 from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.sample import Float64, Sample
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.features import Layout, Samples, local
+from hpcgeo.evaluate.features import PlainArrays, Samples, local
 from hpcgeo.evaluate.nets import ResNet18, UNet
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.metrics import start
@@ -65,7 +65,7 @@ def suits(name: str, train: Samples) -> bool:
     """
     baseline = find(baselines(), name, "baseline")
     kind_fits = baseline.suits(kind_of(train.target))
-    return kind_fits and (not baseline.of_images or Layout(train).has_images)
+    return kind_fits and (not baseline.of_images or PlainArrays(train).has_images)
 
 
 def fit_and_score(
@@ -123,14 +123,14 @@ def _of_vectors(name: str, suits: Callable[[Kind], bool]) -> Baseline:
     """Return a model of scikit-learn, of vectors of samples or of pixels."""
 
     def fit(train: Samples, seed: int) -> Predict:
-        kind, layout = kind_of(train.target), Layout(train)
+        kind, layout = kind_of(train.target), PlainArrays(train)
         fitted = _pixels if kind.dense else _vectors
         return fitted(probe_model(name, train.target, seed), kind, layout, train, seed)
 
     return Baseline(suits, fit)
 
 
-def _vectors(model: Any, kind: Kind, layout: Layout, train: Samples, seed: int) -> Predict:
+def _vectors(model: Any, kind: Kind, layout: PlainArrays, train: Samples, seed: int) -> Predict:
     """Fit a model to descriptions of whole samples."""
     samples = [train.read(index) for index in range(len(train))]
     model = make_pipeline(SimpleImputer(keep_empty_features=True), model)
@@ -143,7 +143,7 @@ def _vectors(model: Any, kind: Kind, layout: Layout, train: Samples, seed: int) 
     return predict
 
 
-def _pixels(model: Any, kind: Kind, layout: Layout, train: Samples, seed: int) -> Predict:
+def _pixels(model: Any, kind: Kind, layout: PlainArrays, train: Samples, seed: int) -> Predict:
     """Fit a model to the surroundings of some labelled pixels of each image."""
     rng = np.random.default_rng(seed)
     features, labels = [], []
@@ -168,7 +168,7 @@ def _net(name: str, dense: bool, net_of: type[ResNet18] | type[UNet]) -> Baselin
 
     def fit(train: Samples, seed: int) -> Predict:
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        layout, kind = Layout(train), kind_of(train.target)
+        layout, kind = PlainArrays(train), kind_of(train.target)
         if not layout.has_images:
             raise InputError(f"baseline {name!r} is for images: knn, linear or forest")
         with torch.random.fork_rng():

@@ -41,7 +41,7 @@ class Samples(Protocol):
         ...
 
 
-class Layout:
+class PlainArrays:
     """Where the values of each channel go, as the first training sample has them."""
 
     def __init__(self, train: Samples) -> None:

@@ -46,7 +46,7 @@ SPREAD = "DDP"
 KEPT = "baselines.jsonl"
 
 
-class Data(NamedTuple):
+class ScoredData(NamedTuple):
     """What a task is scored on: runs are compared where it is the same."""
 
     reader: str
@@ -105,12 +105,12 @@ class Case:
         """The tasks of the run, by name."""
         return self.work.data.chosen
 
-    def data(self, name: str) -> Data:
+    def data(self, name: str) -> ScoredData:
         """Return what a task is scored on."""
         task, scored = self.tasks[name], self.sets[name]
         size = task.size if kind_of(scored.target).dense else None
         metric = metric_of(task.metric, scored.target)
-        return Data(task.reader, task.target, scored.fingerprint, metric, size)
+        return ScoredData(task.reader, task.target, scored.fingerprint, metric, size)
 
 
 def open_case(folder: Path, split: str, step: int | None) -> Case:
@@ -158,7 +158,7 @@ def agree(cases: Sequence[Case]) -> None:
         for name in case.tasks:
             other = first.setdefault(name, case)
             here, there = case.data(name), other.data(name)
-            for what, mine, others in zip(Data._fields, here, there, strict=True):
+            for what, mine, others in zip(ScoredData._fields, here, there, strict=True):
                 if mine != others:
                     raise InputError(
                         f"task {name} of {case.folder} has another {what} ({mine}) than that of "

@@ -17,7 +17,7 @@ class Picture(ABC):
 
     few: ClassVar[bool] = False
 
-    def keep(self, views: Callable[[], Sequence[pages.Picture]], decision: Array) -> Any:
+    def keep(self, views: Callable[[], Sequence[pages.Rgb]], decision: Array) -> Any:
         """Return what is to be shown of a sample beside its label.
 
         Args:
@@ -40,7 +40,7 @@ class Chips(Picture):
         """Take the title of the only date, or of the first and the last."""
         self.titles = titles
 
-    def keep(self, views: Callable[[], Sequence[pages.Picture]], decision: Array) -> Any:
+    def keep(self, views: Callable[[], Sequence[pages.Rgb]], decision: Array) -> Any:
         return views(), decision
 
     def draw(self, path: Path, kept: Sequence[Any], truth: Sequence[Array], target: Target) -> None:

@@ -27,7 +27,7 @@ TAIL = 0.025
 AT_ONCE = 64
 
 
-class Read(Protocol):
+class Decides(Protocol):
     """How answers are read: by their kind of task (`hpcgeo.kinds.kind.Kind`)."""
 
     def decide(self, answer: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class State(ABC):
     """What a metric keeps of samples."""
 
     def __init__(
-        self, kind: Read, target: Target, metric: Callable[..., Any], resamples: int = 0
+        self, kind: Decides, target: Target, metric: Callable[..., Any], resamples: int = 0
     ) -> None:
         """Keep nothing yet.
 
@@ -82,7 +82,7 @@ class Sums(State):
     """Sums that add up over samples: `metric(sums, target)` of (M,) numbers."""
 
     def __init__(
-        self, kind: Read, target: Target, metric: Callable[..., Any], resamples: int = 0
+        self, kind: Decides, target: Target, metric: Callable[..., Any], resamples: int = 0
     ) -> None:
         super().__init__(kind, target, metric, resamples)
         size = self.rows(len(target.names)) * len(target.names)
@@ -180,7 +180,7 @@ class Ranking(State):
     """
 
     def __init__(
-        self, kind: Read, target: Target, metric: Callable[..., Any], resamples: int = 0
+        self, kind: Decides, target: Target, metric: Callable[..., Any], resamples: int = 0
     ) -> None:
         super().__init__(kind, target, metric, resamples)
         self.clusters: list[str] = []

@@ -14,7 +14,7 @@ from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.launch.schedulers.table import scheduler_of
-from hpcgeo.machines import Line, Row, machine
+from hpcgeo.machines import FactRow, Line, machine
 from hpcgeo.tables import find, read
 
 WIDTH = 96
@@ -23,7 +23,7 @@ WIDTH = 96
 Work = Literal["job", "sweep"]
 
 
-class Job(Row):
+class Job(FactRow):
     """A recipe on nodes of a machine for some time; a row of facts/jobs.yaml."""
 
     name: str = Field(pattern=r"^[\w.-]+$")

@@ -30,7 +30,7 @@ POLARISATIONS = ("HH", "HV", "VH", "VV")
 Bands = Callable[[Channel], Band]
 
 #: Of an observation: its sample, and which one of it.
-Place = tuple[int, int]
+Position = tuple[int, int]
 
 #: Makes the tokens of a pass of samples, and which of their tokens take part.
 Collate = Callable[[Sequence[Drawn], Sequence[Sequence[Bool]]], tuple[Tokens, "Grouping"]]
@@ -63,10 +63,10 @@ class Question:
 class Grouping:
     """Which observations are in which group: by group, the sample and number of each."""
 
-    places: tuple[tuple[Place, ...], ...]
+    places: tuple[tuple[Position, ...], ...]
 
     @cached_property
-    def _found(self) -> dict[Place, tuple[int, int]]:
+    def _found(self) -> dict[Position, tuple[int, int]]:
         return {
             place: (group, member)
             for group, places in enumerate(self.places)
@@ -89,7 +89,7 @@ def tokens(
         bands: what is known of a channel.
         visible: of each observation of each sample, which tokens take part.
     """
-    alike: dict[Any, list[Place]] = defaultdict(list)
+    alike: dict[Any, list[Position]] = defaultdict(list)
     for sample, one in enumerate(drawn):
         for number, seen in enumerate(one.sample.observations):
             key = seen.channels, one.named[number], seen.patch, seen.values.shape
@@ -207,7 +207,7 @@ def moved(value: Any, device: torch.device) -> Any:
 
 def _group(
     drawn: Sequence[Drawn],
-    places: Sequence[Place],
+    places: Sequence[Position],
     bands: Bands,
     visible: Sequence[Sequence[Bool]],
 ) -> ObservationGroup:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from hpcgeo.options import NEUTRAL, Part, Task
+from hpcgeo.options import NEUTRAL, OptionGroup, Task
 from hpcgeo.zoo import Forms
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Inputs = Mapping[str, Any]
 IMAGES, TASKS = "images", "tasks"
 
 
-class ObjectiveOptions(Part):
+class ObjectiveOptions(OptionGroup):
     """The options of an objective; `name` is a literal, the key of its row."""
 
     name: str = Field(
@@ -65,7 +65,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SampleBatch:
     """Samples of one forward.
 
     Attributes:
@@ -154,6 +154,6 @@ class Objective(ABC):
         """Return which tokens of each sample take part."""
         return [one.kept for one in drawn]
 
-    def task_inputs(self, batch: Batch) -> Inputs:
+    def task_inputs(self, batch: SampleBatch) -> Inputs:
         """Return what one forward takes of samples, beside `scale`."""
         return {"tokens": batch.tokens()[0]}

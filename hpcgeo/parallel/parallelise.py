@@ -30,7 +30,7 @@ from hpcgeo.parallel.topology import Topology
 MANY_RANKS = 256
 
 
-class Objective(Protocol):
+class Trainable(Protocol):
     """What is trained: a module whose forward returns named scalars, one of them `loss`."""
 
     #: What `Engine.evaluate` calls, by name.

@@ -19,7 +19,7 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlace:
     """Where a rank runs."""
 
     host: str
@@ -42,7 +42,7 @@ class Topology:
     strategy: Strategy
     layout: Layout
     order: tuple[int, ...]
-    places: tuple[Place, ...]
+    places: tuple[RankPlace, ...]
 
     @property
     def world_size(self) -> int:
@@ -111,18 +111,18 @@ def lay_out(
     return Topology(rank, device, strategy, layout, near_first(places), places)
 
 
-def placed(host: str, local_rank: int, device: torch.device) -> tuple[Place, ...]:
+def placed(host: str, local_rank: int, device: torch.device) -> tuple[RankPlace, ...]:
     """Return where every rank runs; every rank calls it with its own place."""
     per_package = 1
     if device.type == "cuda":
         per_package = device_of(torch.cuda.get_device_name(device)).per_package
-    mine = Place(host, local_rank, local_rank // per_package)
-    places: list[Place] = [mine] * dist.get_world_size()
+    mine = RankPlace(host, local_rank, local_rank // per_package)
+    places: list[RankPlace] = [mine] * dist.get_world_size()
     dist.all_gather_object(places, mine)
     return tuple(places)
 
 
-def near_first(places: Sequence[Place]) -> tuple[int, ...]:
+def near_first(places: Sequence[RankPlace]) -> tuple[int, ...]:
     """Return the ranks host by host, on each in the order of their devices."""
     first: dict[str, int] = {}
     for rank, place in enumerate(places):

@@ -21,7 +21,7 @@ VISIBLE_NM = (665.0, 560.0, 490.0)
 WORDS_NM = dict(zip(("red", "green", "blue", "nir"), (*VISIBLE_NM, 842.0), strict=True))
 SMALLEST = 160  #: chips below this many pixels are enlarged
 
-Picture = NDArray[np.float32]
+Rgb = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
 
@@ -42,7 +42,7 @@ def save(path: Path, columns: Mapping[str, Tensor], shown: Sequence[int]) -> Non
 
 
 def page(
-    path: Path, columns: Mapping[str, Picture], legend: Mapping[str, Colour] | None = None
+    path: Path, columns: Mapping[str, Rgb], legend: Mapping[str, Colour] | None = None
 ) -> None:
     """Write a picture with a column per title, (B, 3, h, w) in [0, 1], a row per sample.
 
@@ -73,7 +73,7 @@ def page(
         whole.save(partial, format="PNG")
 
 
-def stretched(values: Picture, reference: Picture) -> Picture:
+def stretched(values: Rgb, reference: Rgb) -> Rgb:
     """Return values (B, 3, h, w) in [0, 1] by the contrast of the reference; NaN is grey."""
     low, high = np.percentile(reference, [1, 99], axis=(1, 2, 3), keepdims=True)
     scaled = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
@@ -89,7 +89,7 @@ def colour(number: int, count: int) -> Colour:
     return colorsys.hsv_to_rgb(number * 0.618 % 1, 0.75, 0.95 - 0.35 * (number % 2))
 
 
-def coloured(classes: NDArray[np.int64], count: int) -> Picture:
+def coloured(classes: NDArray[np.int64], count: int) -> Rgb:
     """Return classes (B, h, w) in their colours, (B, 3, h, w)."""
     table = np.array([colour(number, count) for number in (*range(count), -1)], dtype=np.float32)
     return np.ascontiguousarray(table[classes].transpose(0, 3, 1, 2))
@@ -128,7 +128,7 @@ def _legend_places(names: Iterable[str], width: int) -> list[tuple[int, int]]:
     return places
 
 
-def _frame(picture: Picture) -> Picture:
+def _frame(picture: Rgb) -> Rgb:
     """Return a picture (3, h, w) enlarged and with a white edge, (h', w', 3)."""
     times = max(1, SMALLEST // picture.shape[1])
     large = picture.repeat(times, axis=1).repeat(times, axis=2).transpose(1, 2, 0)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
-from hpcgeo.records import Links, Transfer
+from hpcgeo.records import LinksRecord, Transfer
 from hpcgeo.tables import brief, parse
 
 #: A larger message that takes less than a best smaller one's bandwidth over this is over a cliff.
@@ -38,13 +38,13 @@ _UNITS = {"": 1} | {
 }
 
 
-class Part(BaseModel):
+class LinksPart(BaseModel):
     """A strict, immutable piece of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Point(Part):
+class LinkPoint(LinksPart):
     """One size: seconds of a call, slowest rank."""
 
     message_bytes: PositiveInt
@@ -58,7 +58,7 @@ class Point(Part):
         return self.message_bytes / self.seconds
 
 
-class Cliff(Part):
+class Cliff(LinksPart):
     """Where larger messages take a lower bandwidth than a smaller one, beyond their spread."""
 
     from_bytes: PositiveInt = Field(description="the smaller message of the best bandwidth")
@@ -79,7 +79,7 @@ class Cliff(Part):
         )
 
 
-class Curve(Part):
+class Curve(LinksPart):
     """A collective over one kind of group: what was measured, and what is made of it."""
 
     collective: Collective
@@ -94,7 +94,7 @@ class Curve(Part):
         ge=0, description="root mean square of the fit's relative deviation, of the sizes it fits"
     )
     cliffs: list[Cliff] = []
-    points: list[Point] = Field(min_length=1)
+    points: list[LinkPoint] = Field(min_length=1)
 
     @property
     def title(self) -> str:
@@ -114,7 +114,7 @@ class Curve(Part):
         return [f"{self.title}: {cliff}" for cliff in self.cliffs]
 
 
-class MeasuredLinks(Part):
+class MeasuredLinks(LinksPart):
     """What links gave, and where the figures come from."""
 
     version: Literal[1] = 1
@@ -152,7 +152,7 @@ class MeasuredLinks(Part):
         )
 
 
-def of(links: Links) -> MeasuredLinks:
+def of(links: LinksRecord) -> MeasuredLinks:
     """Return what a record of transfers says of the links."""
     found: dict[tuple[Collective, Group], list[Transfer]] = {}
     for transfer in links.transfers:
@@ -209,7 +209,7 @@ def fit(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float | 
     return float(latency), float(1 / per_byte) if per_byte else None, residual
 
 
-def cliffs(points: Sequence[Point]) -> list[Cliff]:
+def cliffs(points: Sequence[LinkPoint]) -> list[Cliff]:
     """Return where bandwidth falls by more than `CLIFF` while messages grow.
 
     The fastest tenth over the cliff must be slower than the slowest tenth before it.
@@ -218,7 +218,7 @@ def cliffs(points: Sequence[Point]) -> list[Cliff]:
         points: in the order of their sizes.
     """
     found: list[Cliff] = []
-    best, over = points[0], list[Point]()
+    best, over = points[0], list[LinkPoint]()
     for point in points[1:]:
         low = point.bytes_per_s * CLIFF < best.bytes_per_s
         apart = point.message_bytes / point.p10_s < best.message_bytes / best.p90_s
@@ -266,7 +266,7 @@ def in_words(num_bytes: int) -> str:
 
 def _curve(rows: Sequence[Transfer]) -> Curve:
     points = [
-        Point(
+        LinkPoint(
             message_bytes=row.message_bytes,
             seconds=row.seconds.median,
             p10_s=row.seconds.p10,
@@ -288,12 +288,12 @@ def _curve(rows: Sequence[Transfer]) -> Curve:
     )
 
 
-def _inside(point: Point, cliff: Cliff) -> bool:
+def _inside(point: LinkPoint, cliff: Cliff) -> bool:
     end = cliff.recovers_bytes
     return end is not None and cliff.begins_bytes <= point.message_bytes < end
 
 
-def _cliff(best: Point, over: Sequence[Point], back: Point | None) -> Cliff:
+def _cliff(best: LinkPoint, over: Sequence[LinkPoint], back: LinkPoint | None) -> Cliff:
     lowest = min(over, key=lambda point: point.bytes_per_s)
     return Cliff(
         from_bytes=best.message_bytes,

@@ -17,7 +17,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
-class Memory:
+class PredictedMemory:
     """Bytes of one rank by cause."""
 
     parameters: float
@@ -34,7 +34,7 @@ class Memory:
 
 def predict(
     forms: Forms, parallel: Parallel, train: Train, world_size: int, optim: Optim | None = None
-) -> Memory:
+) -> PredictedMemory:
     """Return what one of `world_size` ranks will hold at most, of each cause.
 
     Under accumulation all but gathered units meet when the last forward ends. Without it gradients
@@ -65,7 +65,7 @@ def predict(
     else:
         gathered = low * P
     if parallel.offload:
-        return Memory(0, 0, 0, gathered, activations)
+        return PredictedMemory(0, 0, 0, gathered, activations)
     k = layout.dp_shard
     optim, root = optim or Optim(), forms.root_parameters
     in_block, other = optimizer(optim.name).state_bytes(optim)
@@ -73,7 +73,7 @@ def predict(
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
     # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.
     sums = 8 if chosen.name == "DDP" and train.accumulate > 1 else 4
-    return Memory(
+    return PredictedMemory(
         parameters=(4 + apart) * P / k,
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
         optimizer=(in_block * (P - root) + other * root) / k,

@@ -25,11 +25,11 @@ from hpcgeo.log import bar, log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.measured import Spread
 from hpcgeo.parallel.group import join, on_rank_0
-from hpcgeo.parallel.topology import Place, near_first, placed
+from hpcgeo.parallel.topology import RankPlace, near_first, placed
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import Collective, Group, in_words
 from hpcgeo.profiling.communication import BUS
-from hpcgeo.records import Links, Transfer, append
+from hpcgeo.records import LinksRecord, Transfer, append
 from hpcgeo.train.faults import compare_ranks, explained
 from hpcgeo.train.provenance import command, commit, device_name, driver, environment, versions
 
@@ -68,7 +68,7 @@ def measure(
     seconds: float,
     records: Path,
     machine_file: Path | None,
-) -> Links:
+) -> LinksRecord:
     """Measure all collectives, append one record and write the machine file; every rank calls it.
 
     Args:
@@ -130,7 +130,7 @@ def doubling(first_bytes: int, last_bytes: int) -> list[int]:
     return [first_bytes << power for power in range((last_bytes // first_bytes).bit_length())]
 
 
-def groups_of(places: Sequence[Place]) -> dict[Group, list[list[int]]]:
+def groups_of(places: Sequence[RankPlace]) -> dict[Group, list[list[int]]]:
     """Return the groups of each kind; a kind whose groups are those of a wider one is left out.
 
     Pairs are the two nearest ranks of a host (of one package, where a package has two devices);
@@ -166,7 +166,7 @@ def groups_of(places: Sequence[Place]) -> dict[Group, list[list[int]]]:
 
 
 def _cases(
-    sizes: Sequence[int], places: Sequence[Place], rank: int, device: torch.device
+    sizes: Sequence[int], places: Sequence[RankPlace], rank: int, device: torch.device
 ) -> list[CollectiveCase]:
     """Return every case, sizes innermost, with its call on this rank."""
     kinds = groups_of(places)
@@ -252,14 +252,14 @@ def _slowest(seconds: Sequence[float], device: torch.device) -> list[float]:
 
 def _describe(
     cases: Sequence[CollectiveCase],
-    places: Sequence[Place],
+    places: Sequence[RankPlace],
     machine: str,
     name: str,
     device: torch.device,
-) -> Links:
+) -> LinksRecord:
     hosts = sorted({place.host for place in places})
     head, dirty = commit()
-    return Links(
+    return LinksRecord(
         kind="measured",
         machine=machine,
         device=name,
@@ -292,7 +292,7 @@ def _transfer(case: CollectiveCase, seconds: Spread) -> Transfer:
     )
 
 
-def _conclude(links: Links, records: Path, machine_file: Path | None) -> None:
+def _conclude(links: LinksRecord, records: Path, machine_file: Path | None) -> None:
     """Say what was found, and leave the machine file."""
     found = machine_files.of(links)
     for curve in found.curves:

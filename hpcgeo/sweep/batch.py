@@ -52,7 +52,7 @@ class Now(BaseModel):
     records: int  #: how many it had written before
 
 
-class Batch:
+class JobBatch:
     """A folder of RECORDS/jobs."""
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +69,7 @@ class Batch:
             raise InputError(f"{folder}: no jobs of a sweep: {error}") from None
 
     @classmethod
-    def write(cls, folder: Path, contents: Contents, script: str) -> "Batch":
+    def write(cls, folder: Path, contents: Contents, script: str) -> "JobBatch":
         """Write a new one."""
         folder.mkdir(parents=True)
         write_text(folder / "batch.json", contents.model_dump_json(by_alias=True))

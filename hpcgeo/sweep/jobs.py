@@ -16,7 +16,7 @@ from hpcgeo.launch.schedulers.scheduler import InDoubtError, Queued, Scheduler
 from hpcgeo.launch.schedulers.table import scheduler, scheduler_of
 from hpcgeo.log import log
 from hpcgeo.machines import machine
-from hpcgeo.sweep.batch import Batch, Contents
+from hpcgeo.sweep.batch import Contents, JobBatch
 from hpcgeo.sweep.local import StoppedError, TakenError, alone, existing, table
 from hpcgeo.sweep.points import Cell, Sweep, cell_of
 from hpcgeo.sweep.progress import Board
@@ -56,10 +56,10 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Task:
+class JobTask:
     """A task of ours in the queue."""
 
-    batch: Batch
+    batch: JobBatch
     queued: Queued
 
 
@@ -101,7 +101,7 @@ class Jobs:
     def look(self) -> None:
         """See what is submitted, in the queue and recorded, and plan what is left."""
         folders = sorted(path.parent for path in self.records.glob("jobs/*/batch.json"))
-        self.batches = [Batch(folder) for folder in folders]
+        self.batches = [JobBatch(folder) for folder in folders]
         self.queued = self._queue()
         self.ending = {
             self._key(batch, number)
@@ -181,7 +181,7 @@ class Jobs:
                 points=points,
                 scheduler=planned.scheduler.name,
             )
-            batch = Batch.write(planned.folder, contents, planned.script)
+            batch = JobBatch.write(planned.folder, contents, planned.script)
             try:
                 planned.scheduler.submit(batch.script, planned.job.name, options)
             except InputError as error:
@@ -220,7 +220,7 @@ class Jobs:
             except KeyboardInterrupt:
                 raise StoppedError(board) from None
 
-    def _ended(self, ours: list[Batch], board: Board) -> bool:
+    def _ended(self, ours: list[JobBatch], board: Board) -> bool:
         """Show where our jobs are; return whether the last one has ended and settled."""
         try:
             self.queued = self._queue()
@@ -305,11 +305,11 @@ class Jobs:
         )
         return Planned(job, per_node, members, folder, script)
 
-    def _numbers(self, batch: Batch) -> list[int]:
+    def _numbers(self, batch: JobBatch) -> list[int]:
         """Return the tasks of a batch that wait or run."""
         return self._active[batch.folder.name]
 
-    def _queue(self) -> dict[str, Task]:
+    def _queue(self) -> dict[str, JobTask]:
         """Return our tasks in the queue by the key of their cell."""
         self._active: defaultdict[str, list[int]] = defaultdict(list)
         ours = {cell.key for cell in self.cells}
@@ -324,10 +324,10 @@ class Jobs:
                 if batch.contents.sweep.until_oom == self.sweep.until_oom:
                     key = self._key(batch, task.number)
                     if key in ours:
-                        found[key] = Task(batch, task)
+                        found[key] = JobTask(batch, task)
         return found
 
-    def _key(self, batch: Batch, number: int) -> str:
+    def _key(self, batch: JobBatch, number: int) -> str:
         place = (batch.folder.name, number)
         if place not in self._keys:
             # Of the recipe of that time: a folder may hold the jobs of several sweeps.
@@ -336,7 +336,7 @@ class Jobs:
         return self._keys[place]
 
 
-def _state(task: Task) -> tuple[str, str]:
+def _state(task: JobTask) -> tuple[str, str]:
     job = f"job {task.queued.job}"
     if not task.queued.running:
         return "queued", job

@@ -29,13 +29,13 @@ TOGETHER = "points"
 Size = Annotated[PositiveInt, Field(le=2**20)]
 
 
-class Part(BaseModel):
+class SweepPart(BaseModel):
     """A strict, immutable piece of a sweep file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class UntilOom(Part):
+class UntilOom(SweepPart):
     """A search for the largest value that fits: doubled until out of memory, then bisected."""
 
     option: str = "train.micro_batch"
@@ -58,7 +58,7 @@ class UntilOom(Part):
         return 1 + doubled + max(3, math.ceil(math.log2(self.start)))
 
 
-class Sweep(Part):
+class Sweep(SweepPart):
     """A sweep file. Keys of `set` and `grid` are dotted options, a group with several of them, or
     one of FLAGS; one of `grid` may be TOGETHER."""
 

@@ -27,7 +27,7 @@ AROUND = 6  #: lines of a terminal that are no rows
 
 
 @dataclass
-class Row:
+class ProgressRow:
     """A point."""
 
     label: str
@@ -45,8 +45,9 @@ class Board:
 
     def __init__(self, labels: Sequence[str], states: Sequence[tuple[str, str]]) -> None:
         """Take names, and for each state and details."""
-        self.rows = [Row(label, *state) for label, state in zip(labels, states, strict=True)]
-        self._recent: list[Row] = []
+        points = zip(labels, states, strict=True)
+        self.rows = [ProgressRow(label, *state) for label, state in points]
+        self._recent: list[ProgressRow] = []
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal
 
@@ -112,7 +113,7 @@ class Board:
             )
         return table
 
-    def _visible(self) -> list[Row]:
+    def _visible(self) -> list[ProgressRow]:
         """Return the rows that fit: what runs, what changed last, what comes next."""
         room = max(5, self._console.height - AROUND)
         if len(self.rows) <= room:

@@ -32,7 +32,7 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.tokenizers import Tokens
 from hpcgeo.objectives.collate import Grouping, moved, padding, tokens
 from hpcgeo.objectives.collate import whole as everything
-from hpcgeo.objectives.objective import Batch, Material, Objective
+from hpcgeo.objectives.objective import Material, Objective, SampleBatch
 from hpcgeo.options import Mixture as Options
 from hpcgeo.options import Model, Task
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
@@ -142,7 +142,7 @@ class MixtureRun:
         self, drawn: Sequence[Drawn], visible: Sequence[tuple[Bool, ...]], whole: bool = False
     ) -> Inputs:
         """Return what one forward takes of samples, beside `scale`."""
-        batch = Batch(drawn, visible, self.collate, self.material, whole)
+        batch = SampleBatch(drawn, visible, self.collate, self.material, whole)
         return self._objective.task_inputs(batch)
 
     def batches(self, topology: Topology, first_step: int) -> Loader[list[Drawn]]:

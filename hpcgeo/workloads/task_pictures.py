@@ -60,7 +60,7 @@ class Album:
             picture.draw(self._folder / f"{task}-step-{self._step:08d}.png", kept, truth, target)
 
 
-def _views(one: Drawn) -> list[pages.Picture]:
+def _views(one: Drawn) -> list[pages.Rgb]:
     """Return first and last date of the first observation as red, green, blue, (3, H, W) each."""
     seen = one.sample.observations[0]
     sensor = seen.channels[0].sensor

@@ -12,7 +12,7 @@ from hpcgeo.config import RunConfig
 from hpcgeo.optimizers.table import optimizer
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
-from hpcgeo.plan.memory import Memory
+from hpcgeo.plan.memory import PredictedMemory
 from hpcgeo.strategies import strategy
 
 GIB = 2**30
@@ -98,7 +98,9 @@ class Workload(Protocol):
         """Say what a run would do."""
 
 
-def predicted_line(run: RunConfig, parameters: int, memory: Memory | None, world_size: int) -> str:
+def predicted_line(
+    run: RunConfig, parameters: int, memory: PredictedMemory | None, world_size: int
+) -> str:
     """Say what memory a rank will need: by cause, or where no closed form is known what is."""
     if memory is not None:
         causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())

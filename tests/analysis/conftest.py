@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Wait
-from hpcgeo.records import Links, Record, Transfer
+from hpcgeo.records import LinksRecord, Record, Transfer
 
 GIB = 2**30
 
@@ -186,7 +186,7 @@ def sweep() -> list[Record]:
 
 
 @pytest.fixture
-def links() -> Links:
+def links() -> LinksRecord:
     """Return the curve of one collective, with a cliff at 4 MB that recovers at 16 MB."""
     rates = {2**18: 1e9, 2**20: 2e9, 2**22: 3e8, 2**24: 4e9}
     transfers = [
@@ -202,7 +202,7 @@ def links() -> Links:
         )
         for message, rate in rates.items()
     ]
-    return Links(
+    return LinksRecord(
         kind="measured",
         machine="testbed",
         device="CPU, 1 thread",

@@ -9,7 +9,7 @@ import pytest
 
 from hpcgeo.cli.options import options
 from hpcgeo.config import RunConfig, load
-from hpcgeo.options import Part
+from hpcgeo.options import OptionGroup
 from hpcgeo.records import options as unlike
 from hpcgeo.strategies import IDLE, strategies
 
@@ -30,14 +30,14 @@ def test_the_page_is_current():
     assert text == PAGE.read_text("utf-8")
 
 
-def keys(part: Part, prefix: str = "") -> set[str]:
+def keys(part: OptionGroup, prefix: str = "") -> set[str]:
     """Return the dotted keys of a resolved configuration; a task is called NAME."""
     found = set()
     for name, value in part:
         entries = value.values() if isinstance(value, dict) else []
         for one in entries:
             found |= keys(one, f"{prefix}{name}.NAME.")
-        if isinstance(value, Part):
+        if isinstance(value, OptionGroup):
             found |= keys(value, f"{prefix}{name}.")
         elif not entries:
             found.add(prefix + name)

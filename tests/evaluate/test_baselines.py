@@ -10,7 +10,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate import baselines
 from hpcgeo.evaluate.baselines import baselines as all_baselines
 from hpcgeo.evaluate.baselines import fit_and_score
-from hpcgeo.evaluate.features import Layout
+from hpcgeo.evaluate.features import PlainArrays
 from hpcgeo.kinds.table import KINDS
 from hpcgeo.kinds.target import IGNORED, Target
 
@@ -149,7 +149,7 @@ def test_a_seed_is_a_score(monkeypatch, name, kind, form):
 def test_what_is_missing_has_its_place():
     """A sample without radar has as long a vector and as many planes as one with it."""
     made = Made("regression", "images", 40)
-    layout = Layout(made)
+    layout = PlainArrays(made)
     samples = [made.read(index) for index in range(40)]
     assert {len(sample.observations) for sample in samples} == {1, 2}
     assert {layout.vector(sample).shape for sample in samples} == {layout.vector(samples[0]).shape}
@@ -171,7 +171,7 @@ def test_gaps_are_filled_along_lines():
             return Sample((seen,), np.int64(0))
 
     one = One("classification", "series", 1)
-    assert Layout(one).vector(one.read(0)).tolist() == [1, 1, 2, 3, 3]
+    assert PlainArrays(one).vector(one.read(0)).tolist() == [1, 1, 2, 3, 3]
 
 
 def test_what_is_refused():

@@ -12,7 +12,7 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.options import Parallel
 from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.parallelise import MANY_RANKS, initialise, warn
-from hpcgeo.parallel.topology import Place, Topology
+from hpcgeo.parallel.topology import RankPlace, Topology
 from hpcgeo.strategies import Layout, strategy
 from tests.distributed import on_ranks
 from tests.parallel.training import build
@@ -56,7 +56,7 @@ def test_sums_in_bfloat16_on_many_ranks_are_a_warning(
     ranks: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("hpcgeo"), "propagate", True)
-    places = (Place("host", 0, 0),) * ranks
+    places = (RankPlace("host", 0, 0),) * ranks
     chosen = strategy("FULL_SHARD")
     device = torch.device("cpu")
     topology = Topology(0, device, chosen, Layout(1, ranks, 1), tuple(range(ranks)), places)

@@ -6,23 +6,23 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgeo.parallel.topology import AXES, Place, Topology, lay_out, near_first
+from hpcgeo.parallel.topology import AXES, RankPlace, Topology, lay_out, near_first
 from hpcgeo.strategies import Layout, strategy
 from tests.distributed import on_ranks
 
 
-def places(hosts: int, per_host: int, cyclic: bool) -> list[Place]:
+def places(hosts: int, per_host: int, cyclic: bool) -> list[RankPlace]:
     """Return ranks dealt out block by block or one by one, two devices to a package."""
     found = []
     for rank in range(hosts * per_host):
         host, local = divmod(rank, per_host)
         if cyclic:
             local, host = divmod(rank, hosts)
-        found.append(Place(f"node{host}", local, local // 2))
+        found.append(RankPlace(f"node{host}", local, local // 2))
     return found
 
 
-def topology(layout: Layout, where: list[Place], name: str = "HYBRID_SHARD") -> Topology:
+def topology(layout: Layout, where: list[RankPlace], name: str = "HYBRID_SHARD") -> Topology:
     device = torch.device("cpu")
     return Topology(0, device, strategy(name), layout, near_first(where), tuple(where))
 

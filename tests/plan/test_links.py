@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hpcgeo.errors import InputError
 from hpcgeo.measured import Spread
 from hpcgeo.plan import links
-from hpcgeo.plan.links import Point, bytes_of, cliffs, fit, in_words
-from hpcgeo.records import Links, Transfer
+from hpcgeo.plan.links import LinkPoint, bytes_of, cliffs, fit, in_words
+from hpcgeo.records import LinksRecord, Transfer
 
 SIZES = [2**power for power in range(10, 27)]
 NOISE = 0.05
@@ -23,14 +23,14 @@ RCCL = {
 }
 
 
-def made(seconds: list[float], seed: int) -> list[Point]:
+def made(seconds: list[float], seed: int) -> list[LinkPoint]:
     """Return points as 40 noisy repetitions of each size would give."""
     rng = np.random.default_rng(seed)
     points = []
     for size, time in zip(SIZES, seconds, strict=True):
         spread = Spread.of(list(time * rng.lognormal(0, NOISE, 40)))
         points.append(
-            Point(message_bytes=size, seconds=spread.median, p10_s=spread.p10, p90_s=spread.p90)
+            LinkPoint(message_bytes=size, seconds=spread.median, p10_s=spread.p10, p90_s=spread.p90)
         )
     return points
 
@@ -78,8 +78,8 @@ def test_a_cliff_is_found_where_it_was_put(
 
 def test_a_cliff_within_its_spread_is_none() -> None:
     """One rank that is late now and then moves a median, and leaves the fast end where it was."""
-    small = Point(message_bytes=1024, seconds=1e-4, p10_s=0.9e-4, p90_s=1.1e-4)
-    wide = Point(message_bytes=2048, seconds=9e-4, p10_s=1.2e-4, p90_s=9e-3)
+    small = LinkPoint(message_bytes=1024, seconds=1e-4, p10_s=0.9e-4, p90_s=1.1e-4)
+    wide = LinkPoint(message_bytes=2048, seconds=9e-4, p10_s=1.2e-4, p90_s=9e-3)
     assert cliffs([small, wide]) == []
     narrow = wide.model_copy(update={"p10_s": 8e-4})
     assert len(cliffs([small, narrow])) == 1
@@ -112,8 +112,8 @@ def transfer(size: int, seconds: Spread, **fields: object) -> Transfer:
     )
 
 
-def record_of(transfers: list[Transfer]) -> Links:
-    return Links(
+def record_of(transfers: list[Transfer]) -> LinksRecord:
+    return LinksRecord(
         kind="measured",
         machine="local",
         device="CPU, 1 thread",

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from hpcgeo.errors import InputError
-from hpcgeo.parallel.topology import Place
+from hpcgeo.parallel.topology import RankPlace
 from hpcgeo.plan import links as machine_files
 from hpcgeo.profiling.collectives import BUS, _refuse_size, doubling, groups_of
-from hpcgeo.records import Links, read_links
+from hpcgeo.records import LinksRecord, read_links
 from tests.slurm import Slurm
 
 HPCGEO = [sys.executable, "-m", "hpcgeo"]
 QUICK = ["--seconds", "0.5", "--to", "32KiB"]
 
 
-def run(launcher: list[str], folder: Path, *words: str) -> Links:
+def run(launcher: list[str], folder: Path, *words: str) -> LinksRecord:
     """Measure under a launcher; return the record, held against the machine file."""
     records, file = folder / "links.jsonl", folder / "local.yaml"
     outputs = ["--records", str(records), "--machine-file", str(file)]
@@ -38,7 +38,7 @@ def run(launcher: list[str], folder: Path, *words: str) -> Links:
     return links
 
 
-def check(links: Links, ranks: int, sizes: int) -> None:
+def check(links: LinksRecord, ranks: int, sizes: int) -> None:
     groups = {"all": ranks} | ({"pair": 2} if ranks > 2 else {})
     assert {(t.collective, t.group, t.ranks) for t in links.transfers} == {
         (name, group, size) for name in BUS for group, size in groups.items()
@@ -132,10 +132,10 @@ def test_what_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
         _refuse_size(10**12, torch.device("cpu"), 200)
 
 
-def places(*counts: int) -> list[Place]:
+def places(*counts: int) -> list[RankPlace]:
     """Return ranks dealt host after host."""
     hosts = [(f"node{host}", rank) for host, count in enumerate(counts) for rank in range(count)]
-    return [Place(host, rank, rank // 2) for host, rank in hosts]
+    return [RankPlace(host, rank, rank // 2) for host, rank in hosts]
 
 
 def test_groups() -> None:

@@ -21,7 +21,7 @@ from hpcgeo.records import Record, append, read
 from hpcgeo.sweep import jobs as submit
 from hpcgeo.sweep import local as sweep
 from hpcgeo.sweep import recorded as known
-from hpcgeo.sweep.batch import SETTLED_S, Batch, Contents, Now
+from hpcgeo.sweep.batch import SETTLED_S, Contents, JobBatch, Now
 from hpcgeo.sweep.failures import Ending
 from hpcgeo.sweep.jobs import Jobs
 from hpcgeo.sweep.local import StoppedError, alone, run_sweep
@@ -62,9 +62,9 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def batch_of(asked: Sweep, records: Path, name: str = "x-1n-1") -> Batch:
+def batch_of(asked: Sweep, records: Path, name: str = "x-1n-1") -> JobBatch:
     contents = Contents(sweep=asked, retry=False, points=list(points(asked)))
-    return Batch.write(records / "jobs" / name, contents, "")
+    return JobBatch.write(records / "jobs" / name, contents, "")
 
 
 # -- submitting ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from hpcgeo.machines import machines
 from hpcgeo.measured import Spread
 from hpcgeo.records import Record, read
 from hpcgeo.sweep import recorded as known_module
-from hpcgeo.sweep.batch import SETTLED_S, Batch, Contents, Now
+from hpcgeo.sweep.batch import SETTLED_S, Contents, JobBatch, Now
 from hpcgeo.sweep.failures import Ending, ending
 from hpcgeo.sweep.jobs import Jobs
 from hpcgeo.sweep.local import alone, run_sweep
@@ -300,7 +300,7 @@ def test_a_job_that_could_not_say_how_it_ended(
     sweep = sweep_of(ranks=[1, 2])
     every = list(points(sweep))
     contents = Contents(sweep=sweep, retry=False, points=every)
-    batch = Batch.write(tmp_path / "jobs" / "a", contents, "")
+    batch = JobBatch.write(tmp_path / "jobs" / "a", contents, "")
     earlier = "hpcgeo: rank 0: of an earlier start\n"
     batch.output(1).write_text(f"{earlier}{said}\n")
     if began:
@@ -329,8 +329,8 @@ def test_a_job_that_could_not_say_how_it_ended(
 def test_a_task_says_what_it_measures(tmp_path: Path) -> None:
     sweep = sweep_of(ranks=[1], until_oom={"from": 8})
     contents = Contents(sweep=sweep, retry=False, points=list(points(sweep)))
-    batch = Batch.write(tmp_path / "jobs" / "a", contents, "")
-    batch = Batch(batch.folder)
+    batch = JobBatch.write(tmp_path / "jobs" / "a", contents, "")
+    batch = JobBatch(batch.folder)
     words = batch.advance(0, None)
     assert "train.micro_batch=8" in words and str(batch.own(0)) in words
     batch.output(0).write_text("hpcgeo: rank 0 of 1 on a: x: out of memory (y)\n")
@@ -346,7 +346,7 @@ def test_a_task_says_what_it_measures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no task 1"):
         batch.advance(1, None)
     with pytest.raises(InputError, match="no jobs of a sweep"):
-        Batch(tmp_path)
+        JobBatch(tmp_path)
     assert cell_of(sweep, contents.points[0]).key == cells(sweep)[0][0].key
 
 

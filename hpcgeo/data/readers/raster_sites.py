@@ -16,7 +16,7 @@ from hpcgeo.data.readers.collection import Frame, days, reading
 from hpcgeo.data.readers.windows import Header, header
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
-from hpcgeo.options import Part
+from hpcgeo.options import OptionGroup
 from hpcgeo.sensors import sensors
 from hpcgeo.tables import brief, parse
 
@@ -35,14 +35,14 @@ def _relative(files: str) -> str:
 Files = Annotated[str, AfterValidator(_relative)]
 
 
-class Clouds(Part):
+class Clouds(OptionGroup):
     """A raster beside each date, whose `values` say where nothing of the ground is seen."""
 
     files: Files
     values: list[int]
 
 
-class RasterFiles(Part):
+class RasterFiles(OptionGroup):
     """Rasters of one sensor.
 
     Attributes:
@@ -72,7 +72,7 @@ class RasterFiles(Part):
         return value if value is None else str(value)  # YAML makes dates and numbers of them
 
 
-class Labels(Part):
+class Labels(OptionGroup):
     """Classes of pixels by their value, several of which may be one; others are not labelled."""
 
     files: Files
@@ -80,7 +80,7 @@ class Labels(Part):
     classes: dict[int, str] = Field(min_length=1)
 
 
-class SamplesFile(Part):
+class SamplesFile(OptionGroup):
     """The whole file."""
 
     rasters: list[RasterFiles] = Field(min_length=1)

@@ -18,16 +18,16 @@ READERS |= {name: f"hpcgeo.data.readers.sustainbench.{name}" for name in _SUSTAI
 READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "shards", "generated")}
 
 #: Lists the samples of a path, for one of its targets, in a frame.
-Layout = Callable[[Path, str | None, Frame], Collection]
+Collect = Callable[[Path, str | None, Frame], Collection]
 
 
-def reader_of(name: str) -> Layout:
+def reader_of(name: str) -> Collect:
     """Return what lists the samples of a layout: ours, or that of an installed package.
 
     Raises:
         InputError: nobody has that name; the message lists the known ones.
     """
     if name in READERS:
-        layout: Layout = import_module(READERS[name]).collect
+        layout: Collect = import_module(READERS[name]).collect
         return layout
     return find_open({}, "hpcgeo.readers", name, "reader", known=READERS)

@@ -17,7 +17,7 @@ from hpcgeo.data.shards.chips import num_windows
 from hpcgeo.data.shards.executors import Map
 from hpcgeo.data.shards.hdf5 import sha256, write_csv
 from hpcgeo.data.shards.index import NAME, File, Index, SampleLayout, ShardFile, load
-from hpcgeo.data.shards.moments import Moments
+from hpcgeo.data.shards.moments import BandMoments
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.shard_file import Failed, Key, Shard, ShardPlan, Span
 from hpcgeo.data.shards.shard_file import build as build_shard
@@ -212,7 +212,7 @@ def _index(
 
 
 def _layout(key: Key, shards: Sequence[Shard]) -> SampleLayout:
-    moments = sum((shard.moments for shard in shards), Moments.none(len(key.bands)))
+    moments = sum((shard.moments for shard in shards), BandMoments.none(len(key.bands)))
     known = (moments.count > 0) & np.isfinite(moments.std)  # squares of 1e200 are not
     return SampleLayout(
         bands=key.bands,

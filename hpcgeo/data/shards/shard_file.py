@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from hpcgeo.data.shards.chips import Spot, cut, filler
 from hpcgeo.data.shards.hdf5 import new_hdf5, sha256
-from hpcgeo.data.shards.moments import Moments
+from hpcgeo.data.shards.moments import BandMoments
 from hpcgeo.data.shards.settings import Compression, Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
 from hpcgeo.data.shards.sources import SourceFile
@@ -75,7 +75,7 @@ class Shard:
     bytes: int
     sha256: str
     start: int | None
-    moments: Moments
+    moments: BandMoments
     labels: dict[int, int]
     dropped: int
     skipped: tuple[Skipped, ...]
@@ -104,7 +104,7 @@ class _Samples:
     """Samples of a shard file in memory; `pixels` has room for every window."""
 
     pixels: npt.NDArray[np.generic]
-    moments: Moments
+    moments: BandMoments
     rows: list[tuple[Spot, Span]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     dropped: int = 0
@@ -114,7 +114,7 @@ def _collect(plan: ShardPlan) -> _Samples:
     size = plan.settings.chip
     room = sum(span.last - span.first for span in plan.spans)
     shape = room, len(plan.key.bands), size, size
-    samples = _Samples(np.empty(shape, dtype=plan.key.dtype), Moments.none(shape[1]))
+    samples = _Samples(np.empty(shape, dtype=plan.key.dtype), BandMoments.none(shape[1]))
     for span in plan.spans:
         before = len(samples.rows), samples.moments, samples.dropped
         try:
@@ -136,7 +136,7 @@ def _collect_span(plan: ShardPlan, span: Span, samples: _Samples) -> None:
         sample = samples.pixels[len(samples.rows)]
         sample[:, height:], sample[:, :, width:] = missing, missing
         sample[:, :height, :width] = chip.pixels
-        samples.moments += Moments.of(chip.pixels, chip.mask)
+        samples.moments += BandMoments.of(chip.pixels, chip.mask)
         samples.rows.append((chip.spot, span))
 
 
@@ -200,7 +200,7 @@ def read_summary(path: Path) -> Shard:
             bytes=path.stat().st_size,
             sha256=sha256(path),
             start=_start(file["pixels"]),
-            moments=Moments(*file["moments"][:]),
+            moments=BandMoments(*file["moments"][:]),
             labels=dict(zip(labels.tolist(), counts.tolist(), strict=True)),
             dropped=int(file.attrs["dropped"]),
             skipped=tuple(Skipped(*json.loads(text)) for text in file["skipped"][:]),

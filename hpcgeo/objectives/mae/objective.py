@@ -14,11 +14,11 @@ from pydantic import Field
 from hpcgeo.objectives.objective import (
     IMAGES,
     TASKS,
-    Batch,
     Inputs,
     Material,
     Objective,
     ObjectiveOptions,
+    SampleBatch,
 )
 from hpcgeo.zoo import Architecture, Forms
 
@@ -62,7 +62,7 @@ class Mae(Objective):
             "noise": noise(self.seed, position, num_patches).to(views[0].device),
         }
 
-    def task_inputs(self, batch: Batch) -> Inputs:
+    def task_inputs(self, batch: SampleBatch) -> Inputs:
         """Return the first date of each image, what is missing NaN, and noise of its patches."""
         import numpy as np
         import torch

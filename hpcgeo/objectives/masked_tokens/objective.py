@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
-from hpcgeo.objectives.objective import TASKS, Batch, Inputs, Material, Objective, ObjectiveOptions
+from hpcgeo.objectives.objective import (
+    TASKS,
+    Inputs,
+    Material,
+    Objective,
+    ObjectiveOptions,
+    SampleBatch,
+)
 from hpcgeo.options import Task
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ class MaskedTokens(Objective):
 
         return [hide(one, self.options.mask_ratio, self.seed)[0] for one in drawn]
 
-    def task_inputs(self, batch: Batch) -> Inputs:
+    def task_inputs(self, batch: SampleBatch) -> Inputs:
         from hpcgeo.data.sample import UNKNOWN
         from hpcgeo.objectives.masked_tokens.network import hidden_questions
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveInt
 
 from hpcgeo.errors import InputError
-from hpcgeo.objectives.objective import TASKS, Batch, Inputs, Material, Objective, ObjectiveOptions
+from hpcgeo.objectives.objective import (
+    TASKS,
+    Inputs,
+    Material,
+    Objective,
+    ObjectiveOptions,
+    SampleBatch,
+)
 from hpcgeo.options import FREE, NEUTRAL, Task
 
 if TYPE_CHECKING:
@@ -105,7 +112,7 @@ class MultiTask(Objective):
             for one in drawn
         ]
 
-    def task_inputs(self, batch: Batch) -> Inputs:
+    def task_inputs(self, batch: SampleBatch) -> Inputs:
         from hpcgeo.objectives.collate import questions
 
         made, grouping = batch.tokens()
