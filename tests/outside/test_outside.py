@@ -129,20 +129,33 @@ def test_a_kind_of_task(install, tmp_path: Path) -> None:
     assert "metric iou is none of heights: choose one of rmse, r2, pearson_r2, mae" in said, said
 
 
-PROBE = """
+JUDGED = """
+import numpy as np
+from sklearn.metrics import average_precision_score
 from sklearn.naive_bayes import GaussianNB
+
+from hpcgeo.kinds.metrics import Metric
+from hpcgeo.kinds.states import Ranking
 
 def bayes(target, seed):
     return GaussianNB()
+
+def value(scores, is_so, weights):
+    found = [average_precision_score(is_so, scores, sample_weight=row) for row in weights]
+    return np.array(found)
+
+AP = Metric("higher", {Ranking: value})
 """
 
 
-def test_a_probe(install, tmp_path: Path) -> None:
-    """It is fitted to features, and as a baseline to the samples."""
-    hpcgeo = install(PROBE, {"hpcgeo.probes": "bayes = outside:bayes"})
+def test_a_probe_and_a_metric(install, tmp_path: Path) -> None:
+    """The probe is fitted to features, and as a baseline to the samples; the metric judges all."""
+    hpcgeo = install(
+        JUDGED, {"hpcgeo.probes": "bayes = outside:bayes", "hpcgeo.metrics": "ap = outside:AP"}
+    )
     options = ("gpna_tiny", "data.only=[scenes]", *SMALL[1:])
-    code, said = hpcgeo("train", *options, "run.dir=run", "data.tasks.scenes.metric=auroc")
-    assert code == 0 and "scenes: auroc 0." in said, said
+    code, said = hpcgeo("train", *options, "run.dir=run", "data.tasks.scenes.metric=ap")
+    assert code == 0 and "scenes: ap 0." in said, said
     code, said = hpcgeo("probe", "run", "--split", "validation", "--model", "bayes")
     assert code == 0 and "scenes" in said, said
     code, said = hpcgeo("evaluate", "run", "--split", "validation", "--baselines", "bayes,knn")
