@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.checkpoint import (
     CheckpointPolicy,
@@ -15,23 +14,15 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from hpcgeo.models.attention import RAGGED_KERNEL
-
-aten = torch.ops.aten
-
 #: What `selective` keeps: the results of matrix products. All else is cheap to compute again.
 PRODUCTS = {
-    aten.mm.default,
-    aten.addmm.default,
-    aten.bmm.default,
-    aten.baddbmm.default,
-    aten._scaled_dot_product_flash_attention.default,
-    aten._scaled_dot_product_efficient_attention.default,
-    aten._scaled_dot_product_cudnn_attention.default,
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
+    *("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "torch_attn::_varlen_attn",
 }
-if RAGGED_KERNEL:  # where PyTorch has it
-    PRODUCTS.add(torch.ops.torch_attn._varlen_attn.default)
 
 
 def recompute(units: Iterable[nn.Module], how: str | int) -> None:
@@ -60,6 +51,6 @@ def recompute(units: Iterable[nn.Module], how: str | int) -> None:
 
 
 def _policy(context: Any, operator: Any, *arguments: Any, **named: Any) -> CheckpointPolicy:
-    if operator in PRODUCTS:
+    if operator.name() in PRODUCTS:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
