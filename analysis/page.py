@@ -5,18 +5,9 @@ from collections.abc import Mapping
 
 from markupsafe import Markup, escape
 
+from hpcgeo.quoting import markdown
 from hpcgeo_analysis.plots import GRID, INK, MUTED, PAPER, LineStyles, Plot
 from hpcgeo_analysis.tables import Table, TableCell
-
-
-def markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, also inside a table.
-
-    >>> markdown("a|b <c>")
-    'a\\\\|b &lt;c>'
-    """
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;")
-    return re.sub(r"([|`*\[\]])", r"\\\1", text)
 
 
 def markdown_table(table: Table) -> str:

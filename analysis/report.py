@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
+from hpcgeo.quoting import markdown
 from hpcgeo.records import MISSING, LinksRecord, Record
 from hpcgeo.tables import loaded, plugins
 from hpcgeo_analysis import export, page
@@ -148,7 +149,7 @@ def _templates(styles: LineStyles) -> Environment:
     )
     names = page.variables(styles)
     colours = {line: f"var(--{names[light]})" for line, (light, _) in styles.pair.items()}
-    templates.filters["md"] = page.markdown
+    templates.filters["md"] = markdown
     templates.filters["md_table"] = page.markdown_table
     templates.filters["html_table"] = lambda table: page.html_table(table, colours)
     templates.filters["base64"] = lambda content: b64encode(content).decode()

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hpcgeo.quoting import terminal
+
 log = logging.getLogger("hpcgeo")
 Item = TypeVar("Item")
 
@@ -24,10 +26,17 @@ def set_up(rank: int = 0, host: str = "") -> None:
     """Send log lines to standard error: information from rank 0, warnings from every rank."""
     where = f"rank {rank} on {host}: " if rank else ""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {where}%(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Plain(f"%(asctime)s {where}%(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     log.propagate = False
+
+
+class _Plain(logging.Formatter):
+    """Names in a message come from anyone: the terminal shows them, and does not obey them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal(super().format(record))
 
 
 @contextmanager

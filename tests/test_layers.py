@@ -10,9 +10,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Below the ground: what every layer may use.
-TOOLS = {"", "errors", "files", "tables", "log", "phases", "options", "json_lines", "measured"}
+TOOLS = {
+    "",
+    "errors",
+    "files",
+    "quoting",
+    "tables",
+    "log",
+    "phases",
+    "options",
+    "json_lines",
+    "measured",
+}
 LAYERS = {
-    **dict.fromkeys(["", "errors", "files", "facts", "recipes"], -2),
+    **dict.fromkeys(["", "errors", "files", "quoting", "facts", "recipes"], -2),
     **dict.fromkeys(["tables", "log", "phases", "options", "json_lines", "measured"], -1),
     **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "optimizers"], 0),
     **dict.fromkeys(["plan", "models", "pictures"], 1),

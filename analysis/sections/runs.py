@@ -1,6 +1,7 @@
 """A training run as a report shows it: the loss curve, scores of tasks, the last pictures."""
 
 import math
+import re
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -200,4 +201,5 @@ def _pictures(folder: Path, name: str) -> Iterator[RunPicture]:
         shown = f"Task {what}: truth and prediction on the validation split"
         if path.parent.name == "reconstructions":
             shown = "Input, masked and reconstructed chips"
-        yield RunPicture(f"{what}-{name}", f"{shown} after {int(step)} steps.", png)
+        link = re.sub(r"[^\w.-]", "_", f"{what}-{name}")
+        yield RunPicture(link, f"{shown} after {int(step)} steps.", png)

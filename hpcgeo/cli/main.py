@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from hpcgeo import __version__
 from hpcgeo.errors import InputError
+from hpcgeo.quoting import terminal
 
 #: Subcommand: its module below hpcgeo.cli, and the line of help. Kept here so that `hpcgeo --help`
 #: imports none of them; every module offers `app`, a typer.Typer.
@@ -91,7 +92,7 @@ def hpcgeo() -> None:
     try:
         app(prog_name="hpcgeo")
     except InputError as error:
-        typer.echo(f"hpcgeo: {error}", err=True)
+        typer.echo(terminal(f"hpcgeo: {error}"), err=True)
         sys.exit(2)
 
 

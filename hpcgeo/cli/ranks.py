@@ -13,6 +13,7 @@ import typer
 
 from hpcgeo.errors import FaultError, InputError
 from hpcgeo.launch.environment import discover
+from hpcgeo.quoting import terminal
 
 
 def ranked(action: Callable[[], object]) -> None:
@@ -36,7 +37,7 @@ def ranked(action: Callable[[], object]) -> None:
         if error.shared and environment.rank:
             time.sleep(1)  # rank 0 speaks for all, before the launcher takes it down
         else:
-            typer.echo(f"hpcgeo: {where}: {error}", err=True)
+            typer.echo(terminal(f"hpcgeo: {where}: {error}"), err=True)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
         typer.echo(f"hpcgeo: {where}: stopped by Ctrl-C", err=True)

@@ -24,6 +24,7 @@ from hpcgeo.files import write_text
 from hpcgeo.kinds.metrics import metrics
 from hpcgeo.kinds.states import RESAMPLES, interval
 from hpcgeo.parallel.group import on_rank_0
+from hpcgeo.quoting import markdown
 from hpcgeo.tables import find, read
 from hpcgeo.train.provenance import command, commit, versions
 from hpcgeo.workloads.scores import Found
@@ -327,12 +328,12 @@ def _as_csv(table: Content) -> str:
 
 
 def _as_markdown(table: Content) -> str:
-    header, *lines = _cells(table)
+    header, *lines = ([markdown(cell) for cell in line] for line in _cells(table))
     rule = ["---"] * len(header)
     rows = "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *lines))
     origin = table["provenance"]
     made = f"`{origin['command']}`, commit {origin['commit'] or 'unknown'}"
-    behind = "".join(f"- {sentence}\n" for sentence in table["behind"])
+    behind = "".join(f"- {markdown(sentence)}\n" for sentence in table["behind"])
     return f"{rows}\n{_caption(table)}.\n\n{behind}\n{made}\n"
 
 

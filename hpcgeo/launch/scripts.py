@@ -1,7 +1,6 @@
 """Job scripts: templates on one base, filled from the facts of a machine and of a job."""
 
 import re
-import shlex
 import textwrap
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.launch.schedulers.table import scheduler_of
 from hpcgeo.machines import FactRow, Line, machine
+from hpcgeo.quoting import shell
 from hpcgeo.tables import find, read
 
 WIDTH = 96
@@ -28,10 +28,17 @@ class Job(FactRow):
 
     name: str = Field(pattern=r"^[\w.-]+$")
     machine: str
-    recipe: str
+    recipe: str = Field(description="a name, or the path of a YAML file")
     nodes: int = Field(ge=1)
     time: str
     set: tuple[Line, ...] = Field((), description="options of the run, each with its reason")
+
+    @field_validator("machine", "recipe")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("no name of a file of a job: it has a line break or the like in it")
+        return value
 
     @field_validator("time")
     @classmethod
@@ -119,7 +126,7 @@ def render(job: Job, work: Work = "job", *, per_node: int | None = None, **more:
         "comment": _comment,
         "reason": _reason,
         "hours": "{:g}".format,
-        "quote": shlex.quote,
+        "quote": shell,
     }
     cores = where.cores_per_device
     return environment.get_template(f"{work}.{scheduler.suffix}.j2").render(

@@ -291,6 +291,39 @@ def test_a_name_in_another_encoding_is_skipped(photos, tmp_path, caplog):
     assert "skipped caf\\udce9.png: broken" in caplog.text
 
 
+VRT = """<VRTDataset rasterXSize="10" rasterYSize="5">
+<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand"><ColorInterp>Gray</ColorInterp>
+<SourceFilename relativetoVRT="0">{secret}</SourceFilename></VRTRasterBand></VRTDataset>"""
+WMS = """<GDAL_WMS><Service name="TMS"><ServerUrl>http://127.0.0.1:9/</ServerUrl></Service>
+<DataWindow><SizeX>64</SizeX><SizeY>64</SizeY></DataWindow><BandsCount>3</BandsCount></GDAL_WMS>"""
+
+
+def test_a_file_is_read_for_its_own_bytes(photos, tmp_path):
+    """What names other files or addresses is no image, whatever it is called; nor do sidecars."""
+    (tmp_path / "secret.txt").write_text("secret " * 20)
+    folder = photos(2)
+    (folder / "vrt.tif").write_text(VRT.format(secret=tmp_path / "secret.txt"))
+    (folder / "wms.png").write_text(WMS)
+    (folder / "class0" / "000.png.aux.xml").write_text(
+        f'<PAMDataset><Metadata domain="Subdatasets"><MDI key="a">{tmp_path}/secret.txt</MDI>'
+        "</Metadata></PAMDataset>"
+    )
+    index = make(folder, tmp_path / "out")
+    assert index.skipped == 2
+    rows = (tmp_path / "out" / "skipped.csv").read_text()
+    assert "vrt.tif,broken: " in rows and "wms.png,broken: " in rows
+    assert not any(b"secret" in path.read_bytes() for path in (tmp_path / "out").glob("*.h5"))
+
+
+def test_a_terminal_does_not_obey_a_name(photos, tmp_path):
+    folder = photos(1)
+    (folder / "a\x1b[2J.png").write_text("x")
+    (folder / "b\n12:00:00 all is well.png").write_text("x")
+    said = command("build", folder, "--out", tmp_path / "out", "--chip", 32).stderr
+    assert "\x1b" not in said and "skipped a\\x1b[2J.png: " in said
+    assert not any(line.startswith("12:00:00 all") for line in said.splitlines())
+
+
 def test_layouts_must_be_chosen_and_names_are_distinct(tmp_path):
     for number, bands in enumerate((list("ABCDEFGHIJ"), list("KLMNOPQRST"))):
         write_tiff(tmp_path / "in" / f"{number}.tif", noise(10, 32, 32), bands)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hpcgeo.data.labelled import LabelledSplit, open_tasks
 from hpcgeo.data.readers.collection import SPLITS, Frame, days, year
@@ -342,3 +343,14 @@ def test_the_real_folders(reader, name, target, size, parts, classes):
     for tasks in sets:
         sample = tasks.read(len(tasks) - 1)
         assert any(np.isfinite(seen.values).any() for seen in sample.observations)
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "a/../../outside.png"])
+def test_a_table_names_nothing_outside_of_its_folder(tmp_path, name):
+    Image.new("RGB", (16, 16)).save(tmp_path / "outside.png")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    lines = [f"{name},{label},{split}" for label in "ab" for split in ("train", "test")]
+    (folder / "split.csv").write_text("path,label,split\n" + "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"split.csv: line 2 names .*outside of the folder"):
+        open_tasks("scenes", folder, split="train")

@@ -206,3 +206,29 @@ def test_every_recipe_makes_a_job_whose_options_it_has(recipe: str) -> None:
 def test_a_recipe_is_read_before_a_job_is_written() -> None:
     with pytest.raises(InputError, match="unknown recipe 'mae_vit_tino'"):
         scripts.render(scripts.one_off("frontier", "mae_vit_tino", 2, "00:30:00"))
+
+
+@pytest.mark.parametrize("folder", ["d$(touch PWNED)", "sp ace", "quo'te", "semi;touch PWNED;"])
+def test_a_path_is_a_word_of_the_script(tmp_path, folder):
+    """Whatever stands in the path of a recipe reaches srun as it is, and runs nothing."""
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "mine.yaml").write_text(recipes()["mae_vit_tiny"])
+    for name, does in (("srun", 'printf "%s|" "$@" > args'), ("scontrol", "echo node1")):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    recipe = f"{folder}/mine.yaml"
+    words = ("--machine=local", f"--recipe={recipe}", "--nodes=1", "--time=00:10:00")
+    script = hpcgeo("jobs", "render", *words, cwd=tmp_path).stdout
+    variables = {"SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
+    variables["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=os.environ | variables)
+    assert f"train|{recipe}|" in (tmp_path / "args").read_text()
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_line_break_in_a_path_is_refused(tmp_path):
+    (tmp_path / "a\nb").mkdir()
+    (tmp_path / "a\nb" / "mine.yaml").write_text(recipes()["mae_vit_tiny"])
+    words = ("--machine=local", "--recipe=a\nb/mine.yaml", "--nodes=1", "--time=00:10:00")
+    done = hpcgeo("jobs", "render", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "no name of a file of a job" in done.stderr

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from hpcgeo.errors import InputError
 from hpcgeo.kinds.target import Target
 
 Int64 = npt.NDArray[np.int64]
+
+#: What Pillow opens: not what runs another program (EPS) or is rarely well kept.
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000")
 
 SPLITS = ("train", "validation", "test")
 
@@ -94,7 +97,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a CSV file.
 
     Raises:
-        InputError: there is no such file, it lacks a column, a row is cut short, or it has no rows.
+        InputError: there is no such file, it lacks a column, a row is cut short, it has no rows, or
+            a name leads out of the folder.
     """
     with reading(path), path.open(newline="", encoding="utf-8") as file:
         lines = csv.DictReader(file)
@@ -107,7 +111,15 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     for number, row in enumerate(rows, 2):
         if any(row[name] is None for name in columns):
             raise InputError(f"{path}: line {number} is cut short")
+        for name in columns:
+            refuse_outside(row[name], f"{path}: line {number}")
     return rows
+
+
+def refuse_outside(name: str, where: str) -> None:
+    """Refuse a name that leads out of the folder of a data set; names in it come from anyone."""
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
+        raise InputError(f"{where} names {name!r}, outside of the folder of the data set")
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
@@ -186,7 +198,7 @@ def read_image(path: Path, mode: str) -> Float32:
     Raises:
         InputError: it cannot be read.
     """
-    with reading(path), Image.open(path) as image:
+    with reading(path), Image.open(path, formats=FORMATS) as image:
         pixels = np.asarray(image.convert(mode), dtype=np.float32)
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1))
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, ValidationError, field_validator
 from rasterio.crs import CRS
 
-from hpcgeo.data.readers.collection import Frame, days, reading
+from hpcgeo.data.readers.collection import Frame, days, reading, refuse_outside
 from hpcgeo.data.readers.windows import Header, header
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
@@ -205,6 +205,7 @@ def _matches(folder: Path, pattern: str) -> list[tuple[dict[str, str], Path]]:
         else:
             known.add(piece)
             regex += f"(?P<{piece}>{DATE if piece == 'date' else '[^/]+?'})"
+    refuse_outside(pattern, str(folder))
     with reading(folder / pattern):
         paths = sorted(folder.glob("*".join(pieces[::2]).replace("[", "[[]")))
         names = [path.relative_to(folder).as_posix() for path in paths]

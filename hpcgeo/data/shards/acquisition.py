@@ -60,10 +60,14 @@ def time_of(tags: Mapping[str, str], path: Path) -> int:
     return _first_time([*stamps, *_IN_NAME.finditer(path.stem)])
 
 
+#: What Pillow opens of the images of a folder: by what they are, not by their names.
+FORMATS = ("JPEG", "PNG", "TIFF")
+
+
 def exif_of(path: Path) -> Exif:
     """Return the EXIF block of an image; where there is none that can be read, an empty one."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             exif = Image.Image.getexif(image)  # that of a PNG would decode the picture
             orientation = exif.get(ExifTags.Base.Orientation, 1)
             camera = exif.get_ifd(ExifTags.IFD.Exif)

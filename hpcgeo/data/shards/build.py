@@ -26,6 +26,7 @@ from hpcgeo.data.shards.sources import ListedFile, SourceFile, find, inspect
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
+from hpcgeo.quoting import one_line
 from hpcgeo.sensors import sensor
 
 PLAN = "plan.json"
@@ -180,8 +181,7 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Lis
 
 def _say(skipped: Iterable[Skipped]) -> None:
     for skip in skipped:
-        line = f"skipped {skip.path}: {skip.reason}"  # names may be in another encoding
-        log.warning("%s", line.encode("utf-8", "backslashreplace").decode())
+        log.warning("skipped %s: %s", one_line(skip.path), one_line(skip.reason))
 
 
 def _index(

@@ -10,6 +10,7 @@ from PIL import Image
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from hpcgeo.data.shards.acquisition import FORMATS
 from hpcgeo.data.shards.geography import place
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.skipped import UnusableError
@@ -165,7 +166,7 @@ def filler(dtype: npt.DTypeLike, nodata: float | None) -> Pixels:
 
 def _decode(path: Path, num_bands: int) -> Pixels:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise UnusableError(f"broken: {error}") from None

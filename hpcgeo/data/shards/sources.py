@@ -25,8 +25,17 @@ from hpcgeo.sensors import sensor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
 
-#: Sidecar files are asked for by name: listing a folder of a million images once per image is slow.
-GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
+#: A file comes from anyone: it is read for its own bytes, by what knows no others. VRT, WMS and the
+#: like name files and addresses of the reader's machine; a sidecar may do so too.
+DRIVERS = {
+    **dict.fromkeys([b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"], "GTiff"),
+    **{b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"},
+}
+GDAL = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
+}
 
 _COLOURS = frozenset({"red", "green", "blue", "nir"})
 
@@ -102,10 +111,20 @@ def opened(path: Path) -> Iterator[DatasetReader]:
     with catch_warnings(), rasterio.Env(**GDAL):
         simplefilter("ignore", UserWarning)  # rasterio's and Pillow's: no place, odd tags
         try:
-            with rasterio.open(path) as raster:
+            with rasterio.open(path, driver=_driver(path)) as raster:
                 yield raster
         except (RasterioError, OSError, ValueError) as error:
             raise UnusableError(f"broken: {_one_line(error, path)}") from None
+
+
+def _driver(path: Path) -> str:
+    """Return the driver of a file by its first bytes, whatever it is called."""
+    with path.open("rb") as file:
+        first = file.read(4)
+    for begins, driver in DRIVERS.items():
+        if first.startswith(begins):
+            return driver
+    raise UnusableError(f"broken: neither TIFF, JPEG nor PNG: it begins with {first!r}")
 
 
 def inspect(folder: Path, path: str, settings: Settings) -> SourceFile | Skipped:
