@@ -174,12 +174,17 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Return ``"key: old -> new"`` for every option that a resumed run must not change."""
-    fixed_old, fixed_new = _fixed(old), _fixed(new)
+    fixed_old, fixed_new = fixed(old), fixed(new)
     return [
         f"{key}: {fixed_old.get(key)} -> {fixed_new.get(key)}"
         for key in sorted(fixed_old.keys() | fixed_new.keys())
         if fixed_old.get(key) != fixed_new.get(key)
     ]
+
+
+def fixed(run: RunConfig) -> dict[str, str]:
+    """Return the options that a resumed run must not change, as text."""
+    return {key: str(value) for key, value in _fixed(run).items()}
 
 
 def _text(recipe: str) -> str:

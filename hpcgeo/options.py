@@ -100,7 +100,7 @@ class Data(OptionGroup):
     path: str = Field(
         SYNTHETIC,
         description="folder written by `hpcgeo data build`, or 'synthetic': generated in memory",
-        json_schema_extra=NEUTRAL,
+        json_schema_extra=FREE | NEUTRAL,
     )
     layout: str | None = Field(
         None, description="which layout of the data set, where it has several (`hpcgeo data info`)"
@@ -125,7 +125,7 @@ class Task(OptionGroup):
     """Labelled samples, and the head that answers for them."""
 
     reader: str = Field(description="how the data is laid out: a reader of `hpcgeo list readers`")
-    path: Path = Field(description="folder or file of the data")
+    path: Path = Field(description="folder or file of the data", json_schema_extra=FREE)
     target: str | None = Field(
         None, description="which label, where the data has several; the reader names them"
     )

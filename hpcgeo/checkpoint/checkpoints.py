@@ -49,7 +49,7 @@ from hpcgeo.checkpoint.rank_files import (
     write,
 )
 from hpcgeo.errors import InputError
-from hpcgeo.files import sync_folder, write_text
+from hpcgeo.files import patiently, sync_folder, write_text
 from hpcgeo.log import log, track
 from hpcgeo.options import Checkpoint
 from hpcgeo.parallel.engine import Engine
@@ -75,17 +75,26 @@ class Checkpoints:
             one may learn it a step before another: agree before acting on it.
     """
 
-    def __init__(self, folder: Path, options: Checkpoint, *, global_batch: int, data: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: Checkpoint,
+        *,
+        global_batch: int,
+        data: str,
+        run: Mapping[str, str] | None = None,
+    ) -> None:
         """Keep checkpoints below `folder`.
 
         Args:
             global_batch: samples of a step; with another one the order of samples would break.
             data: fingerprint of the data set, likewise.
+            run: options that a resumed run must not change.
         """
         self.folder = folder
         self.options = options
         self.save_s = 0.0
-        self._order = {"global_batch": global_batch, "data": data}
+        self._order = {"global_batch": global_batch, "data": data, "run": dict(run or {})}
         self._group = dist.new_group(backend="gloo", timeout=WRITE_TIMEOUT)
         self._area = torch.empty(0, dtype=torch.uint8)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -130,8 +139,8 @@ class Checkpoints:
         and the one before it is loaded.
 
         Raises:
-            InputError: every checkpoint is damaged; the run had another global batch, another data
-                set or another model.
+            InputError: every checkpoint is damaged; one cannot be read just now; the newest is of
+                another run: of another global batch, data set, model or seed.
         """
         on_rank_0(self._tidy)
         while (found := on_rank_0(self._newest)) is not None:
@@ -266,8 +275,11 @@ class Checkpoints:
 
     def _newest(self) -> "tuple[Path, Manifest] | None":
         for folder in sorted(self.folder.glob("step-" + "[0-9]" * 8), reverse=True):
+            path = folder / MANIFEST
             try:
-                manifest = opened((folder / MANIFEST).read_text("utf-8"))
+                manifest = opened(patiently(path, partial(path.read_text, "utf-8")))
+            except InputError:
+                raise
             except (ValueError, OSError) as error:
                 if (folder / ".metadata").exists():
                     raise InputError(
@@ -275,6 +287,9 @@ class Checkpoints:
                         f"run anything when it is loaded, so it never is; move the folder away"
                     ) from None
                 _set_aside(folder, f"{MANIFEST}: {_cause(error)}")
+                continue
+            if folder.name != (own := f"step-{manifest.step:08d}"):
+                _set_aside(folder, f"a copy of {own} under another name; to use it, rename it so")
                 continue
             self._agree(folder, manifest)
             return folder, manifest
@@ -292,21 +307,34 @@ class Checkpoints:
                 f"{folder} was written while reading other data: the data set has been built anew "
                 f"since, so its samples have another order; choose another run.dir"
             )
+        now: Any = self._order["run"]
+        if others := [key for key in sorted(saved.run.keys() & now) if saved.run[key] != now[key]]:
+            apart = "; ".join(f"{key}: {saved.run[key]} -> {now[key]}" for key in others)
+            raise InputError(
+                f"{folder} was written by another run (there -> here: {apart}): put back the "
+                f"checkpoints of this one, or choose another run.dir"
+            )
 
     def _damage(self, folder: Path, files: "Mapping[str, FileEntry]") -> str | None:
         """Return what is wrong with a checkpoint; each rank reads some of the files."""
         rank, world = dist.get_rank(), dist.get_world_size()
         own = sorted(files)[rank::world]
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            found = list(threads.map(lambda name: damage(folder / name, files[name]), own))
-        if rank == 0 and not any(found):
-            try:
+        found: list[str | None] = []
+        unread = ""
+        try:
+            with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+                found += threads.map(lambda name: damage(folder / name, files[name]), own)
+            if rank == 0 and not any(found):
                 Reader(folder, _sizes(files))
-            except ValueError as error:
-                found.append(str(error))
-        of_ranks: list[list[str | None]] = [[]] * world
-        dist.all_gather_object(of_ranks, found, group=self._group)
-        return "; ".join(wrong for of_rank in of_ranks for wrong in of_rank if wrong) or None
+        except InputError as error:
+            unread = str(error)
+        except ValueError as error:
+            found.append(str(error))
+        of_ranks: list[tuple[list[str | None], str]] = [([], "")] * world
+        dist.all_gather_object(of_ranks, (found, unread), group=self._group)
+        if faults := [fault for _, fault in of_ranks if fault]:
+            raise InputError(faults[0])
+        return "; ".join(wrong for of_rank, _ in of_ranks for wrong in of_rank if wrong) or None
 
     def _refuse_to_start_anew(self) -> None:
         damaged = sorted(path.name for path in self.folder.glob("*.damaged"))
@@ -335,6 +363,8 @@ def reader_of(folder: Path) -> Reader:
             if wrong := damage(folder / name, entry):
                 raise ValueError(wrong)
         return Reader(folder, _sizes(files))
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         raise InputError(f"{folder} is damaged: {_cause(error)}") from None
 
@@ -346,6 +376,7 @@ class Manifest(BaseModel):
     step: NonNegativeInt
     global_batch: int
     data: str
+    run: dict[str, str] = {}
     save_s: float
     files: dict[Annotated[str, StringConstraints(pattern=FILES)], FileEntry]
     digest: str

@@ -43,6 +43,8 @@ from hpcgeo.checkpoint.rank_files import (
     Value,
 )
 from hpcgeo.checkpoint.safetensors import header
+from hpcgeo.errors import InputError
+from hpcgeo.files import patiently
 
 
 def flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -223,9 +225,12 @@ class Reader(StorageReader):
         """
         self._folder = folder
         self._sizes = sizes
-        self._files = {int(name[5:].partition(".")[0]): name for name in sizes}
+        self._files = {int(name[5:].partition(".")[0]): name for name in sizes if name != INDEX}
         try:
-            self._index = INDEX_ENTRIES.validate_json((folder / INDEX).read_bytes())
+            path = folder / INDEX
+            self._index = INDEX_ENTRIES.validate_json(patiently(path, path.read_bytes))
+        except InputError:
+            raise
         except (ValidationError, OSError) as error:
             raise ValueError(f"{INDEX} is no index: {str(error).splitlines()[0]}") from None
         self._places: dict[MetadataIndex, tuple[torch.dtype, tuple[int, ...], int, int]] = {}

@@ -30,6 +30,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
+from hpcgeo.files import patiently
+
 #: Bytes copied, written and hashed at once where there is no copy of the whole file.
 PORTION = 128 * 2**20
 
@@ -106,22 +108,28 @@ def entry_of(text: str) -> dict[str, Any]:
 
 
 def damage(path: Path, entry: FileEntry) -> str | None:
-    """Return what is wrong with a file, given its manifest entry; None where nothing is."""
+    """Return what is wrong with a file, given its manifest entry; None where nothing is.
+
+    Raises:
+        InputError: it cannot be read just now, which says nothing of its bytes.
+    """
     try:
-        size = path.stat().st_size
+        size = patiently(path, path.stat).st_size
         if size != entry.bytes:
             return f"{path.name} has {size:,} bytes, not {entry.bytes:,}"
-        digest = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
-            while portion := file.read(16 * 2**20):
-                digest.update(portion)
+        if patiently(path, lambda: _digest(path)) != entry.digest:
+            return f"{path.name} has other bytes than were written (checksum)"
     except FileNotFoundError:
         return f"{path.name} is missing"
-    except OSError as error:
-        return f"{path.name} cannot be read: {error.strerror}"
-    if digest.hexdigest() != entry.digest:
-        return f"{path.name} has other bytes than were written (checksum)"
     return None
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while portion := file.read(16 * 2**20):
+            digest.update(portion)
+    return digest.hexdigest()
 
 
 class Stored(BaseModel):

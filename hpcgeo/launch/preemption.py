@@ -114,7 +114,9 @@ class Stop:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Asked again while it ends, a run that was asked ends as it does; Ctrl-C still cuts in.
+            asked = self.reason is not None and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if asked else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.reason:

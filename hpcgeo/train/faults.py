@@ -20,6 +20,12 @@ from hpcgeo.workloads.workload import Source
 #: What torch's allocator on a host says, by version.
 NO_MEMORY = ("not enough memory", "can't allocate memory")
 FULL = {errno.ENOSPC, errno.EDQUOT}
+#: What storage says that is not there, or not as it should be.
+STORAGE = {
+    *(errno.EIO, errno.EROFS, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT),
+    *(errno.EMFILE, errno.ENFILE, errno.EREMOTEIO, errno.ENXIO, errno.ENODEV, errno.EFBIG),
+    *(errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.ENOLCK),
+}
 
 
 @contextmanager
@@ -56,6 +62,12 @@ def explain(error: Exception) -> str | None:
         where = f" of {error.filename}" if error.filename else ""
         return (
             f"the disk{where} is full ({error.strerror}); make room and start it again, it resumes"
+        )
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        where = f" {error.filename}" if error.filename else " a file of the run"
+        return (
+            f"{error.strerror} while reading or writing{where}; when the storage answers again, "
+            f"start it again, it resumes"
         )
     if isinstance(error, dist.DistError) or "/gloo/" in str(error):
         return "lost the other ranks; probably one of them failed first: look for its line"

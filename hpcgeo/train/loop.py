@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpcgeo.checkpoint.checkpoints import Checkpoints
-from hpcgeo.config import RunConfig
+from hpcgeo.config import RunConfig, fixed
 from hpcgeo.files import write_text
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.launch.preemption import Stop
@@ -65,6 +65,7 @@ def _pretrain(
         run.checkpoint,
         global_batch=parts.global_batch,
         data=parts.workload.dataset.fingerprint,
+        run=fixed(run),
     )
     first_step = checkpoints.restore(parts.engine)
     on_rank_0(lambda: begin(run, folder, first_step))

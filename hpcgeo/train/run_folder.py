@@ -30,6 +30,8 @@ from hpcgeo.log import log
 from hpcgeo.tables import parse
 
 LOCK = "lock"
+#: What a process that was killed while it claimed a folder leaves in it.
+CLAIMING = {LOCK, "config.yaml.partial"}
 #: Seconds between touches of the lock by its holder: where a file system keeps locks to one host,
 #: that is what another host sees.
 TOUCH_S = 3.0
@@ -49,7 +51,7 @@ def claim(run: RunConfig) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if config.exists():
             _agree(run, config)
-        elif any(path.name != LOCK for path in folder.iterdir()):
+        elif any(path.name not in CLAIMING for path in folder.iterdir()):
             raise InputError(f"run.dir {folder} is not empty and holds no run: choose another")
         _lock(folder / LOCK)
         if not config.exists():
@@ -116,15 +118,19 @@ def _touched(path: Path) -> bool:
 def _forget_after(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
-    kept, torn = [], 0
+    kept: list[str] = []
+    last = torn = 0
     for line in metrics.read_text("utf-8", "replace").split("\n"):
         try:
-            if json.loads(line)["step"] <= step:
+            number = json.loads(line)["step"]
+            if last < number <= step:
                 kept.append(f"{line}\n")
+                last = number
+            torn += number <= last and not (kept and kept[-1] == f"{line}\n")
         except (ValueError, KeyError, TypeError, RecursionError):
             torn += bool(line.strip())
     if torn:
-        log.warning("%s: %d lines are no step of a run and are dropped", metrics, torn)
+        log.warning("%s: %d lines are no further step of the run: dropped", metrics, torn)
     write_text(metrics, "".join(kept))
 
 

@@ -234,6 +234,51 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(saved: Path, tmp_path: Path
             assert f"every checkpoint in {alone} is damaged (step-00000003.dam" in str(outcome)
 
 
+def restore_as(folder: Path, run: dict[str, str]) -> int | str:
+    engine, _ = build({"strategy": "FULL_SHARD"})
+    checkpoints = Checkpoints(
+        folder, Checkpoint(), global_batch=GLOBAL_BATCH, data="digest", run=run
+    )
+    try:
+        return checkpoints.restore(engine)
+    except InputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", ["step.json", "index.json", RANK.format(1)])
+def test_what_cannot_be_read_is_not_damaged(saved: Path, tmp_path: Path, name: str) -> None:
+    """A link to itself cannot be opened (ELOOP), as a file of storage that does not answer."""
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    path = folder / "step-00000003" / name
+    path.rename(tmp_path / "kept")
+    path.symlink_to(path)
+    for said in on_ranks(restore_as, 2, folder, {}):
+        assert f"{path} cannot be read just now" in str(said) and "nothing was changed" in str(said)
+    path.unlink()
+    (tmp_path / "kept").rename(path)
+    assert on_ranks(restore_as, 2, folder, {}) == [3, 3]
+
+
+def test_a_copy_under_another_name_replaces_nothing(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    shutil.copytree(folder / "step-00000002", folder / "step-00000030")
+    assert on_ranks(restore_as, 1, folder, {}) == [3]
+    assert {path.name for path in folder.glob("step-*30*")} == {"step-00000030.damaged"}
+
+
+def test_a_checkpoint_of_another_run_is_refused(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(saved / "step-00000003", folder / "step-00000003")
+    path = folder / "step-00000003" / "step.json"
+    manifest = json.loads(path.read_text()) | {"run": {"seed": "1", "model.name": "vit_tiny"}}
+    path.write_text(sealed(manifest))
+    (said,) = on_ranks(restore_as, 1, folder, {"seed": "0", "model.name": "vit_tiny", "new": "x"})
+    assert "was written by another run (there -> here: seed: 1 -> 0)" in str(said)
+    assert on_ranks(restore_as, 1, folder, {"seed": "1", "model.name": "vit_tiny"}) == [3]
+
+
 def test_any_tool_opens_the_file_of_a_rank(saved: Path) -> None:
     """Every piece of every tensor stands in one of them, by its name and offsets."""
     folder = saved / "step-00000003"

@@ -311,7 +311,7 @@ def test_a_file_is_read_for_its_own_bytes(photos, tmp_path):
     index = make(folder, tmp_path / "out")
     assert index.skipped == 2
     rows = (tmp_path / "out" / "skipped.csv").read_text()
-    assert "vrt.tif,broken: " in rows and "wms.png,broken: " in rows
+    assert 'vrt.tif,"broken: neither' in rows and 'wms.png,"broken: neither' in rows
     assert not any(b"secret" in path.read_bytes() for path in (tmp_path / "out").glob("*.h5"))
 
 

@@ -288,11 +288,24 @@ def test_find_is_sorted_and_leaves_other_files_out(tmp_path):
     assert [file.path for file in find(tmp_path)] == ["a/1.jpeg", "b/2.PNG", "c.tiff"]
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "a")
-    paths = [file.path for file in find(tmp_path)]
-    assert paths == ["a/1.jpeg", "b/2.PNG", "c.tiff", "linked/1.jpeg"]
+    (tmp_path / "a" / "x").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "y").symlink_to(tmp_path / "a")
+    assert [file.path for file in find(tmp_path)] == ["a/1.jpeg", "b/2.PNG", "c.tiff"]
     for folder in (tmp_path / "none", tmp_path / ".hidden" / "deeper"):
         with pytest.raises(InputError, match="no such folder"):
             find(folder)
+
+
+def test_links_to_other_folders_are_followed_once(tmp_path):
+    """Also where those link to each other, or back."""
+    for name in ("in", "out/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "out" / "deep" / "1.png").touch()
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "out" / "self").symlink_to(tmp_path / "out")
+    assert [file.path for file in find(tmp_path / "in")] == ["a/deep/1.png"]
 
 
 def test_settings_name_value_and_rule():

@@ -70,7 +70,7 @@ def test_the_derivation_is_the_integral(density):
     """E[sin(a + b u)] = sin(a) C + cos(a) S and its sister, integrated by sympy directly."""
     a, b = sympy.Symbol("a", real=True), sympy.Symbol("b", positive=True)
     u = derivations.u
-    density, end = {
+    weight, end = {
         "uniform": (sympy.Rational(1, 2), 1),
         "triangular": (1 - sympy.Abs(u), 1),
         "normal": (sympy.exp(-(u**2) / 2) / sympy.sqrt(2 * sympy.pi), sympy.oo),
@@ -80,7 +80,7 @@ def test_the_derivation_is_the_integral(density):
     averages = {sympy.sin: sympy.sin(a) * C + sympy.cos(a) * S}
     averages[sympy.cos] = sympy.cos(a) * C - sympy.sin(a) * S
     for wave, average in averages.items():
-        integral = sympy.integrate(sympy.expand_trig(wave(a + b * u)) * density, (u, -end, end))
+        integral = sympy.integrate(sympy.expand_trig(wave(a + b * u)) * weight, (u, -end, end))
         assert sympy.simplify(integral - average) == 0
 
 

@@ -203,7 +203,7 @@ def test_every_parameter_has_a_gradient_in_every_pass(mode, names):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert names or not parameter.grad.any(), name
-    assert set(scalars) == {"loss"} | {f"{a}/{b}" for a in ("loss", "share") for b in PATCHES}
+    assert set(scalars) == {"loss"} | {f"{a}/{b}" for a in ("loss", "samples") for b in PATCHES}
     assert names or not any(value.item() for value in scalars.values())
 
 

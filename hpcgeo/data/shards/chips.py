@@ -168,7 +168,9 @@ def _decode(path: Path, num_bands: int) -> Pixels:
     try:
         with Image.open(path, formats=FORMATS) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise UnusableError("too large for the memory of this machine") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnusableError(f"broken: {error}") from None
     pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)  # (C, H, W)
     if len(pixels) != num_bands:

@@ -84,9 +84,10 @@ def find(folder: Path) -> list[ListedFile]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images")
-    found = []
+    found, root = [], folder.resolve()
+    linked: set[Path] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if _is_below(Path(parent), name)]
+        folders[:] = [name for name in sorted(folders) if _is_new(Path(parent, name), root, linked)]
         for name in files:
             path = Path(parent, name)
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
@@ -98,11 +99,16 @@ def find(folder: Path) -> list[ListedFile]:
     return sorted(found, key=lambda file: file.path)
 
 
-def _is_below(parent: Path, name: str) -> bool:
-    """Say whether to search a folder: not a hidden one, nor a link back to where it lies."""
-    path = parent / name
-    loops = path.is_symlink() and parent.resolve().is_relative_to(path.resolve())
-    return not name.startswith(".") and not loops
+def _is_new(path: Path, root: Path, linked: set[Path]) -> bool:
+    """Say whether to search a folder: not a hidden one, nor a link to what is searched anyway."""
+    if path.name.startswith("."):
+        return False
+    if path.is_symlink():
+        real = path.resolve()
+        if real in linked or real.is_relative_to(root) or root.is_relative_to(real):
+            return False
+        linked.add(real)
+    return True
 
 
 @contextmanager
@@ -115,6 +121,8 @@ def opened(path: Path) -> Iterator[DatasetReader]:
                 yield raster
         except (RasterioError, OSError, ValueError) as error:
             raise UnusableError(f"broken: {_one_line(error, path)}") from None
+        except MemoryError:
+            raise UnusableError("too large for the memory of this machine") from None
 
 
 def _driver(path: Path) -> str:
