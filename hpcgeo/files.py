@@ -1,40 +1,9 @@
-"""Files that are whole or absent: written aside, flushed, renamed; and files read patiently."""
+"""Files that are whole or absent: written aside, flushed to disk, then renamed."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-from hpcgeo.errors import InputError
-
-Answer = TypeVar("Answer")
-
-#: How often a file is asked for before it counts as not to be read, and seconds between.
-ATTEMPTS, PAUSE_S = 3, 1.0
-
-
-def patiently(path: Path, read: Callable[[], Answer]) -> Answer:
-    """Return what reading a file gives; what fails for a moment is asked for again.
-
-    Raises:
-        InputError: it still cannot be read, and says nothing of what the file holds.
-        FileNotFoundError: there is no such file.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return read()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            if attempt == ATTEMPTS:
-                raise InputError(
-                    f"{path} cannot be read just now: {error.strerror} (asked {ATTEMPTS} times); "
-                    f"nothing was changed: start it again when the file system answers"
-                ) from None
-            time.sleep(PAUSE_S)
-    raise AssertionError
 
 
 @contextmanager

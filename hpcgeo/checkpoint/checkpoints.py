@@ -11,7 +11,6 @@ checkpoints/
   step-00000400.damaged/   found damaged when it was to be loaded, and set aside
 """
 
-import hashlib
 import json
 import platform
 import shutil
@@ -21,24 +20,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    NonNegativeInt,
-    StringConstraints,
     ValidationError,
 )
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from hpcgeo.checkpoint.manifest import MANIFEST, Manifest, opened, sealed
 from hpcgeo.checkpoint.planning import Loading, Reader, StateLayout, flatten, put_back
 from hpcgeo.checkpoint.rank_files import (
-    FILES,
     INDEX,
     PORTION,
     FileEntry,
@@ -46,16 +41,15 @@ from hpcgeo.checkpoint.rank_files import (
     entry_of,
     file_name,
     fill,
+    patiently,
     write,
 )
 from hpcgeo.errors import InputError
-from hpcgeo.files import patiently, sync_folder, write_text
+from hpcgeo.files import sync_folder, write_text
 from hpcgeo.log import log, track
 from hpcgeo.options import Checkpoint
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.group import on_rank_0
-
-MANIFEST = "step.json"
 
 #: How much longer than the fastest rank the slowest may take to write its file.
 WRITE_TIMEOUT = timedelta(minutes=30)
@@ -367,38 +361,6 @@ def reader_of(folder: Path) -> Reader:
         raise
     except (ValueError, OSError) as error:
         raise InputError(f"{folder} is damaged: {_cause(error)}") from None
-
-
-class Manifest(BaseModel):
-    """What step.json says."""
-
-    model_config = ConfigDict(extra="forbid")
-    step: NonNegativeInt
-    global_batch: int
-    data: str
-    run: dict[str, str] = {}
-    save_s: float
-    files: dict[Annotated[str, StringConstraints(pattern=FILES)], FileEntry]
-    digest: str
-
-
-def sealed(manifest: Mapping[str, Any]) -> str:
-    """Return the text of a manifest, with its own SHA-256 as the last entry."""
-    entries = {name: value for name, value in manifest.items() if name != "digest"}
-    digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
-    return json.dumps({**entries, "digest": digest})
-
-
-def opened(text: str) -> Manifest:
-    """Return the manifest in a text.
-
-    Raises:
-        ValueError: it is none, or not as it was written.
-    """
-    manifest = Manifest.model_validate_json(text)
-    if sealed(json.loads(text)) != text:
-        raise ValueError("other bytes than were written (checksum)")
-    return manifest
 
 
 def _sizes(files: Mapping[str, FileEntry]) -> dict[str, int]:

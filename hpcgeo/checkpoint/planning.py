@@ -41,10 +41,10 @@ from hpcgeo.checkpoint.rank_files import (
     INDEX_ENTRIES,
     Stored,
     Value,
+    patiently,
 )
 from hpcgeo.checkpoint.safetensors import header
 from hpcgeo.errors import InputError
-from hpcgeo.files import patiently
 
 
 def flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

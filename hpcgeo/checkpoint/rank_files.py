@@ -21,19 +21,25 @@ group them differently.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
-from hpcgeo.files import patiently
+from hpcgeo.errors import InputError
 
 #: Bytes copied, written and hashed at once where there is no copy of the whole file.
 PORTION = 128 * 2**20
+
+Answer = TypeVar("Answer")
+
+#: How often a file is asked for before it counts as not to be read, and seconds between.
+ATTEMPTS, PAUSE_S = 3, 1.0
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -71,6 +77,28 @@ def fill(area: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
                 used = 0
     if used:
         yield _arrived(area[:used])
+
+
+def patiently(path: Path, read: Callable[[], Answer]) -> Answer:
+    """Return what reading a file gives; what fails for a moment is asked for again.
+
+    Raises:
+        InputError: it still cannot be read, and says nothing of what the file holds.
+        FileNotFoundError: there is no such file.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return read()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if attempt == ATTEMPTS:
+                raise InputError(
+                    f"{path} cannot be read just now: {error.strerror} (asked {ATTEMPTS} times); "
+                    f"nothing was changed: start it again when the file system answers"
+                ) from None
+            time.sleep(PAUSE_S)
+    raise AssertionError
 
 
 class FileEntry(BaseModel):

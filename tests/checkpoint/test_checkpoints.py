@@ -20,7 +20,8 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of, sealed
+from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of
+from hpcgeo.checkpoint.manifest import sealed
 from hpcgeo.checkpoint.rank_files import entry_of
 from hpcgeo.config import load
 from hpcgeo.errors import InputError

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from hpcgeo.checkpoint.checkpoints import sealed
+from hpcgeo.checkpoint.manifest import sealed
 from hpcgeo.records import read
 from tests.ranks import ALONE, STEPS, metrics, start, train, wait_for_step
 

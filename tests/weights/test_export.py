@@ -17,7 +17,8 @@ from transformers import ViTMAEForPreTraining
 from transformers import logging as transformers_logging
 
 from hpcgeo import __version__
-from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of, sealed
+from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of
+from hpcgeo.checkpoint.manifest import sealed
 from hpcgeo.config import RunConfig, load
 from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
