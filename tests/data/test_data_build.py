@@ -1,6 +1,7 @@
 """Data sets on disk: the same bytes whoever builds them, whole or absent, checked by their sums."""
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from PIL import Image
 
 from hpcgeo.data.shards.build import build
@@ -216,6 +218,7 @@ def test_a_full_disk_is_one_line_and_the_rest_goes_on(photos, tmp_path):
         "plan.json",
         "skipped.csv",
         "grey-uint8-00000.h5",
+        "grey-uint8-00000.h5.sha256",
     }
     assert subprocess.run([*HPCGEO, *arguments], capture_output=True).returncode == 0
     make(folder, tmp_path / "whole", chip=256)
@@ -367,3 +370,50 @@ def test_synthesized_scenes_build_without_a_word(tmp_path):
 def test_building_needs_no_torch():
     code = "import sys, hpcgeo.cli.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+NAMES = ("red", "green", "blue")
+
+
+def test_a_scene_is_there_whole_or_not_at_all(tmp_path):
+    """Cut at 60 %, however many shard files its chips would lie in."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    profile = {"driver": "COG", "blocksize": 256, "compress": "DEFLATE", "overviews": "NONE"}
+    write_tiff(tmp_path / "whole.tif", noise(3, 1024, 1024), NAMES, crs=UTM, transform=AFFINE)
+    rasterio.shutil.copy(tmp_path / "whole.tif", folder / "a.tif", **profile)
+    os.truncate(folder / "a.tif", (folder / "a.tif").stat().st_size * 6 // 10)
+    write_tiff(folder / "b.tif", noise(3, 64, 64), NAMES, crs=UTM, transform=AFFINE)
+    for mib in (1, 64):
+        index = make(folder, tmp_path / f"out{mib}", shard_mib=mib)
+        assert sum(layout.samples for layout in index.layouts.values()) == 4
+        assert (tmp_path / f"out{mib}" / "skipped.csv").read_text().count("\na.tif") == 1
+    before = sums(tmp_path / "out1")
+    (tmp_path / "out1" / "index.json").unlink()
+    make(folder, tmp_path / "out1", shard_mib=1)
+    assert sums(tmp_path / "out1") == before
+
+
+def test_what_was_damaged_while_a_build_stood_still_is_written_anew(photos, tmp_path):
+    make(photos(), tmp_path / "out")
+    before = sums(tmp_path / "out")
+    (tmp_path / "out" / "index.json").unlink()
+    (shard,) = (tmp_path / "out").glob("*.h5")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    make(tmp_path / "photos", tmp_path / "out")
+    assert sums(tmp_path / "out") == before
+    check = ["sha256sum", "--check", f"{shard.name}.sha256"]
+    assert subprocess.run(check, cwd=tmp_path / "out", capture_output=True).returncode == 0
+
+
+def test_two_builds_never_share_a_folder(photos, tmp_path):
+    folder, out = photos(2), tmp_path / "out"
+    out.mkdir()
+    held = os.open(out, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    done = command("build", folder, "--out", out, "--chip", 32)
+    assert done.returncode == 2 and f"{out} is being built by another process" in done.stderr
+    os.close(held)
+    assert command("build", folder, "--out", out, "--chip", 32).returncode == 0

@@ -5,9 +5,12 @@ the bytes are the same whoever does the work, and a build that was stopped conti
 files that are missing.
 """
 
+import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +55,32 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
     """
     found = find(folder)
     out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        return _build(folder, out, settings, work, found)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse a second build into a folder while one is under way, where its file system can say."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise InputError(
+            f"{out} is being built by another process: wait for it, or choose another --out"
+        ) from None
+    except OSError:  # a file system without locks of folders
+        pass
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def _build(
+    folder: Path, out: Path, settings: Settings, work: Map, found: Sequence[ListedFile]
+) -> Outcome:
     _keep_plan(out / PLAN, folder, settings, found)
     if (out / NAME).exists():
         log.info("%s: complete, nothing to do", out)
@@ -67,17 +96,16 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
     layouts = [name for name, group in tasks.items() for _ in group]
     flat = [task for group in tasks.values() for task in group]
     shards: dict[str, list[Shard]] = {name: [] for name in tasks}
-    num_failed = 0
-    for name, result in zip(
-        layouts, track(work(build_shard, flat), "write", len(flat)), strict=True
-    ):
+    results = list(track(work(build_shard, flat), "write", len(flat)))
+    results = _without_broken(flat, results, work)
+    for name, result in zip(layouts, results, strict=True):
         if isinstance(result, Failed):
-            num_failed += 1
             log.error("failed %s: %s", out / result.name, result.reason)
         else:
             _say(result.skipped)
             skipped.extend(result.skipped)
             shards[name].append(result)
+    num_failed = sum(isinstance(result, Failed) for result in results)
     rows = dict(sorted((skip.path, skip.reason) for skip in skipped))
     write_csv(out / SKIPPED, ("source", "reason"), rows.items())
     if num_failed:
@@ -87,6 +115,26 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
     index = _index(out, settings, len(found), len(rows), classes, tasks, shards)
     write_text(out / NAME, index.model_dump_json(indent=1) + "\n")
     return Outcome(index)
+
+
+def _without_broken(
+    plans: Sequence[ShardPlan], results: Sequence[Shard | Failed], work: Map
+) -> list[Shard | Failed]:
+    """Write anew what holds a part of a source that was broken in another shard file.
+
+    So a source is in the data set whole or not at all, however large the files are.
+    """
+    done = [result for result in results if isinstance(result, Shard)]
+    broken = {skip.path: skip.reason for shard in done for skip in shard.skipped}
+    again: dict[int, ShardPlan] = {}
+    for number, (each, result) in enumerate(zip(plans, results, strict=True)):
+        if isinstance(result, Shard):
+            named = {skip.path for skip in result.skipped}
+            parts = {span.source.path for span in each.spans} & broken.keys()
+            if parts - named:
+                again[number] = replace(each, broken={path: broken[path] for path in parts})
+    written = dict(zip(again, work(build_shard, list(again.values())), strict=True))
+    return [written.get(number, result) for number, result in enumerate(results)]
 
 
 def plan(

@@ -14,7 +14,7 @@ attributes              bands, sensor, nodata, dropped (mostly empty windows)
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from hpcgeo.data.shards.moments import BandMoments
 from hpcgeo.data.shards.settings import Compression, Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
 from hpcgeo.data.shards.sources import SourceFile
+from hpcgeo.files import write_text
+from hpcgeo.log import log
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class ShardPlan:
     key: Key
     spans: tuple[Span, ...]
     settings: Settings
+    broken: Mapping[str, str] = field(default_factory=dict)  #: sources to leave out, and why
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,29 @@ class Failed:
 
 
 def build(plan: ShardPlan) -> Shard | Failed:
-    """Write a shard file unless it is there, and return what it holds."""
+    """Write a shard file unless it is there as it was written, and return what it holds.
+
+    Its checksum stands beside it, in a file that `sha256sum -c` reads.
+    """
     try:
-        if not plan.path.exists():
+        sums = plan.path.with_name(f"{plan.path.name}.sha256")
+        digest = sha256(plan.path) if plan.path.exists() and not plan.broken else None
+        if digest and sums.exists() and sums.read_text("utf-8") != _line(digest, plan.path):
+            log.warning("%s has other bytes than were written: written anew", plan.path)
+            digest = None
+        if digest is None:
+            sums.unlink(missing_ok=True)
             _write(plan, _collect(plan))
-        return read_summary(plan.path)
+            digest = sha256(plan.path)
+        if not sums.exists():
+            write_text(sums, _line(digest, plan.path))
+        return read_summary(plan.path, digest)
     except OSError as error:
         return Failed(plan.path.name, error.strerror or str(error))
+
+
+def _line(digest: str, path: Path) -> str:
+    return f"{digest}  {path.name}\n"
 
 
 @dataclass
@@ -118,11 +137,13 @@ def _collect(plan: ShardPlan) -> _Samples:
     for span in plan.spans:
         before = len(samples.rows), samples.moments, samples.dropped
         try:
+            if reason := plan.broken.get(span.source.path):
+                raise UnusableError(reason)
             _collect_span(plan, span, samples)
-        except UnusableError as reason:  # none of its chips, rather than some
+        except UnusableError as error:  # none of its chips, rather than some
             kept, samples.moments, samples.dropped = before
             del samples.rows[kept:]
-            samples.skipped.append(Skipped(span.source.path, str(reason)))
+            samples.skipped.append(Skipped(span.source.path, str(error)))
     return samples
 
 
@@ -190,15 +211,15 @@ def _write_pixels(
         data[...] = pixels
 
 
-def read_summary(path: Path) -> Shard:
-    """Return what the index keeps of a shard file that is there."""
+def read_summary(path: Path, digest: str) -> Shard:
+    """Return what the index keeps of a shard file that is there, of a checksum."""
     with h5py.File(path) as file:
         labels, counts = np.unique(file["label"][:], return_counts=True)
         return Shard(
             name=path.name,
             samples=len(file["pixels"]),
             bytes=path.stat().st_size,
-            sha256=sha256(path),
+            sha256=digest,
             start=_start(file["pixels"]),
             moments=BandMoments(*file["moments"][:]),
             labels=dict(zip(labels.tolist(), counts.tolist(), strict=True)),
