@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from hpcgeo.errors import InputError
 from hpcgeo.measured import told
-from hpcgeo.records import LinksRecord, Record, read, read_links
+from hpcgeo.records import LinksRecord, Record, read_links, read_on
 
 #: No number of a study is larger; axes cannot show what is near the end of floats.
 LARGEST = 1e30
@@ -51,7 +51,7 @@ def load(paths: Iterable[Path]) -> Loaded:
         records = (
             []
             if links and not _of_records(path)
-            else read([path], newer=lambda name: newer.update([name]))
+            else read_on([path], lambda name: newer.update([name]))
         )
         for record in records:
             _check(record, path)

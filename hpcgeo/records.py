@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from hpcgeo import options as options_of
+from hpcgeo.errors import InputError
 from hpcgeo.json_lines import TornError, append_line, lines, parsed
+from hpcgeo.log import log
 from hpcgeo.measured import (
     ABOVE_ZERO,
     Activity,
@@ -338,6 +340,21 @@ def read(
             message names file and line.
     """
     return _read(Record, paths, ("record.json", "records*.jsonl"), torn, newer)
+
+
+def read_on(paths: Iterable[Path], newer: Callable[[str], None] | None = None) -> list[Record]:
+    """Return all records as `read` does, without lines torn by a job that was killed.
+
+    Raises:
+        InputError: as `read`; there is no line but torn ones.
+    """
+    torn: list[str] = []
+    found = read(paths, torn.append, newer)
+    if torn and not found:
+        raise InputError(torn[0])
+    for line in torn:
+        log.warning("%s: left out", line)
+    return found
 
 
 def read_links(paths: Iterable[Path]) -> list[LinksRecord]:

@@ -7,7 +7,7 @@ srun is torchrun, mpirun inside a job is MPI.
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcgeo.errors import InputError
@@ -47,6 +47,7 @@ class Environment:
         job_id: the job of a scheduler, where there is one.
         job_begin_s, job_end_s: its begin and end in seconds of the epoch, where variables say them.
         scheduler: whose job it is.
+        idle: what the job has that this start does not use, in words; empty: nothing.
     """
 
     rank: int
@@ -59,6 +60,7 @@ class Environment:
     job_begin_s: float | None = None
     job_end_s: float | None = None
     scheduler: str | None = None
+    idle: str = ""
 
     def __post_init__(self) -> None:
         for rank, size, what in (
@@ -89,13 +91,33 @@ def discover(environ: Mapping[str, str] = os.environ) -> Environment:
         job_begin_s=job.begin_s if job else None,
         job_end_s=job.end_s if job else None,
         scheduler=scheduler.name if scheduler else None,
+        idle=job.idle if job and launcher == "single" else "",
     )
+
+
+def _said_by_step(
+    environ: Mapping[str, str], variables: Sequence[str], scheduler: Scheduler | None
+) -> tuple[str, Counts] | None:
+    """Return what the scheduler's launcher says where other variables say the same in part.
+
+    A container sets RANK, WORLD_SIZE and LOCAL_RANK of the step, and no LOCAL_WORLD_SIZE.
+    """
+    if scheduler is None or all(variable in environ for variable in variables):
+        return None
+    started = scheduler.started(environ)
+    if started is None:
+        return None
+    named = zip(variables, started.counts, strict=True)
+    alike = all(environ.get(variable, str(count)) == str(count) for variable, count in named)
+    return (scheduler.name, started.counts) if alike else None
 
 
 def _launched(environ: Mapping[str, str], scheduler: Scheduler | None) -> tuple[str, Counts]:
     """Return who started this process, and which one it is."""
     for name, launcher, marks, variables in FAMILIES:
         if any(variable in environ for variable in variables[marks:]):
+            if found := _said_by_step(environ, variables, scheduler):
+                return found
             rank, size, local_rank, local_size = (count(environ, v, name) for v in variables)
             return launcher, (rank, size, local_rank, local_size)
     if scheduler and (started := scheduler.started(environ)):

@@ -31,8 +31,8 @@ def master(
     Raises:
         InputError: nothing says where to meet; the message names the variable to set.
     """
-    if environment.launcher == "single":
-        return None
+    if environment.world_size == 1:
+        return None  # nobody to meet
     own = started(environ) if environment.launcher == environment.scheduler else None
     return (
         environ.get("MASTER_ADDR") or _address(environment, own),

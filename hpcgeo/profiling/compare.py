@@ -12,7 +12,7 @@ from rich.table import Table
 
 from hpcgeo.errors import InputError
 from hpcgeo.profiling.intervals import ALONE, BLOCKS, METHOD, interval, middle
-from hpcgeo.records import UNSTARTED, Record, read
+from hpcgeo.records import UNSTARTED, Record, read_on
 from hpcgeo.tables import find
 
 Verdict = Literal[
@@ -176,7 +176,7 @@ def _change(ratio: float | None) -> str:
 
 
 def _rows(path: Path) -> list[KeyedRecord]:
-    records = read([path])
+    records = read_on([path])
     if not records:
         raise InputError(f"{path}: no records in it; `hpcgeo-profile run` writes them")
     rows = []

@@ -97,6 +97,8 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
         InputError: they do not fit together, or the ranks cannot meet.
     """
     set_up(environment.rank, environment.host)
+    if environment.idle:
+        log.warning("%s", environment.idle)
     machine(run.launch.machine)
     chosen = strategy(run.parallel.strategy)
     layout = chosen.layout(environment.world_size, dict(run.parallel))

@@ -19,6 +19,7 @@ import os
 import platform
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TextIO
 
 from pydantic import ValidationError
@@ -30,6 +31,11 @@ from hpcgeo.log import log
 from hpcgeo.tables import parse
 
 LOCK = "lock"
+#: The learning rate of every step follows from their number: a longer run is another run.
+LONGER = (
+    "\nTo train for longer on what it learned: hpcgeo export RUN --to safetensors, then "
+    "model.weights=FILE in a run.dir of its own"
+)
 #: What a process that was killed while it claimed a folder leaves in it.
 CLAIMING = {LOCK, "config.yaml.partial"}
 #: Seconds between touches of the lock by its holder: where a file system keeps locks to one host,
@@ -88,6 +94,8 @@ def _lock(path: Path) -> None:
         raise InputError(
             f"run.dir {path.parent} is in use by {owner}: wait for it, or choose another"
         ) from None
+    except OSError as error:  # Lustre mounted without flock
+        log.warning("%s: no locks there (%s): start no second job of it", path, error.strerror)
     file.seek(0)
     owner = file.read().strip()
     if owner and not owner.endswith(f" on {platform.node()}") and _touched(path):
@@ -104,8 +112,9 @@ def _lock(path: Path) -> None:
 def _touched(path: Path) -> bool:
     """Return whether another host touches the lock; a file not touched for an hour is left over."""
     before = path.stat().st_mtime
-    if abs(time.time() - before) > 3600:
-        return False
+    with TemporaryFile(dir=path.parent) as new:  # by the clock that dates files there, not by ours
+        if abs(os.fstat(new.fileno()).st_mtime - before) > 3600:
+            return False
     end = time.monotonic() + 3 * TOUCH_S
     while time.monotonic() < end:
         time.sleep(0.5)
@@ -145,5 +154,7 @@ def _agree(run: RunConfig, config: Path) -> None:
     if found:
         raise InputError(
             f"run.dir {run.run.dir} holds another run; choose another run.dir, or resume with the "
-            f"same configuration. There -> asked for:\n  " + "\n  ".join(found)
+            f"same configuration. There -> asked for:\n  "
+            + "\n  ".join(found)
+            + (LONGER if there.train.steps < run.train.steps else "")
         )

@@ -39,7 +39,7 @@ class Start:
             InputError: no such file, or a weight of the backbone is missing or has another shape.
         """
         self._architecture = architecture
-        file = _opened(path)
+        self._path, file = path, _opened(path)
         names: list[str] = file.keys()
         self._ours = any(name.startswith(BACKBONE) for name in names)
         self._slices = {
@@ -60,8 +60,12 @@ class Start:
         """Return rows of a weight, float32 on the CPU; as `hpcgeo.models.initialise.draw`."""
         if self._ours:
             first, last, _ = rows.indices(shape[0])
-            return self._slices[name][first:last].float()
-        return take(self._slices, name, shape, rows, self._architecture).float()
+            found = self._slices[name][first:last].float()
+        else:
+            found = take(self._slices, name, shape, rows, self._architecture).float()
+        if not found.isfinite().all():
+            raise InputError(f"model.weights {self._path}: {name} is not finite (NaN, infinity)")
+        return found
 
 
 def initial(
@@ -109,7 +113,15 @@ def brief_names(names: Sequence[str]) -> str:
 
 
 def _opened(path: Path) -> Any:
+    if path.is_dir():
+        raise InputError(f"model.weights {path}: a folder: give the file, e.g. model.safetensors")
     try:
         return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise InputError(
+            f"model.weights {path}: not a safetensors file ({error}); a pickle (.pth) runs what it "
+            f"likes when it is loaded: convert one you trust by torch.load(weights_only=True) and "
+            f"safetensors.torch.save_file"
+        ) from None
+    except OSError as error:
         raise InputError(f"model.weights {path}: {error}") from None

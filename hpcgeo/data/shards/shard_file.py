@@ -149,6 +149,7 @@ def _collect(plan: ShardPlan) -> _Samples:
 
 def _collect_span(plan: ShardPlan, span: Span, samples: _Samples) -> None:
     missing = filler(plan.key.dtype, plan.key.nodata)
+    first, source = len(samples.rows), span.source
     for chip in cut(plan.folder, span.source, span.first, span.last, plan.settings):
         if chip is None:
             samples.dropped += 1
@@ -159,6 +160,12 @@ def _collect_span(plan: ShardPlan, span: Span, samples: _Samples) -> None:
         sample[:, :height, :width] = chip.pixels
         samples.moments += BandMoments.of(chip.pixels, chip.mask)
         samples.rows.append((chip.spot, span))
+    chip_size = plan.settings.chip
+    if len(samples.rows) == first and max(source.height, source.width) < chip_size:
+        raise UnusableError(
+            f"{source.height} x {source.width} pixels fill too little of a chip of {chip_size}: "
+            f"choose a smaller --chip or --min-valid"
+        )
 
 
 def _write(plan: ShardPlan, samples: _Samples) -> None:

@@ -38,12 +38,16 @@ class Queued:
 
 @dataclass(frozen=True)
 class Allocation:
-    """The job a process runs in; begin and end in seconds of the epoch, where its variables say."""
+    """The job a process runs in; begin and end in seconds of the epoch, where its variables say.
+
+    `idle` says how many tasks the job has that a process started alone does not use; or nothing.
+    """
 
     job: str
     host: str | None = None
     begin_s: float | None = None
     end_s: float | None = None
+    idle: str = ""
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,13 @@ class Slurm(Scheduler):
         if "SLURM_JOB_ID" not in environ:
             return None
         begin, end = environ.get("SLURM_JOB_START_TIME"), environ.get("SLURM_JOB_END_TIME")
+        tasks = environ.get("SLURM_NTASKS", "1")
         return Allocation(
             environ["SLURM_JOB_ID"],
             environ.get("SLURMD_NODENAME") or None,
             float(begin) if begin else None,
             float(end) if end else None,
+            "" if tasks == "1" else f"alone in a job of {tasks} tasks: start it with srun",
         )
 
     def started(self, environ: Mapping[str, str]) -> Started | None:
