@@ -417,3 +417,13 @@ def test_two_builds_never_share_a_folder(photos, tmp_path):
     assert done.returncode == 2 and f"{out} is being built by another process" in done.stderr
     os.close(held)
     assert command("build", folder, "--out", out, "--chip", 32).returncode == 0
+
+
+def test_an_image_beyond_the_memory_is_skipped_at_once(photos, tmp_path):
+    folder = photos(1)
+    Image.new("L", (30_000, 30_000)).save(folder / "big.jpg", quality=1)
+    build = [*HPCGEO, "data", "build", folder, "--out", tmp_path / "out", "--chip", "32"]
+    limited = ["bash", "-c", 'ulimit -v 1500000; exec "$@"', "bash", *map(str, build)]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "skipped big.jpg: a JPEG is decoded whole, which takes 1.8 GB" in done.stderr

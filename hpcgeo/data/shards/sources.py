@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
+import psutil
 import rasterio
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
@@ -148,6 +150,8 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
     dtype = str(raster.dtypes[0])
     if np.dtype(dtype).kind not in "iuf":
         raise UnusableError(f"{dtype} pixels: only integers and floats can be stored")
+    if raster.driver == "JPEG":
+        _refuse_beyond_memory(raster)
     crs, transform = _georeference(raster)
     exif = Exif() if crs else exif_of(folder / path)
     palette = not crs and raster.colorinterp[0].name == "palette" and settings.bands is None
@@ -183,6 +187,19 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
         transform=transform,
         palette=palette,
     )
+
+
+def _refuse_beyond_memory(raster: DatasetReader) -> None:
+    """Refuse a JPEG that cannot be decoded whole, before every shard file tries."""
+    needed = 2 * raster.width * raster.height * raster.count  # decoded, and as an array
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    there = psutil.virtual_memory().available
+    there = there if most == resource.RLIM_INFINITY else min(there, most)
+    if needed > there:
+        raise UnusableError(
+            f"a JPEG is decoded whole, which takes {needed / 1e9:.1f} GB of memory, and "
+            f"{there / 1e9:.1f} GB are there: convert it to a tiled TIFF (gdal_translate -of COG)"
+        )
 
 
 def _georeference(raster: DatasetReader) -> tuple[str | None, tuple[float, ...] | None]:
