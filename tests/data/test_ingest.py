@@ -17,8 +17,9 @@ from rasterio.warp import transform
 from hpcgeo.data.shards.chips import cut, num_windows
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
-from hpcgeo.data.shards.sources import SourceFile, find, inspect
+from hpcgeo.data.shards.sources import SourceFile, _of_sensor, find, inspect
 from hpcgeo.errors import InputError
+from hpcgeo.sensors import sensor
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
 
 
@@ -334,3 +335,25 @@ def test_real_scenes_keep_what_they_know(real):
     assert (chips[0].spot.lon, chips[0].spot.lat) == pytest.approx((lon, lat), abs=0.01)
     assert np.datetime64(source.time, "s") == np.datetime64("2015-07-11T10:00:08")
     assert len(source.bands) == 13 and chips[0].spot.gsd_m == pytest.approx(10, rel=1e-2)
+
+
+S2 = tuple(band.name for band in sensor("sentinel2").bands)
+
+
+@pytest.mark.parametrize(
+    ("described", "found"),
+    [
+        (("B1", "B9", "B8A", "b12"), ("B01", "B09", "B8A", "B12")),
+        (("SR_B4", "SR_B3", "SR_B2"), ("B04", "B03", "B02")),
+        (("Band 1", "band_2"), S2),
+        (("", ""), S2),
+    ],
+)
+def test_a_sensor_knows_its_bands_by_other_spellings(described, found):
+    assert _of_sensor(described, S2, "sentinel2") == found
+
+
+@pytest.mark.parametrize("described", [("B1", "nir"), ("B1", "B01")])
+def test_other_bands_are_not_those_of_a_sensor(described):
+    with pytest.raises(UnusableError, match=r"are called B1,.*say with --bands"):
+        _of_sensor(described, S2, "sentinel2")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ GDAL = {
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
 }
 
+#: A description that names no band, but counts it.
+_NUMBERED = re.compile(r"(band|layer|channel)?[ _-]?\d+", re.IGNORECASE)
 _COLOURS = frozenset({"red", "green", "blue", "nir"})
 
 
@@ -230,7 +233,7 @@ def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], 
     wanted = settings.bands
     if wanted is None and settings.sensor is not None:
         names = tuple(band.name for band in sensor(settings.sensor).bands)
-        wanted = described if set(described) <= set(names) else names
+        wanted = _of_sensor(described, names, settings.sensor)
     if wanted is not None:
         if len(wanted) == raster.count:
             return wanted, tuple(range(1, raster.count + 1))
@@ -250,6 +253,27 @@ def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], 
     raise UnusableError(
         f"band order unknown: {count} without descriptions; pass --sensor NAME or --bands a,b,.."
     )
+
+
+def _of_sensor(described: Sequence[str], names: Sequence[str], of: str) -> tuple[str, ...]:
+    """Return the bands of a sensor that descriptions name; where they say nothing, all in order.
+
+    Names are known in any case, without zeros (B1 is B01), and as of surface reflectance (SR_B4).
+    """
+    if not all(described) or any(_NUMBERED.fullmatch(name) for name in described):
+        return tuple(names)
+    known = {name.lower(): name for name in names}
+    found = []
+    for name in described:
+        short = name.lower().removeprefix("sr_")
+        spellings = (name.lower(), short, re.sub(r"^b(\d)$", r"b0\1", short))
+        found.append(next((known[each] for each in spellings if each in known), None))
+    if None in found or len(set(found)) < len(found):
+        raise UnusableError(
+            f"its bands are called {','.join(described)}, those of {of} {','.join(names)}: say "
+            f"with --bands which they are"
+        )
+    return tuple(name for name in found if name)
 
 
 def _alpha_is_mask(raster: DatasetReader) -> bool:
