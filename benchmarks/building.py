@@ -25,7 +25,7 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.options import Parallel
-from hpcgeo.parallel.parallelise import local, spread
+from hpcgeo.parallel.parallelise import local, parallelise
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import architecture
@@ -50,7 +50,7 @@ def build(rank: int, options: argparse.Namespace, store: str, answers: Any) -> N
     with torch.device("meta"):
         objective = MAE(architecture(options.model), 3, MaeOptions())
     objective.to(getattr(torch, options.dtype))
-    spread(objective, topology, parallel, torch.bfloat16, partial(draw, seed=0))
+    parallelise(objective, topology, parallel, torch.bfloat16, partial(draw, seed=0))
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     held = sum(local(p).numel() * p.element_size() for p in objective.parameters())

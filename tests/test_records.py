@@ -202,3 +202,15 @@ def test_a_newer_version_is_refused_in_one_line(tmp_path: Path) -> None:
     file.write_text(json.dumps(values) + "\n")
     with pytest.raises(InputError, match=r":1: a record of version 3, .* up to 2: install"):
         load([file])
+
+
+def test_a_torn_line_is_left_out_and_a_file_of_nothing_else_refused(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    whole = RECORD.model_dump_json()
+    path = tmp_path / "records.jsonl"
+    path.write_text(f"{whole}\n{whole[:300]}")
+    assert len(records.read_on([path])) == 1
+    assert "records.jsonl:2: not JSON" in caplog.text
+    path.write_text(whole[:300])
+    with pytest.raises(InputError, match="not JSON"):
+        records.read_on([path])

@@ -269,3 +269,31 @@ def test_tasks_per_node(text, tasks):
 def test_an_environment_checks_itself():
     with pytest.raises(InputError, match="rank 2 of 2"):
         Environment(2, 2, 0, 1, "host", "single")
+
+
+ENROOT = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "9"}
+
+
+def test_a_step_says_what_a_container_leaves_out():
+    """RANK, WORLD_SIZE and LOCAL_RANK of the step without LOCAL_WORLD_SIZE; others are not alike."""
+    found = discover(SLURM_STEP | ENROOT)
+    assert (found.launcher, found.rank, found.world_size) == ("slurm", 3, 4)
+    assert (found.local_rank, found.local_size) == (0, 1)
+    assert master(found, SLURM_STEP | ENROOT) == ("a", 9)
+    for other in (SLURM_STEP | ENROOT | {"RANK": "1"}, ENROOT):
+        with pytest.raises(InputError, match="LOCAL_WORLD_SIZE"):
+            discover(other)
+
+
+def test_one_process_has_nobody_to_meet():
+    alone = {"SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+    alone |= {"SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_GTIDS": "0"}
+    step = SLURM_STEP | alone | {"SLURM_STEP_NODELIST": "no-such-node"}
+    assert master(discover(step), step) is None
+
+
+def test_alone_in_a_job_of_several_tasks_is_said():
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}
+    assert discover(job).idle == "alone in a job of 4 tasks: start it with srun"
+    for other in (job | {"SLURM_NTASKS": "1"}, SLURM_STEP | job, {}):
+        assert discover(other).idle == ""
