@@ -275,7 +275,7 @@ ENROOT = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "a",
 
 
 def test_a_step_says_what_a_container_leaves_out():
-    """RANK, WORLD_SIZE and LOCAL_RANK of the step without LOCAL_WORLD_SIZE; others are not alike."""
+    """RANK, WORLD_SIZE, LOCAL_RANK of the step without LOCAL_WORLD_SIZE; others are not alike."""
     found = discover(SLURM_STEP | ENROOT)
     assert (found.launcher, found.rank, found.world_size) == ("slurm", 3, 4)
     assert (found.local_rank, found.local_size) == (0, 1)
