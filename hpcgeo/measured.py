@@ -6,7 +6,7 @@ from functools import cache
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 #: What counts something: no file makes it larger than an integer of the machine.
 Count = Annotated[int, Field(lt=2**63)]
@@ -84,7 +84,7 @@ class Spread(RecordPart):
     median: Annotated[float, ABOVE_ZERO]
     p10: Annotated[float, ABOVE_ZERO]
     p90: Annotated[float, ABOVE_ZERO]
-    values: list[float] = []
+    values: list[FiniteFloat] = []
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
@@ -146,7 +146,7 @@ class Traffic(RecordPart):
 class Wait(RecordPart):
     """How long ranks waited for others before collectives, in seconds per step."""
 
-    seconds: list[float] = Field(description="by rank; a straggler waits least")
+    seconds: list[FiniteFloat] = Field(description="by rank; a straggler waits least")
     straggler: Count | None = Field(None, description="the latest rank, if any is late")
     host: str | None = Field(None, description="of the straggler")
     late_s: float | None = Field(
