@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 
 from hpcgeo.data.readers import collection as c
-from hpcgeo.data.sample import Channel, Observation, Sample, Target
+from hpcgeo.data.sample import Channel, Observation, Sample
+from hpcgeo.kinds.target import Target
 
 RGB = tuple(Channel("rgb", band) for band in "RGB")
 
