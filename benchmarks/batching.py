@@ -137,7 +137,7 @@ def made(count: int) -> Found:
             "tables": rng.normal(0, 1, 1).astype(np.float32),
             "tiles_128": rng.integers(0, 2, (128, 128)),
         }.get(name, np.array(rng.integers(3)))
-        return Sample((seen,), label, (8.5, 47.0))
+        return Sample((seen,), label, (8.5, 47.0), dense=label.ndim == 2)
 
     drawn = [
         (name, sample(name)) for name, share in SHARES.items() for _ in range(share * count // 32)

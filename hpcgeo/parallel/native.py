@@ -7,8 +7,8 @@ float32.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -63,13 +63,14 @@ class NativeEngine:
         row = optimizer(optim.name)
         row.refuse(optim, "native", parallel.offload)
         self.optimizer = row.make(_groups(objective), optim)
-        self.averages = optim.ema is not None
+        self._averages, self._holds_average = optim.ema is not None, False
         if optim.ema is not None:
             keep_average(self.optimizer, optim.ema)
 
     def forward_backward(
         self, micro_batches: Iterable[Inputs], count: int | None = None
     ) -> dict[str, Tensor]:
+        self._hold(average=False)
         totals: dict[str, Tensor] = {}
         count = count or self.accumulate
         for number, inputs in enumerate(micro_batches, 1):
@@ -106,14 +107,17 @@ class NativeEngine:
         return norm
 
     def evaluate(self, method: str, inputs: Inputs) -> Any:
-        with torch.no_grad(), self._autocast(), self._averaged():
+        self._hold(average=True)
+        with torch.no_grad(), self._autocast():
             return getattr(self.objective, method)(**inputs)
 
     def state(self) -> dict[str, Any]:
+        self._hold(average=False)
         model, optimizer = get_state_dict(self.objective, self.optimizer, options=BY_PARAMETER)
         return {"model": model, "optimizer": optimizer}
 
     def load(self, state: dict[str, Any]) -> None:
+        self._hold(average=False)
         set_state_dict(
             self.objective,
             self.optimizer,
@@ -157,19 +161,11 @@ class NativeEngine:
             return self.model.no_sync()
         return nullcontext()
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Put the average in the place of the weights, where one is kept."""
-        if not self.averages:
-            yield
+    def _hold(self, average: bool) -> None:
+        """Put the average in the place of the weights, or back; once for a whole evaluation."""
+        if not self._averages or self._holds_average == average:
             return
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
-    def _exchange(self) -> None:
+        self._holds_average = average
         for module in self.objective.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()  # what is gathered is of the weights that go

@@ -85,7 +85,7 @@ def begin(run: RunConfig, folder: Path, step: int) -> None:
 
 def _lock(path: Path) -> None:
     """Hold the folder until this process ends; the file says who does."""
-    file = path.open("a+", encoding="utf-8")
+    file, locks = path.open("a+", encoding="utf-8"), True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -95,13 +95,15 @@ def _lock(path: Path) -> None:
             f"run.dir {path.parent} is in use by {owner}: wait for it, or choose another"
         ) from None
     except OSError as error:  # Lustre mounted without flock
-        log.warning("%s: no locks there (%s): start no second job of it", path, error.strerror)
+        log.warning("%s: no locks there (%s): whoever touches it has it", path, error.strerror)
+        locks = False
     file.seek(0)
     owner = file.read().strip()
-    if owner and not owner.endswith(f" on {platform.node()}") and _touched(path):
+    elsewhere = not locks or not owner.endswith(f" on {platform.node()}")
+    if owner and elsewhere and _touched(path):
         raise InputError(
             f"run.dir {path.parent} is in use by {owner}, which still touches its lock (this file "
-            f"system keeps locks to one host): wait for it, or choose another"
+            f"system keeps locks to one host, or has none): wait for it, or choose another"
         )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}\n")
@@ -132,10 +134,11 @@ def _forget_after(metrics: Path, step: int) -> None:
     for line in metrics.read_text("utf-8", "replace").split("\n"):
         try:
             number = json.loads(line)["step"]
-            if last < number <= step:
+            if number <= last:
+                torn += 1
+            elif number <= step:
                 kept.append(f"{line}\n")
                 last = number
-            torn += number <= last and not (kept and kept[-1] == f"{line}\n")
         except (ValueError, KeyError, TypeError, RecursionError):
             torn += bool(line.strip())
     if torn:

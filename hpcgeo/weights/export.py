@@ -45,19 +45,18 @@ class Weights:
             InputError: it is damaged.
         """
         self._reader = reader_of(checkpoint)
-        shapes = self._reader.shapes()
+        self._stored = self._reader.shapes()
         self.shapes = {
             key.removeprefix(PREFIX): shape
-            for key, shape in shapes.items()
+            for key, shape in self._stored.items()
             if key.startswith(PREFIX)
         }
-        self._averages = {key for key in shapes if key.endswith(f".{EMA}")}
 
     def read(self, name: str) -> Tensor:
         """Return a weight, whole."""
         value = torch.empty(self.shapes[name])
         average = AVERAGE.format(name)
-        self._reader.fill({average if average in self._averages else PREFIX + name: value})
+        self._reader.fill({average if average in self._stored else PREFIX + name: value})
         return value
 
 
