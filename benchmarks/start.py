@@ -71,7 +71,7 @@ def rank(folder: Path, born: float, words: list[str]) -> None:
 
         setattr(module, name, timed)
 
-    after(pretrain, "open_dataset", "data set")
+    after(pretrain, "workload_of", "data set")
     after(pretrain, "join", "join")
     after(pretrain, "build", "build")
     after(pretrain, "begin", "checkpoint")  # on rank 0; the others take it from its broadcast

@@ -18,13 +18,12 @@ PLAIN_UP_TO = {torch.bfloat16: 1024}
 #: What the kernel for samples of any length computes in, on a GPU.
 RAGGED_KERNEL: tuple[torch.dtype, ...] = ()
 
-if torch.cuda.is_available():  # the import takes a tenth of a rank's start
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:  # PyTorch before 2.10
-        pass
-    else:
-        RAGGED_KERNEL = (torch.bfloat16, torch.float16)
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # PyTorch before 2.10
+    pass
+else:
+    RAGGED_KERNEL = (torch.bfloat16, torch.float16)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
