@@ -103,7 +103,7 @@ class Data(OptionGroup):
         json_schema_extra=FREE | NEUTRAL,
     )
     layout: str | None = Field(
-        None, description="which layout of the data set, where it has several (`hpcgeo data info`)"
+        None, description="which of its layouts (`hpcgeo data info`), by commas; by default all"
     )
     chip: tuple[PositiveInt, PositiveInt] = Field(
         (224, 224),

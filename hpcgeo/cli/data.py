@@ -140,11 +140,14 @@ def _show(folder: Path, index: Index) -> None:
             f"dropped, {len(layout.shards)} shard file(s); sensor {layout.sensor or 'unknown'}, "
             f"nodata {nodata}"
         )
+        columns = {"mean": layout.mean, "std": layout.std}
+        if layout.scale and layout.offset:
+            columns |= {"scale": layout.scale, "offset": layout.offset}
         table = Table("band")
-        table.add_column("mean", justify="right")
-        table.add_column("std", justify="right")
-        for band, mean, std in zip(layout.bands, layout.mean, layout.std, strict=True):
-            table.add_row(band, _number(mean), _number(std))
+        for column in columns:
+            table.add_column(column, justify="right")
+        for band, *values in zip(layout.bands, *columns.values(), strict=True):
+            table.add_row(band, *map(_number, values))
         console.print(table)
     if index.classes:
         table = Table("class")

@@ -6,10 +6,12 @@ micro-batch a of rank r takes the (a x world + r)-th portion. All there is to re
 
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from sys import maxsize
 from typing import Any, Generic, TypeVar
@@ -17,34 +19,47 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.dataset import Dataset, ShardDataset
 from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
 from hpcgeo.options import SYNTHETIC, Data
 
 Item = TypeVar("Item", covariant=True)
 
+SHARED_MEMORY = "/dev/shm"
+#: Batches of a reader that lie in shared memory at a time, and ranks of a host, at most.
+AHEAD, RANKS = 3, 8
+#: Characters of TMPDIR that leave room for the name of a socket (108 in all, unix(7)).
+TMPDIR_LENGTH = 60
+
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A micro-batch on the CPU.
+    """Samples on the CPU.
 
     `pixels` (B, C, H, W) in their own data type; `valid` (B, 2) height and width without padding;
-    `position` (B,) counts over the run, `index` (B,) is the sample in the data set.
+    `layout` (B,) row of the data set's moments; `position` (B,) counts over the run; `index` (B,)
+    is the sample in the data set.
     """
 
     pixels: torch.Tensor
     valid: npt.NDArray[np.int64]
+    layout: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
 
-    def pin_memory(self) -> "ImageBatch":
-        """Return the batch in memory that a device copies from without waiting."""
-        return replace(self, pixels=self.pixels.pin_memory())
+    @classmethod
+    def read(
+        cls, dataset: Dataset, index: npt.NDArray[np.int64], position: npt.NDArray[np.int64]
+    ) -> "ImageBatch":
+        """Return samples of a data set, (B,), that stand at positions (B,) of the run."""
+        pixels, valid = dataset.read(index)
+        return cls(torch.from_numpy(pixels), valid, dataset.layout_of(index), position, index)
 
 
 def positions(number: int, micro_batch: int, rank: int, world: int) -> npt.NDArray[np.int64]:
@@ -82,7 +97,7 @@ class Loader(Generic[Item]):
             batches,
             batch_size=None,
             sampler=range(first_step * accumulate, maxsize),
-            collate_fn=_as_it_is,
+            collate_fn=_Sent(),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="forkserver" if workers else None,
@@ -92,14 +107,60 @@ class Loader(Generic[Item]):
         )
 
     def __iter__(self) -> Iterator[Item]:
+        if self._loader.num_workers:
+            _shorten_tmpdir()
+        said = False
         try:
-            yield from self._loader
+            for batch in self._loader:
+                if isinstance(batch, bytes):
+                    if not said:
+                        log.warning(
+                            "%s is small: batches of %.1f MB come through pipes, which is slower; "
+                            "give the container more (--shm-size, --ipc=host)",
+                            SHARED_MEMORY,
+                            len(batch) / 1e6,
+                        )
+                    said, batch = True, pickle.loads(batch)
+                yield batch
         except InputError as error:  # a worker's error comes wrapped in its traceback
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
+class _Sent:
+    """How a batch leaves its reader: through shared memory where that has room for it.
+
+    Where it has not, the queue of a reader dies without a word and its rank waits for ever: then
+    a batch goes as bytes through a pipe.
+    """
+
+    _has_room: bool | None = None
+
+    def __call__(self, batch: Any) -> Any:
+        reader = get_worker_info()
+        if reader is None:
+            return batch
+        if self._has_room is None:
+            size = len(pickle.dumps(batch))
+            self._has_room = _free() > size * AHEAD * reader.num_workers * RANKS
+        return batch if self._has_room else pickle.dumps(batch)
+
+
+def _free() -> int:
+    try:
+        there = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 0
+    return there.f_bavail * there.f_frsize
+
+
+def _shorten_tmpdir() -> None:
+    """Keep the sockets between processes, which lie in TMPDIR, within the length they may have."""
+    if len(tempfile.gettempdir()) > TMPDIR_LENGTH:
+        tempfile.tempdir = "/tmp"
+
+
 @dataclass(frozen=True)
-class ImageBatches(TorchDataset[ImageBatch]):
+class ImageBatches(TorchDataset[Item]):
     """The micro-batches of a rank by their number since the start of the run.
 
     Attributes:
@@ -108,6 +169,7 @@ class ImageBatches(TorchDataset[ImageBatch]):
         micro_batch: samples of a batch.
         rank: of this process among those that read different samples.
         world: how many such processes there are.
+        prepare: what is made of the samples where they are read.
     """
 
     dataset: Dataset
@@ -115,16 +177,12 @@ class ImageBatches(TorchDataset[ImageBatch]):
     micro_batch: int
     rank: int
     world: int
+    prepare: Callable[[ImageBatch], Item]
 
-    def __getitem__(self, number: int) -> ImageBatch:
+    def __getitem__(self, number: int) -> Item:
         position = positions(number, self.micro_batch, self.rank, self.world)
         index = shuffled(position, len(self.dataset), self.seed)
-        pixels, valid = self.dataset.read(index)
-        return ImageBatch(torch.from_numpy(pixels), valid, position, index)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+        return self.prepare(ImageBatch.read(self.dataset, index, position))
 
 
 def _belong_to_the_rank(worker: int) -> None:
@@ -132,6 +190,7 @@ def _belong_to_the_rank(worker: int) -> None:
     wants batches for the step it finishes. End when the rank does, also when it was killed: torch
     looks at the parent, which is the fork server, and that lives as long as its children.
     """
+    _shorten_tmpdir()
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_rank, daemon=True).start()

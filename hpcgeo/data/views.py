@@ -1,16 +1,20 @@
-"""Views of a batch on its device: random crops, flips and rotations, in normalised bands.
+"""Views of a batch: random crops, flips and rotations, in normalised bands.
 
-A resized crop is two small matrices per sample, one along the rows and one along the columns
-(antialiased bilinear interpolation is separable); a flip reverses a matrix, a rotation by 90
-degrees transposes the sample and reverses one or the other. So a batch of different views is two
-batched matrix products.
+What is random is drawn where samples are read. A CPU resizes each crop there, alone: pixels of 8
+bits to whole levels, as torchvision and Pillow do, others in float32. An accelerator resizes a
+whole batch at once: antialiased bilinear interpolation is separable, so a resized crop is two small
+matrices, one along the rows and one along the columns; a flip reverses a matrix, and a rotation by
+90 degrees transposes the result. There, too, 8 bits are rounded after each matrix: both ways give
+the same levels but for two in a hundred of white noise, near a half, which are one off.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import interpolate
 
 from hpcgeo.data.loader import ImageBatch
 from hpcgeo.data.sampling.order import uniform
@@ -21,14 +25,16 @@ Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
 
 _TRIES = 10
+#: Bands of 8 bits that torch resizes by instructions made for it; more at once, it does slowly.
+_BANDS = 4
 
 
 @dataclass(frozen=True)
 class Crops:
     """What is done to each sample; all (B,).
 
-    The crop [top, top + height) x [left, left + width) of the sample is, in this order, transposed,
-    resized, and mirrored up-down and left-right.
+    The crop [top, top + height) x [left, left + width) of the sample is, in this order, resized,
+    transposed, and mirrored up-down and left-right.
     """
 
     top: Int
@@ -40,11 +46,38 @@ class Crops:
     left_right: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class ViewBatch:
+    """A micro-batch of which views can be made on a device.
+
+    `pixels` are samples (B, C, H, W), or once they are cut views (V, B, C, h, w); `crops` (V, B, 7)
+    the fields of `Crops`; `layout` (B,) rows of the moments; `position` (B,) counts over the run.
+    """
+
+    pixels: torch.Tensor
+    crops: torch.Tensor
+    layout: torch.Tensor
+    position: Int
+    is_cut: bool = False
+
+    def pin_memory(self) -> "ViewBatch":
+        """Return the batch in memory that a device copies from without waiting."""
+        names = ("pixels", "crops", "layout")
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
+
+
 class Views:
     """Turns batches into the normalised views that a model is fed."""
 
     def __init__(
-        self, dataset: Dataset, chip: tuple[int, int], augment: Augment, seed: int
+        self,
+        dataset: Dataset,
+        chip: tuple[int, int],
+        augment: Augment,
+        seed: int,
+        num_views: int = 1,
+        *,
+        cut: bool = True,
     ) -> None:
         """Prepare views.
 
@@ -53,22 +86,28 @@ class Views:
             chip: height and width of a view.
             augment: ranges that random views are drawn from.
             seed: of the run.
+            num_views: independent views of each sample.
+            cut: resize where samples are read; false: on the device.
         """
         self._chip, self._augment, self._seed = chip, augment, seed
-        self._nodata = dataset.nodata
-        std = np.where(dataset.std > 0, dataset.std, 1)
-        self._mean = torch.tensor(dataset.mean, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
+        self._num_views, self._cut = num_views, cut
+        std = np.where(dataset.std != 0, dataset.std, 1)
+        known = {"mean": dataset.mean, "std": std, "nodata": dataset.nodata[:, None]}
+        table = {
+            name: torch.tensor(values, dtype=torch.float32)[:, :, None, None]  # (L, C or 1, 1, 1)
+            for name, values in known.items()
+        }
+        self._tables = {torch.device("cpu"): table}
+        self._has_nodata = not np.isnan(dataset.nodata).all()
 
-    def __call__(self, batch: ImageBatch, device: torch.device, view: int = 0) -> torch.Tensor:
-        """Return random views (B, C, h, w), a function of (seed, position) of each sample.
+    def __getstate__(self) -> dict[str, object]:
+        """Reader processes have no device."""
+        cpu = torch.device("cpu")
+        return vars(self) | {"_tables": {cpu: self._tables[cpu]}}
 
-        Args:
-            batch: the samples.
-            device: of the views.
-            view: which of several independent views.
-        """
-        return self._resize(batch, self.draw(batch, view), device)
+    def __call__(self, batch: ImageBatch, device: torch.device) -> list[torch.Tensor]:
+        """Return random views (B, C, h, w), functions of (seed, position) of each sample."""
+        return self.finish(self.prepare(batch), device)
 
     def plain(self, batch: ImageBatch, device: torch.device) -> torch.Tensor:
         """Return the largest centred view (B, C, h, w) of each sample, without augmentation."""
@@ -78,7 +117,27 @@ class Views:
         width = np.maximum(1, np.rint(self._chip[1] * scale).astype(np.int64))
         no = np.zeros(len(high), dtype=bool)
         crops = Crops((high - height) // 2, (wide - width) // 2, height, width, no, no, no)
-        return self._resize(batch, crops, device)
+        return self.finish(self._prepared(batch, [crops]), device)[0]
+
+    def prepare(self, batch: ImageBatch) -> ViewBatch:
+        """Draw the random views, and cut them where that is done by whoever reads."""
+        return self._prepared(batch, [self.draw(batch, view) for view in range(self._num_views)])
+
+    def finish(self, batch: ViewBatch, device: torch.device) -> list[torch.Tensor]:
+        """Return the normalised views (B, C, h, w) on their device."""
+        layout = batch.layout.to(device, non_blocking=True)
+        pixels = batch.pixels.to(device, non_blocking=True)
+        mean, std = self._of("mean", layout), self._of("std", layout)
+        if not batch.is_cut:
+            crops = batch.crops.to(device, non_blocking=True)
+            filled = self._filled(pixels, layout, mean)
+            pixels = torch.stack([self._resized(filled, each, pixels.dtype) for each in crops])
+        return [view.to(torch.float32).sub_(mean).div_(std) for view in pixels]
+
+    def denormalise(self, views: torch.Tensor, layout: torch.Tensor) -> torch.Tensor:
+        """Return views (B, C, h, w) in the units of the pixels of their layouts (B,)."""
+        layout = layout.to(views.device)
+        return views * self._of("std", layout) + self._of("mean", layout)
 
     def draw(self, batch: ImageBatch, view: int = 0) -> Crops:
         """Return the crops of the random views: area and aspect ratio as in Szegedy et al. 2014,
@@ -106,37 +165,76 @@ class Views:
             left_right=((turns == 1) | (turns == 2)) ^ ((left_right < 0.5) & augment.flip),
         )
 
-    def denormalise(self, views: torch.Tensor) -> torch.Tensor:
-        """Return views (B, C, h, w) in the units of the pixels."""
-        return views * self._std.to(views.device) + self._mean.to(views.device)
+    def _prepared(self, batch: ImageBatch, crops: Sequence[Crops]) -> ViewBatch:
+        table = np.stack([np.stack([*vars(each).values()], axis=-1) for each in crops])  # (V, B, 7)
+        layout = torch.from_numpy(batch.layout)
+        found = ViewBatch(
+            batch.pixels, torch.from_numpy(table.astype(np.float64)), layout, batch.position
+        )
+        if not self._cut:
+            return found
+        views = torch.stack([self._cut_out(batch.pixels, layout, each) for each in crops])
+        return replace(found, pixels=views, is_cut=True)
 
-    def _resize(self, batch: ImageBatch, crops: Crops, device: torch.device) -> torch.Tensor:
-        pixels = self._normalise(batch.pixels.to(device, non_blocking=True))  # (B, C, H, W)
-        views = pixels.new_empty(*pixels.shape[:2], *self._chip)
-        high, wide = pixels.shape[2:]
-        for turned in (False, True):
-            some = np.flatnonzero(crops.transposed == turned)
-            if not len(some):
-                continue
-            rows = crops.top[some], crops.height[some], high
-            columns = crops.left[some], crops.width[some], wide
-            if turned:
-                rows, columns = columns, rows
-            down = _matrix(*rows, self._chip[0], crops.up_down[some], device)  # (b, h, H)
-            across = _matrix(*columns, self._chip[1], crops.left_right[some], device)  # (b, w, W)
-            which = torch.from_numpy(some).to(device)
-            part = pixels[which].mT if turned else pixels[which]  # (b, C, H, W)
-            views[which] = down[:, None] @ part @ across[:, None].mT  # (b, C, h, w)
+    def _cut_out(self, pixels: torch.Tensor, layout: torch.Tensor, crops: Crops) -> torch.Tensor:
+        """Return resized crops (B, C, h, w), of 8 bits or float32, one by one."""
+        small = pixels.dtype == torch.uint8
+        mean = self._of("mean", layout).expand(len(pixels), -1, 1, 1)
+        shape = *pixels.shape[:2], *self._chip
+        views = torch.empty(shape, dtype=torch.uint8 if small else torch.float32)
+        rows = zip(*(values.tolist() for values in vars(crops).values()), strict=True)
+        for i, (top, left, height, width, transposed, up_down, left_right) in enumerate(rows):
+            crop = pixels[i : i + 1, :, top : top + height, left : left + width]
+            crop = self._filled(crop, layout[i : i + 1], mean[i : i + 1])
+            size = self._chip[::-1] if transposed else self._chip
+            parts = torch.split(crop.to(torch.uint8), _BANDS, dim=1) if small else (crop,)
+            view = torch.cat([_interpolated(part, size) for part in parts], dim=1)[0]
+            view = view.mT if transposed else view
+            mirrored = [axis for axis, yes in ((-2, up_down), (-1, left_right)) if yes]
+            views[i] = view.flip(mirrored) if mirrored else view
         return views
 
-    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        values = pixels.to(torch.float32)
-        normal = (values - self._mean.to(pixels.device)) / self._std.to(pixels.device)
+    def _filled(
+        self, pixels: torch.Tensor, layout: torch.Tensor, mean: torch.Tensor
+    ) -> torch.Tensor:
+        """Return pixels whose missing ones are the mean of their band, of 8 bits a whole level."""
         if pixels.dtype.is_floating_point:
-            return torch.nan_to_num(normal, nan=0.0, posinf=0.0, neginf=0.0)
-        if self._nodata is not None:
-            normal = torch.where(values == self._nodata, 0.0, normal)
-        return normal
+            values = pixels.to(torch.float32)
+            return torch.where(torch.isfinite(values), values, mean)
+        if pixels.dtype != torch.uint8:
+            pixels = pixels.to(torch.float32)
+        if not self._has_nodata:
+            return pixels
+        missing = pixels == self._of("nodata", layout)  # of NaN: none
+        mean = mean if pixels.dtype.is_floating_point else mean.round()
+        return torch.where(missing, mean, pixels)
+
+    def _resized(
+        self, pixels: torch.Tensor, crops: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Return resized crops (B, C, h, w), float32, of a whole batch at once; crops (B, 7)."""
+        top, left, height, width, transposed, up_down, left_right = crops.unbind(1)
+        turned = transposed > 0
+        high, wide = self._chip
+        side = max(self._chip)
+        rows, columns = (torch.where(turned, *each) for each in ((wide, high), (high, wide)))
+        mirrored_rows = torch.where(turned, left_right, up_down) > 0
+        mirrored_columns = torch.where(turned, up_down, left_right) > 0
+        down = _matrix(top, height, pixels.shape[2], rows, side, mirrored_rows)  # (B, side, H)
+        across = _matrix(left, width, pixels.shape[3], columns, side, mirrored_columns)
+        views = pixels.to(torch.float32) @ across[:, None].mT  # (B, C, H, side)
+        views = down[:, None] @ (_levels(views) if dtype == torch.uint8 else views)
+        views = _levels(views) if dtype == torch.uint8 else views
+        return torch.where(turned[:, None, None, None], views.mT, views)[..., :high, :wide]
+
+    def _of(self, name: str, layout: torch.Tensor) -> torch.Tensor:
+        """Return what a table says of layouts, (B, ...); of the only layout there is, (1, ...)."""
+        here = layout.device
+        if here not in self._tables:
+            known = self._tables[torch.device("cpu")].items()
+            self._tables[here] = {each: values.to(here) for each, values in known}
+        table = self._tables[here][name]
+        return table if len(table) == 1 else table[layout]
 
 
 def _stream(view: int) -> str:
@@ -147,27 +245,37 @@ def _between(drawn: Float, low: float, high: float) -> Float:
     return low + drawn * (high - low)
 
 
-def _matrix(
-    first: Int,
-    length: Int,
-    size: int,
-    size_out: int,
-    mirrored: npt.NDArray[np.bool_],
-    device: torch.device,
-) -> torch.Tensor:
-    """Return the matrices (B, size_out, size) that resize [first, first + length) of each row.
+def _levels(values: torch.Tensor) -> torch.Tensor:
+    """Round to whole levels in place, halves up."""
+    return values.add_(0.5).floor_()
 
-    Antialiased bilinear interpolation, as ``interpolate(antialias=True, align_corners=False)``.
+
+def _interpolated(crop: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return interpolate(crop, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _matrix(
+    first: torch.Tensor,
+    length: torch.Tensor,
+    size: int,
+    count: torch.Tensor,
+    most: int,
+    mirrored: torch.Tensor,
+) -> torch.Tensor:
+    """Return the matrices (B, most, size) that resize [first, first + length) of each row.
+
+    Antialiased bilinear interpolation, as ``interpolate(antialias=True, align_corners=False)``, to
+    `count` (B,) values; rows of the matrices beyond it mean nothing.
     """
-    scale = length / size_out  # (B,)
-    out = np.arange(size_out)
-    out = np.where(mirrored[:, None], out[::-1], out)  # (B, size_out)
-    centre = torch.tensor(first[:, None] + (out + 0.5) * scale[:, None], device=device)
-    reach = torch.tensor(np.maximum(scale, 1), device=device)[:, None, None]
-    begin, end = (
-        torch.tensor(edge, device=device)[:, None, None] for edge in (first, first + length)
+    first, length, count, mirrored = (
+        value[:, None, None] for value in (first, length, count, mirrored)
     )
-    pixel = torch.arange(size, device=device)  # (size,)
-    weight = 1 - (pixel + 0.5 - centre[:, :, None]).abs() / reach  # (B, size_out, size)
-    weight = weight.clamp(min=0) * ((pixel >= begin) & (pixel < end))
-    return (weight / weight.sum(dim=-1, keepdim=True)).to(torch.float32)
+    scale = length / count  # (B, 1, 1)
+    out = torch.arange(most, device=first.device)[:, None]  # (most, 1)
+    out = torch.where(mirrored, count - 1 - out, out)  # (B, most, 1)
+    centre = first + (out + 0.5) * scale
+    pixel = torch.arange(size, device=first.device)  # (size,)
+    weight = 1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)  # (B, most, size)
+    weight = weight.clamp(min=0) * ((pixel >= first) & (pixel < first + length))
+    tiny = torch.finfo(weight.dtype).tiny
+    return (weight / weight.sum(dim=-1, keepdim=True).clamp(min=tiny)).to(torch.float32)

@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import psutil
 
@@ -19,10 +20,21 @@ FIRST_PORT, NUM_PORTS = 20_000, 10_000
 MPI_JOB = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PALS_APID", "PBS_JOBID")
 
 
-def master(
-    environment: Environment, environ: Mapping[str, str] = os.environ
-) -> tuple[str, int] | None:
-    """Return the address and port of rank 0; None for a process that is alone.
+class Meeting(NamedTuple):
+    """Where the ranks of a start meet.
+
+    Attributes:
+        address, port: of rank 0.
+        start: what its launcher calls this start; equal on all its ranks. Empty: nothing.
+    """
+
+    address: str
+    port: int
+    start: str
+
+
+def meeting(environment: Environment, environ: Mapping[str, str] = os.environ) -> Meeting | None:
+    """Return where the ranks meet; None for a process that is alone.
 
     MASTER_ADDR and MASTER_PORT win where set. Otherwise ranks of a scheduler's own launcher meet on
     their first host, on a port from that start; mpirun on one host meets on localhost, on a port
@@ -34,9 +46,11 @@ def master(
     if environment.world_size == 1:
         return None  # nobody to meet
     own = started(environ) if environment.launcher == environment.scheduler else None
-    return (
+    start = own.name if own else _job(environment, environ)
+    return Meeting(
         environ.get("MASTER_ADDR") or _address(environment, own),
-        _port(environment, own, environ),
+        _port(environment, start, environ),
+        start or "",
     )
 
 
@@ -51,19 +65,18 @@ def _address(environment: Environment, own: Started | None) -> str:
     )
 
 
-def _port(environment: Environment, own: Started | None, environ: Mapping[str, str]) -> int:
+def _port(environment: Environment, start: str | None, environ: Mapping[str, str]) -> int:
     if "MASTER_PORT" in environ:
         text = environ["MASTER_PORT"]
         if not (text.isdecimal() and 0 < int(text) < 65_536):
             raise InputError(f"MASTER_PORT={text!r} is no port: set a number from 1 to 65535")
         return int(text)
-    job = own.name if own else _job(environment, environ)
-    if job is None:
+    if start is None:
         raise InputError(
             f"{environment.world_size} ranks under {environment.launcher} do not know where to "
             f"meet: set MASTER_PORT to a free port"
         )
-    return FIRST_PORT + zlib.crc32(job.encode()) % NUM_PORTS
+    return FIRST_PORT + zlib.crc32(start.encode()) % NUM_PORTS
 
 
 def _job(environment: Environment, environ: Mapping[str, str]) -> str | None:

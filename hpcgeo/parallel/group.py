@@ -1,16 +1,18 @@
 """How ranks meet: the process group, its store, and what one rank does for all."""
 
+import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed._functional_collectives import all_gather_tensor_autograd
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
@@ -22,6 +24,8 @@ Answer = TypeVar("Answer")
 #: A collective that takes longer is given up by the backend: the last resort, behind the watchdog
 #: of the training loop, which knows what the ranks are doing and says so.
 TIMEOUT = timedelta(minutes=20)
+#: What stands where a start that nobody waited for has ended.
+_OVER = "over"
 
 
 def join(
@@ -29,9 +33,10 @@ def join(
     world_size: int,
     local_rank: int,
     local_size: int,
-    master: tuple[str, int] | None,
+    meeting: tuple[str, int, str] | None,
     threads: int | None = None,
     *,
+    run: str,
     host: str,
     rendezvous_timeout_s: float,
 ) -> torch.device:
@@ -41,13 +46,15 @@ def join(
     launcher shows each task one only).
 
     Args:
-        master: address and port of rank 0; None for a single process.
+        meeting: address and port of rank 0, and what the launcher calls this start (empty:
+            nothing); None for a single process.
         threads: of a CPU rank; None for its share.
+        run: what all ranks work at, and those of another run do not: a port can be shared.
         host: of this rank.
         rendezvous_timeout_s: seconds to wait for the others.
 
     Raises:
-        InputError: rank 0 cannot be reached, or others do not come.
+        InputError: rank 0 cannot be reached or is of another run, or others do not come.
     """
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
@@ -62,56 +69,104 @@ def join(
         device = torch.device("cpu")
         torch.set_num_threads(threads or share_of_cores(local_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if master is None:
+    if meeting is None:
         alone = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=alone, rank=0, world_size=1)
         return device
     try:
-        store = _meet(rank, world_size, host, master, rendezvous_timeout_s)
+        store = _meet(rank, world_size, host, meeting, run, rendezvous_timeout_s)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
         )
     except (dist.DistError, OSError) as error:
-        address, port = master
+        address, port, _ = meeting
         raise InputError(
-            f"cannot meet the other ranks at {address}:{port}: {str(error).splitlines()[0]}; set "
-            f"MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port there, or raise "
+            f"cannot meet the other ranks at {address}:{port}: "
+            f"{str(error).splitlines()[0]}; set MASTER_ADDR to the host of rank 0 and MASTER_PORT "
+            f"to a free port there, or raise "
             f"launch.rendezvous_timeout_s = {rendezvous_timeout_s:g} s where rank 0 starts later"
         ) from error
     return device
 
 
 def _meet(
-    rank: int, world_size: int, host: str, master: tuple[str, int], rendezvous_timeout_s: float
+    rank: int, world_size: int, host: str, meeting: tuple[str, int, str], run: str, timeout_s: float
 ) -> Store:
-    """Return the store of all ranks when all have come; rank 0 waits and says who is missing."""
-    address, port = master
+    """Return the store of all ranks when all have come; rank 0 waits and says who is missing.
+
+    The store of torchrun's agent outlives ranks that it starts again, and what dead ranks wrote
+    into it stays: each start has a name of its own, drawn by its rank 0, in front of its keys.
+    """
+    address, port, start = meeting
     serves = rank == 0 and not _torchelastic_use_agent_store()
     if not serves:
-        _reach(address, port, rendezvous_timeout_s)
-    store = TCPStore(
+        _reach(address, port, timeout_s)
+    shared = TCPStore(
         address,
         port,
         is_master=serves,
         wait_for_workers=False,
-        timeout=timedelta(seconds=rendezvous_timeout_s),
+        timeout=timedelta(seconds=timeout_s),
     )
-    store.set(f"host/{rank}", host)
-    store.add("arrived", 1)
+    own = json.dumps([start, "" if start else run])
     if rank == 0:
-        store.set("missing", _missing(store, world_size, rendezvous_timeout_s))
-    # The others may have come first, and then wait a little longer than rank 0.
-    store.wait(["missing"], timedelta(seconds=2 * rendezvous_timeout_s))
-    if missing := store.get("missing").decode():
+        store, missing = _call(shared, own, world_size, host, timeout_s)
+    else:
+        store, missing = _answer(shared, own, rank, host, timeout_s, f"{address}:{port}")
+    if missing:
         error = InputError(
-            f"{missing} did not come to {address}:{port} within {rendezvous_timeout_s:g} s: "
-            f"see what they or their hosts say, or raise launch.rendezvous_timeout_s where "
-            f"ranks start later"
+            f"{missing} did not come to {address}:{port} within {timeout_s:g} s: see what they or "
+            f"their hosts say, or raise launch.rendezvous_timeout_s where ranks start later"
         )
         error.shared = True
         raise error
     store.set_timeout(TIMEOUT)
     return store
+
+
+def _call(
+    shared: Store, own: str, world_size: int, host: str, timeout_s: float
+) -> tuple[Store, str]:
+    """Begin a start, on rank 0; return its store, and which ranks have not come in time."""
+    before = shared.get("start") if shared.check(["start"]) else b""
+    name = uuid4().hex
+    store = PrefixStore(name, shared)
+    store.set("host/0", host)
+    store.add("arrived", 1)
+    shared.set("start", f"{name} {own}")
+    if before:  # ranks that answered a start whose rank 0 is dead look again
+        PrefixStore(before.decode().partition(" ")[0], shared).set("met", _OVER)
+    missing = _missing(store, world_size, timeout_s)
+    store.set("met", missing)
+    return store, missing
+
+
+def _answer(
+    shared: Store, own: str, rank: int, host: str, timeout_s: float, where: str
+) -> tuple[Store, str]:
+    """Answer the start that rank 0 began; return its store, and which ranks have not come."""
+    # The others may have come first, and then wait a little longer than rank 0.
+    end = time.monotonic() + 2 * timeout_s
+    while True:
+        left = timedelta(seconds=max(1.0, end - time.monotonic()))
+        shared.wait(["start"], left)
+        name, _, theirs = shared.get("start").decode().partition(" ")
+        if theirs != own:
+            named = " of ".join(filter(None, json.loads(theirs)[::-1]))
+            raise InputError(
+                f"at {where} the ranks of another run meet ({named}): two runs share a port; give "
+                f"each a MASTER_PORT of its own"
+            )
+        store = PrefixStore(name, shared)
+        if not store.check(["met"]):  # else: a start that is over; the next one is about to begin
+            store.set(f"host/{rank}", host)
+            store.add("arrived", 1)
+            store.wait(["met"], left)
+            if (missing := store.get("met").decode()) != _OVER:
+                return store, missing
+        elif time.monotonic() > end:
+            raise dist.DistNetworkError(f"rank 0 did not start within {2 * timeout_s:g} s")
+        time.sleep(0.2)
 
 
 def _reach(address: str, port: int, rendezvous_timeout_s: float) -> None:

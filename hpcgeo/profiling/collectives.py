@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
-from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.log import bar, log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.measured import Spread
@@ -97,7 +97,8 @@ def measure(
         here.world_size,
         here.local_rank,
         here.local_size,
-        master(here),
+        meeting(here),
+        run="collectives",
         host=here.host,
         rendezvous_timeout_s=MEET_S,
     )

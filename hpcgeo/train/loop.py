@@ -13,7 +13,7 @@ from hpcgeo.config import RunConfig, fixed
 from hpcgeo.files import write_text
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.launch.preemption import Stop
-from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.launch.requeue import request
 from hpcgeo.log import log, set_up
 from hpcgeo.machines import machine
@@ -128,8 +128,9 @@ def meet(run: RunConfig, environment: Environment) -> torch.device:
         environment.world_size,
         environment.local_rank,
         environment.local_size,
-        master(environment),
+        meeting(environment),
         run.launch.threads,
+        run=str(run.run.dir),
         host=environment.host,
         rendezvous_timeout_s=run.launch.rendezvous_timeout_s,
     )

@@ -109,12 +109,11 @@ class Watchdog:
     def begin(self) -> None:
         """Watch from now on; the ranks have met."""
         works = [self._hold] if self.rank == 0 else [self._listen]
-        if self.world_size > 1:
-            self._store = own_store()
-            self._root = Beat.parse(b"")
-            self._answered = time.monotonic()
-            self._beat(0)
-            works.append(self._talk)
+        self._store = own_store()
+        self._root = Beat.parse(b"")
+        self._answered = time.monotonic()
+        self._beat(0)
+        works.append(self._talk)
         self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
             thread.start()
@@ -249,7 +248,7 @@ class Watchdog:
         if beat.age_s <= limit_s:
             return
         if len(behind) == len(beats):
-            say = "all ranks have arrived there, so a collective or a device hangs"
+            say = "no rank is ahead: " + _HANGS.get(beat.phase, "a collective or a device hangs")
         else:
             ahead = max(beats.values(), key=lambda beat: beat.moves)
             say = f"{len(beats) - len(behind)} others wait, {ahead.phase} after step {ahead.step}"
@@ -282,5 +281,12 @@ class Watchdog:
         os._exit(1)
 
 
+_STORAGE = "the storage does not answer"
+#: What hangs where all ranks wait in the same place, by that place.
+_HANGS = {
+    "reading data": f"{_STORAGE}, or a reader process has died",
+    "writing metrics": _STORAGE,
+    "saving a checkpoint": _STORAGE,
+}
 _AGAIN = "Start the job again, it resumes; if it happens again, without that host"
 _SILENT = f"it is stopped, killed (out of memory?), or its host hangs. {_AGAIN}"

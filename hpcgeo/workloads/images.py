@@ -10,7 +10,7 @@ from torch import nn
 from hpcgeo.config import RunConfig
 from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader, open_dataset
 from hpcgeo.data.sampling.order import shuffled
-from hpcgeo.data.views import Views
+from hpcgeo.data.views import ViewBatch, Views
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.masking import noise
 from hpcgeo.objectives.objective import Inputs, Material, Objective
@@ -46,7 +46,14 @@ class Images:
         self.dataset = open_dataset(self.data)
         self.material = Material(self.model, len(self.dataset.bands), self.data.chip)
         self.forms = objective.forms(self.model, self.material.bands, self.data.chip)
-        self.views = Views(self.dataset, self.data.chip, self.data.augment, run.seed)
+        self.views = Views(
+            self.dataset,
+            self.data.chip,
+            self.data.augment,
+            run.seed,
+            objective.num_views,
+            cut=not torch.cuda.is_available(),
+        )
         self.refuse_cut = self.model.refuse_cut
 
     def objective(self) -> nn.Module:
@@ -55,17 +62,24 @@ class Images:
     def initial(self, objective: nn.Module) -> Initial:
         return initial(self.run.model, self.model, objective, self.run.seed, self._objective)
 
-    def batches(self, topology: Topology, first_step: int) -> Loader[ImageBatch]:
+    def batches(self, topology: Topology, first_step: int) -> Loader[ViewBatch]:
         train = self.run.train
-        world = topology.layout.data_parallel
+        batches = ImageBatches(
+            self.dataset,
+            self.run.seed,
+            train.micro_batch,
+            topology.data_rank,
+            topology.layout.data_parallel,
+            self.views.prepare,
+        )
         return Loader(
-            ImageBatches(self.dataset, self.run.seed, train.micro_batch, topology.data_rank, world),
+            batches,
             accumulate=train.accumulate,
             workers=self.data.workers,
             first_step=first_step,
         )
 
-    def step(self, batches: Iterator[ImageBatch], device: torch.device) -> Step:
+    def step(self, batches: Iterator[ViewBatch], device: torch.device) -> Step:
         return Step((self._inputs(batch, device) for batch in batches), self.run.train.accumulate)
 
     def evaluate(
@@ -75,8 +89,7 @@ class Images:
         if "reconstruct" not in getattr(engine.objective, "methods", ()):
             return
         index = pages.spread_out(NUM_PICTURES, len(self.dataset))
-        pixels, valid = self.dataset.read(index)
-        batch = ImageBatch(torch.from_numpy(pixels), valid, position=index, index=index)
+        batch = ImageBatch.read(self.dataset, index, position=index)
         images = self.views.plain(batch, topology.device)
         mask = noise(self.run.seed, index, self.model.num_patches(self.data.chip))
         holes, whole = engine.evaluate(
@@ -84,7 +97,10 @@ class Images:
         )
         if topology.rank == 0:
             titled = {"input": images, "masked": holes, "reconstruction": whole}
-            columns = {name: self.views.denormalise(tensor) for name, tensor in titled.items()}
+            layout = torch.from_numpy(batch.layout)
+            columns = {
+                name: self.views.denormalise(tensor, layout) for name, tensor in titled.items()
+            }
             path = folder / "reconstructions" / f"step-{step:08d}.png"
             visible = pages.visible(self.dataset.bands, self.dataset.sensor)
             pages.save(path, columns, visible)
@@ -124,12 +140,11 @@ class Images:
             ]
         )
 
-    def _inputs(self, batch: ImageBatch, device: torch.device) -> Inputs:
-        objective = self._objective
+    def _inputs(self, batch: ViewBatch, device: torch.device) -> Inputs:
         with phase("host_to_device"):
-            views = [self.views(batch, device, view) for view in range(objective.num_views)]
+            views = self.views.finish(batch, device)
             num_patches = self.model.num_patches(self.data.chip)
-            return objective.image_inputs(views, batch.position, num_patches)
+            return self._objective.image_inputs(views, batch.position, num_patches)
 
 
 def refuse_idle_options(model: Model, family: str) -> None:

@@ -1,5 +1,6 @@
 """Data sets on disk: the same bytes whoever builds them, whole or absent, checked by their sums."""
 
+import contextlib
 import csv
 import fcntl
 import hashlib
@@ -7,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -332,7 +334,7 @@ def test_layouts_must_be_chosen_and_names_are_distinct(tmp_path):
         write_tiff(tmp_path / "in" / f"{number}.tif", noise(10, 32, 32), bands)
     index = make(tmp_path / "in", tmp_path / "out")
     assert list(index.layouts) == ["10bands-uint8", "10bands-uint8-v2"]
-    with pytest.raises(InputError, match=r"data\.layout: 10bands-uint8, 10bands-uint8-v2"):
+    with pytest.raises(InputError, match=r"sensor: 10bands-uint8, 10bands-uint8-v2"):
         ShardDataset(tmp_path / "out")
     assert ShardDataset(tmp_path / "out", "10bands-uint8-v2").bands == tuple("KLMNOPQRST")
     with pytest.raises(InputError, match="unknown layout"):
@@ -427,3 +429,73 @@ def test_an_image_beyond_the_memory_is_skipped_at_once(photos, tmp_path):
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     assert "skipped big.jpg: a JPEG is decoded whole, which takes 1.8 GB" in done.stderr
+
+
+def test_scenes_that_differ_in_nodata_and_units_alone_are_read_together(tmp_path):
+    """Reflectance 0.1, as Sentinel-2 stores it before and after baseline 04.00."""
+    stored = {"old": (1000, 0.0, None), "new": (2000, -0.1, None), "marked": (2000, -0.1, 0)}
+    for name, (value, offset, nodata) in stored.items():
+        pixels = np.full((2, 32, 32), value, dtype=np.uint16)
+        pixels[:, :, :16] *= 2
+        path = tmp_path / "in" / f"{name}.tif"
+        place = {"crs": UTM, "transform": AFFINE}
+        write_tiff(path, pixels, ["B02", "B03"], nodata=nodata, **place)
+        with rasterio.open(path, "r+") as raster:
+            raster.scales, raster.offsets = (1e-4, 2e-4), (offset, 2 * offset)
+    index = make(tmp_path / "in", tmp_path / "out")
+    assert len(index.layouts) == 3
+    assert [row.offset for row in index.layouts.values()].count((-0.1, -0.2)) == 2
+    dataset = ShardDataset(tmp_path / "out")
+    pixels, _ = dataset.read(np.arange(3))
+    layout = dataset.layout_of(np.arange(3))
+    normal = (pixels - dataset.mean[layout][..., None, None]) / dataset.std[layout][..., None, None]
+    scale = np.array([[row.scale] for row in index.layouts.values()])[:, 0, :, None, None]
+    offset = np.array([[row.offset] for row in index.layouts.values()])[:, 0, :, None, None]
+    stands_for = pixels * scale + offset
+    assert np.allclose(normal.mean(axis=(0, 2, 3)), 0)
+    assert np.allclose(normal.std(axis=(0, 2, 3)), 1)
+    for band in range(2):
+        between = np.corrcoef(normal[:, band].ravel(), stands_for[:, band].ravel())[0, 1]
+        assert between == pytest.approx(1), "equal reflectance, equal number"
+    some = ShardDataset(tmp_path / "out", ",".join([*index.layouts][:2]))
+    assert len(some) == 2 and len(some.nodata) == 2
+
+
+def test_pixels_that_were_replaced_are_refused_when_they_are_read(tmp_path):
+    write_tiff(tmp_path / "in" / "a.tif", noise(3, 64, 64), list("ABC"))
+    make(tmp_path / "in", tmp_path / "out")
+    (row,) = load(tmp_path / "out").layouts.values()
+    path = tmp_path / "out" / row.shards[0].name
+    stored = bytearray(path.read_bytes())
+    stored[row.shards[0].start + 3 * 32 * 32] ^= 1  # of the second sample
+    path.write_bytes(stored)
+    dataset = ShardDataset(tmp_path / "out")
+    dataset.read(np.array([0, 2, 3]))
+    with pytest.raises(InputError, match=r"sample 1 is damaged: .*hpcgeo data verify"):
+        dataset.read(np.array([0, 1]))
+
+
+def test_what_another_module_names_is_not_used(tmp_path):
+    """PROJ_DATA of a module names a data base that another version of PROJ wrote."""
+    write_tiff(tmp_path / "in" / "a.tif", noise(3, 32, 32), list("ABC"), crs=UTM, transform=AFFINE)
+    (tmp_path / "proj").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "proj" / "proj.db")) as data:
+        data.execute("create table metadata(key text primary key, value text)")
+        data.execute("insert into metadata values('DATABASE.LAYOUT.VERSION.MAJOR', '1')")
+        data.commit()
+    foreign = dict.fromkeys(["PROJ_DATA", "PROJ_LIB"], str(tmp_path / "proj"))
+    done = command(
+        *["build", tmp_path / "in", "--out", tmp_path / "out", "--chip", 32],
+        env=os.environ | foreign,
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(ShardDataset(tmp_path / "out").metadata().lon).all()
+
+
+def test_a_file_of_several_images_is_refused(tmp_path):
+    first, second = (Image.fromarray(noise(1, 32, 32, seed=n)[0]) for n in (0, 1))
+    (tmp_path / "in").mkdir()
+    first.save(tmp_path / "in" / "pages.tif", save_all=True, append_images=[second])
+    write_tiff(tmp_path / "in" / "a.tif", noise(3, 32, 32), list("ABC"))
+    make(tmp_path / "in", tmp_path / "out")
+    assert "pages.tif,it holds 2 images" in (tmp_path / "out" / "skipped.csv").read_text()

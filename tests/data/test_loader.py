@@ -1,11 +1,13 @@
 """The loader: the order of samples is the same for any number of ranks and workers."""
 
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from hpcgeo.data import loader
 from hpcgeo.data.loader import ImageBatches, Loader, open_dataset
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.build import build
@@ -24,11 +26,15 @@ def dataset(photos, tmp_path):
     return ShardDataset(tmp_path / "set")
 
 
+def same(batch):
+    return batch
+
+
 def batches(dataset, count, **options):
     what = {"seed": 0, "micro_batch": 2, "rank": 0, "world": 1}
     what |= {name: options.pop(name) for name in what if name in options}
     how = {"accumulate": 1, "workers": 0} | options
-    return list(islice(Loader(ImageBatches(dataset, **what), **how), count))
+    return list(islice(Loader(ImageBatches(dataset, **what, prepare=same), **how), count))
 
 
 def steps(dataset, num_steps, world, accumulate, micro_batch, first_step=0):
@@ -67,6 +73,27 @@ def test_a_step_is_the_same_samples_for_any_split(dataset):
     for world, accumulate, micro_batch in ((2, 3, 2), (4, 1, 3), (3, 4, 1), (1, 2, 6)):
         assert steps(dataset, 5, world, accumulate, micro_batch) == expected
     assert steps(dataset, 2, 2, 3, 2, first_step=3) == expected[3:]
+
+
+def test_small_shared_memory_is_gone_around(dataset, caplog):
+    """A container has 64 MB of it; where it is full, readers die without a word."""
+    reader = Loader(ImageBatches(dataset, 0, 2, 0, 1, same), accumulate=1, workers=2)
+    reader._loader.collate_fn._has_room = False
+    for one, other in zip(batches(dataset, 5), islice(reader, 5), strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert np.array_equal(one.index, other.index)
+    assert [record.args[0] for record in caplog.records] == [loader.SHARED_MEMORY], "said once"
+
+
+def test_room_in_shared_memory_is_looked_for(monkeypatch):
+    monkeypatch.setattr(loader, "get_worker_info", lambda: SimpleNamespace(num_workers=2))
+    batch = torch.zeros(1000, dtype=torch.uint8)
+    monkeypatch.setattr(loader, "SHARED_MEMORY", "/nowhere")
+    assert isinstance(loader._Sent()(batch), bytes)
+    monkeypatch.setattr(loader, "SHARED_MEMORY", "/")
+    assert loader._Sent()(batch) is batch
+    monkeypatch.setattr(loader, "get_worker_info", lambda: None)
+    assert loader._Sent()(batch) is batch, "no reader, nothing to send"
 
 
 def test_batches_are_the_samples_their_index_names(dataset):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from hpcgeo.data.loader import ImageBatches, Loader
+from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader
 
 Sample = tuple[int, int]  # its position in the run, its index in the data set
 
@@ -23,8 +23,8 @@ class Numbers:
     bands = ("number",)
     sensor = None
     shape = (1, 1, 1)
-    nodata = None
-    mean = std = np.ones(1)
+    nodata = np.array([np.nan])
+    mean = std = np.ones((1, 1))
     fingerprint = "numbers"
 
     def __len__(self) -> int:
@@ -33,6 +33,13 @@ class Numbers:
     def read(self, indices):
         assert ((indices >= 0) & (indices < self.size)).all()
         return indices.reshape(-1, 1, 1, 1), np.ones((len(indices), 2), dtype=np.int64)
+
+    def layout_of(self, indices):
+        return np.zeros(len(indices), dtype=np.int64)
+
+
+def same(batch: ImageBatch) -> ImageBatch:
+    return batch
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def samples_of(
     ranks = []
     for rank in range(split.world):
         loader = Loader(
-            ImageBatches(dataset, seed, split.micro_batch, rank, split.world),
+            ImageBatches(dataset, seed, split.micro_batch, rank, split.world, same),
             accumulate=split.accumulate,
             workers=split.workers,
             first_step=first_step,

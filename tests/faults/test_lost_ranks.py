@@ -82,15 +82,17 @@ import sys, time
 import torch.distributed as dist
 from hpcgeo.launch.environment import discover
 from hpcgeo.parallel.group import join
+from hpcgeo.train import watchdog as watching
 from hpcgeo.train.watchdog import Watchdog
 
 def forgotten():
     time.sleep(600)
 
-rank = int(sys.argv[1])
+rank, port, size = map(int, sys.argv[1:4])
 environment = discover()
-master = "127.0.0.1", int(sys.argv[2])
-join(rank, 2, rank, 2, master, host=environment.host, rendezvous_timeout_s=30)
+watching.SLOW_S = 2.0
+meeting = ("127.0.0.1", port, "") if size > 1 else None
+join(rank, size, rank, size, meeting, run="run", host=environment.host, rendezvous_timeout_s=30)
 with Watchdog(environment, 2.0) as watchdog:
     watchdog.begin()
     for step in range(3):
@@ -98,8 +100,8 @@ with Watchdog(environment, 2.0) as watchdog:
         dist.barrier()
         watchdog.at("writing metrics")
         watchdog.step = step + 1
-    watchdog.at("computing")
-    if rank == 1:
+    watchdog.at("computing" if size > 1 else "reading data")
+    if rank == size - 1:
         forgotten()
     watchdog.at("writing metrics")
     dist.barrier()
@@ -111,7 +113,7 @@ def test_a_rank_that_lives_but_does_not_arrive_is_named(free_port: int) -> None:
     for rank in range(2):
         variables = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
         words = [f"{name}={value}" for name, value in variables.items()]
-        words += [sys.executable, "-c", HANG, str(rank), str(free_port)]
+        words += [sys.executable, "-c", HANG, str(rank), str(free_port), "2"]
         ranks.append(subprocess.Popen(["env", *words], stderr=subprocess.PIPE, text=True))
     said = end(ranks)
     assert [rank.returncode for rank in ranks] == [1, 1]
@@ -119,6 +121,17 @@ def test_a_rank_that_lives_but_does_not_arrive_is_named(free_port: int) -> None:
     assert re.search(named, said[0]), said[0]
     assert "1 others wait, writing metrics after step 3" in said[0]
     assert "in forgotten" in said[1]
+
+
+def test_a_single_rank_does_not_wait_for_ever() -> None:
+    """Its storage does not answer, or a reader died without a word."""
+    words = [sys.executable, "-c", HANG, "0", "0", "1"]
+    rank = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    (said,) = end([rank])
+    assert rank.returncode == 1
+    assert "last seen reading data after step 3) made no progress" in said
+    assert "the storage does not answer, or a reader process has died" in said
+    assert "in forgotten" in said
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]

@@ -24,6 +24,15 @@ def test_an_unreachable_master(tmp_path: Path) -> None:
     assert "Traceback" not in said and "frame #" not in said
 
 
+def test_readers_work_under_a_long_tmpdir(tmp_path: Path) -> None:
+    """The sockets between processes lie there, and the name of one has 108 characters."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    own = Own(options=("data.workers=1", "train.steps=2"), variables={"TMPDIR": str(long)})
+    (said,) = end(start(tmp_path / "run", 1, only={0: own}))
+    assert "step 2/2" in said
+
+
 def test_ranks_that_do_not_come_are_named(tmp_path: Path) -> None:
     began = time.monotonic()
     ranks = start(tmp_path / "run", 4, "launch.rendezvous_timeout_s=5", only={0: Own(), 2: Own()})

@@ -11,16 +11,16 @@ import pytest
 
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import Environment, discover
-from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.launch.schedulers.slurm import first_host, tasks_per_node
 
 #: Prints what the process thinks it is and where it would meet the others: one write, one line.
 WHO = """
 import dataclasses, json, os
 from hpcgeo.launch.environment import discover
-from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.rendezvous import meeting
 environment = discover()
-line = json.dumps(dataclasses.asdict(environment) | {"master": master(environment)}) + "\\n"
+line = json.dumps(dataclasses.asdict(environment) | {"master": meeting(environment)}) + "\\n"
 os.write(1, line.encode())
 """
 SLURM_STEP = {
@@ -228,28 +228,28 @@ def test_several_hosts_under_mpirun_need_an_address():
     environment = discover(OPEN_MPI)
     job = {"PMIX_NAMESPACE": "prterun-1"}
     with pytest.raises(InputError, match="set MASTER_ADDR to the host of rank 0"):
-        master(environment, OPEN_MPI | job)
-    address, port = master(environment, OPEN_MPI | job | {"MASTER_ADDR": "nid1"})
-    assert address == "nid1" and 20_000 <= port < 30_000
+        meeting(environment, OPEN_MPI | job)
+    address, port, start = meeting(environment, OPEN_MPI | job | {"MASTER_ADDR": "nid1"})
+    assert address == "nid1" and 20_000 <= port < 30_000 and start == "prterun-1"
     with pytest.raises(InputError, match="set MASTER_PORT"):
-        master(environment, OPEN_MPI | {"MASTER_ADDR": "nid1"})
+        meeting(environment, OPEN_MPI | {"MASTER_ADDR": "nid1"})
 
 
 def test_torchrun_without_an_address():
     with pytest.raises(InputError, match="set MASTER_ADDR"):
-        master(discover(TORCHRUN), TORCHRUN)
+        meeting(discover(TORCHRUN), TORCHRUN)
 
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "http"])
 def test_bad_ports(port):
     variables = SLURM_STEP | {"MASTER_PORT": port}
     with pytest.raises(InputError, match="is no port"):
-        master(discover(variables), variables)
+        meeting(discover(variables), variables)
 
 
 def test_what_the_user_sets_wins():
     variables = SLURM_STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
-    assert master(discover(variables), variables) == ("10.0.0.1", 1234)
+    assert meeting(discover(variables), variables) == ("10.0.0.1", 1234, "7.0")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_a_step_says_what_a_container_leaves_out():
     found = discover(SLURM_STEP | ENROOT)
     assert (found.launcher, found.rank, found.world_size) == ("slurm", 3, 4)
     assert (found.local_rank, found.local_size) == (0, 1)
-    assert master(found, SLURM_STEP | ENROOT) == ("a", 9)
+    assert meeting(found, SLURM_STEP | ENROOT)[:2] == ("a", 9)
     for other in (SLURM_STEP | ENROOT | {"RANK": "1"}, ENROOT):
         with pytest.raises(InputError, match="LOCAL_WORLD_SIZE"):
             discover(other)
@@ -289,7 +289,7 @@ def test_one_process_has_nobody_to_meet():
     alone = {"SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_STEP_NUM_TASKS": "1"}
     alone |= {"SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_GTIDS": "0"}
     step = SLURM_STEP | alone | {"SLURM_STEP_NODELIST": "no-such-node"}
-    assert master(discover(step), step) is None
+    assert meeting(discover(step), step) is None
 
 
 def test_alone_in_a_job_of_several_tasks_is_said():

@@ -9,7 +9,7 @@ import pytest
 from hpcgeo.errors import InputError
 from hpcgeo.launch import scripts
 from hpcgeo.launch.environment import discover
-from hpcgeo.launch.rendezvous import master
+from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.launch.schedulers.scheduler import Scheduler
 from hpcgeo.launch.schedulers.table import SCHEDULERS, around, scheduler, scheduler_of
 from hpcgeo.machines import machine
@@ -52,8 +52,9 @@ def test_whose_job_this_is(desk: Scheduler) -> None:
     inside |= {"DESK_RANK": "1", "DESK_SIZE": "2"}
     here = discover(inside)
     assert (here.launcher, here.rank, here.world_size) == ("desk", 1, 2)
-    host, port = master(here, inside) or ("", 0)
-    assert host == "localhost" and port != (master(here, inside | {"DESK_JOB": "y"}) or ("", 0))[1]
+    mine, other = meeting(here, inside), meeting(here, inside | {"DESK_JOB": "y"})
+    assert mine and other and mine.address == "localhost"
+    assert mine.port != other.port and mine.start != other.start
     with pytest.raises(InputError, match="DESK_SIZE is missing beside the other variables of desk"):
         discover({name: inside[name] for name in inside if name != "DESK_SIZE"})
 

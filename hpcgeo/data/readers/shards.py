@@ -51,8 +51,15 @@ class _Chips:
         stored, valid = self.dataset.read(np.array([index]))
         height, width = valid[0]
         values = stored[:1, :, :height, :width].astype(np.float32)  # (1, C, H, W)
-        if stored.dtype.kind != "f" and self.dataset.nodata is not None:
-            values[values == self.dataset.nodata] = np.nan
+        layout = int(self.dataset.layout_of(np.array([index]))[0])
+        if stored.dtype.kind != "f":
+            values[values == self.dataset.nodata[layout]] = np.nan  # where it is NaN: none
+        if layout:  # in the numbers of the first layout
+            mean, std = (
+                moments[[layout, 0], :, None, None].astype(np.float32)
+                for moments in (self.dataset.mean, self.dataset.std)
+            )
+            values = (values - mean[0]) * (std[1] / std[0]) + mean[1]
         gsd = float(self.known.gsd_m[index]) * height / (self.frame.size or height)
         values = fit(values, self.frame, self.path)
         seen = Observation(
@@ -65,7 +72,7 @@ class _Chips:
 
 
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
-    """Return the chips of a data set of one layout.
+    """Return the chips of a data set of one layout, or of several that go together.
 
     Args:
         path: the folder.
@@ -83,8 +90,8 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     if sensor is None:
         sensor, bands = PHOTOGRAPH.get(bands, (UNKNOWN_SENSOR, bands))
     channels = tuple(Channel(sensor, band) for band in bands)
-    std = np.where(dataset.std > 0, dataset.std, 1)
-    moments = zip(dataset.mean.tolist(), std.tolist(), strict=True)
+    std = np.where(dataset.std[0] != 0, dataset.std[0], 1)
+    moments = zip(dataset.mean[0].tolist(), std.tolist(), strict=True)
     chips = _Chips(dataset, known, channels, frame, path)
     return Collection(
         target=Target("classification" if labelled else "unlabelled", classes if labelled else ()),

@@ -267,6 +267,8 @@ def _layout(key: Key, shards: Sequence[Shard]) -> SampleLayout:
         dtype=key.dtype,
         sensor=key.sensor,
         nodata=key.nodata,
+        scale=key.scale,
+        offset=key.offset,
         samples=sum(shard.samples for shard in shards),
         dropped=sum(shard.dropped for shard in shards),
         mean=tuple(float(m) if k else None for m, k in zip(moments.mean, known, strict=True)),

@@ -1,9 +1,11 @@
-"""Samples by their index, from the shard files of one layout."""
+"""Samples by their index, from the shard files of one layout, or of several that go together."""
 
 import hashlib
 import math
 import mmap
 import resource
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -52,16 +54,20 @@ class Dataset(Protocol):
         """(C, H, W) of a sample."""
 
     @property
-    def nodata(self) -> float | None:
-        """Value of missing pixels of integers; in floats they are NaN."""
+    def nodata(self) -> Float:
+        """Value of missing pixels of integers, (L,), NaN where there is none; in floats they are
+        NaN.
+        """
 
     @property
     def mean(self) -> Float:
-        """Mean of the valid pixels per band, (C,)."""
+        """Mean of the valid pixels per band, (L, C), in the numbers of each layout."""
 
     @property
     def std(self) -> Float:
-        """Standard deviation of the valid pixels per band, (C,)."""
+        """Standard deviation of the valid pixels per band, (L, C), in the numbers of each layout;
+        negative where these fall as what they stand for rises.
+        """
 
     @property
     def fingerprint(self) -> str:
@@ -71,6 +77,9 @@ class Dataset(Protocol):
 
     def read(self, indices: Int) -> tuple[Pixels, Int]:
         """Return pixels (B, C, H, W) in their own data type and valid height and width (B, 2)."""
+
+    def layout_of(self, indices: Int) -> Int:
+        """Return the row of the moments that holds for each sample, (B,)."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +98,10 @@ class Metadata:
 
 
 class ShardDataset:
-    """One layout of a data set on disk.
+    """A data set on disk: one layout, or those that differ in nodata, scale and offset alone.
 
-    Uncompressed pixels are copied from mapped files straight into the batch, without HDF5; all
+    Layouts of different scale or offset have moments in common: those of what their numbers stand
+    for. Uncompressed pixels are copied from mapped files straight into the batch, without HDF5; all
     samples of a batch are announced first, so that the file system fetches them together and
     whole. Files are opened when first read, in every process anew.
     """
@@ -103,24 +113,29 @@ class ShardDataset:
 
         Args:
             folder: written by `hpcgeo data build`.
-            layout: which layout; needed where the set has several.
+            layout: which layout, or several, separated by commas; needed where the set has some
+                that do not go together.
 
         Raises:
-            InputError: no data set, no such layout, or several and none was named.
+            InputError: no data set, no such layout, or several that do not go together.
         """
         index = load(folder)
-        name, row = _choose(folder, index, layout)
-        self._folder, self._shards = folder, row.shards
-        samples = np.array([shard.samples for shard in row.shards])
+        chosen = _choose(folder, index, layout)
+        row, *_ = rows = [*chosen.values()]
+        self._folder = folder
+        self._shards = [shard for each in rows for shard in each.shards]
+        samples = np.array([shard.samples for shard in self._shards])
+        self._layouts = np.repeat(np.arange(len(rows)), [len(each.shards) for each in rows])
         self._ends = np.cumsum(samples)
         self._firsts = self._ends - samples
         self._open: dict[int, _Shard] = {}
         self.sensor = row.sensor
-        self.bands, self.nodata, self.dtype = row.bands, row.nodata, np.dtype(row.dtype)
+        self.bands, self.dtype = row.bands, np.dtype(row.dtype)
+        self.nodata = np.array([np.nan if r.nodata is None else r.nodata for r in rows])
         self.shape = len(row.bands), index.chip, index.chip
-        self.mean = np.array([0.0 if mean is None else mean for mean in row.mean])
-        self.std = np.array([1.0 if std is None else std for std in row.std])
-        self.fingerprint = hashlib.sha256(f"{index.digest}/{name}".encode()).hexdigest()
+        self.mean, self.std = _moments(rows)
+        names = ",".join(chosen)
+        self.fingerprint = hashlib.sha256(f"{index.digest}/{names}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -145,6 +160,10 @@ class ShardDataset:
         for i, (file, row) in enumerate(places):
             pixels[i] = file.sample(row)
         return pixels, valid
+
+    def layout_of(self, indices: Int) -> Int:
+        """Return the row of the moments that holds for each sample, (B,)."""
+        return self._layouts[np.searchsorted(self._ends, indices, side="right")]
 
     def metadata(self) -> Metadata:
         """Return what is known of all samples.
@@ -183,6 +202,9 @@ class _Shard:
                 raise ValueError(f"{size} bytes, {row.bytes} expected")
             file = h5py.File(path)
             self.valid = valid_sizes(file, row.samples, shape, dtype)
+            self._crc32: list[int] | None = None  # of a file of before: not known
+            if "crc32" in file:
+                self._crc32 = own_array(file, "crc32", (row.samples,), np.dtype(np.uint32)).tolist()
             self.pixels = file["pixels"]
             self._mapped: mmap.mmap | None = None
             if row.start is not None:
@@ -197,13 +219,19 @@ class _Shard:
             raise InputError(f"{path}: {error}; run `hpcgeo data verify`") from None
 
     def sample(self, row: int) -> Pixels:
-        """Return the pixels (C, H, W) of a sample."""
+        """Return the pixels (C, H, W) of a sample, as they were written."""
         try:
-            return self.pixels[row]
+            pixels: Pixels = self.pixels[row]
         except (OSError, ValueError) as error:  # a compressed chunk that is damaged
             raise InputError(
                 f"{self._path}: sample {row} cannot be read: {error}; run `hpcgeo data verify`"
             ) from None
+        if self._crc32 is not None and zlib.crc32(pixels.data) != self._crc32[row]:
+            raise InputError(
+                f"{self._path}: sample {row} is damaged: its checksum differs; run `hpcgeo data "
+                f"verify`, and build the set again"
+            )
+        return pixels
 
     def announce(self, row: int) -> None:
         """Have the file system fetch a sample, without waiting for it."""
@@ -213,12 +241,39 @@ class _Shard:
             self._mapped.madvise(mmap.MADV_WILLNEED, page, first - page + self._size)
 
 
-def _choose(folder: Path, index: Index, layout: str | None) -> tuple[str, SampleLayout]:
+def _choose(folder: Path, index: Index, layout: str | None) -> dict[str, SampleLayout]:
+    """Return the layouts to read, by name."""
     filled = {name: row for name, row in index.layouts.items() if row.samples}
     if layout is not None:
-        return layout, find(filled, layout, f"layout of {folder}")
-    if len(filled) > 1:
+        names = layout.split(",")
+        filled = {name: find(filled, name, f"layout of {folder}") for name in names}
+    alike = {(row.bands, row.dtype, row.sensor, row.scale is None) for row in filled.values()}
+    if len(alike) > 1:
         raise InputError(
-            f"{folder}: several layouts; choose one with data.layout: {', '.join(filled)}"
+            f"{folder}: several layouts; choose with data.layout, separated by commas where they "
+            f"are alike in bands, data type and sensor: {', '.join(filled)}"
         )
-    return next(iter(filled.items()))
+    return filled
+
+
+def _moments(rows: Sequence[SampleLayout]) -> tuple[Float, Float]:
+    """Return mean and standard deviation of all layouts together, in the numbers of each, (L, C).
+
+    A layout weighs as much as it has samples; of one that has no pixel of a band, none.
+    """
+    mean, std = (
+        np.array([[np.nan if value is None else value for value in each] for each in both])
+        for both in ([row.mean for row in rows], [row.std for row in rows])
+    )
+    if len(rows) == 1:
+        return np.nan_to_num(mean), np.nan_to_num(std, nan=1.0)
+    scale, offset = (
+        np.array([given or [none] * mean.shape[1] for given in both])
+        for both, none in (([row.scale for row in rows], 1.0), ([row.offset for row in rows], 0.0))
+    )
+    weight = np.array([[row.samples] for row in rows]) * np.isfinite(mean)
+    weight = weight / np.maximum(weight.sum(axis=0), 1)  # (L, C)
+    stated, spread = np.nan_to_num(scale * mean + offset), np.nan_to_num(scale * std)
+    centre = (weight * stated).sum(axis=0)  # (C,), in what the numbers stand for
+    both = np.sqrt((weight * (spread**2 + (stated - centre) ** 2)).sum(axis=0))
+    return (centre - offset) / scale, np.where(both > 0, both, 1) / scale

@@ -1,15 +1,26 @@
 """Where a pixel lies and how much ground it covers."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.warp import transform as reproject
 
 from hpcgeo.data.shards.skipped import UnusableError
 
 Float = npt.NDArray[np.float64]
+
+#: Where GDAL and PROJ look for what they need. A loaded module or another environment names its
+#: own, which those of rasterio's wheel, of other versions, cannot read.
+FOREIGN = ("PROJ_DATA", "PROJ_LIB", "GDAL_DATA", "GDAL_DRIVER_PATH")
+if Path(rasterio.__file__).with_name("proj_data").is_dir():  # a wheel brings its own
+    for variable in FOREIGN:
+        os.environ.pop(variable, None)
 
 # WGS 84
 _EQUATOR_M = 6378137.0
@@ -43,7 +54,7 @@ def place(
     try:
         angles = reproject(CRS.from_wkt(crs), CRS.from_epsg(4326), x, y)
     except Exception:  # rasterio lets errors of GDAL through that have no public class
-        raise UnusableError("its CRS has no way to longitude and latitude") from None
+        raise UnusableError(_foreign() or "its CRS has no way to longitude and latitude") from None
     lon, lat = np.asarray(angles).reshape(2, 5, -1)  # (5, n): centre, right, left, below, above
     lon[~np.isfinite(lon)] = lat[~np.isfinite(lat)] = np.nan
     centre = np.radians(lat[0])
@@ -54,3 +65,14 @@ def place(
     down = (lon[3] - lon[4] + 180) % 360 - 180, lat[3] - lat[4]
     area_m2 = np.abs(across[0] * down[1] - across[1] * down[0]) * east_m * north_m
     return lon[0], lat[0], np.sqrt(area_m2)
+
+
+def _foreign() -> str:
+    """Say what is wrong with PROJ itself; nothing where it works."""
+    try:
+        CRS.from_epsg(4326)
+    except CRSError as error:
+        said = [f"{name}={os.environ[name]}" for name in FOREIGN if name in os.environ]
+        way_out = f"unset {' '.join(said)}" if said else "install rasterio again"
+        return f"PROJ does not work ({error}): {way_out}"
+    return ""

@@ -7,7 +7,7 @@ import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import (
@@ -16,8 +16,10 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -65,12 +67,18 @@ class ShardFile(File):
 
 
 class SampleLayout(_Strict):
-    """Samples alike in bands, data type, sensor and nodata; a band all missing has mean None."""
+    """Samples alike in bands, data type, sensor, nodata, scale and offset.
+
+    A pixel stands for scale x value + offset of its band; None: its files state neither. A band all
+    missing has mean None.
+    """
 
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
     dtype: DType
     sensor: str | None
     nodata: FiniteFloat | None
+    scale: tuple[FiniteFloat, ...] | None = None
+    offset: tuple[FiniteFloat, ...] | None = None
     samples: Count
     dropped: Count
     mean: tuple[FiniteFloat | None, ...]
@@ -79,11 +87,21 @@ class SampleLayout(_Strict):
 
     @model_validator(mode="after")
     def _adds_up(self) -> "SampleLayout":
-        if not len(self.bands) == len(self.mean) == len(self.std):
-            raise ValueError("bands, mean and std are not equally many")
+        of_bands = (self.mean, self.std, self.scale, self.offset)
+        if any(len(values) != len(self.bands) for values in of_bands if values is not None):
+            raise ValueError("not as many means, deviations, scales or offsets as bands")
+        if (self.scale is None) != (self.offset is None) or 0 in (self.scale or ()):
+            raise ValueError("scale and offset come together, and a scale is not 0")
         if self.samples != sum(shard.samples for shard in self.shards):
             raise ValueError("samples are not those of the shard files together")
         return self
+
+    @model_serializer(mode="wrap")
+    def _stated(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out scale and offset where there are none, as in sets written before."""
+        found: dict[str, Any] = usual(self)
+        unstated = {"scale", "offset"} if self.scale is None else set()
+        return {name: value for name, value in found.items() if name not in unstated}
 
 
 class Index(_Strict):

@@ -8,14 +8,16 @@ time      (n,)          seconds since 1970 UTC, the smallest int64 where unknown
 label     (n,)          row of the classes in the index, -1 where none
 source    (n,)          row of `sources`, paths relative to the folder that was read
 offset    (n, 2)        row and column in the source
+crc32     (n,)          of the pixels of each sample, as zlib computes it (RFC 1952)
 moments   (3, C)        count, mean, sum of squared deviations of the valid pixels
 skipped                 sources that could not be read, as JSON
-attributes              bands, sensor, nodata, dropped (mostly empty windows)
+attributes              bands, sensor, nodata, scale, offset, dropped (mostly empty windows)
 """
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import h5py
@@ -40,11 +42,13 @@ class Key:
     dtype: str
     sensor: str | None
     nodata: float | None
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, source: SourceFile) -> "Key":
         """Return the key of a source."""
-        return cls(source.bands, source.dtype, source.sensor, source.nodata)
+        return cls(*(getattr(source, field.name) for field in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ def _write(plan: ShardPlan, samples: _Samples) -> None:
         "source": np.array([number[span.source.path] for _, span in rows], dtype=np.int32),
         "offset": np.array([spot.offset for spot, _ in rows], dtype=np.int64).reshape(-1, 2),
         "sources": _texts(paths),
+        "crc32": np.array([zlib.crc32(each) for each in samples.pixels[: len(rows)]], np.uint32),
         "moments": np.stack([moments.count, moments.mean, moments.squares]),
         "skipped": _texts([json.dumps([skip.path, skip.reason]) for skip in samples.skipped]),
     }
@@ -190,6 +195,9 @@ def _write(plan: ShardPlan, samples: _Samples) -> None:
         file.attrs["bands"] = list(plan.key.bands)
         file.attrs["sensor"] = plan.key.sensor or ""
         file.attrs["nodata"] = np.nan if plan.key.nodata is None else plan.key.nodata
+        for name in ("scale", "offset"):
+            if (values := getattr(plan.key, name)) is not None:
+                file.attrs[name] = values
         file.attrs["dropped"] = samples.dropped
         _write_pixels(file, samples.pixels[: len(rows)], plan.settings.compression)
         for name, array in arrays.items():

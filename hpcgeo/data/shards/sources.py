@@ -59,8 +59,9 @@ class SourceFile:
     """What a file knows of itself.
 
     Sizes are of the upright image. `numbers` are the bands to read, counted from 1 as GDAL does.
-    `nodata` is None for floats, whose missing pixels are NaN, and where none is stated. `lon` and
-    `lat` are those of a photograph; a scene has `crs` (WKT) and `transform` instead.
+    `nodata` is None for floats, whose missing pixels are NaN, and where none is stated. A pixel
+    stands for scale x value + offset of its band; both are None where they change nothing. `lon`
+    and `lat` are those of a photograph; a scene has `crs` (WKT) and `transform` instead.
     """
 
     path: str
@@ -79,6 +80,8 @@ class SourceFile:
     crs: str | None = None
     transform: tuple[float, ...] | None = None
     palette: bool = False
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
 
 
 def find(folder: Path) -> list[ListedFile]:
@@ -150,6 +153,8 @@ def inspect(folder: Path, path: str, settings: Settings) -> SourceFile | Skipped
 
 
 def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings) -> SourceFile:
+    if pages := raster.subdatasets:
+        raise UnusableError(f"it holds {len(pages)} images: make a file of each (tiffsplit)")
     dtype = str(raster.dtypes[0])
     if np.dtype(dtype).kind not in "iuf":
         raise UnusableError(f"{dtype} pixels: only integers and floats can be stored")
@@ -166,6 +171,7 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
         raise UnusableError(
             f"nodata {nodata:g} is no {dtype}; pass a TIFF whose nodata fits its pixels"
         )
+    scale, offset = (None, None) if palette else _units(raster, numbers)
     height, width = raster.shape
     time = exif.time
     if time < 0:
@@ -182,6 +188,8 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
         dtype=dtype,
         sensor=settings.sensor,
         nodata=nodata,
+        scale=scale,
+        offset=offset,
         time=time,
         lon=exif.lon,
         lat=exif.lat,
@@ -190,6 +198,20 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
         transform=transform,
         palette=palette,
     )
+
+
+def _units(
+    raster: DatasetReader, numbers: Sequence[int]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+    """Return scale and offset of bands, None where they change nothing."""
+    scale, offset = (
+        tuple(float(each[n - 1]) for n in numbers) for each in (raster.scales, raster.offsets)
+    )
+    if set(scale) == {1.0} and set(offset) == {0.0}:
+        return None, None
+    if not np.isfinite((*scale, *offset)).all() or 0.0 in scale:
+        raise UnusableError(f"scale {scale}, offset {offset}: no units; correct them (gdal_edit)")
+    return scale, offset
 
 
 def _refuse_beyond_memory(raster: DatasetReader) -> None:

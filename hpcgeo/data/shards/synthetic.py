@@ -88,7 +88,7 @@ class SyntheticDataset:
     """Samples cut from a few generated scenes that are kept in memory; see `loader.Dataset`."""
 
     kind: Literal["synthetic"] = "synthetic"
-    nodata = None
+    nodata = np.array([np.nan])
     sensor = None
     dtype = np.dtype(np.uint8)
 
@@ -103,13 +103,13 @@ class SyntheticDataset:
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
-        """Mean per band, (C,)."""
-        return self._pool.mean(axis=(0, 2, 3), dtype=np.float64)
+        """Mean per band, (1, C)."""
+        return self._pool.mean(axis=(0, 2, 3), dtype=np.float64)[None]
 
     @property
     def std(self) -> npt.NDArray[np.float64]:
-        """Standard deviation per band, (C,)."""
-        return self._pool.std(axis=(0, 2, 3), dtype=np.float64)
+        """Standard deviation per band, (1, C)."""
+        return self._pool.std(axis=(0, 2, 3), dtype=np.float64)[None]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,6 +128,10 @@ class SyntheticDataset:
         for out, (number, row, column) in zip(pixels, (draw * span).astype(np.int64), strict=True):
             out[:] = self._pool[number, :, row : row + height, column : column + width]
         return pixels, np.tile([height, width], (len(indices), 1))
+
+    def layout_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the row of the moments that holds for each sample, (B,)."""
+        return np.zeros(len(indices), dtype=np.int64)
 
     @cached_property
     def _pool(self) -> npt.NDArray[np.uint8]:
