@@ -75,8 +75,14 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Wait for a step, and for the first checkpoint of `SMALL`, which is written behind steps."""
     limit = time.monotonic() + 90
-    while not (rows := metrics(folder)) or rows[-1]["step"] < step:
+    saved = folder / "checkpoints"
+    while (
+        not (rows := metrics(folder))
+        or rows[-1]["step"] < step
+        or (step > 4 and not any(saved.glob("step-*")))
+    ):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit, "the run did not get there"
         time.sleep(0.02)

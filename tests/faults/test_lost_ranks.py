@@ -36,7 +36,7 @@ def test_a_killed_rank(tmp_path: Path) -> None:
     assert re.search(r"rank 0 of 2 on \S+: \w.* after step \d+: lost the other ranks", said)
     assert "Traceback" not in said
     tell("kill -9", said, began, ranks[0].returncode)
-    assert lost(tmp_path / "run") < 4  # checkpoint.every
+    assert lost(tmp_path / "run") < 8, "checkpoint.every = 4, and one may be under way"
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -57,7 +57,7 @@ def test_a_stopped_rank_is_named_with_stacks(tmp_path: Path, which: int) -> None
     ranks[which].send_signal(signal.SIGCONT)
     end([ranks[which]])
     assert ranks[which].returncode == 1
-    assert lost(tmp_path / "run") < 4
+    assert lost(tmp_path / "run") < 8
 
 
 def test_ranks_that_are_suspended_together_go_on(tmp_path: Path) -> None:
