@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from hpcgeo.errors import InputError
+from hpcgeo.tables import LONGEST
 
 Line = TypeVar("Line", bound=BaseModel)
 
@@ -83,7 +84,7 @@ def parsed(
             del holder[loc[-1]]
             newer(".".join(str(step) for step in loc if isinstance(step, str)))
         return parsed(kind, json.dumps(values).encode(), place)
-    key = ".".join(str(step) for step in details[0]["loc"])
+    key = ".".join(str(step) for step in details[0]["loc"])[:LONGEST]
     raise InputError(f"{place}: not a record: {key}: {details[0]['msg']}")
 
 

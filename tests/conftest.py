@@ -1,5 +1,6 @@
 """Fixtures for every folder of tests."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -8,8 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.distributed import ALL
-from tests.slurm import slurm
+# Several processes share few cores: libraries that start a thread for each core, and threads that
+# spin while they wait, make a fit of a second take a minute.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from tests.distributed import ALL  # noqa: E402
+from tests.slurm import slurm  # noqa: E402
 
 # A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

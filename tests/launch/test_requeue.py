@@ -23,7 +23,8 @@ echo "$SLURM_PROCID does $do"
 case $do in
   again) ask ;;
   fail) ask; exit 1 ;;
-  linger) trap 'ask; sleep 1; exit 0' TERM; echo ready; while :; do sleep 0.1; done ;;
+  linger) trap 'ask; sleep 1; exit 0' TERM
+    echo "$SLURM_PROCID ready"; while :; do sleep 0.1; done ;;
 esac
 """
 
@@ -95,7 +96,8 @@ def test_alone_where_requeue_is_forbidden(
 def test_no_requeue_once_its_user_forbids_it(slurm: Slurm, stand_in: dict[str, str]) -> None:
     """The way to stop and save a job for good; Slurm then refuses, the job ends well."""
     job = slurm.submit(JOB, env=stand_in | {"PLAN": "linger"})
-    slurm.wait_for(job, "ready")
+    for rank in range(2):
+        slurm.wait_for(job, f"{rank} ready")
     slurm.run("scontrol", "update", f"JobId={job}", "Requeue=0")
     slurm.run("scancel", "--signal=TERM", job)
     assert slurm.wait(job) == ("COMPLETED", 0)
@@ -113,7 +115,8 @@ def test_a_failure_is_not_requeued(slurm: Slurm, stand_in: dict[str, str]) -> No
 def test_a_cancelled_job_stays_cancelled(slurm: Slurm, stand_in: dict[str, str]) -> None:
     """Its ranks receive TERM, as in a preemption, but its script is gone."""
     job = slurm.submit(JOB, env=stand_in | {"PLAN": "linger"})
-    slurm.wait_for(job, "ready")
+    for rank in range(2):
+        slurm.wait_for(job, f"{rank} ready")
     slurm.run("scancel", job)
     assert slurm.wait(job)[0] == "CANCELLED"
     while slurm.run("squeue", "-h", "-j", job).stdout:

@@ -22,7 +22,8 @@ echo "$SLURM_PROCID of $SLURM_STEP_NUM_TASKS at $MASTER_ADDR: $*"
 case $END in
   done) ;;
   fail) if ((SLURM_PROCID)); then exit 3; else sleep 100; fi ;;
-  signal) trap 'echo "$SLURM_PROCID saved"; exit 0' USR2; echo ready; while :; do sleep 0.1; done ;;
+  signal) trap 'echo "$SLURM_PROCID saved"; exit 0' USR2
+    echo "$SLURM_PROCID ready"; while :; do sleep 0.1; done ;;
 esac
 """
 
@@ -139,7 +140,8 @@ def test_a_dying_rank_ends_the_job(slurm, stand_in):
 
 def test_the_signal_reaches_all_ranks_and_the_job_ends_well(slurm, stand_in):
     job = slurm.submit(JOBS / "local_vit_tiny.sbatch", env=stand_in | {"END": "signal"})
-    slurm.wait_for(job, "ready")
+    for rank in range(2):
+        slurm.wait_for(job, f"{rank} ready")
     slurm.run("scancel", "--batch", "--signal=USR2", job)
     assert slurm.wait(job, 60) == ("COMPLETED", 0)
     assert sorted(line for line in slurm.output(job).splitlines() if "saved" in line) == [
