@@ -115,7 +115,7 @@ def write_mds(paths: list[Path], folder: Path) -> None:
 def ways(
     paths: list[Path], dataset: ShardDataset, stored: Path
 ) -> dict[str, Callable[[int, int], Batches]]:
-    """Return how to make micro-batches of views, (chip, size), by name; what is not there is not."""
+    """Return by name how to make micro-batches of views, (chip, size), with what is installed."""
     mean, std = dataset.mean[0], dataset.std[0]
     found: dict[str, Callable[[int, int], Batches]] = {
         "hpcgeo": lambda chip, size: ours(dataset, chip, size),

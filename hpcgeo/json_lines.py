@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import LONGEST
 
 Line = TypeVar("Line", bound=BaseModel)
+
+#: Characters of a key that a message shows.
+LONGEST_KEY = 200
 
 
 class TornError(InputError):
@@ -84,7 +86,7 @@ def parsed(
             del holder[loc[-1]]
             newer(".".join(str(step) for step in loc if isinstance(step, str)))
         return parsed(kind, json.dumps(values).encode(), place)
-    key = ".".join(str(step) for step in details[0]["loc"])[:LONGEST]
+    key = ".".join(str(step) for step in details[0]["loc"])[:LONGEST_KEY]
     raise InputError(f"{place}: not a record: {key}: {details[0]['msg']}")
 
 
