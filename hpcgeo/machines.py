@@ -51,6 +51,23 @@ class Variable(Line):
     folder: bool = Field(False, description="the value is a folder, made on every node first")
 
 
+class Setting(FactRow):
+    """A variable that a job takes from the environment it is submitted from."""
+
+    name: str = Field(pattern=r"^[A-Z]\w*$")
+    default: str | None = Field(None, description="None: it has to be set")
+    file: bool = Field(False, description="the value is a file, looked for before anything starts")
+    reason: str
+
+
+class Check(FactRow):
+    """What must hold on a node before the ranks start, as a test of bash."""
+
+    test: str
+    reason: str
+    error: str = Field(description="what the job says where it does not hold; bash expands it")
+
+
 class Links(FactRow):
     """GB/s each way: inside a package, between devices of a node, out of a node (all its cards)."""
 
@@ -64,8 +81,13 @@ class Bin(FactRow):
 
     nodes: int
     hours: float
+    options: str | None = Field(None, description="lead there; None: jobs get there by themselves")
     source: str
     verify: bool = False
+
+    def __str__(self) -> str:
+        asked = f" with {self.options}" if self.options else ""
+        return f"{self.hours:g} h to {self.nodes} nodes{asked}"
 
 
 class Rule(FactRow):
@@ -74,6 +96,17 @@ class Rule(FactRow):
     allowed: bool
     source: str
     verify: bool = False
+
+
+class Debug(Line):
+    """Directives that make a first try start soon."""
+
+    alone: str | None = Field(
+        None,
+        pattern=r"^\$JOB_[A-Z]+=[\w-]+$",
+        description="how a job knows that it is there, where none may follow another: "
+        "$JOB_QOS=value or $JOB_PARTITION=value",
+    )
 
 
 class NodeLocal(FactRow):
@@ -99,13 +132,18 @@ class Machine(FactRow):
     scheduler: str = Field(description="a row of hpcgeo.launch.schedulers.table, or a package's")
     bins: tuple[Bin, ...] = ()
     requeue: Rule | None = Field(None, description="of jobs by their users; None: not known")
-    debug: Line | None = Field(None, description="directives that make a first try start soon")
+    debug: Debug | None = None
+    settings: tuple[Setting, ...] = Field((), description="what a job takes from its environment")
     node_local: NodeLocal | None = None
     directives: tuple[Line, ...] = Field((), description="what a job asks of the scheduler")
-    modules: tuple[Line, ...] = ()
+    modules: tuple[Line, ...] = Field((), description="words after `module`")
     launcher: tuple[Line, ...] = Field((), description="options of what starts the ranks")
     command: Line | None = Field(None, description="words before the training command")
+    host_suffix: Line | None = Field(
+        None, description="what makes a host's name that of its fast interface"
+    )
     environment: tuple[Variable, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     def facts(self) -> list[tuple[str, Fact | Bin | Rule]]:
         """Return every figure with its name."""
@@ -123,13 +161,29 @@ class Machine(FactRow):
         Raises:
             InputError: the machine has no bin for so many nodes.
         """
+        found = self.bin(nodes)
+        return found.hours if found else None
+
+    def bin(self, nodes: int, hours: float = 0) -> Bin | None:
+        """Return the first bin for such a job; None where no bins are known.
+
+        Raises:
+            InputError: the machine has none.
+        """
         if not self.bins:
             return None
+        wide = [bin_ for bin_ in reversed(self.bins) if nodes <= bin_.nodes]
+        if not wide:
+            most = max(bin_.nodes for bin_ in self.bins)
+            raise InputError(f"{nodes} nodes are more than a job on {self.name} may have ({most})")
+        narrowest = {bin_.options: bin_ for bin_ in wide}  # a queue puts a job into its narrowest
         for bin_ in self.bins:
-            if nodes <= bin_.nodes:
-                return bin_.hours
+            if bin_ in narrowest.values() and hours <= bin_.hours:
+                return bin_
+        longest = max(bin_.hours for bin_ in narrowest.values())
         raise InputError(
-            f"{nodes} nodes are more than a job on {self.name} may have ({self.bins[-1].nodes})"
+            f"{hours:g} h are longer than the {longest:g} h that {nodes} nodes may have on "
+            f"{self.name}: shorten it, the run continues when submitted again"
         )
 
 

@@ -25,19 +25,22 @@ def test_every_figure_has_a_source_and_every_line_a_reason(name):
     row = machine(name)
     for figure, fact in row.facts():
         assert fact.source in row.sources, figure
-    for line in [*row.directives, *row.modules, *row.launcher, *row.environment]:
-        assert len(line.reason) > 10, line.text
+    for line in [*row.directives, *row.modules, *row.launcher, *row.environment, *row.settings]:
+        assert len(line.reason) > 10, line
     assert row.device is None or row.device in devices()
-    assert [bin_.nodes for bin_ in row.bins] == sorted(bin_.nodes for bin_ in row.bins)
+    own = [bin_.nodes for bin_ in row.bins if not bin_.options]
+    assert own == sorted(own)
+    assert {bin_.source for bin_ in row.bins} <= set(row.sources)
 
 
 def test_frontier_as_documented():
     row = machine("frontier")
     assert (row.nodes.value, row.devices_per_node.value, row.cores_per_device.value) == (9856, 8, 7)
     assert (row.links.package.value, row.links.node.value, row.links.out.value) == (200, 50, 100)
-    assert [row.hours(nodes) for nodes in (1, 91, 92, 183, 184, 9856)] == [2, 2, 6, 6, 12, 12]
-    with pytest.raises(InputError, match="9857 nodes are more than a job on frontier may have"):
-        row.hours(9857)
+    assert [row.hours(nodes) for nodes in (1, 91, 92, 183, 184, 9472)] == [2, 2, 6, 6, 12, 12]
+    with pytest.raises(InputError, match="9473 nodes are more than a job on frontier may have"):
+        row.hours(9473)
+    assert str(row.bin(64, 3)) == "24 h to 64 nodes with --partition=extended"
     assert not any(fact.verify for _, fact in row.facts())
 
 
