@@ -1,5 +1,6 @@
 """Machines and devices as data: sizes, links, peaks and what a job has to say, with sources."""
 
+import math
 import re
 from functools import cache
 from importlib.resources import files
@@ -187,6 +188,23 @@ class Machine(FactRow):
         )
 
 
+class Reached(FactRow):
+    """Which fraction of the bfloat16 peak training of ViTs reached, recompute counted."""
+
+    points: tuple[tuple[float, float], ...] = Field(description="[parameters, fraction], growing")
+    source: str
+
+    def at(self, parameters: float) -> float:
+        """Return the fraction for a size: linear in its logarithm, the last one beyond the ends."""
+        (size, fraction), *larger = self.points
+        for size_above, above in larger:
+            if parameters < size_above:
+                part = max(0.0, math.log(parameters / size) / math.log(size_above / size))
+                return fraction + part * (above - fraction)
+            size, fraction = size_above, above
+        return fraction
+
+
 class Device(FactRow):
     """What one rank drives."""
 
@@ -195,6 +213,7 @@ class Device(FactRow):
     flops: dict[str, float] = Field(description="dense matrix products, TFLOP/s by dtype")
     memory: float = Field(description="GiB")
     bandwidth: float = Field(description="TB/s")
+    reached: Reached | None = None
     per_package: int = Field(1, description="devices of a package, linked best among themselves")
     pattern: str = Field(description="regular expression for torch's name of the device")
     source: str
