@@ -127,7 +127,9 @@ class Machine(FactRow):
     nodes: Fact | None = None
     device: str | None = Field(None, description="a row of facts/devices.yaml")
     devices_per_node: Fact
-    cores_per_device: Fact | None = Field(None, description="usable, system's cores excluded")
+    cores_per_device: Fact | None = Field(
+        None, description="usable, system's cores excluded, as the scheduler counts them"
+    )
     links: Links = Links()
     grid: str | None = Field(None, description="a row of facts/grids.yaml")
     scheduler: str = Field(description="a row of hpcgeo.launch.schedulers.table, or a package's")
@@ -188,7 +190,7 @@ class Machine(FactRow):
         )
 
 
-class Reached(FactRow):
+class Utilisation(FactRow):
     """Which fraction of the bfloat16 peak training of ViTs reached, recompute counted."""
 
     points: tuple[tuple[float, float], ...] = Field(description="[parameters, fraction], growing")
@@ -213,7 +215,7 @@ class Device(FactRow):
     flops: dict[str, float] = Field(description="dense matrix products, TFLOP/s by dtype")
     memory: float = Field(description="GiB")
     bandwidth: float = Field(description="TB/s")
-    reached: Reached | None = None
+    reached: Utilisation | None = None
     per_package: int = Field(1, description="devices of a package, linked best among themselves")
     pattern: str = Field(description="regular expression for torch's name of the device")
     source: str

@@ -53,6 +53,23 @@ def test_lumi_binds_in_the_order_of_its_devices():
     assert all(len(own) == 7 for own in cores)
 
 
+def test_polaris_binds_in_the_order_of_its_devices() -> None:
+    """Device 0 hangs on cores 24-31, device 3 on 0-7 (ALCF user guide)."""
+    [line] = machine("polaris").launcher
+    assert line.text.split()[-1] == "list:24-31:16-23:8-15:0-7"
+    path = next(v for v in machine("polaris").environment if v.text.startswith("LD_LIBRARY_PATH"))
+    assert "/soft/libraries/aws-ofi-nccl/" in path.text and ":$LD_LIBRARY_PATH" in path.text
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("cuda-node", "local", "polaris")]
+)
+def test_gloo_and_nccl_meet_on_the_fast_network(name: str) -> None:
+    """Checkpoints are agreed on over gloo: by default it takes the interface of the host's name."""
+    names = {line.text.partition("=")[0] for line in machine(name).environment}
+    assert {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"} <= names
+
+
 def test_a_device_is_a_gcd():
     gcd = devices()["MI250X"]
     assert gcd.peak("bfloat16") == 191.5e12
