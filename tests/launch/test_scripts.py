@@ -228,6 +228,37 @@ def test_what_is_missing_is_said_before_the_queue(tmp_path):
         assert (code, said) == (0, "frontier_vit15b: all is there; submit it\n")
 
 
+@pytest.mark.parametrize(("hip", "code"), [("7.1.25424", 0), ("6.2.41133", 2)])
+def test_frontier_s_environment_is_unpacked_and_looked_at(tmp_path, hip, code):
+    """The whole script, with stand-ins for what a node has: from the archive to the ranks."""
+    home, packed = tmp_path / "mnt", tmp_path / "packed" / "bin"
+    stand_ins = {
+        "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        "sbcast": 'cp "${@: -2:1}" "${@: -1}"',
+        "scontrol": "echo node1",
+        "pigz": 'exec gzip "$@"',
+    }
+    inside = {"python": f"echo {hip}", "hpcgeo": 'echo "$0 $*; $MIOPEN_USER_DB_PATH"'}
+    for folder, scripts_of in ((tmp_path / "bin", stand_ins), (packed, inside)):
+        folder.mkdir(parents=True)
+        for name, does in scripts_of.items():
+            (folder / name).write_text(f"#!/bin/bash\n{does}\n")
+            (folder / name).chmod(0o755)
+    home.mkdir()
+    subprocess.run(["tar", "czf", "env.tar.gz", "-C", "packed", "bin"], cwd=tmp_path, check=True)
+    text = (JOBS / "frontier_vit15b.sbatch").read_text().replace("/mnt/bb/$USER", str(home))
+    environ = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "DATA": "synthetic"}
+    environ |= {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "node1"}
+    got, said = looked("module() { :; }\n" + text, tmp_path, **environ)
+    assert got == code, said
+    if code:
+        assert "built for ROCm 6.2.41133, the module is rocm/7.1.1: set ROCM" in said
+        assert "hpcgeo train" not in said
+    else:
+        assert f"{home}/env/bin/hpcgeo train mae_vit_15b run.dir=runs/frontier_vit15b" in said
+        assert (home / "miopen-7").is_dir()
+
+
 def test_lumi_names_its_container_and_what_lies_in_it(tmp_path):
     text = scripts.render(scripts.one_off("lumi-g", "mae_vit_1b", 8, "01:00:00"))
     assert "SIF is not set: the container" in looked(text, tmp_path)[1]
