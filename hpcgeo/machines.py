@@ -52,6 +52,12 @@ class Variable(Line):
     folder: bool = Field(False, description="the value is a folder, made on every node first")
 
 
+class Module(Line):
+    """Words after `module`."""
+
+    text: str = Field(pattern=r"^(load|unload|swap|use|purge)\b")
+
+
 class Setting(FactRow):
     """A variable that a job takes from the environment it is submitted from."""
 
@@ -139,7 +145,7 @@ class Machine(FactRow):
     settings: tuple[Setting, ...] = Field((), description="what a job takes from its environment")
     node_local: NodeLocal | None = None
     directives: tuple[Line, ...] = Field((), description="what a job asks of the scheduler")
-    modules: tuple[Line, ...] = Field((), description="words after `module`")
+    modules: tuple[Module, ...] = ()
     launcher: tuple[Line, ...] = Field((), description="options of what starts the ranks")
     command: Line | None = Field(None, description="words before the training command")
     host_suffix: Line | None = Field(

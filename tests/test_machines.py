@@ -161,6 +161,7 @@ def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
         ("[]", "dictionary"),
         ("{title: x", "not YAML"),
         ("title: x", "devices_per_node"),
+        ("modules: [{text: rocm, reason: it}]", "modules"),
     ):
         other = tmp_path / f"{message.replace(' ', '')}.yaml"
         other.write_text(text)
