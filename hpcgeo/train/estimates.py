@@ -21,6 +21,7 @@ def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[s
     """Yield the lines; those of a device only where the machine has one."""
     forms = workload.forms
     if forms and machine(run.launch.machine).device:
+        yield from _memory(forms, run, world_size)
         yield from _step(forms, run, world_size)
         yield from _unaligned(forms)
     if run.checkpoint.every:
@@ -29,6 +30,18 @@ def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[s
         yield (
             f"checkpoint    {size:.3g} GB; {kept} are kept and one is written beside them: "
             f"{(kept + 1) * size:.3g} GB"
+        )
+
+
+def _memory(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
+    """Warn where a rank may hold more than its device has."""
+    memory = devices()[machine(run.launch.machine).device or ""].memory
+    held = predict(forms, run.parallel, run.train, world_size, run.optim).total / GIB
+    if held * RESERVED > memory:
+        fits = "does not fit" if held > memory else "may not fit"
+        yield (
+            f"warning       {held:.3g} GiB allocated, up to {held * RESERVED:.3g} reserved, {fits} "
+            f"in {memory:g} GiB: take a smaller train.micro_batch, or a strategy that shards more"
         )
 
 
