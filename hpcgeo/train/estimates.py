@@ -59,7 +59,7 @@ def _step(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
         f"step time     {_range(step)} estimated, all steps {hours[0]:.3g} to {hours[1]:.3g} h: "
         f"arithmetic {step.compute_s:.3g} s at {device.reached.at(forms.parameters):.0%} of peak "
         f"({device.reached.source.partition(',')[0]}), collectives {step.wire_s:.3g} s at the "
-        f"links' peak, all hidden or none"
+        f"links' peak, all hidden or none, latency left out"
     )
     others = []
     for accumulate in (count for count in (8, 4, 2, 1) if product % count == 0):

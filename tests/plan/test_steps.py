@@ -47,14 +47,18 @@ def published(record: Record) -> PredictedStep:
 
 
 def test_published_steps_to_16_nodes() -> None:
-    """3B and 5B within 25 % of the range; smaller ones, whose latency is not in it, within 50 %."""
+    """From the lower bound to 1.12 x the upper one for 3B and 5B; smaller ones wait for latency too.
+
+    The fraction of the peak is that of the fastest point of each model on one node: what is shown is
+    that strategies and nodes follow.
+    """
     assert len(RECORDS) == 89
     for record in RECORDS:
         assert record.images_per_s
         step, measured = published(record), record.global_batch / record.images_per_s
-        wide = 1.25 if "3b" in record.model or "5b" in record.model else 1.5
+        above = 1.12 if "3b" in record.model or "5b" in record.model else 1.25
         case = (record.model, record.strategy, record.nodes, measured, step)
-        assert 0.85 * step.hidden_s < measured < wide * step.exposed_s, case
+        assert 0.99 * step.hidden_s < measured < above * step.exposed_s, case
 
 
 def step_of(*options: str, ranks: int = 64, where: str = "frontier") -> PredictedStep | None:
