@@ -47,10 +47,10 @@ def published(record: Record) -> PredictedStep:
 
 
 def test_published_steps_to_16_nodes() -> None:
-    """From the lower bound to 1.12 x the upper one for 3B and 5B; smaller ones wait for latency too.
+    """From the lower bound to 1.12 x the upper one for 3B and 5B; smaller ones wait longer.
 
-    The fraction of the peak is that of the fastest point of each model on one node: what is shown is
-    that strategies and nodes follow.
+    The fraction of the peak is that of the fastest point of each model on one node: what is shown
+    is that strategies and nodes follow.
     """
     assert len(RECORDS) == 89
     for record in RECORDS:
