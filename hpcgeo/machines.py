@@ -1,5 +1,6 @@
 """Machines and devices as data: sizes, links, peaks and what a job has to say, with sources."""
 
+import math
 import re
 from functools import cache
 from importlib.resources import files
@@ -51,6 +52,29 @@ class Variable(Line):
     folder: bool = Field(False, description="the value is a folder, made on every node first")
 
 
+class Module(Line):
+    """Words after `module`."""
+
+    text: str = Field(pattern=r"^(load|unload|swap|use|purge)\b")
+
+
+class Setting(FactRow):
+    """A variable that a job takes from the environment it is submitted from."""
+
+    name: str = Field(pattern=r"^[A-Z]\w*$")
+    default: str | None = Field(None, description="None: it has to be set")
+    file: bool = Field(False, description="the value is a file, looked for before anything starts")
+    reason: str
+
+
+class Check(FactRow):
+    """What must hold on a node before the ranks start, as a test of bash."""
+
+    test: str
+    reason: str
+    error: str = Field(description="what the job says where it does not hold; bash expands it")
+
+
 class Links(FactRow):
     """GB/s each way: inside a package, between devices of a node, out of a node (all its cards)."""
 
@@ -64,8 +88,13 @@ class Bin(FactRow):
 
     nodes: int
     hours: float
+    options: str | None = Field(None, description="lead there; None: jobs get there by themselves")
     source: str
     verify: bool = False
+
+    def __str__(self) -> str:
+        asked = f" with {self.options}" if self.options else ""
+        return f"{self.hours:g} h to {self.nodes} nodes{asked}"
 
 
 class Rule(FactRow):
@@ -74,6 +103,17 @@ class Rule(FactRow):
     allowed: bool
     source: str
     verify: bool = False
+
+
+class Debug(Line):
+    """Directives that make a first try start soon."""
+
+    alone: str | None = Field(
+        None,
+        pattern=r"^\$JOB_[A-Z]+=[\w-]+$",
+        description="how a job knows that it is there, where none may follow another: "
+        "$JOB_QOS=value or $JOB_PARTITION=value",
+    )
 
 
 class NodeLocal(FactRow):
@@ -93,19 +133,26 @@ class Machine(FactRow):
     nodes: Fact | None = None
     device: str | None = Field(None, description="a row of facts/devices.yaml")
     devices_per_node: Fact
-    cores_per_device: Fact | None = Field(None, description="usable, system's cores excluded")
+    cores_per_device: Fact | None = Field(
+        None, description="usable, system's cores excluded, as the scheduler counts them"
+    )
     links: Links = Links()
     grid: str | None = Field(None, description="a row of facts/grids.yaml")
     scheduler: str = Field(description="a row of hpcgeo.launch.schedulers.table, or a package's")
     bins: tuple[Bin, ...] = ()
     requeue: Rule | None = Field(None, description="of jobs by their users; None: not known")
-    debug: Line | None = Field(None, description="directives that make a first try start soon")
+    debug: Debug | None = None
+    settings: tuple[Setting, ...] = Field((), description="what a job takes from its environment")
     node_local: NodeLocal | None = None
     directives: tuple[Line, ...] = Field((), description="what a job asks of the scheduler")
-    modules: tuple[Line, ...] = ()
+    modules: tuple[Module, ...] = ()
     launcher: tuple[Line, ...] = Field((), description="options of what starts the ranks")
     command: Line | None = Field(None, description="words before the training command")
+    host_suffix: Line | None = Field(
+        None, description="what makes a host's name that of its fast interface"
+    )
     environment: tuple[Variable, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     def facts(self) -> list[tuple[str, Fact | Bin | Rule]]:
         """Return every figure with its name."""
@@ -123,14 +170,47 @@ class Machine(FactRow):
         Raises:
             InputError: the machine has no bin for so many nodes.
         """
+        found = self.bin(nodes)
+        return found.hours if found else None
+
+    def bin(self, nodes: int, hours: float = 0) -> Bin | None:
+        """Return the first bin for such a job; None where no bins are known.
+
+        Raises:
+            InputError: the machine has none.
+        """
         if not self.bins:
             return None
+        wide = [bin_ for bin_ in reversed(self.bins) if nodes <= bin_.nodes]
+        if not wide:
+            most = max(bin_.nodes for bin_ in self.bins)
+            raise InputError(f"{nodes} nodes are more than a job on {self.name} may have ({most})")
+        narrowest = {bin_.options: bin_ for bin_ in wide}  # a queue puts a job into its narrowest
         for bin_ in self.bins:
-            if nodes <= bin_.nodes:
-                return bin_.hours
+            if bin_ in narrowest.values() and hours <= bin_.hours:
+                return bin_
+        longest = max(bin_.hours for bin_ in narrowest.values())
         raise InputError(
-            f"{nodes} nodes are more than a job on {self.name} may have ({self.bins[-1].nodes})"
+            f"{hours:g} h are longer than the {longest:g} h that {nodes} nodes may have on "
+            f"{self.name}: shorten it, the run continues when submitted again"
         )
+
+
+class Utilisation(FactRow):
+    """Which fraction of the bfloat16 peak training of ViTs reached, recompute counted."""
+
+    points: tuple[tuple[float, float], ...] = Field(description="[parameters, fraction], growing")
+    source: str
+
+    def at(self, parameters: float) -> float:
+        """Return the fraction for a size: linear in its logarithm, the last one beyond the ends."""
+        (size, fraction), *larger = self.points
+        for size_above, above in larger:
+            if parameters < size_above:
+                part = max(0.0, math.log(parameters / size) / math.log(size_above / size))
+                return fraction + part * (above - fraction)
+            size, fraction = size_above, above
+        return fraction
 
 
 class Device(FactRow):
@@ -141,6 +221,7 @@ class Device(FactRow):
     flops: dict[str, float] = Field(description="dense matrix products, TFLOP/s by dtype")
     memory: float = Field(description="GiB")
     bandwidth: float = Field(description="TB/s")
+    reached: Utilisation | None = None
     per_package: int = Field(1, description="devices of a package, linked best among themselves")
     pattern: str = Field(description="regular expression for torch's name of the device")
     source: str

@@ -2,7 +2,8 @@
 
 Four nodes of four CPUs run jobs. Where unshare is permitted each has its own host name and its own
 process namespace, so that killing a node kills all that ran there. Eight more nodes look like
-Frontier's to the controller and run nothing: they are what `sbatch --test-only` is asked about.
+Frontier's to the controller, one like a DGX H100, and run nothing: they are what
+`sbatch --test-only` is asked about.
 """
 
 import getpass
@@ -245,8 +246,12 @@ def _configure(folder: Path) -> None:
         # sleeping cloud nodes they need not answer.
         f"NodeName=frontier[1-8] NodeAddr=127.0.2.[1-8] Port=1 {SIZE.format(n=64, m=512000)} "
         "Gres=gpu:8 Features=nvme State=CLOUD",
+        f"NodeName=cuda1 NodeAddr=127.0.3.1 Port=1 {SIZE.format(n=112, m=2000000)} "
+        "Gres=gpu:8 State=CLOUD",
         f"PartitionName=batch Nodes=node[1-{NUM_NODES}] Default=YES MaxTime=02:00:00 State=UP",
         "PartitionName=frontier Nodes=frontier[1-8] MaxTime=02:00:00 State=UP",
+        "PartitionName=extended Nodes=frontier[1-8] MaxTime=24:00:00 State=UP",
+        "PartitionName=cuda Nodes=cuda1 MaxTime=24:00:00 State=UP",
     ]
     conf = CONF.format(
         host=socket.gethostname(),
@@ -257,7 +262,9 @@ def _configure(folder: Path) -> None:
         first_job=random.randint(1, 1_000_000),
     )
     (folder / "slurm.conf").write_text(conf + "\n".join(lines) + "\n")
-    (folder / "gres.conf").write_text("AutoDetect=off\nNodeName=frontier[1-8] Name=gpu Count=8\n")
+    (folder / "gres.conf").write_text(
+        "AutoDetect=off\nNodeName=frontier[1-8],cuda1 Name=gpu Count=8\n"
+    )
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     hosts = "".join(f"127.0.1.{n} node{n}\n" for n in nodes)
     (folder / "hosts").write_text(Path("/etc/hosts").read_text() + hosts)

@@ -25,19 +25,22 @@ def test_every_figure_has_a_source_and_every_line_a_reason(name):
     row = machine(name)
     for figure, fact in row.facts():
         assert fact.source in row.sources, figure
-    for line in [*row.directives, *row.modules, *row.launcher, *row.environment]:
-        assert len(line.reason) > 10, line.text
+    for line in [*row.directives, *row.modules, *row.launcher, *row.environment, *row.settings]:
+        assert len(line.reason) > 10, line
     assert row.device is None or row.device in devices()
-    assert [bin_.nodes for bin_ in row.bins] == sorted(bin_.nodes for bin_ in row.bins)
+    own = [bin_.nodes for bin_ in row.bins if not bin_.options]
+    assert own == sorted(own)
+    assert {bin_.source for bin_ in row.bins} <= set(row.sources)
 
 
 def test_frontier_as_documented():
     row = machine("frontier")
     assert (row.nodes.value, row.devices_per_node.value, row.cores_per_device.value) == (9856, 8, 7)
     assert (row.links.package.value, row.links.node.value, row.links.out.value) == (200, 50, 100)
-    assert [row.hours(nodes) for nodes in (1, 91, 92, 183, 184, 9856)] == [2, 2, 6, 6, 12, 12]
-    with pytest.raises(InputError, match="9857 nodes are more than a job on frontier may have"):
-        row.hours(9857)
+    assert [row.hours(nodes) for nodes in (1, 91, 92, 183, 184, 9472)] == [2, 2, 6, 6, 12, 12]
+    with pytest.raises(InputError, match="9473 nodes are more than a job on frontier may have"):
+        row.hours(9473)
+    assert str(row.bin(64, 3)) == "24 h to 64 nodes with --partition=extended"
     assert not any(fact.verify for _, fact in row.facts())
 
 
@@ -48,6 +51,23 @@ def test_lumi_binds_in_the_order_of_its_devices():
     cores = [[core for core in range(64) if mask >> core & 1] for mask in masks]
     assert [own[0] for own in cores] == [49, 57, 17, 25, 1, 9, 33, 41]
     assert all(len(own) == 7 for own in cores)
+
+
+def test_polaris_binds_in_the_order_of_its_devices() -> None:
+    """Device 0 hangs on cores 24-31, device 3 on 0-7 (ALCF user guide)."""
+    [line] = machine("polaris").launcher
+    assert line.text.split()[-1] == "list:24-31:16-23:8-15:0-7"
+    path = next(v for v in machine("polaris").environment if v.text.startswith("LD_LIBRARY_PATH"))
+    assert "/soft/libraries/aws-ofi-nccl/" in path.text and ":$LD_LIBRARY_PATH" in path.text
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("cuda-node", "local", "polaris")]
+)
+def test_gloo_and_nccl_meet_on_the_fast_network(name: str) -> None:
+    """Checkpoints are agreed on over gloo: by default it takes the interface of the host's name."""
+    names = {line.text.partition("=")[0] for line in machine(name).environment}
+    assert {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"} <= names
 
 
 def test_a_device_is_a_gcd():
@@ -141,6 +161,7 @@ def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
         ("[]", "dictionary"),
         ("{title: x", "not YAML"),
         ("title: x", "devices_per_node"),
+        ("modules: [{text: rocm, reason: it}]", "modules"),
     ):
         other = tmp_path / f"{message.replace(' ', '')}.yaml"
         other.write_text(text)

@@ -13,7 +13,7 @@ from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.launch.schedulers.table import scheduler_of
-from hpcgeo.machines import FactRow, Line, machine
+from hpcgeo.machines import Check, FactRow, Line, Setting, machine
 from hpcgeo.quoting import shell
 from hpcgeo.tables import find, read
 
@@ -31,6 +31,7 @@ class Job(FactRow):
     recipe: str = Field(description="a name, or the path of a YAML file")
     nodes: int = Field(ge=1)
     time: str
+    data: str | None = Field(None, description="where DATA names none; None: it has to")
     set: tuple[Line, ...] = Field((), description="options of the run, each with its reason")
 
     @field_validator("machine", "recipe")
@@ -107,12 +108,7 @@ def render(job: Job, work: Work = "job", *, per_node: int | None = None, **more:
     """
     where = machine(job.machine)
     scheduler = scheduler_of(where)
-    longest = where.hours(job.nodes)
-    if longest is not None and job.hours > longest:
-        raise InputError(
-            f"{job.time} is longer than the {longest:g} h that {job.nodes} nodes may have on "
-            f"{where.name}: shorten it, the run continues when submitted again"
-        )
+    bin_ = where.bin(job.nodes, job.hours)
     run = load(job.recipe, [line.text for line in job.set])  # what is wrong is said here
     environment = Environment(
         loader=PackageLoader(scheduler.package),
@@ -132,6 +128,7 @@ def render(job: Job, work: Work = "job", *, per_node: int | None = None, **more:
     return environment.get_template(f"{work}.{scheduler.suffix}.j2").render(
         job=job,
         machine=where,
+        bin=bin_,
         images=run.source != "mixture",
         per_node=per_node or int(where.devices_per_node.value),
         cores=int(cores.value) if cores else None,
@@ -161,6 +158,6 @@ def _comment(text: str) -> str:
     )
 
 
-def _reason(line: Line) -> str:
+def _reason(line: Line | Setting | Check) -> str:
     text = line.reason[0].upper() + line.reason[1:] + "."
-    return _comment(text + " (Not yet tried here.)" if line.verify else text)
+    return _comment(text + " (Not yet tried here.)" if getattr(line, "verify", False) else text)

@@ -32,6 +32,19 @@ class PredictedMemory:
         return self.parameters + self.gradients + self.optimizer + self.gathered + self.activations
 
 
+def checkpoint_bytes(parameters: int, root_parameters: int, optim: Optim) -> int:
+    """Return the bytes of a checkpoint: weights in float32 and the state of the optimizer.
+
+    Args:
+        parameters: all.
+        root_parameters: those outside of blocks.
+        optim: whose row of `hpcgeo.optimizers.table` says the bytes of its state.
+    """
+    in_block, other = optimizer(optim.name).state_bytes(optim)
+    blocks = parameters - root_parameters
+    return (4 + in_block) * blocks + (4 + other) * root_parameters
+
+
 def predict(
     forms: Forms, parallel: Parallel, train: Train, world_size: int, optim: Optim | None = None
 ) -> PredictedMemory:

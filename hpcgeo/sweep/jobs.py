@@ -49,10 +49,8 @@ class Planned:
     @property
     def queue(self) -> str:
         """The bin of the machine's queue that it falls into."""
-        for bin_ in machine(self.job.machine).bins:
-            if self.job.nodes <= bin_.nodes:
-                return f"to {bin_.nodes} nodes, {bin_.hours:g} h"
-        return "no limit known"
+        bin_ = machine(self.job.machine).bin(self.job.nodes, self.job.hours)
+        return f"to {bin_.nodes} nodes, {bin_.hours:g} h" if bin_ else "no limit known"
 
 
 @dataclass(frozen=True)

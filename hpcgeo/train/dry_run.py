@@ -8,6 +8,7 @@ from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
 from hpcgeo.optimizers.table import optimizer
 from hpcgeo.strategies import strategy
+from hpcgeo.train.estimates import estimates
 from hpcgeo.workloads.choice import workload_of
 
 
@@ -44,6 +45,7 @@ def dry_run_summary(run: RunConfig, world_size: int) -> str:
         [
             f"run           {run.run.dir}",
             workload.summary(rows, world_size),
+            *estimates(run, workload, world_size),
             *_queue(run.launch.machine, world_size),
         ]
     )

@@ -45,7 +45,7 @@ from hpcgeo.workloads.images import refuse_idle_options
 from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
 from hpcgeo.workloads.task_pictures import Album
 from hpcgeo.workloads.workload import Alive, Source, Step, predicted_line
-from hpcgeo.zoo import PerceiverArchitecture, architecture_of
+from hpcgeo.zoo import Forms, PerceiverArchitecture, architecture_of
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
 #: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
@@ -70,6 +70,7 @@ class MixtureRun:
     """
 
     done = False
+    forms: Forms | None = None
 
     def __init__(self, run: RunConfig, objective: Objective) -> None:
         """Open the data sets.

@@ -14,6 +14,7 @@ from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.plan.memory import PredictedMemory
 from hpcgeo.strategies import strategy
+from hpcgeo.zoo import Forms
 
 GIB = 2**30
 
@@ -54,6 +55,8 @@ class Workload(Protocol):
     """A kind of run; `hpcgeo.workloads.images` and `hpcgeo.workloads.mixture` are the two."""
 
     done: bool  #: an evaluation has found that nothing is left to learn, although steps remain
+
+    forms: Forms | None  #: closed forms of one image, where the objective has them
 
     @property
     def dataset(self) -> Source:

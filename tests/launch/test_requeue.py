@@ -8,7 +8,7 @@ import pytest
 
 from hpcgeo.launch import scripts
 from hpcgeo.launch.requeue import request
-from hpcgeo.machines import Rule, machine
+from hpcgeo.machines import Debug, Rule, machine
 from tests.slurm import Slurm
 
 JOB = Path(__file__).parents[2] / "jobs" / "local_vit_tiny.sbatch"
@@ -34,7 +34,7 @@ def stand_in(tmp_path: Path) -> dict[str, str]:
     path = tmp_path / "hpcgeo"
     path.write_text(STAND_IN)
     path.chmod(0o755)
-    return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DATA": "synthetic"}
 
 
 @pytest.fixture
@@ -102,6 +102,20 @@ def test_no_requeue_once_its_user_forbids_it(slurm: Slurm, stand_in: dict[str, s
     slurm.run("scancel", "--signal=TERM", job)
     assert slurm.wait(job) == ("COMPLETED", 0)
     assert "not requeued; submit it again to go on" in slurm.output(job)
+
+
+def test_no_job_follows_another_where_that_is_forbidden(
+    slurm: Slurm, stand_in: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under Frontier's debug QOS."""
+    debug = Debug(text="--partition=batch", reason="starts soon", alone="$JOB_PARTITION=batch")
+    where = machine("local").model_copy(update={"debug": debug})
+    monkeypatch.setattr(scripts, "machine", lambda name: where)
+    script = scripts.render(scripts.one_off("local", "mae_vit_tiny", 2, "00:30:00"))
+    job = slurm.submit(script, env=stand_in | {"PLAN": "again done"})
+    assert slurm.wait(job) == ("COMPLETED", 0)
+    assert "not requeued under --partition=batch; submit it again" in slurm.output(job)
+    assert slurm.show(job)["Restarts"] == "0"
 
 
 def test_a_failure_is_not_requeued(slurm: Slurm, stand_in: dict[str, str]) -> None:

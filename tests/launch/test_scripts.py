@@ -11,7 +11,7 @@ import pytest
 from hpcgeo.config import load, recipes
 from hpcgeo.errors import InputError
 from hpcgeo.launch import scripts
-from hpcgeo.machines import machines
+from hpcgeo.machines import machine, machines
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SLURM_MACHINES = [name for name, row in machines().items() if row.scheduler == "slurm"]
@@ -62,7 +62,7 @@ def test_every_machine_renders_to_good_bash(name, nodes):
     assert "None" not in text and "{{" not in text and "\n\n\n" not in text
     body = text.split("#SBATCH")[-1].partition("\n")[2]
     assert "#SBATCH" not in body
-    header = text.partition("\nset -euo")[0].partition("\nmodule")[0].splitlines()
+    header = text.partition("\nmissing()")[0].splitlines()
     assert all(line.startswith("#") or not line for line in header)
 
 
@@ -77,6 +77,8 @@ def test_frontier_says_what_a_first_job_there_needs():
         "#SBATCH --signal=B:USR2@60",
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
+        "ROCM=${ROCM:-7.1.1}",
+        "module load rocm/$ROCM || exit 1",
         "module load rccl-net-plugin || exit 1",
         'sbcast --preserve --force "$ARCHIVE" "$NODE_LOCAL/env.tar.gz" || {',
         "--cpus-per-task=7",
@@ -84,7 +86,10 @@ def test_frontier_says_what_a_first_job_there_needs():
         "--gpu-bind=closest",
         "--kill-on-bad-exit=1",
         "export NCCL_SOCKET_IFNAME=hsn0",
-        'if ((SLURM_NNODES > 1)); then export NCCL_NET="AWS Libfabric"; fi',
+        "export GLOO_SOCKET_IFNAME=hsn0",
+        "if ((SLURM_NNODES > 1)); then export NCCL_NET=OFI; fi",
+        "--use-compress-program=pigz",
+        "24 h to 64 nodes with --partition=extended",
         "16 node-hours",
     ):
         assert words in text, words
@@ -103,7 +108,8 @@ def test_every_line_of_a_job_has_its_reason():
 
 
 @pytest.mark.parametrize(
-    ("partition", "job"), [("frontier", "frontier_vit15b"), ("batch", "local_vit_tiny")]
+    ("partition", "job"),
+    [("frontier", "frontier_vit15b"), ("cuda", "cuda_vit1b"), ("batch", "local_vit_tiny")],
 )
 def test_slurm_would_start_it(slurm, partition, job):
     said = slurm.run("sbatch", "--test-only", "-p", partition, JOBS / f"{job}.sbatch").stderr
@@ -171,7 +177,7 @@ def test_render_writes_says_and_checks(tmp_path):
     [
         (["nonsense"], "unknown job 'nonsense'"),
         (["--machine=frontier"], "take"),
-        (one("frontier", "03:00:00"), "03:00:00 is longer than the 2 h that 8 nodes may have"),
+        (one("frontier", "25:00:00"), "25 h are longer than the 24 h that 8 nodes may have"),
         (one("polaris", "01:00:00"), "polaris runs pbs"),
         (one("local", "90"), "time '90': write the time as HH:MM:SS"),
         (one("local", "01:00:00", "none"), "unknown recipe"),
@@ -187,6 +193,113 @@ def test_a_script_for_another_machine_is_printed():
     done = hpcgeo("jobs", "render", *one("jupiter", "01:00:00"))
     assert done.returncode == 0, done.stderr
     assert "mae_vit_tiny on 8 nodes = 32 ranks" in done.stdout
+
+
+def test_a_job_of_a_day_goes_where_days_are(slurm):
+    """Above the two hours of so few nodes Frontier has a partition of its own."""
+    text = scripts.render(scripts.one_off("frontier", "mae_vit_tiny", 8, "24:00:00"))
+    assert "\n#SBATCH --partition=extended\n" in text
+    path = slurm.folder / "day.sbatch"
+    path.write_text(text)
+    assert "in partition extended" in slurm.run("sbatch", "--test-only", path).stderr
+    short = scripts.render(scripts.one_off("frontier", "mae_vit_tiny", 8, "02:00:00"))
+    assert "#SBATCH --partition" not in short
+
+
+def looked(text: str, folder: Path, **variables: str) -> tuple[int, str]:
+    """Run a script outside of a job; return its exit code and what it says."""
+    environ = {"PATH": os.environ["PATH"], **variables}
+    done = subprocess.run(
+        ["bash", "-c", text], cwd=folder, env=environ, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_is_missing_is_said_before_the_queue(tmp_path):
+    text = (JOBS / "frontier_vit15b.sbatch").read_text()
+    code, said = looked(text, tmp_path)
+    assert code == 2 and said.startswith("frontier_vit15b: ARCHIVE=env.tar.gz: no such file: ")
+    (tmp_path / "env.tar.gz").touch()
+    code, said = looked(text, tmp_path)
+    assert code == 2 and "DATA is not set: the folder that `hpcgeo data build` wrote" in said
+    code, said = looked(text, tmp_path, DATA="sets/none")
+    assert code == 2 and "DATA=sets/none: no such data set" in said
+    assert len(said.splitlines()) == 1
+    for data in ("synthetic", str(tmp_path)):
+        code, said = looked(text, tmp_path, DATA=data)
+        assert (code, said) == (0, "frontier_vit15b: all is there; submit it\n")
+
+
+@pytest.mark.parametrize(("hip", "code"), [("7.1.25424", 0), ("6.2.41133", 2)])
+def test_frontier_s_environment_is_unpacked_and_looked_at(tmp_path, hip, code):
+    """The whole script, with stand-ins for what a node has: from the archive to the ranks."""
+    home, packed = tmp_path / "mnt", tmp_path / "packed" / "bin"
+    stand_ins = {
+        "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        "sbcast": 'cp "${@: -2:1}" "${@: -1}"',
+        "scontrol": "echo node1",
+        "pigz": 'exec gzip "$@"',
+    }
+    inside = {"python": f"echo {hip}", "hpcgeo": 'echo "$0 $*; $MIOPEN_USER_DB_PATH"'}
+    for folder, scripts_of in ((tmp_path / "bin", stand_ins), (packed, inside)):
+        folder.mkdir(parents=True)
+        for name, does in scripts_of.items():
+            (folder / name).write_text(f"#!/bin/bash\n{does}\n")
+            (folder / name).chmod(0o755)
+    home.mkdir()
+    subprocess.run(["tar", "czf", "env.tar.gz", "-C", "packed", "bin"], cwd=tmp_path, check=True)
+    text = (JOBS / "frontier_vit15b.sbatch").read_text().replace("/mnt/bb/$USER", str(home))
+    environ = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "DATA": "synthetic"}
+    environ |= {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "node1"}
+    got, said = looked("module() { :; }\n" + text, tmp_path, **environ)
+    assert got == code, said
+    if code:
+        assert "built for ROCm 6.2.41133, the module is rocm/7.1.1: set ROCM" in said
+        assert "hpcgeo train" not in said
+    else:
+        assert f"{home}/env/bin/hpcgeo train mae_vit_15b run.dir=runs/frontier_vit15b" in said
+        assert (home / "miopen-7").is_dir()
+
+
+def test_lumi_names_its_container_and_what_lies_in_it(tmp_path):
+    text = scripts.render(scripts.one_off("lumi-g", "mae_vit_1b", 8, "01:00:00"))
+    assert "SIF is not set: the container" in looked(text, tmp_path)[1]
+    (tmp_path / "torch.sif").touch()
+    said = looked(text, tmp_path, SIF="torch.sif")[1]
+    assert "VENV=hpcgeo.sqsh: no such file: hpcgeo, a virtual environment" in said
+    (tmp_path / "hpcgeo.sqsh").touch()
+    assert looked(text, tmp_path, SIF="torch.sif", DATA="synthetic")[0] == 0
+    assert text.index("module use /appl/local/laifs/modules") < text.index("module load lumi-aif")
+
+
+def test_a_script_is_for_an_environment_that_has_hpcgeo(tmp_path):
+    text = (JOBS / "cuda_vit1b.sbatch").read_text()
+    code, said = looked(text, tmp_path, DATA="synthetic", PATH="/usr/bin:/bin")
+    assert code == 2 and "no hpcgeo on PATH: activate the environment" in said
+
+
+@pytest.mark.parametrize(("hip", "fits"), [("7.1.25424-4179531dcd", True), ("6.2.41133", False)])
+def test_torch_and_module_are_of_one_release(tmp_path, hip, fits):
+    check = machine("frontier").checks[0]
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/bash\necho {hip}\n")
+    python.chmod(0o755)
+    text = f'ROCM=7.1.1 ARCHIVE=a\n{check.test} || {{ echo "{check.error}"; exit 2; }}'
+    code, said = looked(text, tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (code == 0) == fits
+    assert fits or "built for ROCm 6.2.41133, the module is rocm/7.1.1" in said
+
+
+def test_ranks_of_juwels_meet_on_infiniband():
+    text = scripts.render(scripts.one_off("juwels-booster", "mae_vit_1b", 8, "01:00:00"))
+    assert "\nexport MASTER_ADDR=${hosts[0]}i\n" in text
+    assert "\nexport GLOO_SOCKET_IFNAME=ib0\n" in text
+
+
+def test_only_a_trial_has_data_of_its_own():
+    for name, job in scripts.jobs().items():
+        text = (JOBS / f"{name}.sbatch").read_text()
+        assert ("\n# A trial: " in text) == (job.data is not None)
 
 
 def test_an_hour_has_sixty_minutes():
@@ -215,13 +328,15 @@ def test_a_path_is_a_word_of_the_script(tmp_path, folder):
     """Whatever stands in the path of a recipe reaches srun as it is, and runs nothing."""
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "mine.yaml").write_text(recipes()["mae_vit_tiny"])
-    for name, does in (("srun", 'printf "%s|" "$@" > args'), ("scontrol", "echo node1")):
+    words = (("srun", 'printf "%s|" "$@" > args'), ("scontrol", "echo node1"), ("hpcgeo", ":"))
+    for name, does in words:
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
     recipe = f"{folder}/mine.yaml"
     words = ("--machine=local", f"--recipe={recipe}", "--nodes=1", "--time=00:10:00")
     script = hpcgeo("jobs", "render", *words, cwd=tmp_path).stdout
     variables = {"SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
+    variables["DATA"] = "synthetic"
     variables["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=os.environ | variables)
     assert f"train|{recipe}|" in (tmp_path / "args").read_text()

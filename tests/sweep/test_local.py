@@ -380,9 +380,10 @@ def test_jobs_respect_arrays_and_queues(tmp_path: Path, monkeypatch: pytest.Monk
     # A search takes what the queue gives, and goes on in another job.
     search = sweep_of(set=there, nodes=[4], minutes=30, until_oom={})
     assert [planned.job.time for planned in Jobs(search, tmp_path, "x").planned] == ["02:00:00"]
-    sweep = sweep_of(set=there, nodes=[4], at_once=2, minutes=121)
-    with pytest.raises(InputError, match="longer than the 2 h"):
-        Jobs(sweep, tmp_path, "x")
+    [long] = Jobs(sweep_of(set=there, nodes=[4], at_once=2, minutes=121), tmp_path, "x").planned
+    assert long.queue == "to 64 nodes, 24 h" and "#SBATCH --partition=extended" in long.script
+    with pytest.raises(InputError, match="longer than the 24 h"):
+        Jobs(sweep_of(set=there, nodes=[4], at_once=2, minutes=1441), tmp_path, "x")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from hpcgeo.checkpoint.manifest import sealed
+from hpcgeo.options import Optim
+from hpcgeo.plan.memory import checkpoint_bytes
 from hpcgeo.records import read
 from tests.ranks import ALONE, STEPS, metrics, start, train, wait_for_step
 
@@ -37,10 +39,14 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
         "step-00000036",
         "step-00000040",
     ]
+    newest = (whole / "checkpoints" / "step-00000040").glob("*.safetensors")
+    held = sum(file.stat().st_size for file in newest)
     assert list((whole / "tensorboard").glob("events*"))
     with Image.open(whole / "reconstructions" / "step-00000040.png") as picture:
         assert picture.width > 3 * 32
     (record,) = read([whole])
+    assert record.parameters is not None
+    assert held == pytest.approx(checkpoint_bytes(record.parameters, 0, Optim()), rel=0.01)
     assert record.step_s is not None and len(record.step_s.values) == STEPS - 5
     assert record.step_s.values == [row["step_s"] for row in rows[5:]]
     assert record.images_per_s == pytest.approx(16 / record.step_s.median)
@@ -182,6 +188,10 @@ def test_print_and_dry() -> None:
     )
     assert "vit_15b, 14,665,553,484 parameters" in dry.stdout
     assert (
-        "global batch  2048 = micro-batch 8 x accumulate 4 x 64 data-parallel ranks" in dry.stdout
+        "global batch  2048 = micro-batch 16 x accumulate 2 x 64 data-parallel ranks" in dry.stdout
     )
+    assert "step time     2.86 to 4.59 s estimated, all steps " in dry.stdout
+    assert "8 x 4: 3.46 to 6.32 s, 34.8 GiB; 16 x 2: 2.86 to 4.59 s, 38.8 GiB" in dry.stdout
+    assert "warning       head 105: no multiple of 8" in dry.stdout
+    assert "checkpoint    176 GB; 2 are kept and one is written beside them: 528 GB" in dry.stdout
     assert "queue         frontier: a job of 8 nodes may last 2 h" in dry.stdout

@@ -1,0 +1,46 @@
+"""What the dry run says a run will take, and of what it warns."""
+
+import pytest
+
+from hpcgeo.config import load
+from hpcgeo.train.dry_run import dry_run_summary
+
+
+def summary(*options: str, machine: str = "frontier") -> str:
+    return dry_run_summary(load("mae_vit_15b", [f"launch.machine={machine}", *options]), 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        (
+            ["train.micro_batch=32", "train.accumulate=1"],
+            "46.9 GiB allocated, up to 73.6 reserved, may not fit in 64 GiB",
+        ),
+        (["train.micro_batch=128", "train.accumulate=1"], "reserved, does not fit in 64 GiB"),
+        (
+            ["train.micro_batch=8", "train.accumulate=4"],
+            "bound by communication: take a larger train.micro_batch",
+        ),
+        (["model.name=vit_15b_gated"], "head 105, hidden 13545: no multiple of 8"),
+    ],
+)
+def test_warnings(options: list[str], warning: str) -> None:
+    assert warning in summary(*options)
+
+
+def test_the_recipe_is_neither_tight_nor_bound_by_communication() -> None:
+    said = summary()
+    assert "fit in" not in said and "bound by" not in said
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    assert "step time     not estimated: nothing is tabled for H100" in summary(machine="cuda-node")
+    said = summary(machine="local")
+    assert "step time" not in said and "warning" not in said
+    assert "checkpoint    176 GB" in said
+    assert "checkpoint    " not in summary("checkpoint.every=0")
+
+
+def test_an_average_of_the_weights_is_in_the_checkpoint() -> None:
+    assert "checkpoint    235 GB; 1 are kept" in summary("optim.ema=0.999", "checkpoint.keep=1")
