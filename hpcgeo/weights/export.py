@@ -207,8 +207,9 @@ def _translation(
 def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str], str]:
     """Return what the file says of itself, and a remark where it cannot say how to normalise.
 
-    Bands, mean and deviation are those of the data set, if it is still the one trained on; of a
-    mixture, which has those of each of its sets, they are left out.
+    Bands, mean and deviation are those of the data set (in the numbers of the first layout), if it
+    is still the one trained on; of a mixture, which has those of each of its sets, they are left
+    out.
     """
     words = {
         "format": "pt",
@@ -227,8 +228,8 @@ def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str],
         return words, f"; without the bands and their moments: {run.data.path} was built anew"
     words |= {
         "bands": json.dumps(data.bands),
-        "mean": json.dumps(data.mean.tolist()),
-        "std": json.dumps(data.std.tolist()),
+        "mean": json.dumps(data.mean[0].tolist()),
+        "std": json.dumps(data.std[0].tolist()),
     }
     return words | ({"sensor": data.sensor} if data.sensor else {}), ""
 

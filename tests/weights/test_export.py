@@ -108,8 +108,8 @@ def test_our_names_hold_every_weight_and_say_what_they_are(run: Path, tmp_path: 
         "model": "vit_tiny",
         "step": str(STEP),
         "bands": json.dumps(data.bands),
-        "mean": json.dumps(data.mean.tolist()),
-        "std": json.dumps(data.std.tolist()),
+        "mean": json.dumps(data.mean[0].tolist()),
+        "std": json.dumps(data.std[0].tolist()),
     }
     assert "step 4 of vit_tiny" in said and "load_file" in said
 
