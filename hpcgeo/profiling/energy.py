@@ -70,7 +70,8 @@ class Joules:
     def start(self) -> None:
         """Begin to count."""
         self._used: dict[str, float] = {}
-        self._last = self._source.read() if self._source else {}
+        self._last: dict[str, float] = {}
+        self._advance()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         if self._source and self._source.ranges:
@@ -141,11 +142,6 @@ def pm_counters(root: Path = Path("/sys/cray/pm_counters")) -> EnergyCounters | 
 
 def rapl(root: Path = Path("/sys/class/powercap")) -> EnergyCounters | None:
     """Return the counters of the CPUs, if they may be read: most systems keep them to root."""
-    zones = [
-        zone
-        for zone in sorted(root.glob("intel-rapl:*"))  # so named on AMD, too
-        if (zone / "name").read_text().startswith(("package", "dram"))
-    ]
 
     def read() -> dict[str, float]:
         return {zone.name: 1e-6 * int((zone / "energy_uj").read_text()) for zone in zones}
@@ -153,9 +149,13 @@ def rapl(root: Path = Path("/sys/class/powercap")) -> EnergyCounters | None:
     def ranges() -> dict[str, float]:
         return {zone.name: 1e-6 * int((zone / "max_energy_range_uj").read_text()) for zone in zones}
 
-    dram = any((zone / "name").read_text().startswith("dram") for zone in zones)
-    what = "CPU packages and memories" if dram else "CPU packages"
     try:
+        names = {  # so named on AMD, too
+            zone: (zone / "name").read_text() for zone in sorted(root.glob("intel-rapl:*"))
+        }
+        zones = [zone for zone, name in names.items() if name.startswith(("package", "dram"))]
+        dram = any(name.startswith("dram") for name in names.values())
+        what = "CPU packages and memories" if dram else "CPU packages"
         return _tried(EnergyCounters("rapl", what, read, ranges()))
     except OSError:
         return None
