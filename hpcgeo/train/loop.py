@@ -51,7 +51,10 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
         InputError: configuration, data set and run folder do not fit together.
     """
     environment = discover()
-    with Watchdog(environment, run.train.hang_timeout_s) as watchdog, explained(watchdog.place):
+    with (
+        Watchdog(environment, run.train.hang_timeout_s) as watchdog,
+        explained(watchdog.place, watchdog.first),
+    ):
         return _pretrain(run, meter_of, environment, watchdog)
 
 
