@@ -16,6 +16,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
 
 from hpcgeo.errors import InputError
+from hpcgeo.parallel.device import refuse_shared
 
 Answer = TypeVar("Answer")
 
@@ -68,6 +69,8 @@ def join(
         return device
     try:
         store = _meet(rank, world_size, host, master, rendezvous_timeout_s)
+        if device.type == "cuda":
+            refuse_shared(store, rank, world_size, host, device)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
         )

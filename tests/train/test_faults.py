@@ -89,7 +89,7 @@ def test_the_device_and_rccl_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "[1] is setting up NCCL communicator and retrieving ncclUniqueId from [0] via c10d "
         "key-value store by key '0', but store->get('0') got error: Connection reset by peer",
         "recvValue failed on SocketImpl(fd=3): failed to recv, got 0 bytes",
-        "[../third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:31322",
+        "[x/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:31322",
     ],
 )
 def test_a_peer_that_is_gone_is_what_is_lost(text: str) -> None:
