@@ -63,17 +63,25 @@ def join(
         device = torch.device("cpu")
         torch.set_num_threads(threads or share_of_cores(local_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
+    bound = device if device.type == "cuda" else None  # NCCL starts here, and fails here
     if master is None:
         alone = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=alone, rank=0, world_size=1)
+        dist.init_process_group(backend, store=alone, rank=0, world_size=1, device_id=bound)
         return device
     try:
         store = _meet(rank, world_size, host, master, rendezvous_timeout_s)
         if device.type == "cuda":
             refuse_shared(store, rank, world_size, host, device)
         dist.init_process_group(
-            backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
+            backend,
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            timeout=TIMEOUT,
+            device_id=bound,
         )
+    except dist.DistBackendError:
+        raise  # they have met
     except (dist.DistError, OSError) as error:
         address, port = master
         raise InputError(

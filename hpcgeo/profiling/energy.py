@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from hpcgeo.log import log
 from hpcgeo.machines import Grid
 from hpcgeo.measured import Energy
 from hpcgeo.parallel.topology import Topology
@@ -66,6 +67,9 @@ class Joules:
             if other.host == place.host
         )
         self._source = find(topology.device, leads)
+        if self._source is None and topology.device.type == "cuda" and topology.rank == 0:
+            package = "amdsmi, which comes with ROCm" if torch.version.hip else "nvidia-ml-py"
+            log.warning("no counter of energy can be read: it takes the package %s", package)
 
     def start(self) -> None:
         """Begin to count."""
