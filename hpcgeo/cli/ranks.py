@@ -15,6 +15,7 @@ import typer
 
 from hpcgeo.errors import FaultError, InputError
 from hpcgeo.launch.environment import discover
+from hpcgeo.parallel.group import barrier
 from hpcgeo.quoting import terminal
 from hpcgeo.train.faults import explain
 
@@ -40,7 +41,7 @@ def ranked(action: Callable[[], object]) -> None:
     code = 0
     try:
         code = int(action() is False)
-        dist.barrier()
+        barrier()
         dist.destroy_process_group()
     except (InputError, FaultError) as error:
         code = 2 if isinstance(error, InputError) else 1

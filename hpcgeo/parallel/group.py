@@ -63,25 +63,17 @@ def join(
         device = torch.device("cpu")
         torch.set_num_threads(threads or share_of_cores(local_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
-    bound = device if device.type == "cuda" else None  # NCCL starts here, and fails here
     if master is None:
         alone = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=alone, rank=0, world_size=1, device_id=bound)
+        dist.init_process_group(backend, store=alone, rank=0, world_size=1)
         return device
     try:
         store = _meet(rank, world_size, host, master, rendezvous_timeout_s)
         if device.type == "cuda":
             refuse_shared(store, rank, world_size, host, device)
         dist.init_process_group(
-            backend,
-            store=store,
-            rank=rank,
-            world_size=world_size,
-            timeout=TIMEOUT,
-            device_id=bound,
+            backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
         )
-    except dist.DistBackendError:
-        raise  # they have met
     except (dist.DistError, OSError) as error:
         address, port = master
         raise InputError(
@@ -160,6 +152,12 @@ def listed(ranks: Iterable[int]) -> str:
     more = f" and {len(first) - 8} more" if len(first) > 8 else ""
     word = "rank" if len(first) == 1 else "ranks"
     return f"{word} {', '.join(map(str, first[:8]))}{more}"
+
+
+def barrier() -> None:
+    """Wait for all ranks, each on the device it has chosen; torch warns where it is not named."""
+    nccl = dist.get_backend() == "nccl"
+    dist.barrier(device_ids=[torch.cuda.current_device()] if nccl else None)
 
 
 def own_store() -> Store:

@@ -25,7 +25,7 @@ from hpcgeo.log import bar, log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.measured import Spread
 from hpcgeo.parallel.device import row_of
-from hpcgeo.parallel.group import join, on_rank_0
+from hpcgeo.parallel.group import barrier, join, on_rank_0
 from hpcgeo.parallel.topology import RankPlace, near_first, placed
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import Collective, Group, in_words
@@ -233,7 +233,7 @@ def _repeat(cases: Sequence[CollectiveCase], seconds: float, device: torch.devic
 
 def _once(call: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of one call, of several in a row that all ranks begin together."""
-    dist.barrier()
+    barrier()
     _synchronize(device)
     begin = time.perf_counter()
     for _ in range(IN_A_ROW[device.type]):

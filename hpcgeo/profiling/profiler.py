@@ -28,6 +28,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.machines import Grid
 from hpcgeo.measured import Activity, CrossCheck, Phases
+from hpcgeo.parallel.group import barrier
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import flops, memory, trace, waits
 from hpcgeo.profiling.clock import Clock
@@ -190,7 +191,7 @@ class Profiler(Meter):
 
     def _begin_together(self) -> None:
         """Wait for all ranks: one that wrote metrics, or started a trace, is not late for that."""
-        dist.barrier()
+        barrier()
         if self.topology.device.type == "cuda":
             torch.cuda.synchronize(self.topology.device)
 
