@@ -67,7 +67,7 @@ def explained(place: Callable[[], str], first: First | None = None) -> Iterator[
             raise
         if follows:
             text += f"; {named or 'probably one of them failed first: look for its line'}"
-        if isinstance(error, dist.DistError):
+        if follows or isinstance(error, dist.DistError):
             text += flight_record(dist.get_rank() if dist.is_initialized() else 0)
         raise FaultError(f"{place()}: {text}") from error
 
