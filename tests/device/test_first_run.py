@@ -1,4 +1,4 @@
-"""A first user's two minutes on a real GPU: one command for each path that only a device has.
+"""What a first user does on a real GPU: one command for each path that only a device has.
 
 The same commands on the host are the reference: losses agree to the rounding of the device.
 """
