@@ -2,15 +2,22 @@
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import find, parse, read
+from hpcgeo.log import log
+from hpcgeo.tables import find, loaded, parse, plugins, read
+
+#: Of the entry points that name further devices, ``NAME = MODULE:OBJECT``.
+DEVICES = "hpcgeo.devices"
 
 
 class FactRow(BaseModel):
@@ -124,6 +131,63 @@ class NodeLocal(FactRow):
     reason: str
 
 
+class Utilisation(FactRow):
+    """Which fraction of the bfloat16 peak training of ViTs reached, recompute counted."""
+
+    points: tuple[tuple[float, float], ...] = Field(description="[parameters, fraction], growing")
+    source: str
+
+    def at(self, parameters: float) -> float:
+        """Return the fraction for a size: linear in its logarithm, the last one beyond the ends."""
+        (size, fraction), *larger = self.points
+        for size_above, above in larger:
+            if parameters < size_above:
+                part = max(0.0, math.log(parameters / size) / math.log(size_above / size))
+                return fraction + part * (above - fraction)
+            size, fraction = size_above, above
+        return fraction
+
+
+class Device(FactRow):
+    """What one rank drives."""
+
+    name: str
+    title: str
+    flops: dict[str, float] = Field({}, description="dense matrix products, TFLOP/s by dtype")
+    memory: float = Field(description="GiB")
+    bandwidth: float = Field(description="TB/s")
+    reached: Utilisation | None = None
+    per_package: int = Field(
+        1, ge=1, description="devices of a package, linked best among themselves"
+    )
+    pattern: str = Field(description="regular expression for the whole of torch's name of it")
+    source: str
+    verify: list[str] = []
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of device memory."""
+        return int(self.memory * 2**30)
+
+    @property
+    def memory_bytes_per_s(self) -> float:
+        """Bytes per second between the device and its memory."""
+        return self.bandwidth * 1e12
+
+    def peak(self, dtype: str) -> float | None:
+        """Return the peak FLOP/s of dense matrix products; None: not known."""
+        return self.flops[dtype] * 1e12 if dtype in self.flops else None
+
+
 class Machine(FactRow):
     """A machine; what its file does not state is None or empty."""
 
@@ -131,7 +195,8 @@ class Machine(FactRow):
     title: str
     sources: dict[str, str]
     nodes: Fact | None = None
-    device: str | None = Field(None, description="a row of facts/devices.yaml")
+    device: str | None = Field(None, description="a row of facts/devices.yaml, or of `devices`")
+    devices: dict[str, Device] = Field({}, description="rows that facts/devices.yaml has not")
     devices_per_node: Fact
     cores_per_device: Fact | None = Field(
         None, description="usable, system's cores excluded, as the scheduler counts them"
@@ -153,6 +218,16 @@ class Machine(FactRow):
     )
     environment: tuple[Variable, ...] = ()
     checks: tuple[Check, ...] = ()
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _by_name(cls, rows: Any) -> Any:
+        if not isinstance(rows, dict):
+            return rows
+        return {
+            name: {"name": str(name)} | row if isinstance(row, dict) else row
+            for name, row in rows.items()
+        }
 
     def facts(self) -> list[tuple[str, Fact | Bin | Rule]]:
         """Return every figure with its name."""
@@ -194,61 +269,6 @@ class Machine(FactRow):
             f"{hours:g} h are longer than the {longest:g} h that {nodes} nodes may have on "
             f"{self.name}: shorten it, the run continues when submitted again"
         )
-
-
-class Utilisation(FactRow):
-    """Which fraction of the bfloat16 peak training of ViTs reached, recompute counted."""
-
-    points: tuple[tuple[float, float], ...] = Field(description="[parameters, fraction], growing")
-    source: str
-
-    def at(self, parameters: float) -> float:
-        """Return the fraction for a size: linear in its logarithm, the last one beyond the ends."""
-        (size, fraction), *larger = self.points
-        for size_above, above in larger:
-            if parameters < size_above:
-                part = max(0.0, math.log(parameters / size) / math.log(size_above / size))
-                return fraction + part * (above - fraction)
-            size, fraction = size_above, above
-        return fraction
-
-
-class Device(FactRow):
-    """What one rank drives."""
-
-    name: str
-    title: str
-    flops: dict[str, float] = Field(description="dense matrix products, TFLOP/s by dtype")
-    memory: float = Field(description="GiB")
-    bandwidth: float = Field(description="TB/s")
-    reached: Utilisation | None = None
-    per_package: int = Field(1, description="devices of a package, linked best among themselves")
-    pattern: str = Field(description="regular expression for torch's name of the device")
-    source: str
-    verify: list[str] = []
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of device memory."""
-        return int(self.memory * 2**30)
-
-    @property
-    def memory_bytes_per_s(self) -> float:
-        """Bytes per second between the device and its memory."""
-        return self.bandwidth * 1e12
-
-    def peak(self, dtype: str) -> float:
-        """Return the peak FLOP/s of dense matrix products.
-
-        Raises:
-            InputError: no figure for this dtype is tabled.
-        """
-        if dtype not in self.flops:
-            raise InputError(
-                f"no peak of {self.name} in {dtype} is tabled (known: {', '.join(self.flops)}): "
-                f"add it with its source to facts/devices.yaml"
-            )
-        return self.flops[dtype] * 1e12
 
 
 @cache
@@ -297,20 +317,31 @@ def devices() -> dict[str, Device]:
     return {name: Device(name=name, **row) for name, row in read("devices").items()}
 
 
-def device_of(device_name: str) -> Device:
-    """Return the device that ``torch.cuda.get_device_name`` calls `device_name`.
+def device_of(device_name: str, own: Mapping[str, Device] = MappingProxyType({})) -> Device | None:
+    """Return the row of the device that torch calls `device_name`; None: nobody knows it.
 
-    Raises:
-        InputError: the table has no such device; there is no nearest one, since a wrong peak would
-            make every utilisation wrong.
+    There is no nearest one: a wrong peak would make every utilisation wrong.
+
+    Args:
+        device_name: as `torch.cuda.get_device_name` has it.
+        own: rows of the machine; they come first.
     """
-    for device in devices().values():
-        if re.search(device.pattern, device_name):
-            return device
-    raise InputError(
-        f"unknown device {device_name!r}; known: {', '.join(devices())}: add a row with its source "
-        f"to facts/devices.yaml"
-    )
+    rows = chain(own.values(), devices().values(), _installed())
+    return next((row for row in rows if re.fullmatch(row.pattern, device_name)), None)
+
+
+def _installed() -> Iterator[Device]:
+    """Yield the rows of installed packages; a broken one costs a figure of a report, no run."""
+    for name, entry in plugins(DEVICES).items():
+        try:
+            row = loaded(entry)
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        if isinstance(row, Device):
+            yield row
+        else:
+            log.warning("entry point %r of %s: not a hpcgeo.machines.Device", name, DEVICES)
 
 
 class Grid(FactRow):

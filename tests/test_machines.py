@@ -1,5 +1,6 @@
 """Machines and devices: the documented figures, a source for each, and no guess for the unknown."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,50 +81,70 @@ def test_a_device_is_a_gcd():
 @pytest.mark.parametrize(
     ("spoken", "name"),
     [
+        ("AMD Instinct MI210", "MI210"),
+        ("AMD Instinct MI250", "MI250"),
         ("AMD Instinct MI250X", "MI250X"),
+        ("AMD Instinct MI250X / MI250", "MI250-or-MI250X"),
+        ("AMD Instinct MI300A", "MI300A"),
         ("AMD Instinct MI300X", "MI300X"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("Tesla V100-PCIE-32GB", "V100-PCIe"),
         ("NVIDIA A100-SXM4-40GB", "A100-40"),
         ("NVIDIA A100-PCIE-40GB", "A100-40"),
+        ("NVIDIA A100-SXM-64GB", "A100-64"),
+        ("NVIDIA A100 80GB PCIe", "A100-80-PCIe"),
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
+        ("NVIDIA GeForce RTX 4090", "RTX-4090"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA H100 PCIe", "H100-PCIe"),
+        ("NVIDIA H100 NVL", "H100-NVL"),
         ("NVIDIA H100 80GB HBM3", "H100"),
         ("NVIDIA H200", "H200"),
+        ("NVIDIA H200 NVL", "H200-NVL"),
         ("NVIDIA GH200 480GB", "GH200"),
         ("NVIDIA GH200 120GB", "GH200"),
+        ("NVIDIA GH200 144G HBM3e", "GH200-144"),
+        ("NVIDIA B200", "B200"),
     ],
 )
 def test_devices_are_known_by_torch_s_name(spoken, name):
-    assert device_of(spoken).name == name
+    row = device_of(spoken)
+    assert row is not None and row.name == name
+    assert [other.name for other in devices().values() if re.fullmatch(other.pattern, spoken)] == [
+        name
+    ]
 
 
 @pytest.mark.parametrize(
     "spoken",
     [
-        "NVIDIA H100 PCIe",
-        "NVIDIA H100 NVL",
-        "NVIDIA H200 NVL",
-        "NVIDIA GH200 144G HBM3e",
-        "NVIDIA A100-SXM-64GB",
-        "NVIDIA A100 80GB PCIe",
-        "AMD Instinct MI300A",
-        "Tesla V100-SXM2-16GB",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "NVIDIA H200 MIG 1g.18gb",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA L40",
+        "AMD gfx90a",
         "",
     ],
 )
-def test_a_sister_or_a_stranger_is_an_error(spoken):
-    with pytest.raises(InputError, match=f"unknown device '{spoken}'; known: MI250X, A100-40"):
-        device_of(spoken)
+def test_a_sister_a_slice_or_a_stranger_has_no_row(spoken):
+    assert device_of(spoken) is None
 
 
-def test_an_untabled_dtype_is_an_error():
-    with pytest.raises(InputError, match="no peak of H100 in float8 is tabled"):
-        devices()["H100"].peak("float8")
+def test_a_peak_may_not_be_known():
+    assert devices()["H100"].peak("float8") is None
+    assert devices()["V100"].peak("bfloat16") is None
+    assert devices()["MI250-or-MI250X"].peak("bfloat16") is None
 
 
 def test_devices_are_plausible():
     for row in devices().values():
         assert row.source
-        assert 1 < row.peak("bfloat16") / row.peak("float32") < 20
-        assert 1e12 < row.memory_bytes_per_s < 1e13
+        low = row.peak("bfloat16") or row.peak("float16")
+        assert low is None or 1 < low / row.peak("float32") <= 30
+        assert 3e11 <= row.memory_bytes_per_s < 1e13
 
 
 def test_an_unknown_machine():
@@ -169,3 +190,22 @@ def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
             machine(str(other))
     with pytest.raises(InputError, match=r"missing\.yaml: cannot be read"):
         machine(str(tmp_path / "missing.yaml"))
+
+
+def test_a_device_of_the_users_own(tmp_path: Path) -> None:
+    """It comes before ours, so that a wrong row of ours can be corrected."""
+    file = tmp_path / "desk.yaml"
+    card = "{title: x, flops: {bfloat16: 1}, memory: 8, bandwidth: 1, pattern: %s, source: seen}"
+    text = (
+        "title: A desk\nsources: {none: seen}\ndevices_per_node: [2, none]\nscheduler: slurm\n"
+        f"device: mine\ndevices: {{mine: {card}}}\n"
+    )
+    file.write_text(text % "NVIDIA (H200|X1)")
+    own = machine(str(file)).devices
+    for spoken in ("NVIDIA X1", "NVIDIA H200"):
+        row = device_of(spoken, own)
+        assert row is not None and (row.name, row.peak("bfloat16")) == ("mine", 1e12)
+    other = tmp_path / "other.yaml"
+    other.write_text(text % "'('")
+    with pytest.raises(InputError, match="is no regular expression"):
+        machine(str(other))

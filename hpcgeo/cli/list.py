@@ -147,7 +147,7 @@ def _machines() -> list[Columns]:
                 "devices_per_node": int(machine.devices_per_node.value),
                 "device": machine.device,
                 "memory_gib": device.memory if device else None,
-                "bf16_tflops": device.flops["bfloat16"] if device else None,
+                "bf16_tflops": device.flops.get("bfloat16") if device else None,
                 "node_gb_per_s": links.node.value if links.node else None,
                 "out_gb_per_s": links.out.value if links.out else None,
                 "scheduler": machine.scheduler,

@@ -2,18 +2,25 @@
 
 import faulthandler
 import os
+import resource
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch.distributed as dist
 import typer
 
 from hpcgeo.errors import FaultError, InputError
 from hpcgeo.launch.environment import discover
+from hpcgeo.parallel.group import barrier
 from hpcgeo.quoting import terminal
+from hpcgeo.train.faults import explain
+
+#: Open files that a rank may have at least, where the system lets it.
+FILES = 1 << 16
 
 
 def ranked(action: Callable[[], object]) -> None:
@@ -25,12 +32,16 @@ def ranked(action: Callable[[], object]) -> None:
     down in order: right after a collective that may abort.
     """
     faulthandler.enable()  # a bus error in a mapped file has no other voice
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != most:  # a connection to every other rank is a file
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, min(most, FILES)), most))
     environment = discover()
     where = f"rank {environment.rank} of {environment.world_size} on {environment.host}"
     code = 0
     try:
         code = int(action() is False)
-        dist.barrier()
+        barrier()
         dist.destroy_process_group()
     except (InputError, FaultError) as error:
         code = 2 if isinstance(error, InputError) else 1
@@ -43,8 +54,11 @@ def ranked(action: Callable[[], object]) -> None:
         typer.echo(f"hpcgeo: {where}: stopped by Ctrl-C", err=True)
     except BaseException as error:
         code = 1
-        traceback.print_exc()
-        typer.echo(f"hpcgeo: {where}: {type(error).__name__}: {error}", err=True)
+        text = explain(error) if isinstance(error, Exception) else None
+        if text is None:
+            traceback.print_exc()
+            text = f"{type(error).__name__}: {error}"
+        typer.echo(terminal(f"hpcgeo: {where}: {text}"), err=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -38,7 +38,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
         (B, H, Q, d)
     """
     seen = None if mask is None else mask[:, None, None]
-    if q.device.type == "cpu" and k.shape[2] <= PLAIN_UP_TO.get(q.dtype, 0):
+    plain = q.device.type == "cpu" and k.shape[2] <= PLAIN_UP_TO.get(q.dtype, 0)
+    if plain or not q.shape[0]:  # fused kernels abort on a pass without samples
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, Q, T)
         if seen is not None:
             weights = weights.masked_fill(~seen, -torch.inf)

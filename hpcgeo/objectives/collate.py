@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ POLARISATIONS = ("HH", "HV", "VH", "VV")
 
 #: What one band is: from the facts, or from a file of the user.
 Bands = Callable[[Channel], Band]
+
+#: Bytes of which a tensor on a device begins at a multiple, as kernels that read it in words want.
+ALIGNED = 64
 
 #: Of an observation: its sample, and which one of it.
 Position = tuple[int, int]
@@ -194,13 +198,44 @@ def centres(pixel: Tensor, frame: tuple[int, int]) -> Tensor:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Return a value with all tensors in it on a device."""
+    """Return a value with all tensors in it on a device, in one copy that nobody waits for."""
+    tensors: list[Tensor] = []
+
+    def found(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    _replaced(value, found)
+    if device.type == "cpu" or not tensors:
+        return value
+    area, begins = packed_bytes(tensors, pinned=device.type == "cuda")
+    there, places = area.to(device, non_blocking=True), iter(begins)
+    return _replaced(value, lambda tensor: view_of(there, next(places), tensor))
+
+
+def packed_bytes(tensors: Sequence[Tensor], *, pinned: bool) -> tuple[Tensor, list[int]]:
+    """Return the bytes of tensors one behind the other, and where each begins."""
+    ends = [*accumulate(-(-tensor.nbytes // ALIGNED) * ALIGNED for tensor in tensors)]
+    area = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=pinned)
+    begins = [0, *ends[:-1]]
+    for tensor, begin in zip(tensors, begins, strict=True):
+        view_of(area, begin, tensor).copy_(tensor)
+    return area, begins
+
+
+def view_of(area: Tensor, begin: int, like: Tensor) -> Tensor:
+    """Return the bytes from `begin` on as a tensor of that shape and type."""
+    return area[begin : begin + like.nbytes].view(like.dtype).view(like.shape)
+
+
+def _replaced(value: Any, by: Callable[[Tensor], Tensor]) -> Any:
+    """Return a value with other tensors in it, asked for in order."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return by(value)
     if isinstance(value, tuple):
-        return tuple(moved(part, device) for part in value)
+        return tuple(_replaced(part, by) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: moved(getattr(value, f.name), device) for f in fields(value)}
+        parts = {f.name: _replaced(getattr(value, f.name), by) for f in fields(value)}
         return replace(value, **parts)
     return value
 

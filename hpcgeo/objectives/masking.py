@@ -36,7 +36,7 @@ def hide(drawn: Drawn, ratio: float, seed: int) -> tuple[tuple[Bool, ...], tuple
     names = np.concatenate([_units(kept, number, way) for number, kept in enumerate(drawn.kept)])
     kept = np.concatenate([part.ravel() for part in drawn.kept])
     units, unit_of = np.unique(names, return_inverse=True)
-    order = uniform(seed, position, "hide", len(units))[0].argsort()
+    order = uniform(seed, position, "hide", len(units))[0].argsort(kind="stable")
     held = np.bincount(unit_of, weights=kept, minlength=len(units))
     budget = int(ratio * kept.sum())
     chosen = np.zeros(len(units), dtype=bool)
@@ -48,7 +48,7 @@ def hide(drawn: Drawn, ratio: float, seed: int) -> tuple[tuple[Bool, ...], tuple
     hidden = chosen[unit_of] & kept
     rest = np.flatnonzero(kept & ~hidden)
     noise = uniform(seed, position, "rest", len(rest))[0] if len(rest) else np.zeros(0)
-    hidden[rest[noise.argsort()[: budget - int(hidden.sum())]]] = True
+    hidden[rest[noise.argsort(kind="stable")[: budget - int(hidden.sum())]]] = True
     parts = np.split(hidden, np.cumsum(sizes)[:-1])
     masks = tuple(part.reshape(k.shape) for part, k in zip(parts, drawn.kept, strict=True))
     return tuple(k & ~m for k, m in zip(drawn.kept, masks, strict=True)), masks

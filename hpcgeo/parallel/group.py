@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
 
 from hpcgeo.errors import InputError
+from hpcgeo.parallel.device import refuse_shared
 
 Answer = TypeVar("Answer")
 
@@ -75,6 +76,8 @@ def join(
         return device
     try:
         store = _meet(rank, world_size, host, meeting, run, rendezvous_timeout_s)
+        if device.type == "cuda":
+            refuse_shared(store, rank, world_size, host, device)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
         )
@@ -204,6 +207,12 @@ def listed(ranks: Iterable[int]) -> str:
     more = f" and {len(first) - 8} more" if len(first) > 8 else ""
     word = "rank" if len(first) == 1 else "ranks"
     return f"{word} {', '.join(map(str, first[:8]))}{more}"
+
+
+def barrier() -> None:
+    """Wait for all ranks, each on the device it has chosen; torch warns where it is not named."""
+    nccl = dist.get_backend() == "nccl"
+    dist.barrier(device_ids=[torch.cuda.current_device()] if nccl else None)
 
 
 def own_store() -> Store:

@@ -94,9 +94,8 @@ class NativeEngine:
             if self.clip is not None:
                 # As torch's clip_grad_norm_, epsilon included.
                 shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
-                for parameter in _trained(self.objective):
-                    gradient = local(parameter.grad)
-                    gradient.mul_(shrink.to(gradient.device))
+                gradients = [local(parameter.grad) for parameter in _trained(self.objective)]
+                torch._foreach_mul_(gradients, shrink.to(gradients[0].device))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()

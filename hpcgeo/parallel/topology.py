@@ -1,14 +1,16 @@
 """Where every rank runs, and how a strategy divides them: the mesh, and its map in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from hpcgeo.machines import device_of
+from hpcgeo.machines import Device
+from hpcgeo.parallel.device import row_of
 from hpcgeo.strategies import Layout, Strategy
 
 #: Axes of the mesh, the last one over the nearest ranks: it talks the most.
@@ -35,6 +37,7 @@ class Topology:
         order: the ranks by host and device, so that neighbours in it are near each other, whatever
             order the launcher dealt them in: a group fills a package, then a node, then more.
         places: of every rank.
+        model: the row of this rank's device; None: a host, or a GPU that nobody knows.
     """
 
     rank: int
@@ -43,6 +46,7 @@ class Topology:
     layout: Layout
     order: tuple[int, ...]
     places: tuple[RankPlace, ...]
+    model: Device | None = None
 
     @property
     def world_size(self) -> int:
@@ -105,18 +109,26 @@ def lay_out(
     device: torch.device,
     strategy: Strategy,
     layout: Layout,
+    own: Mapping[str, Device] = MappingProxyType({}),
 ) -> Topology:
-    """Return the topology; every rank calls it, after `join`, with its own place."""
-    places = placed(host, local_rank, device)
-    return Topology(rank, device, strategy, layout, near_first(places), places)
+    """Return the topology; every rank calls it, after `join`, with its own place.
+
+    Args:
+        rank, local_rank, host, device: of this rank.
+        strategy, layout: of all.
+        own: devices that the machine's file knows.
+    """
+    model = row_of(device, own)
+    places = placed(host, local_rank, model)
+    return Topology(rank, device, strategy, layout, near_first(places), places, model)
 
 
-def placed(host: str, local_rank: int, device: torch.device) -> tuple[RankPlace, ...]:
-    """Return where every rank runs; every rank calls it with its own place."""
-    per_package = 1
-    if device.type == "cuda":
-        per_package = device_of(torch.cuda.get_device_name(device)).per_package
-    mine = RankPlace(host, local_rank, local_rank // per_package)
+def placed(host: str, local_rank: int, model: Device | None) -> tuple[RankPlace, ...]:
+    """Return where every rank runs; every rank calls it with its own place.
+
+    A device that nobody knows has a package for itself.
+    """
+    mine = RankPlace(host, local_rank, local_rank // (model.per_package if model else 1))
     places: list[RankPlace] = [mine] * dist.get_world_size()
     dist.all_gather_object(places, mine)
     return tuple(places)

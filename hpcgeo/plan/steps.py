@@ -54,7 +54,8 @@ def predict_step(
     device = devices()[where.device] if where.device else None
     if device is None or device.reached is None or chosen.backend != "native":
         return None
-    if layout.tp > 1 or parallel.offload:
+    peak = device.peak(train.dtype)
+    if peak is None or layout.tp > 1 or parallel.offload:
         return None
     size_bytes = {
         "parameters": DTYPE_BYTES[train.dtype] * forms.parameters,
@@ -69,7 +70,7 @@ def predict_step(
         # Shards are reduced in every micro-batch, replicas in the last one of a step.
         when = "last" if collective.name == "all_reduce" else collective.when
         seconds[when] += sent / rate if rate else 0.0
-    rate = device.reached.at(forms.parameters) * device.peak(train.dtype)
+    rate = device.reached.at(forms.parameters) * peak
     forward = forms.forward_flops * train.micro_batch / rate
     backward = forms.executed_flops(parallel.recompute) * train.micro_batch / rate - forward
     again = train.accumulate - 1

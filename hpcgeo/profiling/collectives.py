@@ -24,12 +24,14 @@ from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.log import bar, log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.measured import Spread
-from hpcgeo.parallel.group import join, on_rank_0
+from hpcgeo.parallel.device import row_of
+from hpcgeo.parallel.group import barrier, join, on_rank_0
 from hpcgeo.parallel.topology import RankPlace, near_first, placed
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import Collective, Group, in_words
 from hpcgeo.profiling.communication import BUS
 from hpcgeo.records import LinksRecord, Transfer, append
+from hpcgeo.train.device import hold_to
 from hpcgeo.train.faults import compare_ranks, explained
 from hpcgeo.train.provenance import command, commit, device_name, driver, environment, versions
 
@@ -84,7 +86,8 @@ def measure(
     """
     here = discover()
     set_up(here.rank, here.host)
-    machine_name = machine(machine_name).name
+    where = machine(machine_name)
+    hold_to(where)
     if here.world_size < 2:
         raise InputError(
             "one rank has nobody to talk to: start at least 2, e.g. `mpirun -n 2 hpcgeo-profile "
@@ -105,13 +108,13 @@ def measure(
     with explained(lambda: "measuring collectives"):
         name = device_name(device, here.local_size)
         options = {"--from": first_bytes, "--to": last_bytes, "--seconds": seconds}
-        facts = {"device": name, "--machine": machine_name} | options
+        facts = {"device": name, "--machine": where.name} | options
         compare_ranks({key: str(value) for key, value in facts.items()}, here.host, device)
         on_rank_0(lambda: _refuse_paths([path for path in (records, machine_file) if path]))
-        places = placed(here.host, here.local_rank, device)
+        places = placed(here.host, here.local_rank, row_of(device, where.devices))
         cases = _cases(sizes, places, here.rank, device)
         _repeat(cases, seconds, device)
-        links = _describe(cases, places, machine_name, name, device)
+        links = _describe(cases, places, where.name, name, device)
     if here.rank == 0:
         append(records, links)
         _conclude(links, records, machine_file)
@@ -231,7 +234,7 @@ def _repeat(cases: Sequence[CollectiveCase], seconds: float, device: torch.devic
 
 def _once(call: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of one call, of several in a row that all ranks begin together."""
-    dist.barrier()
+    barrier()
     _synchronize(device)
     begin = time.perf_counter()
     for _ in range(IN_A_ROW[device.type]):

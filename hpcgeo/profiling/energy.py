@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from hpcgeo.log import log
 from hpcgeo.machines import Grid
 from hpcgeo.measured import Energy
 from hpcgeo.parallel.topology import Topology
@@ -66,11 +67,15 @@ class Joules:
             if other.host == place.host
         )
         self._source = find(topology.device, leads)
+        if self._source is None and topology.device.type == "cuda" and topology.rank == 0:
+            package = "amdsmi, which comes with ROCm" if torch.version.hip else "nvidia-ml-py"
+            log.warning("no counter of energy can be read: it takes the package %s", package)
 
     def start(self) -> None:
         """Begin to count."""
         self._used: dict[str, float] = {}
-        self._last = self._source.read() if self._source else {}
+        self._last: dict[str, float] = {}
+        self._advance()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         if self._source and self._source.ranges:
@@ -141,11 +146,6 @@ def pm_counters(root: Path = Path("/sys/cray/pm_counters")) -> EnergyCounters | 
 
 def rapl(root: Path = Path("/sys/class/powercap")) -> EnergyCounters | None:
     """Return the counters of the CPUs, if they may be read: most systems keep them to root."""
-    zones = [
-        zone
-        for zone in sorted(root.glob("intel-rapl:*"))  # so named on AMD, too
-        if (zone / "name").read_text().startswith(("package", "dram"))
-    ]
 
     def read() -> dict[str, float]:
         return {zone.name: 1e-6 * int((zone / "energy_uj").read_text()) for zone in zones}
@@ -153,9 +153,13 @@ def rapl(root: Path = Path("/sys/class/powercap")) -> EnergyCounters | None:
     def ranges() -> dict[str, float]:
         return {zone.name: 1e-6 * int((zone / "max_energy_range_uj").read_text()) for zone in zones}
 
-    dram = any((zone / "name").read_text().startswith("dram") for zone in zones)
-    what = "CPU packages and memories" if dram else "CPU packages"
     try:
+        names = {  # so named on AMD, too
+            zone: (zone / "name").read_text() for zone in sorted(root.glob("intel-rapl:*"))
+        }
+        zones = [zone for zone, name in names.items() if name.startswith(("package", "dram"))]
+        dram = any(name.startswith("dram") for name in names.values())
+        what = "CPU packages and memories" if dram else "CPU packages"
         return _tried(EnergyCounters("rapl", what, read, ranges()))
     except OSError:
         return None

@@ -37,8 +37,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hpcgeo.config import RunConfig
-from hpcgeo.errors import InputError
-from hpcgeo.machines import device_of
 from hpcgeo.measured import Memory
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
@@ -305,10 +303,7 @@ def _of_allocator(device: torch.device) -> dict[str, int]:
 def limit_bytes(topology: Topology) -> int | None:
     """Return what a rank may have: its device's memory, or its share of what the host grants."""
     if topology.device.type == "cuda":
-        try:
-            return device_of(torch.cuda.get_device_name(topology.device)).memory_bytes
-        except InputError:
-            return torch.cuda.get_device_properties(topology.device).total_memory
+        return torch.cuda.get_device_properties(topology.device).total_memory
     host = topology.places[topology.rank].host
     sharers = sum(place.host == host for place in topology.places)
     return host_bytes() // sharers

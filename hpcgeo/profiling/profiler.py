@@ -6,6 +6,7 @@ measured steps themselves. The later ones are slowed down by what watches them, 
 the step time.
 """
 
+import math
 import os
 import statistics
 import tempfile
@@ -27,6 +28,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.machines import Grid
 from hpcgeo.measured import Activity, CrossCheck, Phases
+from hpcgeo.parallel.group import barrier
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import flops, memory, trace, waits
 from hpcgeo.profiling.clock import Clock
@@ -72,7 +74,7 @@ class Options:
         warmup: steps discarded before them, at least.
         communication: False: collectives do nothing in a step.
         reading: False: every step trains on cached batches, the first ones.
-        product: measure a matrix product on a device too; on a host it always is.
+        product: measure a matrix product in any case; where no peak is tabled it always is.
         traces: folder for traces, a file a rank.
         grid: that the power comes from; None: that of the machine, if known.
     """
@@ -189,7 +191,7 @@ class Profiler(Meter):
 
     def _begin_together(self) -> None:
         """Wait for all ranks: one that wrote metrics, or started a trace, is not late for that."""
-        dist.barrier()
+        barrier()
         if self.topology.device.type == "cuda":
             torch.cuda.synchronize(self.topology.device)
 
@@ -304,13 +306,19 @@ class Profiler(Meter):
         }
 
     def _product(self) -> dict[str, Any]:
-        """Return the rate of a matrix product; a host, which no table knows, is held against it."""
-        on_host = self.topology.device.type == "cpu"
-        if not (on_host or self.options.product):
+        """Return the rate of a matrix product; what no table knows is held against it."""
+        device, dtype = self.topology.device, self.run.train.dtype
+        tabled = self.topology.model and self.topology.model.peak(dtype)
+        own = math.nan
+        if self.options.product or not tabled:
+            try:
+                own = _product_rate(getattr(torch, dtype), device)
+            except torch.OutOfMemoryError as error:  # the model fills the device
+                log.warning("no matrix product is measured: %s", str(error).splitlines()[0])
+        rate = float(self._mean_of_ranks(own))  # every rank comes here, whatever it drives
+        if math.isnan(rate):
             return {}
-        own = _product_rate(getattr(torch, self.run.train.dtype), self.topology.device)
-        rate = float(self._mean_of_ranks(own))
-        peak = {"peak_flops_per_s": rate, "peak_source": "measured"} if on_host else {}
+        peak = {} if tabled else {"peak_flops_per_s": rate, "peak_source": "measured"}
         return {"product_flops_per_s": rate, **peak}
 
     def _mean_of_ranks(self, values: Any) -> Any:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from hpcgeo.errors import out_of_memory
 from hpcgeo.launch.schedulers.table import every
 
 Status = Literal["failed", "out_of_memory", "cancelled"]
@@ -11,20 +12,13 @@ Status = Literal["failed", "out_of_memory", "cancelled"]
 #: The most that a record repeats of a line.
 LONGEST = 500
 
-#: What a rank says; the answer is kept for ever, so that what others say, such as a library that
-#: fell back to something else, is none.
-NO_MEMORY = re.compile(
-    r": out of memory|CUDA out of memory|std::bad_alloc|\bMemoryError\b"
-    r"|[Cc]annot allocate memory(?! in static TLS)"
-)
-#: Memory that may not be pinned for the network: a limit of the system's, whatever the point needs.
-PINNED = re.compile(r"ibv_|reg_mr|memlock", re.IGNORECASE)
 #: The out-of-memory killer of the kernel; schedulers have words of their own for theirs.
 OOM_KILLED = re.compile(r"oom-kill:|Out of memory: Kill")
 
 #: A rank that says no cause of its own, only that it misses another one.
 FOLLOWED = re.compile(
-    r"lost the other ranks|no sign of life|failed and said why|has ended: look for its line"
+    r"lost the other ranks|a collective was given up|no sign of life|failed and said why"
+    r"|has ended: look for its line"
 )
 #: The first process that torchrun saw end, where it was killed.
 KILLED = re.compile(r"Root Cause.*?exitcode\s*:\s*-9\b", re.DOTALL)
@@ -48,17 +42,18 @@ def ending(said: str, code: int | None = None) -> Ending:
     lines = [line.strip() for line in said.splitlines()]
     ours = [line.removeprefix("hpcgeo: ") for line in lines if line.startswith("hpcgeo: ")]
     causes = [line for line in ours if not FOLLOWED.search(line)]
-    memory = [line for line in causes if not PINNED.search(line)]
+    # The answer is kept for ever: what others say, such as a library that fell back, is none.
+    if line := next(filter(out_of_memory, causes), None):
+        return _ending("out_of_memory", line)
     words = [known.endings for known in every()]
-    ends: tuple[tuple[list[re.Pattern[str]], list[str], Status, str], ...] = (
-        ([NO_MEMORY], memory, "out_of_memory", ""),
-        ([OOM_KILLED, *(their.out_of_memory for their in words)], lines, "out_of_memory", ""),
-        ([their.time_limit for their in words], lines, "failed", "no end within the time limit: "),
-        ([their.node_failed for their in words], lines, "failed", "the node failed: "),
-        ([their.cancelled for their in words], lines, "cancelled", "the job was cancelled: "),
+    ends: tuple[tuple[list[re.Pattern[str]], Status, str], ...] = (
+        ([OOM_KILLED, *(their.out_of_memory for their in words)], "out_of_memory", ""),
+        ([their.time_limit for their in words], "failed", "no end within the time limit: "),
+        ([their.node_failed for their in words], "failed", "the node failed: "),
+        ([their.cancelled for their in words], "cancelled", "the job was cancelled: "),
     )
-    for patterns, among, status, cause in ends:
-        if line := _first(patterns, among):
+    for patterns, status, cause in ends:
+        if line := _first(patterns, lines):
             return _ending(status, f"{cause}{line}")
     if causes:
         return _ending("failed", causes[0])

@@ -59,7 +59,10 @@ def check_resume(run: RunConfig, steps: int) -> bool:
             f"{run.train.steps}: check fewer, or train longer"
         )
     environment = discover()
-    with Watchdog(environment, run.train.hang_timeout_s) as watchdog, explained(watchdog.place):
+    with (
+        Watchdog(environment, run.train.hang_timeout_s) as watchdog,
+        explained(watchdog.place, watchdog.first),
+    ):
         return _check(run, steps, build(run, environment, watchdog), watchdog)
 
 

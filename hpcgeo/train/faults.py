@@ -2,23 +2,23 @@
 
 import errno
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
 import hpcgeo
 from hpcgeo.config import RunConfig
-from hpcgeo.errors import FaultError, InputError
+from hpcgeo.errors import FaultError, InputError, out_of_memory
 from hpcgeo.parallel.group import listed
+from hpcgeo.train.nccl import flight_record, in_words, last_error
 from hpcgeo.train.provenance import versions
 from hpcgeo.workloads.workload import Source
 
-#: What torch's allocator on a host says, by version.
-NO_MEMORY = ("not enough memory", "can't allocate memory")
 FULL = {errno.ENOSPC, errno.EDQUOT}
 #: What storage says that is not there, or not as it should be.
 STORAGE = {
@@ -28,12 +28,28 @@ STORAGE = {
 }
 
 
+#: What the backends say when a peer is gone, or when a collective has waited for one for too long.
+GONE = re.compile(
+    r"[Cc]onnection (closed|reset|was closed)|ncclRemoteError|[Rr]emote process|Broken pipe"
+    r"|recvValue|got 0 bytes|store->get|/gloo/|[Ss]ocket (timeout|Timeout)|wait timeout"
+)
+LATE = re.compile(r"[Tt]imed? ?out|Watchdog caught")
+LOST, GIVEN_UP = "lost the other ranks", "a collective was given up"
+
+
+class First(Protocol):
+    """Tells the other ranks why this one fails, or returns which of them failed first, and why."""
+
+    def __call__(self, text: str, *, follows: bool) -> str | None: ...
+
+
 @contextmanager
-def explained(place: Callable[[], str]) -> Iterator[None]:
+def explained(place: Callable[[], str], first: First | None = None) -> Iterator[None]:
     """Turn the errors of a run that are no bugs into one line.
 
     Args:
         place: says where in the run this rank is.
+        first: tells and asks the others.
 
     Raises:
         FaultError: out of memory, out of disk, the other ranks lost, a reader process lost.
@@ -42,8 +58,17 @@ def explained(place: Callable[[], str]) -> Iterator[None]:
         yield
     except Exception as error:
         text = explain(error)
+        follows = text is not None and text.startswith((LOST, GIVEN_UP))
+        named = None
+        if first and not getattr(error, "shared", False):
+            said = text or f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            named = first(f"{place()}: {said}", follows=follows)
         if text is None:
             raise
+        if follows:
+            text += f"; {named or 'probably one of them failed first: look for its line'}"
+        if follows or isinstance(error, dist.DistError):
+            text += flight_record(dist.get_rank() if dist.is_initialized() else 0)
         raise FaultError(f"{place()}: {text}") from error
 
 
@@ -51,12 +76,12 @@ def explain(error: Exception) -> str | None:
     """Return cause and way out of an error that is no bug, or None."""
     said = str(error).strip().splitlines()[:1]
     detail = f" ({said[0]})" if said else ""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
-    ):
+    memory = out_of_memory(str(error)) if isinstance(error, RuntimeError) else None
+    if memory or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return (
-            f"out of memory{detail}; choose a smaller train.micro_batch with a larger "
-            f"train.accumulate, parallel.recompute, or a strategy that shards more"
+            f"out of memory{f' ({memory})' if memory else detail}; choose a smaller "
+            f"train.micro_batch with a larger train.accumulate, parallel.recompute, or a strategy "
+            f"that shards more"
         )
     if isinstance(error, OSError) and error.errno in FULL:
         where = f" of {error.filename}" if error.filename else ""
@@ -70,13 +95,22 @@ def explain(error: Exception) -> str | None:
             f"start it again, it resumes"
         )
     if isinstance(error, dist.DistError) or "/gloo/" in str(error):
-        return "lost the other ranks; probably one of them failed first: look for its line"
+        return _of_backend(str(error))
     if "DataLoader worker" in str(error):
         return (
             f"a reader process ended{detail}: killed, out of memory (fewer data.workers), or a "
             f"file was cut while mapped (`hpcgeo data verify`)"
         )
     return None
+
+
+def _of_backend(text: str) -> str:
+    """Return what an error of NCCL, RCCL, gloo or the store means."""
+    if GONE.search(text):
+        return f"{LOST} ({last_error(text)})"
+    if "NCCL error" not in text and LATE.search(text):
+        return f"{GIVEN_UP} ({last_error(text)})"
+    return in_words(text) if "NCCL" in text else f"torch.distributed: {last_error(text)}"
 
 
 def agree(run: RunConfig, dataset: Source, host: str, device: torch.device) -> None:

@@ -25,6 +25,7 @@ from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
 from hpcgeo.train import divergence
+from hpcgeo.train.device import hold_to, mention
 from hpcgeo.train.faults import agree, explained
 from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
@@ -50,7 +51,10 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
         InputError: configuration, data set and run folder do not fit together.
     """
     environment = discover()
-    with Watchdog(environment, run.train.hang_timeout_s) as watchdog, explained(watchdog.place):
+    with (
+        Watchdog(environment, run.train.hang_timeout_s) as watchdog,
+        explained(watchdog.place, watchdog.first),
+    ):
         return _pretrain(run, meter_of, environment, watchdog)
 
 
@@ -99,7 +103,8 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     set_up(environment.rank, environment.host)
     if environment.idle:
         log.warning("%s", environment.idle)
-    machine(run.launch.machine)
+    where = machine(run.launch.machine)
+    hold_to(where)
     chosen = strategy(run.parallel.strategy)
     layout = chosen.layout(environment.world_size, dict(run.parallel))
     optimizer(run.optim.name).refuse(run.optim, chosen.backend, run.parallel.offload)
@@ -109,10 +114,10 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     device = meet(run, environment)
     watchdog.begin()
     agree(run, workload.dataset, environment.host, device)
-    topology = lay_out(
-        environment.rank, environment.local_rank, environment.host, device, chosen, layout
-    )
+    place = (environment.rank, environment.local_rank, environment.host, device)
+    topology = lay_out(*place, chosen, layout, where.devices)
     log.info("%s", topology)
+    mention(environment, where, topology, run.train.dtype)
     return Parts(
         workload,
         topology,

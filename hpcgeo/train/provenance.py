@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 import hpcgeo
 from hpcgeo.launch.schedulers.table import SCHEDULERS
+from hpcgeo.parallel.device import name_of
 
 PACKAGES = ("torch", "numpy", "h5py", "pydantic")
 #: Those that a number depends on where they are installed.
@@ -43,7 +45,7 @@ def device_name(device: torch.device, local_ranks: int) -> str:
     device is another one.
     """
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return name_of(device)
     threads = torch.get_num_threads()
     name = f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}"
     share = (os.cpu_count() or 1) / (threads * local_ranks)
@@ -64,8 +66,9 @@ def versions() -> dict[str, str]:
         if number := getattr(torch.version, name, None):
             found[name] = number
             library = "nccl" if name == "cuda" else "rccl"
-            release = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
-            found[library] = ".".join(map(str, release))
+            with suppress(AttributeError, RuntimeError):  # a build without it
+                release = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+                found[library] = ".".join(map(str, release))
     return found
 
 

@@ -5,8 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from hpcgeo.config import RunConfig
-from hpcgeo.errors import InputError
-from hpcgeo.machines import device_of, machine
+from hpcgeo.machines import machine
 from hpcgeo.measured import Spread
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
@@ -30,7 +29,7 @@ def describe(run: RunConfig, parts: Parts, meter: Meter) -> Record:
         "environment": environment(),
         "command": command(),
     }
-    measured = _measured(run, parts, meter, device)
+    measured = _measured(run, parts, meter)
     return Record(**fields | stated(run, topology.world_size) | measured)
 
 
@@ -60,7 +59,7 @@ def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
     }
 
 
-def _measured(run: RunConfig, parts: Parts, meter: Meter, device: str) -> dict[str, Any]:
+def _measured(run: RunConfig, parts: Parts, meter: Meter) -> dict[str, Any]:
     extras = meter.extras()
     rows = meter.measured()
     if not rows:
@@ -75,9 +74,10 @@ def _measured(run: RunConfig, parts: Parts, meter: Meter, device: str) -> dict[s
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
         "memory_source": "reserved" if topology.device.type == "cuda" else "resident",
         "model_flops": model_flops,
-        **_tabled_peak(device, run.train.dtype),
         **extras,
     }
+    if topology.model and (tabled := topology.model.peak(run.train.dtype)):
+        fields |= {"peak_flops_per_s": tabled, "peak_source": "tabled"}
     if "tokens" in rows[0]:
         fields["tokens_per_s"] = Spread.of([row["tokens_per_s"] for row in rows])
         fields["padding"] = statistics.median(row["padding"] for row in rows)
@@ -89,11 +89,3 @@ def _measured(run: RunConfig, parts: Parts, meter: Meter, device: str) -> dict[s
             counted = fields.get("counted_flops")
             fields["hfu"] = counted / available if counted else None
     return fields
-
-
-def _tabled_peak(device: str, dtype: str) -> dict[str, Any]:
-    """Return the peak of a device that the tables know; nothing for a CPU."""
-    try:
-        return {"peak_flops_per_s": device_of(device).peak(dtype), "peak_source": "tabled"}
-    except InputError:
-        return {}

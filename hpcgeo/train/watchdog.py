@@ -24,6 +24,7 @@ import torch.distributed as dist
 
 from hpcgeo.launch.environment import Environment
 from hpcgeo.parallel.group import own_store
+from hpcgeo.train.nccl import flight_record
 from hpcgeo.train.run_folder import TOUCH_S
 
 Item = TypeVar("Item")
@@ -46,6 +47,9 @@ SLOW_S = 600.0
 
 #: A step may take this many times the longest one before it, if that is more than the hang timeout.
 FACTOR = 10.0
+
+#: Seconds that a rank which lost another one asks which failed first; that one may still speak.
+FIRST_S = 3.0
 
 #: What a rank leaves as its last beat.
 DONE, FAILED = "done", "failed"
@@ -131,6 +135,29 @@ class Watchdog:
     def place(self) -> str:
         """Return in words where this rank is."""
         return f"{self._phase} after step {self.step}"
+
+    def first(self, text: str, *, follows: bool) -> str | None:
+        """Tell the others why this rank fails, or return which of them failed first, and why.
+
+        Args:
+            text: the cause; of the ranks that leave one, the first is kept.
+            follows: it is only that others are missing, and which is the question.
+        """
+        if not self._threads or self.world_size == 1:
+            return None
+        try:
+            if not follows:
+                line = f"rank {self.rank} on {self.host}: {text}"
+                self._store.compare_set("first", "", line)
+                return None
+            end = time.monotonic() + FIRST_S
+            while not self._store.check(["first"]):
+                if time.monotonic() > end:
+                    return None
+                time.sleep(0.1)
+            return f"first failed {self._store.get('first').decode()}"
+        except dist.DistError:  # it lives in rank 0, or in torchrun
+            return f"rank 0 on {self._root} has ended: look for its line"
 
     def reading(self, batches: Iterator[Item]) -> Iterator[Item]:
         """Yield from `batches`, and tell reading from computing."""
@@ -220,7 +247,9 @@ class Watchdog:
         """End the job when a rank has failed, is silent, or holds the others up."""
         failed = [rank for rank in stuck if beats[rank].endswith(FAILED.encode())]
         if failed:
-            self._condemn(failed, beats, "failed and said why; all ranks end")
+            said = self._store.get("first").decode() if self._store.check(["first"]) else ""
+            cause = f" (first {said})" if said else ""
+            self._condemn(failed, beats, f"failed and said why{cause}; all ranks end")
         silent = [
             rank
             for rank, since in stuck.items()
@@ -271,8 +300,9 @@ class Watchdog:
         """Say why and end this process, whatever its other threads wait for."""
         if stacks:
             faulthandler.dump_traceback(all_threads=True)
+        recorded = flight_record(self.rank)
         print(
-            f"hpcgeo: rank {self.rank} of {self.world_size} on {self.host}: {text}",
+            f"hpcgeo: rank {self.rank} of {self.world_size} on {self.host}: {text}{recorded}",
             file=sys.stderr,
             flush=True,
         )

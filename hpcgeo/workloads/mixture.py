@@ -381,7 +381,7 @@ def band_of(extra: Path | None, channel: Channel) -> Band:
 
 def moved_all(inputs: Inputs, device: torch.device) -> dict[str, Any]:
     """Return inputs with every tensor in them on a device."""
-    return {name: moved(value, device) for name, value in inputs.items()}
+    return dict(zip(inputs, moved(tuple(inputs.values()), device), strict=True))
 
 
 def _most(count: int, device: torch.device) -> int:

@@ -1,5 +1,6 @@
 """No room on the disk, no memory: one line, and a resume where it can be one."""
 
+import re
 import resource
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_no_memory_on_one_rank(tmp_path: Path) -> None:
         said = end(ranks)
         assert ranks[0].returncode == 1 and "lost the other ranks" in said[0]
         if ranks[1].returncode == 1:
+            assert re.search(r"; first failed rank 1 on \S+: .* step \d+: out of memory", said[0])
             break
         # It met the C library first, which finds no memory for a thread and ends the process.
         assert "cannot allocate memory" in said[1]

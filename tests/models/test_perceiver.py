@@ -119,10 +119,26 @@ def test_samples_may_have_queries_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("layout", [packed([]), padded([], [])], ids=["packed", "padded"])
-def test_a_pass_without_samples_gives_nothing_and_zero_gradients(layout: TokenLayout) -> None:
+def test_a_pass_without_samples_gives_nothing_and_zero_gradients(
+    monkeypatch: pytest.MonkeyPatch, layout: TokenLayout
+) -> None:
+    """No fused kernel sees it: some of them abort the process."""
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", None)
     latents, gradients = answer(build(), torch.zeros(0, 20), layout)
     assert latents.shape == (0, 6, 32)
     assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_of_no_sample(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", None)
+    q = torch.zeros(0, 2, 3, 8, dtype=dtype, requires_grad=True)
+    kv = torch.zeros(0, 2, 2000, 8, dtype=dtype, requires_grad=True)
+    for mask in (None, torch.ones(0, 2000, dtype=torch.bool)):
+        read = attention.attention(q, kv, kv, mask)
+        assert read.shape == q.shape and read.dtype == dtype
+        read.sum().backward()
+        assert q.grad is not None and q.grad.shape == q.shape
 
 
 def test_padding_says_nothing() -> None:

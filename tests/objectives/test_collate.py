@@ -9,7 +9,16 @@ import torch
 
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Channel, Observation, Sample
-from hpcgeo.objectives.collate import centres, moved, padding, questions, tokens, whole
+from hpcgeo.objectives.collate import (
+    centres,
+    moved,
+    packed_bytes,
+    padding,
+    questions,
+    tokens,
+    view_of,
+    whole,
+)
 from hpcgeo.options import Batching
 from hpcgeo.workloads.mixture import band_of
 from tests.mixed import KNOWN, PADDING, drawn, multitask
@@ -104,3 +113,27 @@ def test_all_tensors_move():
     found = moved(part, torch.device("meta"))
     assert found.value.is_meta and found.rest[0].is_meta and found.rest[2].value.is_meta
     assert found.rest[1] == "word"
+
+
+def test_tensors_of_all_types_travel_in_one_piece():
+    tensors = [
+        torch.rand(3, 5, dtype=torch.float64).T,
+        torch.tensor([True, False, True]),
+        torch.zeros(0, 7, dtype=torch.int64),
+        torch.tensor(7),
+        torch.rand(2, 2),
+    ]
+    area, begins = packed_bytes(tensors, pinned=False)
+    assert area.dtype == torch.uint8 and not any(begin % 64 for begin in begins)
+    found = [view_of(area, begin, like) for begin, like in zip(begins, tensors, strict=True)]
+    assert all(torch.equal(one, other) for one, other in zip(found, tensors, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_what_was_moved_is_the_same_there():
+    part = Part(torch.rand(3), (torch.arange(5), Part(torch.tensor([True, False]), ())))
+    found = moved(part, torch.device("cuda"))
+    assert torch.equal(found.value.cpu(), part.value)
+    assert torch.equal(found.rest[0].cpu(), part.rest[0])
+    assert torch.equal(found.rest[1].value.cpu(), part.rest[1].value)

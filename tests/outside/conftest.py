@@ -25,11 +25,12 @@ def install(tmp_path: Path) -> Callable[[str, dict[str, str]], Run]:
         lines = [f"[{group}]\n{row}\n" for group, row in entry_points.items()]
         (info / "entry_points.txt").write_text("\n".join(lines))
 
-        def run(*words: object, ranks: int = 1) -> tuple[int, str]:
+        def run(*words: object, ranks: int = 1, program: str = "") -> tuple[int, str]:
+            what = ["-c", program] if program else ["-m", "hpcgeo"]
             launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
             path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
             done = subprocess.run(
-                [sys.executable, *(launch if ranks > 1 else []), "-m", "hpcgeo", *map(str, words)],
+                [sys.executable, *(launch if ranks > 1 else []), *what, *map(str, words)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

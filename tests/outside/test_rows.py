@@ -113,3 +113,13 @@ def test_a_section_of_the_report(install, tmp_path: Path) -> None:
     assert "## What was left out" in before and "## How each number was made" in after
     assert "on 2 devices: 25 %" in after
     assert 'id="waits"' in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_device(install) -> None:
+    """Its row is found by torch's name; a broken one costs a warning."""
+    row = "Device(name='X1', title='X1', memory=8, bandwidth=1, pattern='ACME X1', source='seen')"
+    text = f"from hpcgeo.machines import Device\nROW = {row}\n"
+    hpcgeo = install(text, {"hpcgeo.devices": "broken = outside:GONE\nx1 = outside:ROW"})
+    program = "from hpcgeo.machines import device_of as of; print(of('ACME X1').name, of('ACME'))"
+    done = hpcgeo(program=program)
+    assert done[0] == 0 and "X1 None" in done[1] and "'GONE'" in done[1], done[1]

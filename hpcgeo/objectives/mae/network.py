@@ -98,7 +98,7 @@ class MAE(nn.Module):
         patches = patchify(images, self.architecture.patch)  # (B, N, P)
         height, width = images.shape[-2:]
         num_visible = self.architecture.num_visible((height, width), self.config.mask_ratio)
-        order = noise.argsort(dim=1)
+        order = noise.argsort(dim=1, stable=True)  # ties are alike on every device
         return patches, order[:, :num_visible], order[:, num_visible:]
 
     def _predict(self, images: Tensor, patches: Tensor, visible: Tensor, masked: Tensor) -> Tensor:

@@ -55,12 +55,11 @@ class Mae(Objective):
         return forms(architecture, bands, chip, self.options.mask_ratio)
 
     def image_inputs(self, views: Sequence[Tensor], position: Any, num_patches: int) -> Inputs:
+        from hpcgeo.objectives.collate import moved
         from hpcgeo.objectives.masking import noise
 
-        return {
-            "images": views[0],
-            "noise": noise(self.seed, position, num_patches).to(views[0].device),
-        }
+        there = moved(noise(self.seed, position, num_patches), views[0].device)
+        return {"images": views[0], "noise": there}
 
     def task_inputs(self, batch: SampleBatch) -> Inputs:
         """Return the first date of each image, what is missing NaN, and noise of its patches."""

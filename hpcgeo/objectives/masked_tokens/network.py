@@ -167,7 +167,9 @@ def hidden_questions(
                 stream = f"asked {number}"
                 noise = uniform(seed, np.array([one.position]), stream, len(found))[0]
                 group, member = grouping.find(row, number)
-                alike[group].append((row, member, found[noise.argsort()[:num_queries]]))
+                alike[group].append(
+                    (row, member, found[noise.argsort(kind="stable")[:num_queries]])
+                )
     questions = []
     for group, rows in alike.items():
         most = max(len(found) for *_, found in rows)
