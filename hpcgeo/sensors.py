@@ -1,5 +1,7 @@
 """Sensors as data: what each band sees (wavelength, bandwidth) and how finely (ground sampling)."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -68,6 +70,22 @@ def sensors(extra: Path | None = None) -> dict[str, Sensor]:
 def sensor(name: str, extra: Path | None = None) -> Sensor:
     """Return one sensor; an unknown name is an InputError that lists the known ones."""
     return find(sensors(extra), name, "sensor")
+
+
+def spelled(text: str, names: Iterable[str]) -> str | None:
+    """Return which of the names of bands a text means; None: none of them.
+
+    Names are known in any case, without zeros (B1 is B01), and as of surface reflectance (SR_B4).
+
+    >>> spelled("sr_b4", ["B04", "B8A"])
+    'B04'
+    """
+    known = {name.lower(): name for name in names}
+    short = text.lower().removeprefix("sr_")
+    for each in (text.lower(), short, re.sub(r"^b(\d)$", r"b0\1", short)):
+        if each in known:
+            return known[each]
+    return None
 
 
 def _sensor(name: str, row: Any) -> Sensor:

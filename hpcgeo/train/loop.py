@@ -19,7 +19,7 @@ from hpcgeo.log import log, set_up
 from hpcgeo.machines import machine
 from hpcgeo.optimizers.table import optimizer
 from hpcgeo.parallel.engine import Engine, Initial
-from hpcgeo.parallel.engines import engine_of
+from hpcgeo.parallel.engines import engine_of, refuse_uncompiled
 from hpcgeo.parallel.group import join, on_rank_0
 from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.records import Record
@@ -109,6 +109,8 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     layout = chosen.layout(environment.world_size, dict(run.parallel))
     optimizer(run.optim.name).refuse(run.optim, chosen.backend, run.parallel.offload)
     engine_of(chosen)  # a missing package is said before anything is opened
+    if run.parallel.compile:
+        refuse_uncompiled()
     workload = workload_of(run)
     workload.refuse_cut(layout.tp)
     device = meet(run, environment)

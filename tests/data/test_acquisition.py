@@ -20,6 +20,7 @@ def seconds(*moment: int) -> int:
         ({"TIFFTAG_DATETIME": "2024:06:01 10:20:30"}, "a.tif", seconds(2024, 6, 1, 10, 20, 30)),
         ({"timestamp": "2015-07-11T10:00:08Z"}, "a.tif", seconds(2015, 7, 11, 10, 0, 8)),
         ({"timestamp": "2015-07-11T10:00:08+02:00"}, "a.tif", seconds(2015, 7, 11, 8, 0, 8)),
+        ({"TIFFTAG_DATETIME": "2024:06:01 10:20:30"}, "S2_20090818.tif", seconds(2009, 8, 18)),
         ({"TIFFTAG_DATETIME": "rubbish"}, "x_20090818.tif", seconds(2009, 8, 18)),
         ({}, "S1A__IW___A_20150309T173017_VV.tif", seconds(2015, 3, 9, 17, 30, 17)),
         ({}, "LE07_L2SP_225078_20110306_02_T1_B1.tif", seconds(2011, 3, 6)),

@@ -123,6 +123,14 @@ def test_a_scene_across_the_date_line(tmp_path):
     assert ingest(path)[1][0].spot.gsd_m == pytest.approx(10, rel=5e-3)
 
 
+def test_degrees_from_0_to_360(tmp_path):
+    affine = Affine(0.1, 0, 199.0, 0, -0.1, 10.0)
+    write_tiff(tmp_path / "a.tif", noise(3, 8, 8), list("ABC"), crs="EPSG:4326", transform=affine)
+    source = inspect(tmp_path, "a.tif", Settings(chip=8))
+    (chip,) = cut(tmp_path, source, 0, 1, Settings(chip=8))
+    assert chip.spot.lon == pytest.approx(199.4 - 360)
+
+
 def test_ground_control_points_are_a_place(tmp_path):
     corners = [(0, 0, 14.0, 46.0), (0, 64, 14.1, 46.0), (64, 0, 14.0, 45.9), (64, 64, 14.1, 45.9)]
     points = [GroundControlPoint(row, col, x, y) for row, col, x, y in corners]

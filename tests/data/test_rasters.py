@@ -222,6 +222,26 @@ def test_degrees_small_rasters_and_composites(tmp_path):
     assert seen.values.shape == (1, 1, 16, 32)  # 1.25 and 1.6 tokens
 
 
+def test_bands_go_by_any_spelling_and_in_their_units(tmp_path, caplog):
+    """B1 is B01; scale and offset are applied; what is no band of the sensor is said once."""
+    names = ["B1", "sr_b4", "B8A", "SCL"]
+    for day in ("20200101", "20200202"):
+        path = write_tiff(
+            tmp_path / f"S2_{day}.tif", noise(4, 32, 32, dtype="uint16"), names=names, **at(10)
+        )
+        with rasterio.open(path, "r+") as raster:
+            raster.scales, raster.offsets = (1e-2,) * 4, (-1.0,) * 4
+    say(tmp_path, {"files": "S2_{date}.tif", "sensor": "sentinel2"})
+    made = collect(tmp_path / "samples.yaml", None, Frame(8))
+    assert [one.band for one in made.channels] == ["B01", "B04", "B8A"]
+    with rasterio.open(tmp_path / "S2_20200101.tif") as raster:
+        stored = raster.read([1, 2, 3]).astype(np.float32)
+    (seen,) = made.load(0).observations
+    assert np.allclose(seen.values[0], stored * 1e-2 - 1, atol=1e-5)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "its bands 'SCL' are none of sentinel2 and are left out" in said
+
+
 def test_places_and_parts(tmp_path):
     for number in range(6):
         part = ("train", "validation", "test")[number % 3]

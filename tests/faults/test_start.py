@@ -24,6 +24,13 @@ def test_an_unreachable_master(tmp_path: Path) -> None:
     assert "Traceback" not in said and "frame #" not in said
 
 
+def test_compiling_without_a_compiler_is_refused(tmp_path: Path) -> None:
+    own = Own(options=("parallel.compile=true",), variables={"CXX": "no-such-compiler -O2"})
+    (said,) = end(start(tmp_path / "run", 1, only={0: own}))
+    assert "no-such-compiler is not on PATH: load its module, name it in CXX" in said
+    assert "Traceback" not in said and not (tmp_path / "run").exists()
+
+
 def test_readers_work_under_a_long_tmpdir(tmp_path: Path) -> None:
     """The sockets between processes lie there, and the name of one has 108 characters."""
     long = tmp_path / ("x" * 100)

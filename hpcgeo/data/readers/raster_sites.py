@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,9 @@ from hpcgeo.data.readers.collection import Frame, days, reading, refuse_outside
 from hpcgeo.data.readers.windows import Header, header
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
 from hpcgeo.options import OptionGroup
-from hpcgeo.sensors import sensors
+from hpcgeo.sensors import sensors, spelled
 from hpcgeo.tables import brief, parse
 
 #: Of a {date}: a year, a month or a day.
@@ -279,11 +281,17 @@ def _numbers(entry: RasterFiles, raster: Header) -> dict[str, int]:
         known = sensors().get(entry.sensor)
         if known is None:
             raise InputError(f"{entry.files}: {entry.sensor} is a sensor of your own: name bands")
-        names = {band.name for band in known.bands}
-        found = []
+        names = [band.name for band in known.bands]
+        found, other = [], []
         for number, text in enumerate(raster.bands, 1):
-            words = {text} & names or {*re.split(r"[^0-9A-Za-z]+", text)} & names
-            found += [(word, number) for word in words]
+            whole = spelled(text, names)
+            words = re.split(r"[^0-9A-Za-z]+", text)
+            named = {whole} if whole else {spelled(word, names) for word in words} - {None}
+            found += [(name, number) for name in named if name]
+            if not named:
+                other.append(text or str(number))
+        if other:
+            left_out(entry.files, entry.sensor, tuple(other))
     doubled = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
     if not found or doubled:
         said = f"{', '.join(sorted(doubled))} twice" if doubled else f"none of {entry.sensor}"
@@ -291,6 +299,15 @@ def _numbers(entry: RasterFiles, raster: Header) -> dict[str, int]:
             f"{raster.path}: its bands ({brief(', '.join(raster.bands))}) name {said}: give bands"
         )
     return dict(found)
+
+
+@cache
+def left_out(files: str, sensor: str, bands: tuple[str, ...]) -> None:
+    """Say once which bands of rasters are not read."""
+    log.warning(
+        "%s: its bands %s are none of %s and are left out; bands: in the file says which are which",
+        *(files, brief(", ".join(bands)), sensor),
+    )
 
 
 def _time(text: str | None, length: int | None, path: Path) -> tuple[float, float]:

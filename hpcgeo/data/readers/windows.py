@@ -124,7 +124,10 @@ def _paste(values: Float32, found: Float32, corner: tuple[int, int]) -> None:
 
 
 def _valid(raster: DatasetReader, numbers: list[int], window: Window) -> Float32:
-    """Return pixels, NaN where missing; a band called alpha that is asked for is no mask."""
+    """Return what pixels stand for (scale and offset of their band), NaN where missing.
+
+    A band called alpha that is asked for is no mask.
+    """
     values: Float32 = raster.read(numbers, window=window).astype(np.float32)
     for values_of, number in zip(values, numbers, strict=True):
         flags = raster.mask_flag_enums[number - 1]
@@ -132,7 +135,11 @@ def _valid(raster: DatasetReader, numbers: list[int], window: Window) -> Float32
         if MaskFlags.all_valid in flags or (shadows and _alpha(raster) in numbers):
             continue
         values_of[raster.read_masks(number, window=window) == 0] = np.nan
-    return values
+    scale, offset = (
+        np.array([each[number - 1] for number in numbers], dtype=np.float32)[:, None, None]
+        for each in (raster.scales, raster.offsets)
+    )
+    return values if (scale == 1).all() and not offset.any() else values * scale + offset
 
 
 def _alpha(raster: DatasetReader) -> int:

@@ -24,8 +24,9 @@ TIME_TAGS = (
     "timestamp",
     "datetime",
     "acquired",
-    "TIFFTAG_DATETIME",
 )
+#: When the file was written: that of a product is its processing, and its name is asked first.
+WRITTEN = "TIFFTAG_DATETIME"
 
 _DATE = r"(?P<year>19[5-9]\d|20\d\d)(?P<between>[-:/]?)(?P<month>\d\d)(?P=between)(?P<day>\d\d)"
 _STAMP = re.compile(
@@ -56,8 +57,9 @@ def time_of(tags: Mapping[str, str], path: Path) -> int:
         tags: of the raster, all domains in one.
         path: its name may carry a date, YYYYMMDD or YYYY-MM-DD between delimiters.
     """
-    stamps = (_STAMP.match(tags[tag].strip()) for tag in TIME_TAGS if tag in tags)
-    return _first_time([*stamps, *_IN_NAME.finditer(path.stem)])
+    stamps = [_STAMP.match(tags[tag].strip()) for tag in TIME_TAGS if tag in tags]
+    written = _STAMP.match(tags.get(WRITTEN, "").strip())
+    return _first_time([*stamps, *_IN_NAME.finditer(path.stem), written])
 
 
 #: What Pillow opens of the images of a folder: by what they are, not by their names.

@@ -175,7 +175,7 @@ class ShardDataset:
         for shard in self._shards:
             path = self._folder / shard.name
             try:
-                with h5py.File(path) as file:
+                with h5py.File(path, locking=False) as file:
                     for name, dtype in METADATA.items():
                         found[name].append(own_array(file, name, (shard.samples,), dtype))
                     number = own_array(file, "source", (shard.samples,), np.dtype(np.int32))
@@ -200,7 +200,7 @@ class _Shard:
         try:
             if (size := path.stat().st_size) != row.bytes:
                 raise ValueError(f"{size} bytes, {row.bytes} expected")
-            file = h5py.File(path)
+            file = h5py.File(path, locking=False)
             self.valid = valid_sizes(file, row.samples, shape, dtype)
             self._crc32: list[int] | None = None  # of a file of before: not known
             if "crc32" in file:

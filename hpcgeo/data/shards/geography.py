@@ -56,6 +56,7 @@ def place(
     except Exception:  # rasterio lets errors of GDAL through that have no public class
         raise UnusableError(_foreign() or "its CRS has no way to longitude and latitude") from None
     lon, lat = np.asarray(angles).reshape(2, 5, -1)  # (5, n): centre, right, left, below, above
+    lon = np.where(lon > 180, lon - 360, lon)  # some count from 0 to 360
     lon[~np.isfinite(lon)] = lat[~np.isfinite(lat)] = np.nan
     centre = np.radians(lat[0])
     curve = 1 - _ECCENTRICITY2 * np.sin(centre) ** 2

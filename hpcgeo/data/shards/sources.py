@@ -24,7 +24,7 @@ from hpcgeo.data.shards.geography import place
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
 from hpcgeo.errors import InputError
-from hpcgeo.sensors import sensor
+from hpcgeo.sensors import sensor, spelled
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
 
@@ -278,18 +278,10 @@ def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], 
 
 
 def _of_sensor(described: Sequence[str], names: Sequence[str], of: str) -> tuple[str, ...]:
-    """Return the bands of a sensor that descriptions name; where they say nothing, all in order.
-
-    Names are known in any case, without zeros (B1 is B01), and as of surface reflectance (SR_B4).
-    """
+    """Return the bands of a sensor that descriptions name; where they say nothing, all in order."""
     if not all(described) or any(_NUMBERED.fullmatch(name) for name in described):
         return tuple(names)
-    known = {name.lower(): name for name in names}
-    found = []
-    for name in described:
-        short = name.lower().removeprefix("sr_")
-        spellings = (name.lower(), short, re.sub(r"^b(\d)$", r"b0\1", short))
-        found.append(next((known[each] for each in spellings if each in known), None))
+    found = [spelled(name, names) for name in described]
     if None in found or len(set(found)) < len(found):
         raise UnusableError(
             f"its bands are called {','.join(described)}, those of {of} {','.join(names)}: say "

@@ -71,7 +71,7 @@ def _load(
 ) -> Sample:
     file, row = where[index].tolist()
     path = folder / f"examples_{file}.hdf5"
-    with reading(path), h5py.File(path) as examples:
+    with reading(path), h5py.File(path, locking=False) as examples:
         image = np.asarray(examples["images"][row], dtype=np.float32)
     if image.ndim != 3 or len(image) != len(BANDS):
         raise InputError(f"{path}: image {row} is {image.shape}, not ({len(BANDS)}, H, W)")
