@@ -6,12 +6,11 @@ micro-batch a of rank r takes the (a x world + r)-th portion. All there is to re
 
 import multiprocessing
 import os
-import pickle
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from sys import maxsize
 from typing import Any, Generic, TypeVar
@@ -112,37 +111,57 @@ class Loader(Generic[Item]):
         said = False
         try:
             for batch in self._loader:
-                if isinstance(batch, bytes):
+                if isinstance(batch, _Piped):
                     if not said:
                         log.warning(
                             "%s is small: batches of %.1f MB come through pipes, which is slower; "
                             "give the container more (--shm-size, --ipc=host)",
-                            SHARED_MEMORY,
-                            len(batch) / 1e6,
+                            *(SHARED_MEMORY, batch.nbytes / 1e6),
                         )
-                    said, batch = True, pickle.loads(batch)
+                    said, batch = True, batch.restored()
                 yield batch
         except InputError as error:  # a worker's error comes wrapped in its traceback
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+
+
+@dataclass(frozen=True)
+class _Piped:
+    """A batch with its tensors as arrays, which no shared memory is taken for."""
+
+    batch: Any
+    names: tuple[str, ...]
+    nbytes: int
+
+    @classmethod
+    def of(cls, batch: Any) -> "_Piped":
+        fields = vars(batch) if is_dataclass(batch) else {}
+        tensors = {name: part for name, part in fields.items() if isinstance(part, torch.Tensor)}
+        arrays = {name: part.numpy() for name, part in tensors.items()}
+        nbytes = sum(part.nbytes for part in arrays.values())
+        return cls(replace(batch, **arrays) if arrays else batch, tuple(arrays), nbytes)
+
+    def restored(self) -> Any:
+        arrays = {name: torch.from_numpy(getattr(self.batch, name)) for name in self.names}
+        return replace(self.batch, **arrays)
 
 
 class _Sent:
     """How a batch leaves its reader: through shared memory where that has room for it.
 
     Where it has not, the queue of a reader dies without a word and its rank waits for ever: then
-    a batch goes as bytes through a pipe.
+    a batch goes through a pipe.
     """
 
     _has_room: bool | None = None
 
     def __call__(self, batch: Any) -> Any:
         reader = get_worker_info()
-        if reader is None:
+        if reader is None or self._has_room:
             return batch
+        piped = _Piped.of(batch)
         if self._has_room is None:
-            size = len(pickle.dumps(batch))
-            self._has_room = _free() > size * AHEAD * reader.num_workers * RANKS
-        return batch if self._has_room else pickle.dumps(batch)
+            self._has_room = _free() >= piped.nbytes * AHEAD * reader.num_workers * RANKS
+        return batch if self._has_room else piped
 
 
 def _free() -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpcgeo.data import loader
-from hpcgeo.data.loader import ImageBatches, Loader, open_dataset
+from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader, open_dataset
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.build import build
 from hpcgeo.data.shards.dataset import ShardDataset
@@ -87,9 +87,12 @@ def test_small_shared_memory_is_gone_around(dataset, caplog):
 
 def test_room_in_shared_memory_is_looked_for(monkeypatch):
     monkeypatch.setattr(loader, "get_worker_info", lambda: SimpleNamespace(num_workers=2))
-    batch = torch.zeros(1000, dtype=torch.uint8)
+    none = np.zeros(1, dtype=np.int64)
+    batch = ImageBatch(torch.zeros(1000, dtype=torch.uint8), none, none, none, none)
     monkeypatch.setattr(loader, "SHARED_MEMORY", "/nowhere")
-    assert isinstance(loader._Sent()(batch), bytes)
+    sent = loader._Sent()(batch)
+    assert isinstance(sent.batch.pixels, np.ndarray)
+    assert torch.equal(sent.restored().pixels, batch.pixels)
     monkeypatch.setattr(loader, "SHARED_MEMORY", "/")
     assert loader._Sent()(batch) is batch
     monkeypatch.setattr(loader, "get_worker_info", lambda: None)
