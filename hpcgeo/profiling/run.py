@@ -42,7 +42,7 @@ def profile_run(recipe: str, overrides: Sequence[str], options: Options, records
             return meters[0]
 
         try:
-            record = pretrain(run, meter)
+            record = pretrain(run, meter, work=f"profile {records}")
         except BaseException:
             if meters and meters[0].early:
                 log.warning("it failed when all steps were measured: what was, is recorded")

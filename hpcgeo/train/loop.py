@@ -37,7 +37,9 @@ from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
 
 
-def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
+def pretrain(
+    run: RunConfig, meter_of: Callable[..., Meter] = Meter, *, work: str | None = None
+) -> Record:
     """Train a run to its end, or to a stop, and return its record.
 
     Every rank calls it; the environment says which rank this is. A run whose folder exists goes on
@@ -46,6 +48,7 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
     Args:
         run: the resolved configuration.
         meter_of: what measures the steps.
+        work: what all its ranks name alike, and those of another run do not; by default the folder.
 
     Raises:
         InputError: configuration, data set and run folder do not fit together.
@@ -55,13 +58,17 @@ def pretrain(run: RunConfig, meter_of: Callable[..., Meter] = Meter) -> Record:
         Watchdog(environment, run.train.hang_timeout_s) as watchdog,
         explained(watchdog.place, watchdog.first),
     ):
-        return _pretrain(run, meter_of, environment, watchdog)
+        return _pretrain(run, meter_of, environment, watchdog, work)
 
 
 def _pretrain(
-    run: RunConfig, meter_of: Callable[..., Meter], environment: Environment, watchdog: Watchdog
+    run: RunConfig,
+    meter_of: Callable[..., Meter],
+    environment: Environment,
+    watchdog: Watchdog,
+    work: str | None,
 ) -> Record:
-    parts = build(run, environment, watchdog)
+    parts = build(run, environment, watchdog, work)
     folder = on_rank_0(lambda: claim(run))
     watchdog.lock = folder / LOCK
     checkpoints = Checkpoints(
@@ -94,8 +101,10 @@ def _pretrain(
     return record
 
 
-def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts:
-    """Join the other ranks and build the parts of a run.
+def build(
+    run: RunConfig, environment: Environment, watchdog: Watchdog, work: str | None = None
+) -> Parts:
+    """Join the other ranks, of the same `work`, and build the parts of a run.
 
     Raises:
         InputError: they do not fit together, or the ranks cannot meet.
@@ -113,7 +122,7 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
         refuse_uncompiled()
     workload = workload_of(run)
     workload.refuse_cut(layout.tp)
-    device = meet(run, environment)
+    device = meet(run, environment, work)
     watchdog.begin()
     agree(run, workload.dataset, environment.host, device)
     place = (environment.rank, environment.local_rank, environment.host, device)
@@ -128,8 +137,8 @@ def build(run: RunConfig, environment: Environment, watchdog: Watchdog) -> Parts
     )
 
 
-def meet(run: RunConfig, environment: Environment) -> torch.device:
-    """Join the other ranks and return the device of this one."""
+def meet(run: RunConfig, environment: Environment, work: str | None = None) -> torch.device:
+    """Join the other ranks, of the same `work` or folder, and return the device of this one."""
     return join(
         environment.rank,
         environment.world_size,
@@ -137,7 +146,7 @@ def meet(run: RunConfig, environment: Environment) -> torch.device:
         environment.local_size,
         meeting(environment),
         run.launch.threads,
-        run=str(run.run.dir),
+        run=work or str(run.run.dir),
         host=environment.host,
         rendezvous_timeout_s=run.launch.rendezvous_timeout_s,
     )
