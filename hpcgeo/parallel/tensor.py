@@ -10,9 +10,10 @@ latents is cut by heads and hidden units alone: both are whole on every rank, as
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -23,6 +24,10 @@ from torch.distributed.tensor.parallel import (
 )
 
 TOKENS = Shard(1)
+
+#: Gathered tokens that are no multiple of the ranks, and their gradients, lie in memory with gaps,
+#: which torch's products refuse before this version.
+UNORDERED = torch.torch_version.TorchVersion(torch.__version__) < (2, 13)  # type: ignore[operator]
 
 #: What the words of a plan mean.
 STYLES: dict[str, ParallelStyle] = {
@@ -59,11 +64,36 @@ def cut(stacks: Iterable[Sequence[Any]], mesh: DeviceMesh) -> None:
     """
     for stack in stacks:
         for block in stack:
-            plan = {name: STYLES[word] for name, word in block.tensor_plan().items()}
+            words = block.tensor_plan()
+            plan = {name: STYLES[word] for name, word in words.items()}
+            before, after = (
+                [block.get_submodule(name) for name, word in words.items() if word == only]
+                for only in ("rows", "gather")
+            )
+            if UNORDERED:
+                for module in before:  # so that the hook comes before that of the style
+                    module.register_forward_hook(_gradient_in_order)
             parallelize_module(block, mesh, plan, src_data_rank=None)
+            if UNORDERED:
+                for module in after:
+                    module.register_forward_pre_hook(_input_in_order)
         if "sequence" in stack[0].tensor_plan().values():
             parallelize_module(stack[0], mesh, ENTER)
             stack[-1].register_forward_hook(_leave)
+
+
+def _in_order(value: Any) -> DTensor:
+    local = value.to_local().contiguous()
+    return DTensor.from_local(local, value.device_mesh, value.placements)
+
+
+def _input_in_order(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(_in_order(value) for value in inputs)
+
+
+def _gradient_in_order(module: Any, inputs: Any, output: Any) -> None:
+    if output.requires_grad:
+        output.register_hook(_in_order)
 
 
 def _leave(block: Any, inputs: Any, output: Any) -> Tensor:
