@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# The version the tests run with; any torch >= 2.7 works. For AMD devices point pip at PyTorch's
-# ROCm wheels (PIP_INDEX_URL) and say e.g. TORCH='torch >= 2.7'.
+# The version the tests run with; any torch >= 2.8 works. For AMD devices point pip at PyTorch's
+# ROCm wheels (PIP_INDEX_URL) and say e.g. TORCH='torch >= 2.8'.
 TORCH ?= torch==2.13.0
 # A folder of your own images for the demonstration.
 DATA ?=
