@@ -48,9 +48,6 @@ SLOW_S = 600.0
 #: A step may take this many times the longest one before it, if that is more than the hang timeout.
 FACTOR = 10.0
 
-#: Seconds that a rank which lost another one asks which failed first; that one may still speak.
-FIRST_S = 3.0
-
 #: What a rank leaves as its last beat.
 DONE, FAILED = "done", "failed"
 NEVER = b"0 0 0 0 ? ? starting"
@@ -150,11 +147,8 @@ class Watchdog:
                 line = f"rank {self.rank} on {self.host}: {text}"
                 self._store.compare_set("first", "", line)
                 return None
-            end = time.monotonic() + FIRST_S
-            while not self._store.check(["first"]):
-                if time.monotonic() > end:
-                    return None
-                time.sleep(0.1)
+            if not self._store.check(["first"]):  # a rank speaks before it ends, or was killed
+                return None
             return f"first failed {self._store.get('first').decode()}"
         except dist.DistError:  # it lives in rank 0, or in torchrun
             return f"rank 0 on {self._root} has ended: look for its line"

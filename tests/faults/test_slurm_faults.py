@@ -36,7 +36,7 @@ def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, free_port: int, signal: st
     lines = [line for line in said.splitlines() if "hpcgeo: rank" in line]
     print(f"\nSIG{signal} on Slurm | {lines[:1]} | {time.monotonic() - began:.1f} s | {state}")
     assert state[0] == "FAILED" and state[1] != 0
-    assert lines
+    assert lines, said
     if signal == "STOP":
         assert re.search(r"rank 1 on \S+ \(process \d+, last seen .*no sign of life", said)
     deadline = time.monotonic() + 15
