@@ -94,6 +94,7 @@ class Bin(FactRow):
     """A queue bin: jobs of up to `nodes` may last `hours`."""
 
     nodes: int
+    least: int = Field(1, description="nodes of the smallest job that gets there")
     hours: float
     options: str | None = Field(None, description="lead there; None: jobs get there by themselves")
     source: str
@@ -229,6 +230,19 @@ class Machine(FactRow):
             for name, row in rows.items()
         }
 
+    @model_validator(mode="after")
+    def _known(self) -> "Machine":
+        if self.device is not None and self.model is None:
+            known = ", ".join(self.devices | devices())
+            raise ValueError(f"device {self.device!r} is no row of `devices`; known: {known}")
+        return self
+
+    @property
+    def model(self) -> Device | None:
+        """The row of its device."""
+        rows = chain(self.devices.values(), devices().values(), _installed())
+        return next((row for row in rows if row.name == self.device), None) if self.device else None
+
     def facts(self) -> list[tuple[str, Fact | Bin | Rule]]:
         """Return every figure with its name."""
         links = [(f"links.{name}", getattr(self.links, name)) for name in Links.model_fields]
@@ -256,7 +270,7 @@ class Machine(FactRow):
         """
         if not self.bins:
             return None
-        wide = [bin_ for bin_ in reversed(self.bins) if nodes <= bin_.nodes]
+        wide = [bin_ for bin_ in reversed(self.bins) if bin_.least <= nodes <= bin_.nodes]
         if not wide:
             most = max(bin_.nodes for bin_ in self.bins)
             raise InputError(f"{nodes} nodes are more than a job on {self.name} may have ({most})")

@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from hpcgeo.errors import InputError
@@ -209,3 +211,18 @@ def test_a_device_of_the_users_own(tmp_path: Path) -> None:
     other.write_text(text % "'('")
     with pytest.raises(InputError, match="is no regular expression"):
         machine(str(other))
+
+
+def test_a_machine_knows_its_device(tmp_path: Path) -> None:
+    """Also one of the user's own; a name that is none is refused with the known ones."""
+    path = tmp_path / "mine.yaml"
+    text = (files("hpcgeo.facts.machines") / "cuda-node.yaml").read_text()
+    named = re.sub(r"(?m)^device: .*$", "device: card", text)
+    assert named != text
+    path.write_text(named)
+    with pytest.raises(InputError, match=r"device 'card' is no row of `devices`; known: .*H100"):
+        machine(str(path))
+    row = {"title": "Card", "memory": 8, "bandwidth": 1, "pattern": "Card", "source": "none"}
+    path.write_text(named + yaml.safe_dump({"devices": {"card": row}}))
+    model = machine(str(path)).model
+    assert model is not None and model.memory == 8

@@ -31,8 +31,8 @@ from hpcgeo.options import SYNTHETIC, Data
 Item = TypeVar("Item", covariant=True)
 
 SHARED_MEMORY = "/dev/shm"
-#: Batches of a reader that lie in shared memory at a time, and ranks of a host, at most.
-AHEAD, RANKS = 3, 8
+#: Batches of a reader that lie in shared memory at a time, at most.
+AHEAD = 3
 #: Characters of TMPDIR that leave room for the name of a socket (108 in all, unix(7)).
 TMPDIR_LENGTH = 60
 
@@ -82,7 +82,13 @@ class Loader(Generic[Item]):
     """Iterates over the micro-batches of one rank, step after step, without end."""
 
     def __init__(
-        self, batches: TorchDataset[Item], *, accumulate: int, workers: int, first_step: int = 0
+        self,
+        batches: TorchDataset[Item],
+        *,
+        accumulate: int,
+        workers: int,
+        first_step: int = 0,
+        ranks: int = 1,
     ) -> None:
         """Plan the reading; files are opened when the first batch is asked for.
 
@@ -91,12 +97,13 @@ class Loader(Generic[Item]):
             accumulate: micro-batches per step on this rank.
             workers: reader processes; 0 reads in this one.
             first_step: step to begin with.
+            ranks: of this host, which share its memory.
         """
         self._loader: DataLoader[Item] = DataLoader(
             batches,
             batch_size=None,
             sampler=range(first_step * accumulate, maxsize),
-            collate_fn=_Sent(),
+            collate_fn=_Sent(ranks),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="forkserver" if workers else None,
@@ -152,7 +159,9 @@ class _Sent:
     a batch goes through a pipe.
     """
 
-    _has_room: bool | None = None
+    def __init__(self, ranks: int = 1) -> None:
+        self._ranks = ranks
+        self._has_room: bool | None = None
 
     def __call__(self, batch: Any) -> Any:
         reader = get_worker_info()
@@ -160,7 +169,7 @@ class _Sent:
             return batch
         piped = _Piped.of(batch)
         if self._has_room is None:
-            self._has_room = _free() >= piped.nbytes * AHEAD * reader.num_workers * RANKS
+            self._has_room = _free() >= piped.nbytes * AHEAD * reader.num_workers * self._ranks
         return batch if self._has_room else piped
 
 

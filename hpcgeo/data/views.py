@@ -185,10 +185,11 @@ class Views:
         self, pixels: torch.Tensor, layout: torch.Tensor, crops: Crops, views: torch.Tensor
     ) -> None:
         """Write normalised views (B, C, h, w), one by one: what a cache holds is not read again."""
-        small = pixels.dtype == torch.uint8
         mean, std = (
             self._of(name, layout).expand(len(pixels), -1, 1, 1) for name in ("mean", "std")
         )
+        # What is missing becomes the mean; that of layouts of several scales may be no level.
+        small = pixels.dtype == torch.uint8 and not bool(((mean < 0) | (mean > 255)).any())
         rows = zip(*(values.tolist() for values in vars(crops).values()), strict=True)
         for i, (top, left, height, width, transposed, up_down, left_right) in enumerate(rows):
             crop = pixels[i : i + 1, :, top : top + height, left : left + width]
@@ -209,13 +210,12 @@ class Views:
         if pixels.dtype.is_floating_point:
             values = pixels.to(torch.float32)
             return torch.where(torch.isfinite(values), values, mean)
-        if pixels.dtype != torch.uint8:
-            pixels = pixels.to(torch.float32)
+        small = pixels.dtype == torch.uint8
+        values = pixels if small else pixels.to(torch.float32)
         if not self._has_nodata:
-            return pixels
-        missing = pixels == self._of("nodata", layout)  # of NaN: none
-        mean = mean if pixels.dtype.is_floating_point else mean.round()
-        return torch.where(missing, mean, pixels)
+            return values
+        missing = values == self._of("nodata", layout)  # of NaN: none
+        return torch.where(missing, mean.round() if small else mean, values)
 
     def _resized(
         self, pixels: torch.Tensor, crops: torch.Tensor, dtype: torch.dtype

@@ -34,7 +34,7 @@ def refuse_uncompiled() -> None:
     """
     on_device = torch.cuda.is_available()
     variable = "CC" if on_device else "CXX"
-    usual = ("gcc", "clang", "cc") if on_device else ("g++", "clang++")
+    usual = ("gcc", "clang", "cc") if on_device else ("g++",)
     named = os.environ.get(variable)
     known = [named.split()[0]] if named and named.strip() else usual
     if not any(map(shutil.which, known)):

@@ -167,6 +167,7 @@ def _answer(
             store.wait(["met"], left)
             if (missing := store.get("met").decode()) != _OVER:
                 return store, missing
+            end = time.monotonic() + 2 * timeout_s
         elif time.monotonic() > end:
             raise dist.DistNetworkError(f"rank 0 did not start within {2 * timeout_s:g} s")
         time.sleep(0.2)

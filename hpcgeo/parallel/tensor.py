@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -82,9 +82,10 @@ def cut(stacks: Iterable[Sequence[Any]], mesh: DeviceMesh) -> None:
             stack[-1].register_forward_hook(_leave)
 
 
-def _in_order(value: Any) -> DTensor:
-    local = value.to_local().contiguous()
-    return DTensor.from_local(local, value.device_mesh, value.placements)
+def _in_order(value: Any) -> Any:
+    if value._local_tensor.is_contiguous():
+        return value
+    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _input_in_order(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -54,6 +54,11 @@ class Topology:
         return len(self.order)
 
     @property
+    def local_size(self) -> int:
+        """Ranks of this one's host."""
+        return sum(place.host == self.places[self.rank].host for place in self.places)
+
+    @property
     def data_rank(self) -> int:
         """Number of this rank among those that read samples of their own."""
         return self.data_rank_of(self.rank)

@@ -9,7 +9,7 @@ truth lies between. What is not in it: latency (many small messages), reading, t
 
 from dataclasses import dataclass
 
-from hpcgeo.machines import Machine, devices
+from hpcgeo.machines import Machine
 from hpcgeo.options import Parallel, Train
 from hpcgeo.plan.memory import DTYPE_BYTES
 from hpcgeo.strategies import Collective, Layout, strategy
@@ -51,7 +51,7 @@ def predict_step(
     """
     chosen = strategy(parallel.strategy)
     layout = chosen.layout(world_size, dict(parallel))
-    device = devices()[where.device] if where.device else None
+    device = where.model
     if device is None or device.reached is None or chosen.backend != "native":
         return None
     peak = device.peak(train.dtype)

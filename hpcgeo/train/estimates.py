@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hpcgeo.config import RunConfig
-from hpcgeo.machines import devices, machine
+from hpcgeo.machines import machine
 from hpcgeo.plan.memory import checkpoint_bytes, predict
 from hpcgeo.plan.steps import PredictedStep, predict_step
 from hpcgeo.workloads.workload import GIB, Workload
@@ -20,7 +20,7 @@ ALIGNED = 8
 def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[str]:
     """Yield the lines; those of a device only where the machine has one."""
     forms = workload.forms
-    if forms and machine(run.launch.machine).device:
+    if forms and machine(run.launch.machine).model:
         yield from _memory(forms, run, world_size)
         yield from _step(forms, run, world_size)
         yield from _unaligned(forms)
@@ -35,7 +35,9 @@ def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[s
 
 def _memory(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
     """Warn where a rank may hold more than its device has."""
-    memory = devices()[machine(run.launch.machine).device or ""].memory
+    device = machine(run.launch.machine).model
+    assert device is not None
+    memory = device.memory
     held = predict(forms, run.parallel, run.train, world_size, run.optim).total / GIB
     if held * RESERVED > memory:
         fits = "does not fit" if held > memory else "may not fit"
@@ -48,7 +50,8 @@ def _memory(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
 def _step(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
     """Say how long a step takes, and what others of the same global batch would take and hold."""
     where = machine(run.launch.machine)
-    device = devices()[where.device or ""]
+    device = where.model
+    assert device is not None
     train, product = run.train, run.train.micro_batch * run.train.accumulate
     step = predict_step(forms, run.parallel, train, world_size, where)
     if step is None or device.reached is None:
@@ -61,19 +64,20 @@ def _step(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
         f"({device.reached.source.partition(',')[0]}), collectives {step.wire_s:.3g} s at the "
         f"links' peak, all hidden or none, latency left out"
     )
-    others = []
+    others: dict[int, str] = {}
     for accumulate in (count for count in (8, 4, 2, 1) if product % count == 0):
         micro = product // accumulate
         changed = train.model_copy(update={"micro_batch": micro, "accumulate": accumulate})
         other = predict_step(forms, run.parallel, changed, world_size, where)
         held = predict(forms, run.parallel, changed, world_size, run.optim).total / GIB
         if other and held < device.memory:
-            others.append(f"{micro} x {accumulate}: {_range(other)}, {held:.3g} GiB")
-    yield (
-        f"micro-batch   {'; '.join(others)}; the allocator may reserve {RESERVED} x as much of "
-        f"{device.memory:g} GiB"
-    )
-    if step.wire_s > step.compute_s:
+            others[micro] = f"{micro} x {accumulate}: {_range(other)}, {held:.3g} GiB"
+    if others:
+        yield (
+            f"micro-batch   {'; '.join(others.values())}; the allocator may reserve {RESERVED} x "
+            f"as much of {device.memory:g} GiB"
+        )
+    if step.wire_s > step.compute_s and max(others, default=0) > train.micro_batch:
         yield (
             "warning       bound by communication: take a larger train.micro_batch and a smaller "
             "train.accumulate"

@@ -31,7 +31,7 @@ STORAGE = {
 #: What the backends say when a peer is gone, or when a collective has waited for one for too long.
 GONE = re.compile(
     r"[Cc]onnection (closed|reset|was closed)|ncclRemoteError|[Rr]emote process|Broken pipe"
-    r"|recvValue|got 0 bytes|store->get|/gloo/|[Ss]ocket (timeout|Timeout)|wait timeout"
+    r"|recvValue|got 0 bytes|store->get|/gloo/transport/|[Ss]ocket (timeout|Timeout)|wait timeout"
 )
 LATE = re.compile(r"[Tt]imed? ?out|Watchdog caught")
 LOST, GIVEN_UP = "lost the other ranks", "a collective was given up"

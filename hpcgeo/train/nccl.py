@@ -105,11 +105,11 @@ def flight_record(rank: int) -> str:
     """Write what torch's flight recorder holds of this rank, where it is on; return where."""
     if not any(os.environ.get(name, "0") not in ("", "0") for name in RECORDER):
         return ""
-    usual = str(Path.home() / ".cache" / "torch" / "comm_lib_trace_rank_")
-    prefix = next((os.environ[name] for name in WRITES if os.environ.get(name)), usual)
-    path = Path(f"{prefix}{rank}")
     dump = getattr(c10d, "_dump_nccl_trace", None) or getattr(c10d, "_dump_fr_trace", None)
     try:
+        usual = str(Path.home() / ".cache" / "torch" / "comm_lib_trace_rank_")
+        prefix = next((os.environ[name] for name in WRITES if os.environ.get(name)), usual)
+        path = Path(f"{prefix}{rank}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(dump())  # type: ignore[misc]
     except Exception:  # of what went wrong, this is not the cause

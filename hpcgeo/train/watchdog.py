@@ -48,6 +48,9 @@ SLOW_S = 600.0
 #: A step may take this many times the longest one before it, if that is more than the hang timeout.
 FACTOR = 10.0
 
+#: Seconds that torch's flight recorder has to write.
+RECORD_S = 10.0
+
 #: What a rank leaves as its last beat.
 DONE, FAILED = "done", "failed"
 NEVER = b"0 0 0 0 ? ? starting"
@@ -145,6 +148,9 @@ class Watchdog:
         try:
             if not follows:
                 line = f"rank {self.rank} on {self.host}: {text}"
+                line = line.encode(
+                    "utf-8", "backslashreplace"
+                ).decode()  # names of files may be any
                 self._store.compare_set("first", "", line)
                 return None
             if not self._store.check(["first"]):  # a rank speaks before it ends, or was killed
@@ -268,7 +274,8 @@ class Watchdog:
         limit_s = SLOW_S
         if beat.phase == "computing" and self._longest_s:
             limit_s = max(self.hang_timeout_s, FACTOR * self._longest_s)
-        if beat.age_s <= limit_s:
+        first = beat.phase == "computing" and not self._longest_s
+        if beat.age_s <= limit_s or (first and self.world_size == 1):  # alone, it may be slow
             return
         if len(behind) == len(beats):
             say = "no rank is ahead: " + _HANGS.get(beat.phase, "a collective or a device hangs")
@@ -276,7 +283,7 @@ class Watchdog:
             ahead = max(beats.values(), key=lambda beat: beat.moves)
             say = f"{len(beats) - len(behind)} others wait, {ahead.phase} after step {ahead.step}"
         say = f"made no progress for {beat.age_s:.0f} s; {say}; the stacks above show where"
-        self._condemn(list(behind), lines, f"{say}. {_AGAIN}")
+        self._condemn(list(behind), lines, f"{say}. {_SLOW}{_AGAIN}")
 
     def _condemn(self, ranks: list[int], beats: Sequence[bytes], what: str) -> NoReturn:
         """Name ranks to all others and end."""
@@ -290,16 +297,22 @@ class Watchdog:
             self._store.set("verdict", f"{','.join(map(str, ranks[:8]))} {text}")
         self._end(text, stacks=self.rank < 2)
 
+    def _record(self) -> None:
+        if said := flight_record(self.rank):
+            print(f"hpcgeo: rank {self.rank}{said}", file=sys.stderr, flush=True)
+
     def _end(self, text: str, *, stacks: bool) -> NoReturn:
         """Say why and end this process, whatever its other threads wait for."""
         if stacks:
             faulthandler.dump_traceback(all_threads=True)
-        recorded = flight_record(self.rank)
         print(
-            f"hpcgeo: rank {self.rank} of {self.world_size} on {self.host}: {text}{recorded}",
+            f"hpcgeo: rank {self.rank} of {self.world_size} on {self.host}: {text}",
             file=sys.stderr,
             flush=True,
         )
+        recorder = threading.Thread(target=self._record, daemon=True)  # storage may hang, too
+        recorder.start()
+        recorder.join(RECORD_S)
         if self.rank == 0:
             time.sleep(1.5 * self.period_s)  # the others read the verdict here
         os._exit(1)
@@ -312,5 +325,6 @@ _HANGS = {
     "writing metrics": _STORAGE,
     "saving a checkpoint": _STORAGE,
 }
+_SLOW = "If it is but slow, raise train.hang_timeout_s. "
 _AGAIN = "Start the job again, it resumes; if it happens again, without that host"
 _SILENT = f"it is stopped, killed (out of memory?), or its host hangs. {_AGAIN}"

@@ -77,6 +77,7 @@ class Images:
             accumulate=train.accumulate,
             workers=self.data.workers,
             first_step=first_step,
+            ranks=topology.local_size,
         )
 
     def step(self, batches: Iterator[ViewBatch], device: torch.device) -> Step:

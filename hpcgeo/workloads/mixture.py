@@ -163,6 +163,7 @@ class MixtureRun:
             accumulate=train.accumulate,
             workers=self.data.workers,
             first_step=first_step,
+            ranks=topology.local_size,
         )
 
     def step(self, batches: Iterator[list[Drawn]], device: torch.device) -> Step:

@@ -334,7 +334,7 @@ def test_layouts_must_be_chosen_and_names_are_distinct(tmp_path):
         write_tiff(tmp_path / "in" / f"{number}.tif", noise(10, 32, 32), bands)
     index = make(tmp_path / "in", tmp_path / "out")
     assert list(index.layouts) == ["10bands-uint8", "10bands-uint8-v2"]
-    with pytest.raises(InputError, match=r"sensor: 10bands-uint8, 10bands-uint8-v2"):
+    with pytest.raises(InputError, match=r"scale: 10bands-uint8, 10bands-uint8-v2"):
         ShardDataset(tmp_path / "out")
     assert ShardDataset(tmp_path / "out", "10bands-uint8-v2").bands == tuple("KLMNOPQRST")
     with pytest.raises(InputError, match="unknown layout"):
@@ -459,6 +459,32 @@ def test_scenes_that_differ_in_nodata_and_units_alone_are_read_together(tmp_path
         assert between == pytest.approx(1), "equal reflectance, equal number"
     some = ShardDataset(tmp_path / "out", ",".join([*index.layouts][:2]))
     assert len(some) == 2 and len(some.nodata) == 2
+
+
+def test_a_constant_band_of_several_layouts_has_no_deviation(tmp_path):
+    for number, nodata in enumerate((None, 0, 0)):
+        pixels = noise(2, 32, 32, dtype="uint16", seed=number)
+        pixels[1] = 7
+        write_tiff(tmp_path / "in" / f"{number}.tif", pixels, ["P", "Q"], nodata=nodata)
+    make(tmp_path / "in", tmp_path / "out")
+    dataset = ShardDataset(tmp_path / "out")
+    assert np.allclose(dataset.mean[:, 1], 7) and (dataset.std[:, 1] == 1).all()
+
+
+def test_a_shard_file_of_another_plan_is_written_anew(tmp_path):
+    """An older release dealt sources out otherwise, and a build of it was interrupted."""
+    for number in range(2):
+        write_tiff(tmp_path / "in" / f"{number}.tif", noise(1, 32, 32, seed=number), ["P"])
+    make(tmp_path / "in", tmp_path / "out")
+    expected = sums(tmp_path / "out")
+    (tmp_path / "out" / "index.json").unlink()
+    (path,) = (tmp_path / "out").glob("*.h5")
+    with h5py.File(path, "r+") as file:
+        file["sources"][:] = b"1.tif"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
+    make(tmp_path / "in", tmp_path / "out")
+    assert sums(tmp_path / "out") == expected
 
 
 def test_pixels_that_were_replaced_are_refused_when_they_are_read(tmp_path):

@@ -193,6 +193,18 @@ def test_layouts_have_their_own_nodata_and_units(cut):
     assert (found[3, 0, :4] > 200).all(), "of a layout without nodata, nothing is missing"
 
 
+def test_the_mean_of_several_scales_is_no_level_of_8_bits(cut):
+    pixels = torch.full((2, 1, 8, 8), 100, dtype=torch.uint8)
+    pixels[:, :, :4] = 0
+    dataset = SimpleNamespace(
+        mean=np.array([[550.0], [55.0]]), std=np.array([[450.0], [45.0]]), nodata=np.zeros(2)
+    )
+    batch = replace(batch_of(pixels), layout=np.array([0, 1]))
+    (found,) = Views(dataset, (8, 8), CALM, 0, cut=cut)(batch, CPU)
+    assert not found[:, 0, :4].any()
+    assert torch.allclose(found[:, 0, 4:], torch.tensor([-1.0, 1.0])[:, None, None], atol=1e-6)
+
+
 @pytest.mark.gpu
 def test_views_on_an_accelerator_are_the_same(batch):
     if not torch.cuda.is_available():

@@ -1,6 +1,7 @@
 """Ranks meet those of their own start: not of another run, not of a start whose ranks are dead."""
 
 import json
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_a_start_in_the_store_of_one_that_never_met(pool: ThreadPoolExecutor) ->
     with pytest.raises(TimeoutError):
         waiting.result(1)
     assert met([begin(pool, store, 0, 3), waiting, begin(pool, store, 2, 3)]) == "here"
+
+
+def test_an_answer_to_a_dead_start_costs_no_patience(pool: ThreadPoolExecutor) -> None:
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    store.set("start", f"dead {RUN}")
+    waiting = pool.submit(_answer, store, RUN, 1, "b", 1.0, "b:1")
+    time.sleep(1.6)
+    root = pool.submit(_call, store, RUN, 3, "a", 10)
+    time.sleep(1.4)
+    assert met([root, waiting, begin(pool, store, 2, 3)]) == "here"
 
 
 def test_those_who_do_not_come_are_told_to_all(pool: ThreadPoolExecutor) -> None:

@@ -53,7 +53,8 @@ class _Chips:
         values = stored[:1, :, :height, :width].astype(np.float32)  # (1, C, H, W)
         layout = int(self.dataset.layout_of(np.array([index]))[0])
         if stored.dtype.kind != "f":
-            values[values == self.dataset.nodata[layout]] = np.nan  # where it is NaN: none
+            missing = stored[:1, :, :height, :width] == self.dataset.nodata[layout]  # of NaN: none
+            values[missing] = np.nan
         if layout:  # in the numbers of the first layout
             mean, std = (
                 moments[[layout, 0], :, None, None].astype(np.float32)

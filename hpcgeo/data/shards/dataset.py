@@ -245,13 +245,14 @@ def _choose(folder: Path, index: Index, layout: str | None) -> dict[str, SampleL
     """Return the layouts to read, by name."""
     filled = {name: row for name, row in index.layouts.items() if row.samples}
     if layout is not None:
-        names = layout.split(",")
+        names = [name.strip() for name in layout.split(",")]
         filled = {name: find(filled, name, f"layout of {folder}") for name in names}
     alike = {(row.bands, row.dtype, row.sensor, row.scale is None) for row in filled.values()}
     if len(alike) > 1:
         raise InputError(
             f"{folder}: several layouts; choose with data.layout, separated by commas where they "
-            f"are alike in bands, data type and sensor: {', '.join(filled)}"
+            f"are alike in bands, data type and sensor and all or none state a scale: "
+            f"{', '.join(filled)}"
         )
     return filled
 
@@ -276,4 +277,5 @@ def _moments(rows: Sequence[SampleLayout]) -> tuple[Float, Float]:
     stated, spread = np.nan_to_num(scale * mean + offset), np.nan_to_num(scale * std)
     centre = (weight * stated).sum(axis=0)  # (C,), in what the numbers stand for
     both = np.sqrt((weight * (spread**2 + (stated - centre) ** 2)).sum(axis=0))
-    return (centre - offset) / scale, np.where(both > 0, both, 1) / scale
+    constant = both <= 1e-9 * np.abs(centre)  # but for rounding
+    return (centre - offset) / scale, np.where(constant, 1, both) / scale

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -107,6 +108,9 @@ def build(plan: ShardPlan) -> Shard | Failed:
         if digest and sums.exists() and sums.read_text("utf-8") != _line(digest, plan.path):
             log.warning("%s has other bytes than were written: written anew", plan.path)
             digest = None
+        if digest and not _is_of(plan):
+            log.warning("%s is of another plan, of an older release: written anew", plan.path)
+            digest = None
         if digest is None:
             sums.unlink(missing_ok=True)
             _write(plan, _collect(plan))
@@ -116,6 +120,29 @@ def build(plan: ShardPlan) -> Shard | Failed:
         return read_summary(plan.path, digest)
     except OSError as error:
         return Failed(plan.path.name, error.strerror or str(error))
+
+
+def _is_of(plan: ShardPlan) -> bool:
+    """Say whether the shard file that is there holds what the plan says."""
+    with h5py.File(plan.path, locking=False) as file:
+        mine = _attributes(plan.key)
+        there = {name: file.attrs[name] for name in file.attrs if name != "dropped"}
+        alike = mine.keys() == there.keys() and all(
+            np.array_equal(mine[name], there[name], equal_nan=name == "nodata") for name in mine
+        )
+        paths = _texts([span.source.path for span in plan.spans])
+        return alike and np.array_equal(file["sources"][:], paths)
+
+
+def _attributes(key: Key) -> dict[str, Any]:
+    """Return what the attributes of a shard file say."""
+    stated = {"scale": key.scale, "offset": key.offset}
+    return {
+        "bands": [*key.bands],
+        "sensor": key.sensor or "",
+        "nodata": np.nan if key.nodata is None else key.nodata,
+        **{name: values for name, values in stated.items() if values is not None},
+    }
 
 
 def _line(digest: str, path: Path) -> str:
@@ -192,12 +219,8 @@ def _write(plan: ShardPlan, samples: _Samples) -> None:
         "skipped": _texts([json.dumps([skip.path, skip.reason]) for skip in samples.skipped]),
     }
     with new_hdf5(plan.path) as file:
-        file.attrs["bands"] = list(plan.key.bands)
-        file.attrs["sensor"] = plan.key.sensor or ""
-        file.attrs["nodata"] = np.nan if plan.key.nodata is None else plan.key.nodata
-        for name in ("scale", "offset"):
-            if (values := getattr(plan.key, name)) is not None:
-                file.attrs[name] = values
+        for name, value in _attributes(plan.key).items():
+            file.attrs[name] = value
         file.attrs["dropped"] = samples.dropped
         _write_pixels(file, samples.pixels[: len(rows)], plan.settings.compression)
         for name, array in arrays.items():
