@@ -16,7 +16,7 @@ from hpcgeo.models.initialise import draw
 from tests.distributed import ALL, on_ranks
 from tests.parallel.training import Answer, build, run, train, whole
 
-STEPS = 20 if ALL else 8
+STEPS = 20 if ALL else 10
 HEAD_WIDTH = {"backbone": 32, "decoder_blocks": 16}  # of vit_tiny
 
 STRATEGIES: list[dict[str, Any]] = [
