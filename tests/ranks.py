@@ -81,7 +81,7 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
     while (
         not (rows := metrics(folder))
         or rows[-1]["step"] < step
-        or (step > 4 and not any(saved.glob("step-*")))
+        or (step > 4 and not any(saved.glob("step-????????")))
     ):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit, "the run did not get there"
