@@ -14,6 +14,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.launch.schedulers.table import scheduler_of
 from hpcgeo.machines import Check, FactRow, Line, Setting, machine
+from hpcgeo.options import SYNTHETIC, Data
 from hpcgeo.quoting import shell
 from hpcgeo.tables import find, read
 
@@ -34,10 +35,10 @@ class Job(FactRow):
     data: str | None = Field(None, description="where DATA names none; None: it has to")
     set: tuple[Line, ...] = Field((), description="options of the run, each with its reason")
 
-    @field_validator("machine", "recipe")
+    @field_validator("machine", "recipe", "data")
     @classmethod
-    def _printable(cls, value: str) -> str:
-        if not value.isprintable():
+    def _printable(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
             raise ValueError("no name of a file of a job: it has a line break or the like in it")
         return value
 
@@ -80,9 +81,13 @@ def one_off(machine_name: str, recipe: str, nodes: int, time: str) -> Job:
     Raises:
         InputError: nodes or time are no numbers of their kind.
     """
-    name = f"{machine(machine_name).name}_{Path(recipe).stem}"
+    where, data = machine(machine_name), load(recipe, []).data
+    name = f"{where.name}_{Path(recipe).stem}"
+    # The recipe's own data; generated samples where a trial costs nothing.
+    own = data.path if isinstance(data, Data) else None
+    own = None if own == SYNTHETIC and where.name != "local" else own
     try:
-        return Job(name=name, machine=machine_name, recipe=recipe, nodes=nodes, time=time)
+        return Job(name=name, machine=machine_name, recipe=recipe, nodes=nodes, time=time, data=own)
     except ValidationError as error:
         first = error.errors()[0]
         rule = first["msg"].removeprefix("Value error, ")

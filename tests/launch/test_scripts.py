@@ -349,3 +349,17 @@ def test_a_line_break_in_a_path_is_refused(tmp_path):
     words = ("--machine=local", "--recipe=a\nb/mine.yaml", "--nodes=1", "--time=00:10:00")
     done = hpcgeo("jobs", "render", *words, cwd=tmp_path)
     assert done.returncode == 2 and "no name of a file of a job" in done.stderr
+
+
+def test_a_recipe_brings_its_own_data(tmp_path):
+    """On the user's own machine generated samples, at a centre none without being asked."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(recipes()["mae_vit_tiny"] + "\n")
+    local, centre = (
+        scripts.one_off(name, str(recipe), 1, "00:30:00") for name in ("local", "lumi-g")
+    )
+    assert (local.data, centre.data) == ("synthetic", None)
+    text = recipe.read_text().replace("data:\n", "data:\n  path: sets/my $(photos)\n", 1)
+    recipe.write_text(text)
+    job = scripts.one_off("lumi-g", str(recipe), 1, "00:30:00")
+    assert "DATA=${DATA:-'sets/my $(photos)'}\n" in scripts.render(job)
