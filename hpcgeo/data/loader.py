@@ -4,11 +4,9 @@ Step s covers the global positions [s G, (s + 1) G), G = micro_batch x accumulat
 micro-batch a of rank r takes the (a x world + r)-th portion. All there is to resume is the step.
 """
 
-import multiprocessing
 import os
 import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.dataset import Dataset, ShardDataset
+from hpcgeo.data.shards.executors import end_with_parent
 from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
@@ -221,11 +220,4 @@ def _belong_to_the_rank(worker: int) -> None:
     _shorten_tmpdir()
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_rank, daemon=True).start()
-
-
-def _end_with_the_rank() -> None:
-    rank = multiprocessing.parent_process()
-    assert rank is not None
-    rank.join()
-    os._exit(1)
+    end_with_parent()
