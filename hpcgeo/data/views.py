@@ -68,7 +68,9 @@ class ViewBatch:
 
 
 class Views:
-    """Turns batches into the normalised views that a model is fed."""
+    """Turns samples into the normalised views that a model is fed: `prepare` where they are read,
+    `finish` on the device.
+    """
 
     def __init__(
         self,

@@ -147,11 +147,9 @@ class Watchdog:
             return None
         try:
             if not follows:
-                line = f"rank {self.rank} on {self.host}: {text}"
-                line = line.encode(
-                    "utf-8", "backslashreplace"
-                ).decode()  # names of files may be any
-                self._store.compare_set("first", "", line)
+                # Names of files, which a text may hold, need not be UTF-8.
+                said = text.encode("utf-8", "backslashreplace").decode()
+                self._store.compare_set("first", "", f"rank {self.rank} on {self.host}: {said}")
                 return None
             if not self._store.check(["first"]):  # a rank speaks before it ends, or was killed
                 return None
