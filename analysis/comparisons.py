@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import (
     BATCHING,
+    TRANSPORT,
     differing,
+    footnotes,
     merged,
+    parted,
     phrase,
     setting,
     sides,
@@ -35,7 +39,10 @@ STRATEGIES = (
 
 
 #: What the setting of a comparison says, beside its model; options are too many.
-_SAID = tuple(name for name in CONTEXT if name not in ("model", "options"))
+_SAID = tuple(name for name in CONTEXT if name not in ("model", "options", *SOFT))
+
+#: What weak and strong scaling fix, unless lines may differ in it.
+_FIXES: dict[Mode, str] = {"weak": "micro_batch", "strong": "global_batch"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,8 @@ class Scaled:
     efficiency: float | None = None
     low: float | None = None
     high: float | None = None
+    #: What it has unlike the base, in words: versions, variables, and what was asked together.
+    footnotes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -106,10 +115,7 @@ def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[C
         together: keys in which lines of one comparison may differ.
     """
     asked = tuple(dict.fromkeys([*together, BATCHING]))
-    blocks: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
-    for point in found:
-        if not point.first.bare:
-            blocks[merged(point.context, asked)].append(point)
+    blocks = _blocks(found, asked)
     order = sorted(blocks, key=lambda key: (key[0], _size(blocks[key]), key))
     apart = differing(blocks)
     comparisons: list[Comparison] = []
@@ -126,10 +132,31 @@ def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[C
                 fixed=fixed,
                 setting=", ".join(_said(key, [n for n in apart if n in _SAID], apart)),
                 apart=_apart(members, asked),
-                lines=_scale(chosen),
+                lines=_scale(chosen, [name for name in asked if name == _FIXES[mode]]),
             )
             comparisons.append(comparison)
     return comparisons
+
+
+def _blocks(
+    found: Sequence[StudyPoint], asked: tuple[str, ...]
+) -> dict[tuple[str, ...], list[StudyPoint]]:
+    """Return points by what separates them; those on one node stand beside every network."""
+    alike: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
+    for point in found:
+        if point.candidate:
+            alike[merged(point.context, (*asked, *SOFT, TRANSPORT))].append(point)
+    blocks = {}
+    place = CONTEXT.index(TRANSPORT)
+    for key, members in alike.items():
+        networks = sorted({point.context[place] for point in members} - {""})
+        if TRANSPORT in asked or len(networks) < 2:
+            blocks[key] = members
+            continue
+        for network in networks:
+            own = [point for point in members if point.context[place] in ("", network)]
+            blocks[(*key[:place], network, *key[place + 1 :])] = own
+    return blocks
 
 
 def rank(line: str, strategy: str) -> tuple[int, str, int, str]:
@@ -176,28 +203,45 @@ def _apart(members: Sequence[StudyPoint], asked: Sequence[str]) -> str:
     return f"lines differ in {said}" if names else ""
 
 
-def _labels(block: Sequence[StudyPoint], asked: Sequence[str]) -> dict[StudyPoint, str]:
-    """Name each point's line: its layout, what differs, the placement where nodes were not full."""
+def _labels(block: Sequence[StudyPoint], asked: Sequence[str], mode: Mode) -> dict[StudyPoint, str]:
+    """Name each point's line: its layout, what differs, the placement where nodes were not full.
+
+    Points that may lie together are one line where it has one value a size; else they are parted.
+    """
     fewest: dict[int, int] = {}
     for point in block:
         fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))
+    fixed = () if _FIXES[mode] in asked else (*(["micro_batch"] * (mode == "weak")), "global_batch")
+
+    def size(point: StudyPoint) -> tuple[object, ...]:
+        batches = (getattr(point.first, name) for name in fixed)
+        return (point.devices, point.first.accumulate, *batches)
+
     names = telling(block, asked)
-    among = {name: {value(point, name) for point in block} for name in names}
-    labels = {}
+    lines: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
     for point in block:
-        said = (phrase(name, value(point, name), among[name]) for name in names)
-        label = " ".join([point.layout, *said])
-        if point.nodes != fewest[point.devices]:
-            label += f", {point.devices / point.nodes:g} per node"
-        labels[point] = label
+        full = point.nodes == fewest[point.devices]
+        placed = "" if full else f", {point.devices / point.nodes:g} per node"
+        mixed = value(point, BATCHING) if BATCHING in names else ""
+        lines[point.layout, placed, mixed].append(point)
+    among = {name: {value(point, name) for point in block} for name in (*names, *SOFT)}
+    labels = {}
+    for (layout, placed, _), own in lines.items():
+        needed = parted(own, [*names, *SOFT], size)
+        shared = [name for name in names if len({value(point, name) for point in own}) == 1]
+        for point in own:
+            told = [name for name in (*names, *SOFT) if name in needed or name in shared]
+            values = {name: value(point, name) for name in told}
+            said = (phrase(name, text, among[name]) for name, text in values.items() if text)
+            labels[point] = " ".join([layout, *said]) + placed
     return labels
 
 
 def _groups(
     block: Sequence[StudyPoint], asked: Sequence[str]
 ) -> list[tuple[Mode, str, list[tuple[str, StudyPoint]]]]:
-    lines = _labels(block, [name for name in asked if name != "global_batch"])
-    strong_lines = _labels(block, [name for name in asked if name != "micro_batch"])
+    lines = _labels(block, [name for name in asked if name != "global_batch"], "weak")
+    strong_lines = _labels(block, [name for name in asked if name != "micro_batch"], "strong")
     weak: dict[tuple[int, int, float], list[tuple[str, StudyPoint]]] = defaultdict(list)
     strong: dict[int, list[tuple[str, StudyPoint]]] = defaultdict(list)
     for point in block:
@@ -244,32 +288,34 @@ def _unambiguous(group: Sequence[tuple[str, StudyPoint]]) -> list[tuple[str, Stu
     return [(f"{line}, accumulation {point.first.accumulate}", point) for line, point in group]
 
 
-def _scale(chosen: Sequence[tuple[str, StudyPoint]]) -> dict[str, list[Scaled]]:
+def _scale(
+    chosen: Sequence[tuple[str, StudyPoint]], batches: Sequence[str]
+) -> dict[str, list[Scaled]]:
     members: dict[str, list[StudyPoint]] = defaultdict(list)
     for line, point in chosen:
         members[line].append(point)
     order = sorted(members, key=lambda line: rank(line, members[line][0].first.strategy))
-    return {line: _efficiency(line, members[line]) for line in order}
+    return {line: _efficiency(line, members[line], batches) for line in order}
 
 
-def _efficiency(line: str, found: Sequence[StudyPoint]) -> list[Scaled]:
+def _efficiency(line: str, found: Sequence[StudyPoint], batches: Sequence[str]) -> list[Scaled]:
     ordered = sorted(found, key=lambda point: point.devices)
     timed = [point for point in ordered if point.per_device is not None]
     if len({point.devices for point in timed}) < 2:
         return [Scaled(point, line) for point in ordered]
     base = timed[0]
-    return [_against(point, line, base) for point in ordered]
+    return [_against(point, line, base, footnotes(point, base, batches)) for point in ordered]
 
 
-def _against(point: StudyPoint, line: str, base: StudyPoint) -> Scaled:
+def _against(point: StudyPoint, line: str, base: StudyPoint, unlike: tuple[str, ...]) -> Scaled:
     if point.per_device is None or base.per_device is None:
-        return Scaled(point, line)
+        return Scaled(point, line, footnotes=unlike)
     efficiency = point.per_device / base.per_device
     if point is base or point.range is None or base.range is None:
-        return Scaled(point, line, base, efficiency)
+        return Scaled(point, line, base, efficiency, footnotes=unlike)
     low = (point.range[0] / point.devices) / (base.range[1] / base.devices)
     high = (point.range[1] / point.devices) / (base.range[0] / base.devices)
-    return Scaled(point, line, base, efficiency, low, high)
+    return Scaled(point, line, base, efficiency, low, high, unlike)
 
 
 def _title(

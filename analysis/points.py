@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 #: What must agree between two points of one comparison: the names of `Record.key`, in its order.
 CONTEXT = (
     *("kind", "machine", "device", "model", "objective", "bands", "chip", "dtype", "recompute"),
-    *("data", "communication", "torch", "software", "environment", "options"),
+    *("data", "communication", "transport", "torch", "software", "environment", "options"),
 )
 
 
@@ -51,6 +51,11 @@ class StudyPoint:
     @property
     def nodes(self) -> int:
         return self.first.nodes
+
+    @property
+    def candidate(self) -> bool:
+        """Whether it trains: it scales, and may be the best; else something was left out."""
+        return not self.first.bare
 
     def all(self, of: Callable[[Record], Value | None]) -> list[Value]:
         """Return what `of` finds in each repeat that has it."""

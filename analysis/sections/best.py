@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import (
@@ -95,7 +96,8 @@ def serves(found: Sequence[Field]) -> list[str]:
     groups: dict[tuple[str, ...], dict[str, Field]] = defaultdict(dict)
     for each in found:
         context = each.comparison.context
-        alike = tuple(v for name, v in context.items() if name not in ("model", "options"))
+        unsaid = ("model", "options", *SOFT)
+        alike = tuple(v for name, v in context.items() if name not in unsaid)
         if len(each.ranked) > 1:
             key = (*alike, each.comparison.fixed)
             largest = groups[key].get(each.comparison.model)

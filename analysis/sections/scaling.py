@@ -12,6 +12,7 @@ from hpcgeo_analysis.formatting import counted, listed, nodes, percent, rate, sp
 from hpcgeo_analysis.tables import (
     Table,
     TableCell,
+    footnotes,
     line,
     number,
     whole,
@@ -137,7 +138,8 @@ def _table(comparison: Comparison) -> Table:
     if predicted:
         best = {}  # no clock says which is fastest
     rows = [_row(scaled, best.get(scaled.point.devices)) for scaled in comparison.scaled]
-    table = Table(f"Throughput and efficiency: {comparison.fixed}", head, rows)
+    notes = footnotes(comparison.scaled)
+    table = Table(f"Throughput and efficiency: {comparison.fixed}", head, rows, notes)
     table = without_empty(table, ("p10 to p90", "its range"))
     same = ["against", "nodes", "micro-batch", "accumulation", "runs"]
     return without_constant(table, [*same, *(["of the fastest"] if predicted else [])])
