@@ -8,7 +8,7 @@ devices do.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -55,7 +55,8 @@ class Scaled:
     efficiency: float | None = None
     low: float | None = None
     high: float | None = None
-    #: What it has unlike the base, in words: versions, variables, and what was asked together.
+    #: What its records note, and what it has unlike the base, in words: versions, variables, and
+    #: what was asked together.
     footnotes: tuple[str, ...] = ()
 
     @property
@@ -80,6 +81,8 @@ class Comparison:
     setting: str
     apart: str
     lines: dict[str, list[Scaled]]
+    #: Lines of what was run alike without communication: what compute alone reaches.
+    baseline: dict[str, list[Scaled]] = field(default_factory=dict)
 
     @cached_property
     def scaled(self) -> list[Scaled]:
@@ -115,7 +118,8 @@ def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[C
         together: keys in which lines of one comparison may differ.
     """
     asked = tuple(dict.fromkeys([*together, BATCHING]))
-    blocks = _blocks(found, asked)
+    blocks = _blocks([point for point in found if point.candidate], asked)
+    silent = _blocks([point for point in found if point.baseline], (*asked, TRANSPORT))
     order = sorted(blocks, key=lambda key: (key[0], _size(blocks[key]), key))
     apart = differing(blocks)
     comparisons: list[Comparison] = []
@@ -133,6 +137,7 @@ def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[C
                 setting=", ".join(_said(key, [n for n in apart if n in _SAID], apart)),
                 apart=_apart(members, asked),
                 lines=_scale(chosen, [name for name in asked if name == _FIXES[mode]]),
+                baseline=_scale(_alike(chosen[0][1], mode, silent.get(_silent(key), ())), ()),
             )
             comparisons.append(comparison)
     return comparisons
@@ -144,8 +149,7 @@ def _blocks(
     """Return points by what separates them; those on one node stand beside every network."""
     alike: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
     for point in found:
-        if point.candidate:
-            alike[merged(point.context, (*asked, *SOFT, TRANSPORT))].append(point)
+        alike[merged(point.context, (*asked, *SOFT, TRANSPORT))].append(point)
     blocks = {}
     place = CONTEXT.index(TRANSPORT)
     for key, members in alike.items():
@@ -157,6 +161,26 @@ def _blocks(
             own = [point for point in members if point.context[place] in ("", network)]
             blocks[(*key[:place], network, *key[place + 1 :])] = own
     return blocks
+
+
+def _silent(key: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what separates points without communication that are otherwise those of a block."""
+    named = dict(zip(CONTEXT, key, strict=True)) | {"communication": "off", TRANSPORT: ""}
+    return tuple(named.values())
+
+
+def _alike(
+    first: StudyPoint, mode: Mode, found: Iterable[StudyPoint]
+) -> list[tuple[str, StudyPoint]]:
+    """Return the points, with their lines, whose batches are those of a comparison."""
+
+    def batches(point: StudyPoint) -> tuple[int, ...]:
+        record = point.first
+        if mode == "strong":
+            return (record.global_batch,)
+        return (record.micro_batch, record.accumulate, record.global_batch // record.world_size)
+
+    return [(point.layout, point) for point in found if batches(point) == batches(first)]
 
 
 def rank(line: str, strategy: str) -> tuple[int, str, int, str]:
@@ -302,12 +326,13 @@ def _efficiency(line: str, found: Sequence[StudyPoint], batches: Sequence[str]) 
     ordered = sorted(found, key=lambda point: point.devices)
     timed = [point for point in ordered if point.per_device is not None]
     if len({point.devices for point in timed}) < 2:
-        return [Scaled(point, line) for point in ordered]
+        return [Scaled(point, line, footnotes=point.notes) for point in ordered]
     base = timed[0]
-    return [_against(point, line, base, footnotes(point, base, batches)) for point in ordered]
+    unlike = [(*point.notes, *footnotes(point, base, batches)) for point in ordered]
+    return [_against(*each, line, base) for each in zip(ordered, unlike, strict=True)]
 
 
-def _against(point: StudyPoint, line: str, base: StudyPoint, unlike: tuple[str, ...]) -> Scaled:
+def _against(point: StudyPoint, unlike: tuple[str, ...], line: str, base: StudyPoint) -> Scaled:
     if point.per_device is None or base.per_device is None:
         return Scaled(point, line, footnotes=unlike)
     efficiency = point.per_device / base.per_device

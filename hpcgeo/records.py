@@ -125,7 +125,7 @@ class Record(RecordPart):
         MISSING, description="none, full, selective, or every k-th block"
     )
     communication: Annotated[Literal["on", "off"], Shown("head")] = Field(
-        "on", description="off: collectives do nothing"
+        "on", description="off: ranks exchange no gradients, so it is no training"
     )
 
     warmup_steps: Annotated[Count | None, Shown("made")] = Field(
@@ -202,6 +202,9 @@ class Record(RecordPart):
     created: Annotated[str, Shown("made")] = Field(description="UTC, ISO 8601")
     source: Annotated[str | None, Shown("made")] = Field(
         None, description="where a published point was read"
+    )
+    note: Annotated[str | None, Shown("omissions")] = Field(
+        None, description="what a reader must know wherever the point appears"
     )
     config: Annotated[dict[str, Any] | None, Shown("head")] = Field(
         None, description="the resolved RunConfig"

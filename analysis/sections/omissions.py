@@ -7,10 +7,10 @@ from hpcgeo_analysis.blocks import ALIKE, DRAWN, ReportBlock, Section, Study, na
 from hpcgeo_analysis.comparisons import Comparison
 from hpcgeo_analysis.formatting import counted, listed, percent, rate, seconds, span
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
-from hpcgeo_analysis.sections.best import LEVEL
 from hpcgeo_analysis.sections.steps import decomposition
 from hpcgeo_analysis.separation import BATCHING, differing, setting, shortened, sides
 from hpcgeo_analysis.tables import Table, TableCell, text, whole, without_constant
+from hpcgeo_analysis.winners import LEVEL
 
 #: Largest disagreement between images_per_s and global_batch / median step.
 DISAGREE = 0.02
