@@ -97,7 +97,7 @@ def test_what_the_study_says_of_them(records: list[Record]) -> None:
         assert efficiency(f"vit_{size}_gated", "FULL_SHARD", 1, 32) > 0.9
         assert efficiency(f"vit_{size}_gated", "FULL_SHARD", 32, 64) < 0.7
     assert efficiency("vit_base_gated", "FULL_SHARD", 16, 32) < 0.5
-    # HYBRID_1 exchanges nothing and stays at 100 %, NO_SHARD at 87 to 92 % (huge, 1B, 3B: read 87 to 92).
+    # HYBRID_1 exchanges nothing and stays at 100 %, NO_SHARD keeps 87 to 92 %.
     for size in ("huge", "1b", "3b"):
         assert efficiency(f"vit_{size}_gated", "HYBRID_SHARD(1)", 1, 128) > 0.99
         assert 0.85 < efficiency(f"vit_{size}_gated", "NO_SHARD", 1, 128) < 0.93
