@@ -7,7 +7,7 @@ from functools import cached_property
 
 from hpcgeo.records import MISSING
 from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.formatting import NOT_MEASURED, listed
+from hpcgeo_analysis.formatting import NOT_MEASURED, devices, listed
 from hpcgeo_analysis.points import StudyPoint
 
 
@@ -70,15 +70,19 @@ def line(scaled: Scaled) -> TableCell:
 
 def footnotes(shown: Sequence[Scaled]) -> list[str]:
     """Return what the points with a dagger have unlike the base of their line, each once."""
-    found: dict[str, list[str]] = {}
+    known = sorted({scaled.point.devices for scaled in shown})
+    found: dict[str, dict[str, list[int]]] = {}
     for scaled in shown:
-        if scaled.footnotes:
-            words = f"{scaled.line} on {scaled.point.devices:,}"
-            found.setdefault("; ".join(scaled.footnotes), []).append(words)
-    return [
-        f"† {'all' if len(where) == len(shown) else listed(where)}: {unlike}."
-        for unlike, where in found.items()
-    ]
+        for said in scaled.footnotes:
+            found.setdefault(said, {}).setdefault(scaled.line, []).append(scaled.point.devices)
+    notes = []
+    for said, counts in found.items():
+        lines: dict[str, list[str]] = {}
+        for line, own in counts.items():
+            lines.setdefault(devices(own, known), []).append(line)
+        where = [f"{listed(own)} on {on}" for on, own in lines.items()]
+        notes.append(f"† {'; '.join(where)}: {said}.")
+    return notes
 
 
 def layout(point: StudyPoint) -> TableCell:

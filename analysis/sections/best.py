@@ -136,7 +136,7 @@ def _verdict(lines: Sequence[str], found: Sequence[Field]) -> str:
     why = (
         "their spreads overlap"
         if last.spread
-        else f"less than {percent(LEVEL)} apart, no spread given"
+        else f"less than {percent(LEVEL)} apart beside rounding, no spread given"
     )
     sentence = f"{listed(names)} cannot be told apart {where} ({why}): {speed} of {best.name}"
     return f"{', '.join([sentence, 'the highest', *([listed(ratios)] if ratios else [])])}."

@@ -208,7 +208,27 @@ def cautions(study: Study) -> list[str]:
             f"Figures of {DRAWN} of {len(study.comparisons):,} comparisons, those of each model "
             "with most points; the tables hold all."
         )
-    return [*sentences, *_commits(study.comparisons), *_impossible(records)]
+    return [
+        *sentences,
+        *noted(study.points),
+        *_commits(study.comparisons),
+        *_impossible(records),
+    ]
+
+
+def noted(points: Sequence[StudyPoint]) -> list[str]:
+    """Return what records note, and of which points."""
+    found: dict[str, list[StudyPoint]] = {}
+    for point in points:
+        for note in point.notes:
+            found.setdefault(note, []).append(point)
+    sentences = []
+    for note, own in found.items():
+        models = listed(list(dict.fromkeys(point.first.model for point in own)))
+        layouts = list(dict.fromkeys(point.layout for point in own))
+        who = f"{listed(layouts)} of {models}" if len(layouts) < 3 else models
+        sentences.append(f"{counted(len(own), 'point')}, {who}: {note}.")
+    return sentences
 
 
 def _commits(comparisons: Sequence[Comparison]) -> list[str]:

@@ -78,8 +78,8 @@ def _elsewhere(points: Sequence[StudyPoint]) -> list[str]:
     """Return how many points are at their peak where the closed form says nothing."""
     phases = Counter(point.memory.phase if point.memory else None for point in points)
     return [
-        f"{counted(count, 'point')} at the peak in {phase.replace('_', ' ')}: not compared, the closed "
-        "form describes forward and backward."
+        f"{counted(count, 'point')} at the peak in {phase.replace('_', ' ')}: not compared, the "
+        "closed form describes forward and backward."
         if phase
         else f"{counted(count, 'point')} without the phase of the peak: not compared."
         for phase, count in phases.items()

@@ -18,7 +18,7 @@ from hpcgeo_analysis.tables import (
     without_constant,
     without_empty,
 )
-from hpcgeo_analysis.winners import Loss, losses
+from hpcgeo_analysis.winners import LineLoss, losses
 
 
 def section(study: Study) -> Section:
@@ -95,7 +95,7 @@ def _share(scaled: Scaled) -> str:
     return words
 
 
-def _loss(lost: Sequence[Loss], said: bool) -> list[str]:
+def _loss(lost: Sequence[LineLoss], said: bool) -> list[str]:
     """Return where a line loses much between neighbouring sizes, with its messages there.
 
     Args:
