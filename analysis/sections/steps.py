@@ -224,7 +224,7 @@ def _pairs(
     sides: dict[tuple[object, ...], dict[str, StudyPoint]] = {}
     for point in points:
         record = point.first
-        rest = tuple(value for at, value in enumerate(point.context) if at != place)
+        rest = merged(point.context, (name, *SOFT))
         sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
         if point.step_s:
             sides.setdefault((rest, point.layout, *sizes), {})[point.context[place]] = point
