@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import Record
+from hpcgeo.records import SOFT, Record
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.blocks import name as named
@@ -12,6 +12,7 @@ from hpcgeo_analysis.formatting import counted, listed, percent, seconds
 from hpcgeo_analysis.plots import CAUSES, REST, Plot
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.sections.scaling import file_name
+from hpcgeo_analysis.separation import merged
 from hpcgeo_analysis.tables import Table, layout, line, number, text, valued, whole, without_empty
 
 #: Causes of time in a traced step, with their colours; together they are the step.
