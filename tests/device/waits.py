@@ -57,28 +57,34 @@ class Counted(Meter):
 
     def measure(self, step: Callable[[], Any]) -> Any:
         self._waits = Waits()
-        with self._waits, self._synchronised():
+        with self._waits, self._called():
             return super().measure(step)
 
     def record(self, *arguments: Any, **named: Any) -> bool:
-        with self._waits, self._synchronised():
+        with self._waits, self._called():
             stop = super().record(*arguments, **named)
-        self.steps_found.append(dict(self._waits.found))
+        self.steps_found.append(dict(+self._waits.found))
         return stop
 
     @contextmanager
-    def _synchronised(self) -> Iterator[None]:
-        real = torch.cuda.synchronize
+    def _called(self) -> Iterator[None]:
+        """Count what a dispatch mode does not see."""
+        synchronize, tensor = torch.cuda.synchronize, torch.tensor
 
-        def counted(*arguments: Any) -> None:
+        def synchronized(*arguments: Any) -> None:
             self._waits.found["synchronisation"] += 1
-            real(*arguments)
+            synchronize(*arguments)
 
-        torch.cuda.synchronize = counted
+        def made(*arguments: Any, **named: Any) -> torch.Tensor:
+            answer = tensor(*arguments, **named)
+            self._waits.found["copy to the device"] += answer.device.type == "cuda"
+            return answer
+
+        torch.cuda.synchronize, torch.tensor = synchronized, made
         try:
             yield
         finally:
-            torch.cuda.synchronize = real
+            torch.cuda.synchronize, torch.tensor = synchronize, tensor
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
