@@ -26,4 +26,4 @@ def sent(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 @cache
 def _copies(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
