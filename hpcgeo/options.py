@@ -324,7 +324,7 @@ class Train(OptionGroup):
         "bfloat16", description="of the arithmetic; weights and optimizer stay in float32"
     )
     log_every: PositiveInt = Field(
-        10, description="steps between lines in a job log", json_schema_extra=FREE
+        10, description="steps between lines of the log and waits for a GPU", json_schema_extra=FREE
     )
     eval_every: int | None = Field(
         0,
@@ -383,7 +383,7 @@ class Launch(OptionGroup):
     threads: PositiveInt | None = Field(
         None,
         le=4096,
-        description="threads of a rank that drives no GPU; by default its share of the cores",
+        description="threads of a rank on its host; by default its share of the cores",
     )
     rendezvous_timeout_s: float = Field(
         50.0, gt=0, description="seconds that ranks wait for each other at the start"

@@ -1,8 +1,9 @@
 """The commands `hpcgeo` and `hpcgeo-profile`; a subcommand's module loads when it is called."""
 
 import os
+import re
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Annotated, Any, Literal
 
 import typer
@@ -26,6 +27,9 @@ COMMANDS = {
     "jobs": "Render job scripts.",
 }
 
+
+#: The oldest PyTorch that works: setup.cfg says why.
+TORCH = (2, 8)
 
 #: Of docstrings: paragraphs are folded to the width of the terminal, indented lines stay.
 MARKUP: Literal["markdown"] = "markdown"
@@ -83,10 +87,46 @@ def root(
     Exit codes: 0 done; 1 failed; 2 bad input (one line says what and how to mend it); 3 done, but
     some inputs were skipped (a list is left).
     """
+    _refuse_old_torch()
+
+
+def _refuse_old_torch() -> None:
+    """Refuse a PyTorch that pip would not have left beside this package; it is not imported.
+
+    Raises:
+        InputError: it is older than `TORCH`.
+    """
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError:  # facts, job scripts and reports need none
+        return
+    number = re.match(r"(\d+)\.(\d+)", version)
+    if number and tuple(map(int, number.groups())) < TORCH:
+        least = ".".join(map(str, TORCH))
+        raise InputError(
+            f"PyTorch {version} is installed, and hpcgeo needs {least} or newer: pip install "
+            f"--upgrade 'torch>={least}', with the index of your CUDA or ROCm "
+            f"(https://pytorch.org/get-started/locally), or load a newer module"
+        )
+
+
+def _hold_closed_outputs() -> None:
+    """Put /dev/null where standard input, output or error is closed.
+
+    The next file that is opened, a checkpoint or a lock, would take its number, and whatever is
+    said would be written into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def hpcgeo() -> None:
     """Run the command line; an InputError becomes one line and exit code 2."""
+    _hold_closed_outputs()
     # When a rank fails, torch's C++ adds a trace on every other one, and buries the cause.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:

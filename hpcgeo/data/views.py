@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 from hpcgeo.data.loader import ImageBatch
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.shards.dataset import Dataset
+from hpcgeo.data.transfer import sent
 from hpcgeo.options import Augment
 
 Int = npt.NDArray[np.int64]
@@ -128,10 +129,9 @@ class Views:
 
     def finish(self, batch: ViewBatch, device: torch.device) -> list[torch.Tensor]:
         """Return the normalised views (B, C, h, w) on their device."""
-        pixels = batch.pixels.to(device, non_blocking=True)
+        pixels, layout, crops = sent((batch.pixels, batch.layout, batch.crops), device)
         if batch.is_cut:
             return [*pixels]
-        layout, crops = (part.to(device, non_blocking=True) for part in (batch.layout, batch.crops))
         mean, std = self._of("mean", layout), self._of("std", layout)
         filled = self._filled(pixels, layout, mean)
         views = (self._resized(filled, each, pixels.dtype) for each in crops)

@@ -180,7 +180,7 @@ def _loop(
     folder: Path,
 ) -> int:
     """Train from `step` on; return the step reached."""
-    every = run.checkpoint.every
+    every, looks = run.checkpoint.every, run.train.eval_every
     parts.workload.done = stopping = on_rank_0(lambda: parts.workload.ended(folder, step))
     watchdog.step = step
     workload, topology = parts.workload, parts.topology
@@ -189,29 +189,34 @@ def _loop(
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
         waited = meter.waiting(batches, run.train.accumulate)
         (losses, grad_norm), seconds = meter.measure(partial(one_step, parts, waited, lr))
-        watchdog.at("writing metrics")
+        epoch = step * parts.global_batch // len(workload.dataset)
+        step += 1
+        evaluates, saves = (bool(n) and step % n == 0 for n in (looks, every))
         stopping = meter.record(
             losses,
             seconds=seconds,
-            epoch=step * parts.global_batch // len(workload.dataset),
+            epoch=epoch,
             lr=lr,
             grad_norm=grad_norm,
-            stop=stop.requested(checkpoints.save_s, seconds) is not None,
+            stop=stop.requested(checkpoints.save_s, meter.step_s) is not None,
+            report=evaluates or saves or step == run.train.steps,
         )
-        step += 1
+        watchdog.at("writing metrics")
+        meter.write()
         watchdog.step = step
-        if meter.skips:
-            divergence.keep(meter.rows[-1], losses["loss"], run, topology, workload, folder)
-            checkpoints.wait()  # one of good weights may be under way
-            divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
+        for row, loss in meter.fresh:
+            if row["skipped"]:
+                divergence.keep(row, loss, run, topology, workload, folder)
+                checkpoints.wait()  # one of good weights may be under way
+                divergence.refuse(row, run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
-        if run.train.eval_every and step % run.train.eval_every == 0 and not last:
+        if evaluates and not last:
             evaluating = partial(watchdog.at, "evaluating the model")
             evaluating()
             workload.evaluate(parts.engine, topology, folder, step, evaluating)
             last = stopping = workload.done
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
-        if every and (last or (step % every == 0 and not meter.skips)):
+        if every and (last or (saves and not meter.skips)):
             watchdog.at("saving a checkpoint")
             meter.standing_still(partial(checkpoints.save, step, parts.engine))
             stop.saved(checkpoints.save_s)

@@ -186,7 +186,8 @@ class MixtureRun:
             made(),
             count,
             {
-                name: torch.tensor(value, dtype=torch.float64, device=device)
+                # Filled there: a copy would be waited for.
+                name: torch.full((), value, dtype=torch.float64, device=device)
                 for name, value in scalars.items()
             },
         )
@@ -387,6 +388,6 @@ def moved_all(inputs: Inputs, device: torch.device) -> dict[str, Any]:
 
 def _most(count: int, device: torch.device) -> int:
     """Return the largest count of all ranks."""
-    found = torch.tensor(count, device=device)
+    found = torch.full((), count, device=device)
     dist.all_reduce(found, dist.ReduceOp.MAX)
     return int(found)

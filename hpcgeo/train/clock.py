@@ -33,6 +33,11 @@ class Clock:
         event.record()
         return event
 
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.on_device:
+            torch.cuda.synchronize()
+
     def seconds(self, begin: Any, end: Any) -> float:
         """Return the seconds between two moments; the device is synchronised."""
         return float(begin.elapsed_time(end)) * 1e-3 if self.on_device else float(end - begin)
