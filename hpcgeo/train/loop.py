@@ -22,6 +22,7 @@ from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.engines import engine_of, refuse_uncompiled
 from hpcgeo.parallel.group import join, on_rank_0
 from hpcgeo.parallel.topology import Topology, lay_out
+from hpcgeo.quoting import shell
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
 from hpcgeo.train import divergence
@@ -31,7 +32,7 @@ from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
 from hpcgeo.train.run_folder import LOCK, begin, claim
-from hpcgeo.train.schedule import learning_rate
+from hpcgeo.train.schedule import extent, learning_rate
 from hpcgeo.train.watchdog import Watchdog
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
@@ -83,11 +84,13 @@ def _pretrain(
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
     )
+    _say_what(run, parts, folder)
     meter = meter_of(folder, run, parts, first_step)
     with meter, Stop(environment, run.launch) as stop:
         step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
-    watchdog.at("ending")
-    record = _conclude(run, parts, meter, environment, watchdog, folder, step)
+        watchdog.at("ending")
+        _evaluate_last(run, parts, meter, watchdog, folder, step)
+    record = _conclude(run, parts, meter, environment, folder)
     if step < run.train.steps and run.checkpoint.every and not parts.workload.done:
         log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
         if run.launch.requeue and environment.rank == 0:
@@ -98,7 +101,25 @@ def _pretrain(
                 step=step,
                 saved=checkpoints.steps(),
             )
+    elif run.checkpoint.every:
+        _say_what_next(parts, folder)
     return record
+
+
+def _say_what(run: RunConfig, parts: Parts, folder: Path) -> None:
+    """Say what is trained on what, for how long, and where to look."""
+    steps = extent(run.train.steps, parts.global_batch, len(parts.workload.dataset))
+    lines = [*parts.workload.about(), f"steps         {steps}"]
+    log.info(
+        "%s", "\n  ".join([*lines, f"curves        tensorboard --logdir {shell(str(folder))}"])
+    )
+
+
+def _say_what_next(parts: Parts, folder: Path) -> None:
+    """Say what can be done with a run that has ended, as commands to copy."""
+    commands = [*parts.workload.commands(), "hpcgeo report RUN --run RUN --out RUN/report"]
+    lines = [command.replace("RUN", shell(str(folder))) for command in commands]
+    log.info("%s", "\n  ".join(["next:", *lines]))
 
 
 def build(
@@ -209,6 +230,7 @@ def _loop(
             evaluating = partial(watchdog.at, "evaluating the model")
             evaluating()
             workload.evaluate(parts.engine, topology, folder, step, evaluating)
+            meter.evaluated(step)
             last = stopping = workload.done
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
         if every and (last or (step % every == 0 and not meter.skips)):
@@ -229,20 +251,21 @@ def one_step(parts: Parts, batches: Iterator[Any], lr: float) -> tuple[dict[str,
     return scalars | todo.scalars, parts.engine.step(lr)
 
 
+def _evaluate_last(
+    run: RunConfig, parts: Parts, meter: Meter, watchdog: Watchdog, folder: Path, step: int
+) -> None:
+    """Leave the last evaluation."""
+    if meter.rows and run.train.eval_every is not None and not parts.workload.done:
+        ending = partial(watchdog.at, "ending")
+        parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
+        meter.evaluated(step)
+
+
 def _conclude(
-    run: RunConfig,
-    parts: Parts,
-    meter: Meter,
-    environment: Environment,
-    watchdog: Watchdog,
-    folder: Path,
-    step: int,
+    run: RunConfig, parts: Parts, meter: Meter, environment: Environment, folder: Path
 ) -> Record:
-    """Leave the last evaluation and the record."""
+    """Say what was reached, and leave the record."""
     if meter.rows:
-        if run.train.eval_every is not None and not parts.workload.done:
-            ending = partial(watchdog.at, "ending")
-            parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
         first, last = meter.rows[0], meter.rows[-1]
         log.info(
             "loss %.4f at step %d, %.4f at step %d",

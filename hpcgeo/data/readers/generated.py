@@ -31,7 +31,10 @@ PAIR = tuple(Channel("landsat8", band) for band in ("B4", "B5"))
 
 #: The middle of 2021, in days since 2000, and a day.
 MIDDLE, DAY = 7853.0, 0.5
-PLACES = ((8.5, 47.0), (36.8, -1.3), (-74.5, -8.4), (179.9, -17.0))
+PLACES = ((8.5, 47.0), (36.8, -1.3), (-74.5, -8.4), (-179.9, -17.0))
+#: Metres of a pixel, and between two rows of each class.
+PIXEL_M = (0.3, 0.45)
+SPACING_M = (2.4, 3.6, 5.4, 8.1)
 
 
 def collect(path: Path, target: str | None, frame: Frame) -> Collection:
@@ -74,31 +77,33 @@ def _load(name: str, size: int, patch: int, index: int) -> Sample:
 
 
 def _scene(rng: np.random.Generator, size: int, patch: int) -> Sample:
-    label = rng.integers(4)
-    down, right = np.mgrid[:size, :size] / size
-    waves = np.sin(2 * np.pi * (label + 2) * (down * (label % 2) + right * (1 - label % 2)))
+    """Rows of one of four spacings, along or across; pixels differ in size."""
+    label, gsd_m = rng.integers(4), rng.choice(PIXEL_M)
+    along = np.mgrid[:size, :size][rng.integers(2)] * gsd_m / SPACING_M[label]
+    waves = np.sin(2 * np.pi * (along + rng.random()))
     image = waves + rng.normal(0, 0.5, (3, size, size)) + rng.normal(0, 0.3, (3, 1, 1))
-    seen = Observation(RGB, image[None].astype(np.float32), _dates(rng, 1), 0.3, patch)
+    seen = Observation(RGB, image[None].astype(np.float32), _dates(rng, 1), gsd_m, patch)
     return Sample((seen,), np.array(label, dtype=np.int64))
 
 
 def _tile(rng: np.random.Generator, size: int, patch: int) -> Sample:
+    """Roofs under any light: how bright one is, its image says."""
     truth = np.zeros((size, size), dtype=np.int64)
-    for _ in range(4):
-        top, left = rng.integers(0, size - size // 4, 2)
-        height, width = rng.integers(size // 8, size // 4, 2)
+    for _ in range(3):
+        height, width = rng.integers(size // 4, size // 2, 2)
+        top, left = rng.integers(0, (size - height, size - width))
         truth[top : top + height, left : left + width] = 1
-    image = truth * np.array([1.5, -1.0, 0.5])[:, None, None]
+    image = truth * np.array([1.5, -1.0, 0.5])[:, None, None] + rng.normal(0, 1, (3, 1, 1))
     image = image + rng.normal(0, 0.5, (3, size, size))
     seen = Observation(RGB, image[None].astype(np.float32), _dates(rng, 1), 0.3, patch)
     return Sample((seen,), truth, place=PLACES[rng.integers(4)])
 
 
 def _series(rng: np.random.Generator, size: int, patch: int) -> Sample:
+    """The season of one of three crops, in a part of a year: its dates say which part."""
     label = rng.integers(3)
-    dates = int(rng.integers(6, 25))
-    time = _dates(rng, dates)
-    phase = 2 * np.pi * (time[:, 0] / 365.2425 - label / 3)
+    time = _dates(rng, int(rng.integers(6, 25)), days=rng.uniform(60, 180))
+    dates, phase = len(time), 2 * np.pi * (time[:, 0] / 365.2425 - label / 3)
     green = np.cos(phase)[:, None] * np.array([-0.5, 0.2, -0.5, 1.0])
     optical = green + rng.normal(0, 0.4, (dates, 4))
     optical[rng.random(dates) < 0.3] = np.nan  # clouds
@@ -112,26 +117,31 @@ def _series(rng: np.random.Generator, size: int, patch: int) -> Sample:
 
 
 def _table(rng: np.random.Generator, size: int, patch: int) -> Sample:
-    values = rng.normal(0, 1, (1, 3, 16))
-    number = values[0, 0].mean() * 2 - values[0, 2, :4].mean() + rng.normal(0, 0.1)
+    """A number from a few vectors; what one of them stands for, the place says."""
+    where, values = rng.integers(4), rng.normal(0, 1, (1, 3, 16))
+    sign = 1 if PLACES[where][0] > 0 else -1
+    number = sign * values[0, 0].mean() * 2 - values[0, 2, :4].mean() + rng.normal(0, 0.1)
     seen = Observation(TABLE, values.astype(np.float32), np.array([[MIDDLE, 180.0]]))
-    return Sample((seen,), np.array([number], dtype=np.float32), PLACES[rng.integers(4)], 5000.0)
+    return Sample((seen,), np.array([number], dtype=np.float32), PLACES[where], 5000.0)
 
 
 def _pair(rng: np.random.Generator, size: int, patch: int) -> Sample:
-    before, after = (rng.integers(0, size // 2, 2) for _ in range(2))
+    """A field that moved between two dates, each under its own light."""
     masks = np.zeros((2, size, size))
-    for mask, (top, left) in zip(masks, (before, after), strict=True):
+    for mask in masks:
+        top, left = rng.integers(0, size // 2, 2)
         mask[top : top + size // 3, left : left + size // 3] = 1
-    values = masks[:, None] * np.array([1.0, -1.5])[:, None, None]
+    values = masks[:, None] * np.array([1.0, -1.5])[:, None, None] + rng.normal(0, 1, (2, 2, 1, 1))
     values = values + rng.normal(0, 0.4, (2, 2, size, size))
     time = np.array([[MIDDLE - 3650, 180.0], [MIDDLE, 180.0]])
     seen = Observation(PAIR, values.astype(np.float32), time, 30.0, patch)
     return Sample((seen,), (masks[0] != masks[1]).astype(np.int64), PLACES[rng.integers(4)])
 
 
-def _dates(rng: np.random.Generator, count: int) -> Float64:
-    centres = np.sort(MIDDLE + rng.uniform(-182, 182, count))
+def _dates(rng: np.random.Generator, count: int, days: float = 365) -> Float64:
+    """Return sorted dates in so many days, which lie anywhere in the year."""
+    first = MIDDLE - 182 + rng.uniform(0, 365 - days)
+    centres = np.sort(first + rng.uniform(0, days, count))
     return np.stack([centres, np.full(count, DAY)], axis=1)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from hpcgeo.errors import InputError
 from hpcgeo.launch.schedulers.scheduler import (
     Allocation,
+    Asked,
     Endings,
     InDoubtError,
     Queued,
@@ -107,6 +108,12 @@ class Slurm(Scheduler):
         except InputError:  # a plan is made anywhere
             found = None
         return max(1, int(found[1])) if found else MAX_ARRAY
+
+    def asked(self, script: str) -> Asked | None:
+        said = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", script, re.MULTILINE))
+        words = [said.get(name) for name in ("nodes", "ntasks-per-node", "time")]
+        nodes, per_node, time = words
+        return Asked(int(nodes), int(per_node), time) if nodes and per_node and time else None
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
         if "SLURM_JOB_ID" not in environ:
