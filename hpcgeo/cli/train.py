@@ -8,6 +8,7 @@ from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
 from hpcgeo.launch.preemption import hold
+from hpcgeo.train.preflight import refuse_unnamed_data
 
 app = typer.Typer()
 
@@ -87,6 +88,7 @@ def train(
         if found.fits.word == "does not fit":
             raise typer.Exit(2)
         return
+    refuse_unnamed_data(run)
     hold()
     from hpcgeo.cli.ranks import ranked
 

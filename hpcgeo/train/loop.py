@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.engines import engine_of, refuse_uncompiled
 from hpcgeo.parallel.group import join, on_rank_0
 from hpcgeo.parallel.topology import Topology, lay_out
-from hpcgeo.quoting import shell
 from hpcgeo.records import Record
 from hpcgeo.strategies import strategy
 from hpcgeo.train import divergence
@@ -84,7 +84,8 @@ def _pretrain(
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
     )
-    _say_what(run, parts, folder)
+    if environment.rank == 0 and work is None:
+        _say_what(run, parts, folder)
     meter = meter_of(folder, run, parts, first_step)
     with meter, Stop(environment, run.launch) as stop:
         step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
@@ -101,7 +102,7 @@ def _pretrain(
                 step=step,
                 saved=checkpoints.steps(),
             )
-    elif run.checkpoint.every:
+    elif run.checkpoint.every and environment.rank == 0:
         _say_what_next(parts, folder)
     return record
 
@@ -109,16 +110,15 @@ def _pretrain(
 def _say_what(run: RunConfig, parts: Parts, folder: Path) -> None:
     """Say what is trained on what, for how long, and where to look."""
     steps = extent(run.train.steps, parts.global_batch, len(parts.workload.dataset))
-    lines = [*parts.workload.about(), f"steps         {steps}"]
-    log.info(
-        "%s", "\n  ".join([*lines, f"curves        tensorboard --logdir {shell(str(folder))}"])
-    )
+    curves = f"curves        tensorboard --logdir {quote(str(folder))}"
+    lines = [*parts.workload.about(), f"steps         {steps}", curves]
+    log.info("%s", "\n  ".join(lines))
 
 
 def _say_what_next(parts: Parts, folder: Path) -> None:
     """Say what can be done with a run that has ended, as commands to copy."""
     commands = [*parts.workload.commands(), "hpcgeo report RUN --run RUN --out RUN/report"]
-    lines = [command.replace("RUN", shell(str(folder))) for command in commands]
+    lines = [command.replace("RUN", quote(str(folder))) for command in commands]
     log.info("%s", "\n  ".join(["next:", *lines]))
 
 

@@ -30,6 +30,20 @@ def problems(run: RunConfig, ranks: int) -> list[str]:
     return [line for check in (_division, _data, _weights) for line in _errors(check, run, ranks)]
 
 
+def refuse_unnamed_data(run: RunConfig) -> None:
+    """Refuse to train on generated images on devices of a machine unless that is asked for.
+
+    Raises:
+        InputError: nobody has named data.path.
+    """
+    where = machine(run.launch.machine)
+    if where.device and run.source == SYNTHETIC and "path" not in run.data.model_fields_set:
+        raise InputError(
+            f"data.path is not given: name a folder that `hpcgeo data build` wrote, or for a trial "
+            f"on {where.name} data.path={SYNTHETIC}"
+        )
+
+
 def fits(run: RunConfig, ranks: int) -> Fit | None:
     """Return whether the run fits the memory of the machine's devices; None: not known.
 
