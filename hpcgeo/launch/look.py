@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgeo.errors import InputError
-from hpcgeo.launch.schedulers.scheduler import Asked
+from hpcgeo.launch.schedulers.scheduler import JobSize
 from hpcgeo.launch.schedulers.table import every
 
 #: Stands in every script of `hpcgeo jobs render`; another is not run, whatever it would do.
@@ -28,7 +28,7 @@ class Looked:
     """
 
     missing: list[str]
-    asked: Asked
+    asked: JobSize
     recipe: str
     overrides: list[str]
 

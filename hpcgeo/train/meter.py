@@ -22,7 +22,7 @@ from torch import Tensor
 from hpcgeo.config import RunConfig
 from hpcgeo.log import bar, log, span
 from hpcgeo.phases import phase
-from hpcgeo.train.board import Board
+from hpcgeo.train.curves import Curves
 from hpcgeo.train.job import Parts
 
 Item = TypeVar("Item")
@@ -53,7 +53,7 @@ class Meter:
         self._step = first_step
         if self._writes:
             self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-            self._board = Board(folder, run, first_step)
+            self._curves = Curves(folder, run, first_step)
         self._bar = bar("training", self.steps, shown=self._writes)
 
     def __enter__(self) -> "Meter":
@@ -67,7 +67,7 @@ class Meter:
         self._bar.__exit__(*raised)
         if self._writes:
             self._metrics.close()
-            self._board.close()
+            self._curves.close()
 
     def waiting(self, batches: Iterator[Item], count: int) -> Iterator[Item]:
         """Yield `count` batches, and count the time waited for each."""
@@ -171,7 +171,7 @@ class Meter:
     def evaluated(self, step: int) -> None:
         """Show what an evaluation after a step has left."""
         if self._writes:
-            self._board.evaluation(step)
+            self._curves.evaluation(step)
 
     def extras(self) -> dict[str, Any]:
         """Return fields of the record that only a richer meter knows; every rank calls it."""
@@ -184,7 +184,7 @@ class Meter:
     def _write(self, row: dict[str, Any]) -> None:
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
-        self._board.step(row)
+        self._curves.step(row)
         detail = self._since_last_line(row)
         self._progress.update(self._progress.task_ids[0], completed=row["step"], detail=detail)
         if row["step"] % self.log_every == 0 or row["step"] == self.steps:

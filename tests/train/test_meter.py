@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hpcgeo.config import load
 from hpcgeo.log import span
-from hpcgeo.train.board import Board
+from hpcgeo.train.curves import Curves
 from hpcgeo.train.meter import Meter
 from hpcgeo.workloads.scores import Score
 
@@ -45,8 +45,8 @@ def test_times_are_said_in_the_unit_that_fits() -> None:
 
 def test_tensorboard_shows_options_numbers_scores_and_pictures(tmp_path: Path) -> None:
     run = load("mae_vit_tiny", ["seed=77"])
-    board = Board(tmp_path, run, 0)
-    board.step(row(1, 0.5) | {"data_wait_s": 0.25, "peak_memory_bytes": 7, "loss/roofs": None})
+    curves = Curves(tmp_path, run, 0)
+    curves.step(row(1, 0.5) | {"data_wait_s": 0.25, "peak_memory_bytes": 7, "loss/roofs": None})
     score = Score(
         **{"step": 1, "task": "roofs", "metric": "iou", "better": "higher", "value": 0.75},
         **{"samples": 3, "best": 0.75, "best_step": 1, "since": 0},
@@ -55,8 +55,8 @@ def test_tensorboard_shows_options_numbers_scores_and_pictures(tmp_path: Path) -
     for name in ("pictures/roofs-step-00000001.png", "reconstructions/step-00000001.png"):
         (tmp_path / name).parent.mkdir()
         Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / name)
-    board.evaluation(1)
-    board.close()
+    curves.evaluation(1)
+    curves.close()
     seen = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     tags = seen.Tags()
     assert set(tags["scalars"]) == {

@@ -86,7 +86,7 @@ class Endings:
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobSize:
     """What a job script asks for, before options of the command that submits it."""
 
     nodes: int
@@ -153,7 +153,7 @@ class Scheduler(ABC):
     def max_tasks(self) -> int:
         """Return how many tasks an array may have; a guess where it does not answer."""
 
-    def asked(self, script: str) -> Asked | None:
+    def asked(self, script: str) -> JobSize | None:
         """Return what a job script asks for; None where it does not say all of it."""
         return None
 

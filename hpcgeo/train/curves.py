@@ -23,7 +23,7 @@ GROUPS = {
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
-class Board:
+class Curves:
     """Writes the event file of a run; rank 0 has one."""
 
     def __init__(self, folder: Path, run: RunConfig, first_step: int) -> None:
