@@ -1,9 +1,10 @@
 """Labelled samples of several sensors that are made up: to try a mixture without any data.
 
 The "path" says which: `scenes` (how far apart the rows of an aerial image are), `tiles` (where its
-roofs are), `series` (which crop a part of a pixel's year of Sentinel-2 and Sentinel-1 shows), `table`
-(a number from a few vectors), `pairs` (what changed between two dates). In each the values mean
-something with what is known beside them: size of a pixel, place, dates. Each is the same always.
+roofs are), `series` (which crop a part of a pixel's year of Sentinel-2 and Sentinel-1 shows),
+`table` (a number from a few vectors), `pairs` (what changed between two dates). In each the values
+mean something with what is known beside them: size of a pixel, place, dates. Each is the same
+always.
 """
 
 import hashlib
@@ -89,7 +90,7 @@ def _scene(rng: np.random.Generator, size: int, patch: int) -> Sample:
 
 
 def _tile(rng: np.random.Generator, size: int, patch: int) -> Sample:
-    """Roofs, brighter than the ground by one step everywhere; how bright that is, the place says."""
+    """Roofs, brighter than the ground by one step; how bright that is, the place says."""
     truth, where = np.zeros((size, size), dtype=np.int64), rng.integers(4)
     for _ in range(3):
         height, width = rng.integers(size // 4, size // 2, 2)
