@@ -64,8 +64,8 @@ def dry_run(run: RunConfig, world_size: int) -> DryRun:
 def _fit(run: RunConfig, workload: Workload, world_size: int) -> Fit:
     memory = _memory_gib(run)
     if memory is None:
-        name = run.launch.machine
-        return Fit("not known", f"{name} names no device: give launch.machine for its memory")
+        name = machine(run.launch.machine).name
+        return Fit("not known", f"{name} names no device; a machine that does: launch.machine")
     if workload.forms:
         return fit(workload.forms, run.parallel, run.train, world_size, run.optim, memory)
     parameters = workload.facts()["parameters"]

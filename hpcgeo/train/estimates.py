@@ -27,7 +27,8 @@ def duration(run: RunConfig, workload: Workload, world_size: int) -> str:
     if not step:
         # Of CPUs nothing is tabled, nor of most devices.
         said = "not known: `hpcgeo-profile run` measures a step"
-        return f"{said}; a job of {nodes} nodes may last {limit:g} h" if limit else said
+        longest = f"a job of {nodes} nodes on {where.name} may last {limit:g} h"
+        return f"{said}; {longest}" if limit else said
     hours = [steps * seconds / 3600 for seconds in (step.hidden_s, step.exposed_s)]
     low, high = (f"{value:.3g}" for value in hours)
     said = f"{low} to {high} h in all, {nodes * hours[0]:.3g} to {nodes * hours[1]:.3g} node-hours"

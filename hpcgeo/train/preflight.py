@@ -55,7 +55,9 @@ def fits(run: RunConfig, ranks: int) -> Fit | None:
         return None
     row = objective(run.objective.name)(run.objective, run.seed)
     forms = row.forms(architecture_of(run.model.name), _bands(data), data.chip)
-    return forms and fit(forms, run.parallel, run.train, ranks, run.optim, device.memory)
+    if forms is None:
+        return None
+    return fit(forms, run.parallel, run.train, ranks, run.optim, device.memory)
 
 
 def job_problems(looked: Looked, nodes: int, hours: float) -> tuple[list[str], list[str]]:

@@ -105,12 +105,12 @@ def _tile(rng: np.random.Generator, size: int, patch: int) -> Sample:
 def _series(rng: np.random.Generator, size: int, patch: int) -> Sample:
     """The season of one of three crops, in a part of a year: its dates say which part."""
     label = rng.integers(3)
-    time = _dates(rng, int(rng.integers(6, 25)), days=rng.uniform(60, 180))
+    time = _dates(rng, int(rng.integers(6, 25)), days=rng.uniform(150, 300))
     dates, phase = len(time), 2 * np.pi * (time[:, 0] / 365.2425 - label / 3)
     green = np.cos(phase)[:, None] * np.array([-0.5, 0.2, -0.5, 1.0])
-    optical = green + rng.normal(0, 0.4, (dates, 4))
+    optical = green + rng.normal(0, 0.3, (dates, 4))
     optical[rng.random(dates) < 0.3] = np.nan  # clouds
-    radar = np.sin(phase)[:, None] * 0.5 + rng.normal(0, 0.6, (dates, 2))
+    radar = np.sin(phase)[:, None] * 0.5 + rng.normal(0, 0.4, (dates, 2))
     observations = tuple(
         Observation(channels, values[:, :, None, None].astype(np.float32), time, 10.0, 1, orbit)
         for channels, values, orbit in ((OPTICAL, optical, 0), (RADAR, radar, 1))
