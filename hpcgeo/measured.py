@@ -103,7 +103,13 @@ class Phases(RecordPart):
 
     step_s: float = Field(description="the whole step of the mean rank; phases and rest sum to it")
     data_wait_s: float = Field(description="no batch was there, and a device had nothing to do")
-    host_to_device_s: float = Field(description="batch to the device, views of it, noise of masks")
+    augmentation_s: float = Field(
+        0.0, description="random views, unless reader processes make them, and noise of masks"
+    )
+    collate_s: float = Field(0.0, description="tokens made of samples, of a mixture")
+    host_to_device_s: float = Field(
+        description="batch to the device; in records without the two before those as well"
+    )
     forward_s: float
     backward_s: float = Field(description="with the collectives it waits for")
     optimizer_s: float = Field(description="norm of the gradient, clipping and update")

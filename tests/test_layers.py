@@ -58,6 +58,7 @@ INSTANT = [
         "hpcgeo.cli.main",
         "hpcgeo.cli.list",
         "hpcgeo.cli.jobs",
+        "hpcgeo.train.preflight",
     ),
     *(f"hpcgeo.plan.{path.stem}" for path in sorted((ROOT / "hpcgeo/plan").glob("[!_]*.py"))),
     *(f"hpcgeo.launch.{path.stem}" for path in sorted((ROOT / "hpcgeo/launch").glob("[!_]*.py"))),

@@ -26,6 +26,8 @@ ACTIVITY = {
 PHASES = {
     "step_s": "mean rank's step",
     "data_wait_s": "data wait",
+    "augmentation_s": "augmentation",
+    "collate_s": "collate",
     "host_to_device_s": "host to device",
     "forward_s": "forward",
     "backward_s": "backward",

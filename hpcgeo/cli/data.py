@@ -181,6 +181,9 @@ def synthesize(
     scenes: Annotated[int, typer.Option(min=1, help="How many.")] = 8,
     size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds, other scenes.")] = 0,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="In folders by class: country and town.")
+    ] = False,
 ) -> None:
     """Write generated scenes (RGB GeoTIFF: fields, rivers, roads, buildings) to try things on.
 
@@ -188,7 +191,7 @@ def synthesize(
 
         hpcgeo data synthesize scenes/ --scenes 4 && hpcgeo data build scenes/ --out sets/made
     """
-    paths = write_scenes(out, scenes, size, seed)
+    paths = write_scenes(out, scenes, size, seed, classes=classes)
     typer.echo(f"{len(paths)} scenes of {size} x {size} pixels in {out}")
 
 

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from hpcgeo import __version__
 from hpcgeo.errors import InputError
+from hpcgeo.launch.environment import leave_exit_code
 from hpcgeo.quoting import terminal
 
 #: Subcommand: its module below hpcgeo.cli, and the line of help. Kept here so that `hpcgeo --help`
@@ -24,7 +25,7 @@ COMMANDS = {
     "profile": "Measure recipes, grids of them and collectives; compare records.",
     "report": "Turn records into the scaling report.",
     "list": "Show the facts: models, machines, strategies, recipes, sensors, readers, objectives.",
-    "jobs": "Render job scripts.",
+    "jobs": "Render job scripts; check one before the queue.",
 }
 
 
@@ -133,6 +134,7 @@ def hpcgeo() -> None:
         app(prog_name="hpcgeo")
     except InputError as error:
         typer.echo(terminal(f"hpcgeo: {error}"), err=True)
+        leave_exit_code(2)
         sys.exit(2)
 
 

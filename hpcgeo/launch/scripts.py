@@ -24,6 +24,14 @@ WIDTH = 96
 Work = Literal["job", "sweep"]
 
 
+def hours_of(time: str) -> float:
+    """Return HH:MM:SS in hours; anything else is a ValueError."""
+    if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", time) or not time.strip("0:"):
+        raise ValueError("write the time as HH:MM:SS, e.g. 02:00:00")
+    hours, minutes, seconds = map(int, time.split(":"))
+    return hours + minutes / 60 + seconds / 3600
+
+
 class Job(FactRow):
     """A recipe on nodes of a machine for some time; a row of facts/jobs.yaml."""
 
@@ -45,15 +53,13 @@ class Job(FactRow):
     @field_validator("time")
     @classmethod
     def _hours_minutes_seconds(cls, value: str) -> str:
-        if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", value) or not value.strip("0:"):
-            raise ValueError("write the time as HH:MM:SS, e.g. 02:00:00")
+        hours_of(value)
         return value
 
     @property
     def hours(self) -> float:
         """The time in hours."""
-        hours, minutes, seconds = map(int, self.time.split(":"))
-        return hours + minutes / 60 + seconds / 3600
+        return hours_of(self.time)
 
     @property
     def signal_s(self) -> int:

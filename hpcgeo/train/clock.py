@@ -23,7 +23,8 @@ class Clock:
         self.on_device = device.type == "cuda"
         self.naming = False  #: phases stand in the trace
         self._prefix = prefix
-        self._phases: list[tuple[str, Any, Any]] = []
+        self._phases: list[tuple[str, str | None, Any, Any]] = []  #: name, what it is inside of
+        self._open: list[str] = []
 
     def now(self) -> Any:
         """Return this moment."""
@@ -44,18 +45,24 @@ class Clock:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Watch a phase."""
+        """Watch a phase; one inside another is no part of that."""
+        outer = self._open[-1] if self._open else None
+        self._open.append(name)
         with record_function(self._prefix + name) if self.naming else nullcontext():
             begin = self.now()
             try:
                 yield
             finally:
-                self._phases.append((name, begin, self.now()))
+                self._phases.append((name, outer, begin, self.now()))
+                self._open.pop()
 
     def take(self) -> list[float]:
         """Return the seconds of each of PHASES since the last call; the device is synchronised."""
         seconds = dict.fromkeys(PHASES, 0.0)
-        for name, begin, end in self._phases:
-            seconds[name] += self.seconds(begin, end)
+        for name, outer, begin, end in self._phases:
+            took = self.seconds(begin, end)
+            seconds[name] += took
+            if outer:
+                seconds[outer] -= took
         self._phases.clear()
         return list(seconds.values())

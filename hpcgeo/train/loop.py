@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
 from hpcgeo.train.run_folder import LOCK, begin, claim
-from hpcgeo.train.schedule import learning_rate
+from hpcgeo.train.schedule import extent, learning_rate
 from hpcgeo.train.watchdog import Watchdog
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
@@ -83,11 +84,14 @@ def _pretrain(
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
     )
+    if environment.rank == 0 and work is None:
+        _say_what(run, parts, folder)
     meter = meter_of(folder, run, parts, first_step)
     with meter, Stop(environment, run.launch) as stop:
         step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
-    watchdog.at("ending")
-    record = _conclude(run, parts, meter, environment, watchdog, folder, step)
+        watchdog.at("ending")
+        _evaluate_last(run, parts, meter, watchdog, folder, step)
+    record = _conclude(run, parts, meter, environment, folder)
     if step < run.train.steps and run.checkpoint.every and not parts.workload.done:
         log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
         if run.launch.requeue and environment.rank == 0:
@@ -98,7 +102,24 @@ def _pretrain(
                 step=step,
                 saved=checkpoints.steps(),
             )
+    elif run.checkpoint.every and environment.rank == 0:
+        _say_what_next(parts, folder)
     return record
+
+
+def _say_what(run: RunConfig, parts: Parts, folder: Path) -> None:
+    """Say what is trained on what, for how long, and where to look."""
+    steps = extent(run.train.steps, parts.global_batch, len(parts.workload.dataset))
+    curves = f"curves        tensorboard --logdir {quote(str(folder))}"
+    lines = [*parts.workload.about(), f"steps         {steps}", curves]
+    log.info("%s", "\n  ".join(lines))
+
+
+def _say_what_next(parts: Parts, folder: Path) -> None:
+    """Say what can be done with a run that has ended, as commands to copy."""
+    commands = [*parts.workload.commands(), "hpcgeo report RUN --run RUN --out RUN/report"]
+    lines = [command.replace("RUN", quote(str(folder))) for command in commands]
+    log.info("%s", "\n  ".join(["next:", *lines]))
 
 
 def build(
@@ -214,6 +235,7 @@ def _loop(
             evaluating = partial(watchdog.at, "evaluating the model")
             evaluating()
             workload.evaluate(parts.engine, topology, folder, step, evaluating)
+            meter.evaluated(step)
             last = stopping = workload.done
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
         if every and (last or (saves and not meter.skips)):
@@ -234,20 +256,21 @@ def one_step(parts: Parts, batches: Iterator[Any], lr: float) -> tuple[dict[str,
     return scalars | todo.scalars, parts.engine.step(lr)
 
 
+def _evaluate_last(
+    run: RunConfig, parts: Parts, meter: Meter, watchdog: Watchdog, folder: Path, step: int
+) -> None:
+    """Leave the last evaluation."""
+    if meter.rows and run.train.eval_every is not None and not parts.workload.done:
+        ending = partial(watchdog.at, "ending")
+        parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
+        meter.evaluated(step)
+
+
 def _conclude(
-    run: RunConfig,
-    parts: Parts,
-    meter: Meter,
-    environment: Environment,
-    watchdog: Watchdog,
-    folder: Path,
-    step: int,
+    run: RunConfig, parts: Parts, meter: Meter, environment: Environment, folder: Path
 ) -> Record:
-    """Leave the last evaluation and the record."""
+    """Say what was reached, and leave the record."""
     if meter.rows:
-        if run.train.eval_every is not None and not parts.workload.done:
-            ending = partial(watchdog.at, "ending")
-            parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
         first, last = meter.rows[0], meter.rows[-1]
         log.info(
             "loss %.4f at step %d, %.4f at step %d",

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,9 +23,10 @@ from rich.progress import Progress
 from torch import Tensor
 
 from hpcgeo.config import RunConfig
-from hpcgeo.log import bar, log
+from hpcgeo.log import bar, log, span
 from hpcgeo.phases import phase
 from hpcgeo.train.clock import Clock
+from hpcgeo.train.curves import Curves
 from hpcgeo.train.job import Parts
 
 Item = TypeVar("Item")
@@ -89,23 +89,21 @@ class Meter:
         self._step = first_step
         if self._writes:
             self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-            # Imported where it writes: it brings 150 modules that every rank would ask files for
-            board = import_module("torch.utils.tensorboard.writer")
-            self._board = board.SummaryWriter(
-                str(folder / "tensorboard"), purge_step=self._step + 1
-            )
+            self._curves = Curves(folder, run, first_step)
         self._bar = bar("training", self.steps, shown=self._writes)
 
     def __enter__(self) -> "Meter":
         self._progress: Progress = self._bar.__enter__()
         self._progress.update(self._progress.task_ids[0], completed=self._step)
+        self._began = self._told = time.perf_counter()  #: of the loop, and of the last line
+        self._untold = 0  #: rows before this one were in a line
         return self
 
     def __exit__(self, *raised: Any) -> None:
         self._bar.__exit__(*raised)
         if self._writes:
             self._metrics.close()
-            self._board.close()
+            self._curves.close()
 
     def waiting(self, batches: Iterator[Item], count: int) -> Iterator[Item]:
         """Yield `count` batches, and count the time waited for each."""
@@ -250,6 +248,11 @@ class Meter:
             row["padding"] = means["padding"] / (means["padding"] + means["tokens"])
         return row
 
+    def evaluated(self, step: int) -> None:
+        """Show what an evaluation after a step has left."""
+        if self._writes:
+            self._curves.evaluation(step)
+
     def extras(self) -> dict[str, Any]:
         """Return fields of the record that only a richer meter knows; every rank calls it."""
         return {}
@@ -261,15 +264,23 @@ class Meter:
     def _write(self, row: dict[str, Any]) -> None:
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
-        for name, value in row.items():
-            if name not in {"step", "epoch"} and value is not None:
-                self._board.add_scalar(name, value, row["step"])
-        recent = statistics.median(row["images_per_s"] for row in self.rows[-self.log_every :])
-        noun = "samples" if "tokens" in row else "images"
-        detail = f"loss {row['loss']:.4f}  {recent:.1f} {noun}/s"
+        self._curves.step(row)
+        detail = self._since_last_line(row)
         self._progress.update(self._progress.task_ids[0], completed=row["step"], detail=detail)
-        if self._quiet and (row["step"] % self.log_every == 0 or row["step"] == self.steps):
-            log.info("step %d/%d  %s  lr %.3g", row["step"], self.steps, detail, row["lr"])
+        if row["step"] % self.log_every == 0 or row["step"] == self.steps:
+            self._told, self._untold = time.perf_counter(), len(self.rows)
+            if self._quiet:
+                log.info("step %d/%d  %s", row["step"], self.steps, detail)
+
+    def _since_last_line(self, row: dict[str, Any]) -> str:
+        """Return mean loss and throughput since the last line, whatever took time, and the rest."""
+        rows, now = self.rows[self._untold :], time.perf_counter()
+        losses = [one["loss"] for one in rows if not one["skipped"]]
+        loss = statistics.fmean(losses) if losses else math.nan
+        rate = len(rows) * self.global_batch / (now - self._told)
+        noun = "samples" if "tokens" in row else "images"
+        left = span((now - self._began) / len(self.rows) * (self.steps - row["step"]))
+        return f"loss {loss:.4f}  {rate:.1f} {noun}/s  lr {row['lr']:.3g}  {left} left"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -161,3 +161,14 @@ def _agree(run: RunConfig, config: Path) -> None:
             + "\n  ".join(found)
             + (LONGER if there.train.steps < run.train.steps else "")
         )
+
+
+def refuse_other(run: RunConfig) -> None:
+    """Refuse a folder in which another run has made steps, without touching it.
+
+    Raises:
+        InputError: it has; the message shows the difference.
+    """
+    config = run.run.dir / "config.yaml"
+    if config.exists() and (run.run.dir / "metrics.jsonl").exists():
+        _agree(run, config)

@@ -14,6 +14,7 @@ from hpcgeo.launch.schedulers.scheduler import (
     Allocation,
     Endings,
     InDoubtError,
+    JobSize,
     Queued,
     Scheduler,
     Started,
@@ -106,6 +107,12 @@ class Slurm(Scheduler):
         except InputError:  # a plan is made anywhere
             found = None
         return max(1, int(found[1])) if found else MAX_ARRAY
+
+    def asked(self, script: str) -> JobSize | None:
+        said = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", script, re.MULTILINE))
+        words = [said.get(name) for name in ("nodes", "ntasks-per-node", "time")]
+        nodes, per_node, time = words
+        return JobSize(int(nodes), int(per_node), time) if nodes and per_node and time else None
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
         if "SLURM_JOB_ID" not in environ:
