@@ -15,6 +15,7 @@ from hpcgeo.data.shards.generated_scenes import write_scenes
 from hpcgeo.data.shards.index import Index, load
 from hpcgeo.data.shards.index import verify as verify_set
 from hpcgeo.data.shards.settings import Compression, Settings
+from hpcgeo.data.shards.sources import passed_over
 from hpcgeo.launch.schedulers.table import started
 from hpcgeo.log import log, set_up
 
@@ -93,6 +94,8 @@ def build(
 
 def _report(out: Path, outcome: Outcome) -> int:
     index = outcome.index
+    if outcome.others:
+        typer.echo(f"passed over, not read: {passed_over(outcome.others)}")
     if index is None:
         log.error(
             "%d shard files could not be written; when that is mended, the same command goes on",

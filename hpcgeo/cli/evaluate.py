@@ -44,6 +44,10 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that says something else.")
     ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score runs on the tasks they were trained on, beside baselines and published figures.
@@ -70,7 +74,13 @@ def evaluate(
         from hpcgeo.evaluate import table as made
 
         table = made.evaluate(
-            runs, split=split.value, step=step, baselines=names, out=out, force=force
+            runs,
+            split=split.value,
+            step=step,
+            baselines=names,
+            out=out,
+            force=force,
+            moved=data or [],
         )
         if discover().rank:
             return

@@ -165,8 +165,15 @@ def sweep(
     Jobs go on when --watch is interrupted; --cancel takes them out of the queue.
     """
     set_up()
-    if not submit and (watch or cancel or budget is not None or submit_options is not None):
-        raise InputError("--budget, --submit-options, --watch and --cancel go with --submit")
+    of_jobs = {
+        "--budget": budget is not None,
+        "--submit-options": submit_options is not None,
+        "--watch": watch,
+        "--cancel": cancel,
+    }
+    if not submit and any(of_jobs.values()):
+        typed = ", ".join(name for name, given in of_jobs.items() if given)
+        raise InputError(f"{typed}: for jobs of a scheduler: add --submit, or leave it out")
     from hpcgeo.sweep.points import load_sweep
 
     grid = load_sweep(file, overrides or [], until_oom)

@@ -16,7 +16,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
 from hpcgeo.profiling.run import configure
 from hpcgeo.strategies import strategy
-from hpcgeo.tables import brief, parse
+from hpcgeo.tables import brief, broken_rules, parse
 from hpcgeo.zoo import architecture_of
 
 #: Flags of `hpcgeo-profile run` that a record states under their name, with their value where they
@@ -170,8 +170,10 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), until_oom: str | None 
         return sweep.model_copy(update={"overrides": tuple(overrides)})
     except OSError as error:
         raise InputError(f"sweep {path}: {error.strerror}") from None
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep {path}: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"sweep {path}: not a text file in UTF-8") from None
+    except ValidationError as error:
+        raise InputError(f"sweep {path}: {broken_rules(error, Sweep)}") from None
 
 
 def points(sweep: Sweep) -> Iterator[Point]:

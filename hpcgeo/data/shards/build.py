@@ -8,7 +8,9 @@ files that are missing.
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,7 +27,7 @@ from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.shard_file import Failed, Key, Shard, ShardPlan, Span
 from hpcgeo.data.shards.shard_file import build as build_shard
 from hpcgeo.data.shards.skipped import Skipped
-from hpcgeo.data.shards.sources import ListedFile, SourceFile, find, inspect
+from hpcgeo.data.shards.sources import ListedFile, Listing, SourceFile, find, inspect, named_masks
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
@@ -38,9 +40,15 @@ SKIPPED = "skipped.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a build ended; the index is None when a shard file could not be written."""
+    """How a build ended.
+
+    Attributes:
+        index: None when a shard file could not be written.
+        others: files of other endings that were passed over.
+    """
 
     index: Index | None
+    others: Counter[str]
     num_failed: int = 0
 
 
@@ -54,7 +62,10 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
         OSError: the plan or the index could not be written.
     """
     found = find(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}: choose another folder") from None
     with _alone(out):
         return _build(folder, out, settings, work, found)
 
@@ -78,19 +89,19 @@ def _alone(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _build(
-    folder: Path, out: Path, settings: Settings, work: Map, found: Sequence[ListedFile]
-) -> Outcome:
-    _keep_plan(out / PLAN, folder, settings, found)
+def _build(folder: Path, out: Path, settings: Settings, work: Map, found: Listing) -> Outcome:
+    _keep_plan(out / PLAN, folder, settings, found.images)
     if (out / NAME).exists():
         log.info("%s: complete, nothing to do", out)
-        return Outcome(load(out))
-    paths = [file.path for file in found]
+        return Outcome(load(out), found.others)
+    paths = [file.path for file in found.images]
     look = partial(inspect, folder, settings=settings)
     inspected = list(track(work(look, paths, chunksize=8), "inspect", len(paths)))
     sources = [each for each in inspected if isinstance(each, SourceFile)]
     skipped = [each for each in inspected if isinstance(each, Skipped)]
-    _say(skipped)
+    skipped += [] if settings.bands else named_masks(sources)
+    left_out = {each.path for each in skipped}
+    sources = [source for source in sources if source.path not in left_out]
     classes = sorted({source.label for source in sources if source.label})
     tasks = plan(folder, out, sources, classes, settings)
     layouts = [name for name, group in tasks.items() for _ in group]
@@ -102,19 +113,22 @@ def _build(
         if isinstance(result, Failed):
             log.error("failed %s: %s", out / result.name, result.reason)
         else:
-            _say(result.skipped)
             skipped.extend(result.skipped)
             shards[name].append(result)
     num_failed = sum(isinstance(result, Failed) for result in results)
     rows = dict(sorted((skip.path, skip.reason) for skip in skipped))
+    _say(rows)
     write_csv(out / SKIPPED, ("source", "reason"), rows.items())
     if num_failed:
-        return Outcome(None, num_failed)
+        return Outcome(None, found.others, num_failed)
     if not any(shard.samples for group in shards.values() for shard in group):
-        raise InputError(f"{folder}: no sample in {len(found)} files; see {out / SKIPPED}")
-    index = _index(out, settings, len(found), len(rows), classes, tasks, shards)
+        for name in (PLAN, *(task.path.name for task in flat)):  # they would block other options
+            for path in (out / name, out / f"{name}.sha256"):
+                path.unlink(missing_ok=True)
+        raise InputError(f"{folder}: no sample in {len(found.images)} files; see {out / SKIPPED}")
+    index = _index(out, settings, len(found.images), len(rows), classes, tasks, shards)
     write_text(out / NAME, index.model_dump_json(indent=1) + "\n")
-    return Outcome(index)
+    return Outcome(index, found.others)
 
 
 def _without_broken(
@@ -197,15 +211,19 @@ def _layout_name(key: Key, taken: Iterable[str]) -> str:
 
 
 def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[ListedFile]) -> None:
-    """Save the plan of a new build; of one that goes on, check that it is the same."""
+    """Save the plan of a new build; of one that goes on, check that it is the same.
+
+    One that wrote no shard file is replaced.
+    """
     values = {"folder": str(folder.resolve())} | json.loads(json.dumps(asdict(settings)))
     sources = {file.path: [file.size, file.mtime_ns] for file in found}
+    written = (path.parent / NAME).exists() or any(path.parent.glob("*.h5"))
+    if not (path.exists() and written):
+        text = json.dumps({"settings": values, "sources": sources}, separators=(",", ":"))
+        return write_text(path, text + "\n")
     try:
         old = json.loads(path.read_text("utf-8"))
         old["settings"].keys() | old["sources"].keys()
-    except FileNotFoundError:
-        text = json.dumps({"settings": values, "sources": sources}, separators=(",", ":"))
-        return write_text(path, text + "\n")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: damaged; remove {path.parent} and build again") from None
     changes = [
@@ -227,9 +245,15 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Lis
     return None
 
 
-def _say(skipped: Iterable[Skipped]) -> None:
-    for skip in skipped:
-        log.warning("skipped %s: %s", one_line(skip.path), one_line(skip.reason))
+def _say(skipped: Mapping[str, str]) -> None:
+    """Say why files were skipped, a line for each reason; numbers in it do not make it another."""
+    groups: dict[str, list[str]] = {}
+    for path, reason in skipped.items():
+        groups.setdefault(re.sub(r"[\d.]+", "", reason), []).append(path)
+    for paths in groups.values():
+        names = ", ".join(map(one_line, paths[:3])) + (", ..." if len(paths) > 3 else "")
+        what = names if len(paths) == 1 else f"{len(paths):,} files ({names})"
+        log.warning("skipped %s: %s", what, one_line(skipped[paths[0]]))
 
 
 def _index(
