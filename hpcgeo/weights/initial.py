@@ -115,9 +115,9 @@ def brief_names(names: Sequence[str]) -> str:
 def _opened(path: Path) -> Any:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
+        missing = "no model.safetensors in it" if path.is_dir() else "No such file"
         raise InputError(
-            f"model.weights {path}: no {file.name} there; give the folder that `hpcgeo export RUN "
-            f"--to safetensors` prints, or a file"
+            f"model.weights {path}: {missing}: give the folder that `hpcgeo export` prints"
         )
     try:
         return safe_open(file, framework="pt")
