@@ -18,6 +18,7 @@ from hpcgeo.data.shards.settings import Compression, Settings
 from hpcgeo.data.shards.sources import passed_over
 from hpcgeo.launch.schedulers.table import started
 from hpcgeo.log import log, set_up
+from hpcgeo.quoting import grouped
 
 app = typer.Typer(
     rich_markup_mode="markdown",
@@ -169,7 +170,7 @@ def verify(folder: Folder) -> None:
         hpcgeo data verify sets/photos
     """
     index = load(folder)
-    problems = verify_set(folder, index)
+    problems = grouped(verify_set(folder, index))
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:

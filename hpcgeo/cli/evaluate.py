@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.launch.environment import discover
 
 app = typer.Typer()
@@ -67,6 +68,7 @@ def evaluate(
 
     Every rank holds the whole model.
     """
+    refuse_unwritable(out, "--out")
     names = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
 
     def work() -> None:

@@ -66,6 +66,8 @@ def show(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Show the facts: models, machines, strategies, recipes, sensors, readers, options, ...."""
+    if as_json and as_markdown:
+        raise InputError("--json and --markdown: choose one")
     caption, rows_of = TABLES[kind]
     rows = [row for row in rows_of() if str(next(iter(row.values()))).startswith(prefix)]
     if not rows:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.errors import InputError
 from hpcgeo.log import set_up
 from hpcgeo.machines import grid as grid_of
@@ -81,6 +82,8 @@ def run(
     The same with --communication off, and with --data synthetic, says how much of a step is
     communication that hurts, and how much is reading; the report puts them side by side.
     """
+    refuse_unwritable(records, "--records")
+    refuse_unwritable(trace, "--trace", folder=True)
     # torch is imported from here on: help is instant.
     from hpcgeo.cli.ranks import ranked
     from hpcgeo.profiling import profiler, run
@@ -228,6 +231,8 @@ def collectives(
     """
     from hpcgeo.plan.links import bytes_of as in_bytes
 
+    refuse_unwritable(records, "--records")
+    refuse_unwritable(machine_file, "--machine-file")
     first_bytes, last_bytes = in_bytes(first), None if last is None else in_bytes(last)
     # torch is imported from here on: help and a refused size are instant.
     from hpcgeo.cli.ranks import ranked

@@ -101,6 +101,8 @@ def probe(
         replicates = REPLICATES if labels < 1 else 1
     if replicates < 1:
         raise InputError(f"replicates {replicates}: at least one")
+    if not 0 < labels <= 1:
+        raise InputError(f"labels {labels}: a fraction above 0, at most 1")
     if discover().world_size > 1:
         raise InputError("hpcgeo probe runs in one process: start it without a launcher")
     work = _opened(folder, moved)

@@ -200,7 +200,8 @@ def test_grey_palette_and_deep_images(tmp_path, mode):
     image = Image.fromarray(grey)
     image = image if mode == "I;16" else image.convert(mode)
     image.save(tmp_path / "a.png")
-    source, (chip,) = ingest(tmp_path / "a.png")
+    said = {"bands": ("grey",)} if mode == "1" else {}  # else a mask
+    source, (chip,) = ingest(tmp_path / "a.png", **said)
     if mode == "P":
         expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
         assert source.bands == ("red", "green", "blue")
@@ -330,7 +331,7 @@ def test_links_to_other_folders_are_followed_once(tmp_path):
     (tmp_path / "in" / "b").symlink_to(tmp_path / "out")
     (tmp_path / "out" / "back").symlink_to(tmp_path / "in")
     (tmp_path / "out" / "self").symlink_to(tmp_path / "out")
-    assert [file.path for file in find(tmp_path / "in")] == ["a/deep/1.png"]
+    assert [file.path for file in find(tmp_path / "in").images] == ["a/deep/1.png"]
 
 
 def test_settings_name_value_and_rule():

@@ -8,15 +8,15 @@ files that are missing.
 import fcntl
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from hpcgeo.data.shards.chips import num_windows
 from hpcgeo.data.shards.executors import Map
@@ -31,7 +31,7 @@ from hpcgeo.data.shards.sources import ListedFile, Listing, SourceFile, find, in
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
-from hpcgeo.quoting import one_line
+from hpcgeo.quoting import grouped
 from hpcgeo.sensors import sensor
 
 PLAN = "plan.json"
@@ -117,7 +117,8 @@ def _build(folder: Path, out: Path, settings: Settings, work: Map, found: Listin
             shards[name].append(result)
     num_failed = sum(isinstance(result, Failed) for result in results)
     rows = dict(sorted((skip.path, skip.reason) for skip in skipped))
-    _say(rows)
+    for line in grouped(rows):
+        log.warning("skipped %s", line)
     write_csv(out / SKIPPED, ("source", "reason"), rows.items())
     if num_failed:
         return Outcome(None, found.others, num_failed)
@@ -167,6 +168,12 @@ def plan(
     for key, group in groups.items():
         name = _layout_name(key, tasks)
         bytes_per_chip = len(key.bands) * settings.chip**2 * np.dtype(key.dtype).itemsize
+        if bytes_per_chip > (most := psutil.virtual_memory().total):
+            raise InputError(
+                f"chip {settings.chip}: one of {len(key.bands)} bands in {key.dtype} takes "
+                f"{bytes_per_chip / 1e9:,.0f} GB, and this machine has {most / 1e9:,.0f}: choose a "
+                f"smaller --chip"
+            )
         room = max(1, (settings.shard_mib << 20) // bytes_per_chip)
         spans = (
             Span(source, row.get(source.label or "", -1), 0, num_windows(source, settings))
@@ -243,17 +250,6 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Lis
             "use another --out, or remove it"
         )
     return None
-
-
-def _say(skipped: Mapping[str, str]) -> None:
-    """Say why files were skipped, a line for each reason; numbers in it do not make it another."""
-    groups: dict[str, list[str]] = {}
-    for path, reason in skipped.items():
-        groups.setdefault(re.sub(r"[\d.]+", "", reason), []).append(path)
-    for paths in groups.values():
-        names = ", ".join(map(one_line, paths[:3])) + (", ..." if len(paths) > 3 else "")
-        what = names if len(paths) == 1 else f"{len(paths):,} files ({names})"
-        log.warning("skipped %s: %s", what, one_line(skipped[paths[0]]))
 
 
 def _index(
