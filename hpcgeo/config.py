@@ -208,7 +208,10 @@ def _text(recipe: str) -> str:
         try:
             return Path(recipe).read_text("utf-8")
         except OSError as error:
-            raise InputError(f"recipe {recipe}: {error.strerror}") from None
+            raise InputError(
+                f"recipe {recipe}: {error.strerror}: give a YAML file that is there, or a name of "
+                f"`hpcgeo list recipes`"
+            ) from None
         except UnicodeDecodeError:
             raise InputError(f"recipe {recipe}: not a text file in UTF-8") from None
     known = recipes()
@@ -224,7 +227,10 @@ def _read(recipe: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the values of a recipe over those of the recipe that it extends."""
     values = parse(_text(recipe), f"recipe {recipe}")
     if not isinstance(values, dict):
-        raise InputError(f"recipe {recipe}: expected a mapping of options, found {brief(values)}")
+        raise InputError(
+            f"recipe {recipe}: expected a mapping of options, found {brief(values)}: "
+            f"`hpcgeo train mae_vit_tiny --print` shows one"
+        )
     if EXTENDS not in values:
         return values
     base = values.pop(EXTENDS)
@@ -305,6 +311,9 @@ def _explain(
         elif detail["type"] == "missing" and place[-1].isdigit():
             lines[key] = f"{'.'.join(place[:-1])} = {value}: too few values"
         elif detail["type"] == "missing":
+            if group is not part:  # a group: what it asks for
+                fields = group.model_fields.items()
+                key += f".{next(name for name, field in fields if field.is_required())}"
             lines[key] = f"{key} is missing; set it in the recipe or as {key}=VALUE"
         elif detail["type"] in GROUPS:
             known = list(group.model_fields)

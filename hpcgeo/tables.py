@@ -78,7 +78,10 @@ def parse(text: str, name: str) -> Any:
     except RecursionError:
         raise InputError(f"{name}: not YAML that can be read: nested too deeply") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{name}: not YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{name}{where}: not YAML: {said}") from None
     except (ValueError, KeyError, AttributeError) as error:
         # PyYAML: the 99th month, `!!bool maybe`, `!!timestamp today`
         raise InputError(f"{name}: not YAML: a value is not of its type: {error}") from None

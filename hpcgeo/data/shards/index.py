@@ -163,6 +163,8 @@ def load(folder: Path) -> Index:
         raise InputError(
             f"{folder}: no {NAME}; {way_out or 'write a data set with `hpcgeo data build`'}"
         ) from None
+    except NotADirectoryError:
+        raise InputError(f"{folder}: a file: give the folder of a data set") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValidationError, UnicodeDecodeError):

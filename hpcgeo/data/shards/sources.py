@@ -378,7 +378,7 @@ def _holds(dtype: str, value: float) -> bool:
 def _one_line(error: Exception, path: Path | None = None) -> str:
     text = str(error.__cause__ or error).strip().splitlines()
     line = text[0] if text else type(error).__name__
-    return line.replace(f"{path}: ", "").replace(f"'{path}' ", "")
+    return line if path is None else re.sub(rf"'?\S*{re.escape(path.name)}'?:? *", "", line)
 
 
 def masked(raster: DatasetReader, numbers: Sequence[int]) -> bool:
