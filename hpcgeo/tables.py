@@ -120,8 +120,8 @@ def same(name: str, known: Iterable[str]) -> list[str]:
 
 def close(name: str, known: Iterable[str]) -> list[str]:
     """Return the known name closest to `name`, if one is close; case does not count."""
-    spelled = {_plain(each): each for each in known}
-    return [spelled[each] for each in get_close_matches(_plain(name), spelled, n=1)]
+    spelled = {each.casefold(): each for each in known}
+    return [spelled[each] for each in get_close_matches(name.casefold(), spelled, n=1)]
 
 
 def did_you_mean(found: Sequence[str]) -> str:

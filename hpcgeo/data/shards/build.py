@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,7 @@ class Outcome:
 def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
     """Build the data set `out` from the images below `folder`.
 
+    One that ends before it wrote a shard file leaves no plan, which would block other options.
     Every source that is skipped and every shard file that fails is one line of the log.
 
     Raises:
@@ -67,7 +68,18 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}: choose another folder") from None
     with _alone(out):
-        return _build(folder, out, settings, work, found)
+        try:
+            return _build(folder, out, settings, work, found)
+        except BaseException:
+            if not _begun(out):
+                (out / PLAN).unlink(missing_ok=True)
+                with suppress(OSError):  # it is not empty
+                    out.rmdir()
+            raise
+
+
+def _begun(out: Path) -> bool:
+    return (out / NAME).exists() or any(out.glob("*.h5"))
 
 
 @contextmanager
@@ -123,8 +135,8 @@ def _build(folder: Path, out: Path, settings: Settings, work: Map, found: Listin
     if num_failed:
         return Outcome(None, found.others, num_failed)
     if not any(shard.samples for group in shards.values() for shard in group):
-        for name in (PLAN, *(task.path.name for task in flat)):  # they would block other options
-            for path in (out / name, out / f"{name}.sha256"):
+        for task in flat:
+            for path in (task.path, task.path.with_name(f"{task.path.name}.sha256")):
                 path.unlink(missing_ok=True)
         raise InputError(f"{folder}: no sample in {len(found.images)} files; see {out / SKIPPED}")
     index = _index(out, settings, len(found.images), len(rows), classes, tasks, shards)
@@ -224,8 +236,7 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Lis
     """
     values = {"folder": str(folder.resolve())} | json.loads(json.dumps(asdict(settings)))
     sources = {file.path: [file.size, file.mtime_ns] for file in found}
-    written = (path.parent / NAME).exists() or any(path.parent.glob("*.h5"))
-    if not (path.exists() and written):
+    if not (path.exists() and _begun(path.parent)):
         text = json.dumps({"settings": values, "sources": sources}, separators=(",", ":"))
         return write_text(path, text + "\n")
     try:
