@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
-from hpcgeo.tables import find, loaded, parse, plugins, read
+from hpcgeo.tables import broken_rules, find, loaded, parse, plugins, read
 
 #: Of the entry points that name further devices, ``NAME = MODULE:OBJECT``.
 DEVICES = "hpcgeo.devices"
@@ -322,7 +322,7 @@ def _own(path: Path) -> Machine:
             {"name": path.stem} | rows if isinstance(rows, dict) else rows
         )
     except ValidationError as error:
-        raise InputError(f"machine {path}: {error}") from None
+        raise InputError(f"machine {path}: {broken_rules(error, Machine)}") from None
 
 
 @cache

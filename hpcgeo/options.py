@@ -58,16 +58,14 @@ class Model(OptionGroup):
     name: str = Field(description="a row of `hpcgeo list models`", json_schema_extra=NEUTRAL)
     weights: Path | None = Field(
         None,
-        description="start from this safetensors file: an export under our names, or a ViTMAE of "
-        "transformers; by default from random numbers",
+        description="start from this export for safetensors or transformers, or a public ViTMAE: "
+        "its folder or file; by default from random numbers",
     )
     depth: PositiveInt | None = Field(
         None, description="blocks of a Perceiver; or its row's", json_schema_extra=PERCEIVER
     )
     latents: PositiveInt | None = Field(
-        None,
-        description="latents of a Perceiver; by default its row's",
-        json_schema_extra=PERCEIVER,
+        None, description="latents of a Perceiver; or its row's", json_schema_extra=PERCEIVER
     )
     density: str = Field(
         "uniform",
@@ -273,9 +271,7 @@ class Parallel(OptionGroup):
         json_schema_extra=BY_STRATEGY,
     )
     backward_prefetch: PositiveInt | None = Field(
-        None,
-        description="blocks gathered ahead in backward; by default 1",
-        json_schema_extra=BY_STRATEGY,
+        None, description="blocks gathered ahead in backward; or 1", json_schema_extra=BY_STRATEGY
     )
 
 
@@ -315,7 +311,10 @@ class Train(OptionGroup):
     """How long, in which portions and in which precision."""
 
     marks = NEUTRAL
-    steps: PositiveInt = Field(description="optimizer steps of the whole run")
+    steps: PositiveInt = Field(
+        description="optimizer steps of the whole run; one that has ended goes on with more",
+        json_schema_extra=FREE,
+    )
     micro_batch: PositiveInt = Field(
         32, description="samples of one forward on one rank", json_schema_extra=FREE
     )

@@ -363,8 +363,9 @@ def read_on(paths: Iterable[Path], newer: Callable[[str], None] | None = None) -
     found = read(paths, torn.append, newer)
     if torn and not found:
         raise InputError(torn[0])
-    for line in torn:
-        log.warning("%s: left out", line)
+    if torn:
+        more = f", and {len(torn) - 1:,} more lines" if len(torn) > 1 else ""
+        log.warning("%s%s: left out", torn[0], more)
     return found
 
 

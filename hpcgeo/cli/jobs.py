@@ -38,12 +38,16 @@ def render(
     time: Annotated[str | None, typer.Option(help="For how long, HH:MM:SS.")] = None,
 ) -> None:
     """Write the shipped job scripts, or print one for another machine, recipe or size."""
-    if machine or recipe or nodes or time:
-        if not (machine and recipe and nodes and time) or names or check:
+    parts = {"--machine": machine, "--recipe": recipe, "--nodes": nodes, "--time": time}
+    typed = [name for name, value in parts.items() if value is not None]
+    if typed:
+        if too_much := [*(names or []), *(["--check"] if check else [])]:
             raise InputError(
-                "one script takes --machine, --recipe, --nodes and --time together, no names and "
-                "no --check"
+                f"{', '.join(too_much)}: for shipped jobs: leave {typed[0]} out, or it"
             )
+        if missing := [name for name, value in parts.items() if value in (None, "")]:
+            raise InputError(f"{', '.join(typed)}: one script needs {', '.join(missing)} too")
+        assert machine and recipe and nodes is not None and time
         text = scripts.render(scripts.one_off(machine, recipe, nodes, time))
         load(recipe, ["run.dir=runs"])  # an unknown recipe is told here, not on the machine
         typer.echo(text, nl=False)

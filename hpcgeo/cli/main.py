@@ -1,5 +1,6 @@
 """The commands `hpcgeo` and `hpcgeo-profile`; a subcommand's module loads when it is called."""
 
+import errno
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from hpcgeo import __version__
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import leave_exit_code
 from hpcgeo.quoting import terminal
+from hpcgeo.tables import nearest
 
 #: Subcommand: its module below hpcgeo.cli, and the line of help. Kept here so that `hpcgeo --help`
 #: imports none of them; every module offers `app`, a typer.Typer.
@@ -31,6 +33,13 @@ COMMANDS = {
 
 #: The oldest PyTorch that works: setup.cfg says why.
 TORCH = (2, 8)
+#: click's error of a command line, wherever typer keeps click.
+USAGE: Any = typer.BadParameter.__bases__[0]
+#: What is wrong with a path that someone named; other errors of storage are none of theirs.
+WRONG_PATHS = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 #: Of docstrings: paragraphs are folded to the width of the terminal, indented lines stay.
 MARKUP: Literal["markdown"] = "markdown"
@@ -126,16 +135,57 @@ def _hold_closed_outputs() -> None:
 
 
 def hpcgeo() -> None:
-    """Run the command line; an InputError becomes one line and exit code 2."""
+    """Run the command line; what its user can mend becomes one line and exit code 2."""
     _hold_closed_outputs()
     # When a rank fails, torch's C++ adds a trace on every other one, and buries the cause.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        app(prog_name="hpcgeo")
+        code = app(prog_name="hpcgeo", standalone_mode=False)
     except InputError as error:
-        typer.echo(terminal(f"hpcgeo: {error}"), err=True)
-        leave_exit_code(2)
-        sys.exit(2)
+        wrong = str(error)
+    except USAGE as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        wrong = _usage(error)
+    except typer.Abort:
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None or error.errno not in WRONG_PATHS:
+            raise
+        wrong = f"{os.fsdecode(error.filename)}: {error.strerror}: choose another, or mend it"
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+    typer.echo(terminal(f"hpcgeo: {wrong}"), err=True)
+    leave_exit_code(2)
+    sys.exit(2)
+
+
+def _usage(error: Any) -> str:
+    """Return what is wrong with a command line, with what was typed and what may be meant."""
+    rule = " ".join(error.format_message().split()).rstrip(".")
+    if type(error) is typer.BadParameter and error.param is not None:
+        rule = error.message.removeprefix("Value error, ").rstrip(".")
+        name, typed = _typed(error.param.opts)
+        if " is not one of " in rule:
+            typed, *choices = re.findall(r"'([^']*)'", rule)
+            rule += nearest(typed, choices)
+        rule = f"{name} {typed}: {rule}"
+    if error.ctx is None:
+        return str(rule)
+    if rule.startswith("No such command"):
+        names, typed = error.ctx.command.list_commands(error.ctx), rule.split("'")[1]
+        rule = f"no command {typed!r}{nearest(typed, names)}; known: {', '.join(names)}"
+    return f"{rule}; see `{error.ctx.command_path} --help`"
+
+
+def _typed(spellings: list[str]) -> tuple[str, str]:
+    """Return an option as it was typed, and its value; of an argument the name alone."""
+    for number, word in enumerate(sys.argv):
+        name, equals, value = word.partition("=")
+        if name in spellings:
+            return name, value if equals else " ".join(sys.argv[number + 1 : number + 2])
+    return spellings[0], ""
 
 
 def hpcgeo_profile() -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.errors import InputError
 
 try:
@@ -49,5 +50,6 @@ def report(
 
     hpcgeo report mine.jsonl profiles/records --together machine,device,kind --out report
     """
+    refuse_unwritable(out, "--out", folder=True)
     keys = [key.strip() for key in together.split(",") if key.strip()]
     typer.echo(make(records, out, run or [], keys))

@@ -16,7 +16,7 @@ from hpcgeo.launch.schedulers.table import scheduler_of
 from hpcgeo.machines import Check, FactRow, Line, Setting, machine
 from hpcgeo.options import SYNTHETIC, Data
 from hpcgeo.quoting import shell
-from hpcgeo.tables import find, read
+from hpcgeo.tables import broken_rules, find, read
 
 WIDTH = 96
 
@@ -95,9 +95,7 @@ def one_off(machine_name: str, recipe: str, nodes: int, time: str) -> Job:
     try:
         return Job(name=name, machine=machine_name, recipe=recipe, nodes=nodes, time=time, data=own)
     except ValidationError as error:
-        first = error.errors()[0]
-        rule = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{first['loc'][0]} {first['input']!r}: {rule}") from None
+        raise InputError(broken_rules(error, Job)) from None
 
 
 def file_name(job: Job) -> str:

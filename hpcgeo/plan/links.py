@@ -17,7 +17,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.measured import Transfer
 from hpcgeo.records import LinksRecord
-from hpcgeo.tables import brief, parse
+from hpcgeo.tables import brief, broken_rules, parse
 
 #: A larger message that takes less than a best smaller one's bandwidth over this is over a cliff.
 CLIFF = 2.0
@@ -185,9 +185,7 @@ def read(path: Path) -> MeasuredLinks:
     except UnicodeDecodeError as error:
         raise InputError(f"machine file {path}: not text: {error.reason}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"machine file {path}: {brief(key)}: {first['msg']}") from None
+        raise InputError(f"machine file {path}: {broken_rules(error, MeasuredLinks)}") from None
 
 
 def fit(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float | None, float]:

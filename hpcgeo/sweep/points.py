@@ -16,7 +16,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
 from hpcgeo.profiling.run import configure
 from hpcgeo.strategies import strategy
-from hpcgeo.tables import brief, parse
+from hpcgeo.tables import brief, broken_rules, parse
 from hpcgeo.zoo import architecture_of
 
 #: Flags of `hpcgeo-profile run` that a record states under their name, with their value where they
@@ -169,9 +169,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), until_oom: str | None 
         sweep = Sweep.model_validate(values)
         return sweep.model_copy(update={"overrides": tuple(overrides)})
     except OSError as error:
-        raise InputError(f"sweep {path}: {error.strerror}") from None
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep {path}: {error}") from None
+        raise InputError(f"sweep {path}: {error.strerror}: give one, as in profiles/") from None
+    except UnicodeDecodeError:
+        raise InputError(f"sweep {path}: not a text file in UTF-8") from None
+    except ValidationError as error:
+        raise InputError(f"sweep {path}: {broken_rules(error, Sweep)}") from None
 
 
 def points(sweep: Sweep) -> Iterator[Point]:
@@ -210,7 +212,13 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
 def cell_of(sweep: Sweep, point: Point) -> Cell:
     """Return the cell of a point of the grid."""
     first = try_of(sweep, point, sweep.until_oom.start) if sweep.until_oom else point
-    run = resolve(sweep, first)
+    try:
+        run = resolve(sweep, first)
+    except InputError as error:
+        if sweep.until_oom is None:
+            raise
+        tried = f"{sweep.until_oom.option}, tried first with {sweep.until_oom.start}"
+        raise InputError(f"until_oom {tried}: {error}") from None
     options = FLAGS | dict(point.options)
     key = key_of(sweep, run.model_dump(mode="json"), point.ranks, point.nodes, options)
     return Cell(point, run, key)

@@ -31,7 +31,7 @@ from hpcgeo.train.faults import agree, explained
 from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
-from hpcgeo.train.run_folder import LOCK, begin, claim
+from hpcgeo.train.run_folder import LOCK, begin, claim, say_longer
 from hpcgeo.train.schedule import extent, learning_rate
 from hpcgeo.train.watchdog import Watchdog
 from hpcgeo.workloads.choice import workload_of
@@ -80,6 +80,7 @@ def _pretrain(
         run=fixed(run),
     )
     first_step = checkpoints.restore(parts.engine)
+    on_rank_0(lambda: say_longer(run, folder, first_step, parts.global_batch))
     on_rank_0(lambda: begin(run, folder, first_step))
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps

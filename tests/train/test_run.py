@@ -17,6 +17,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.options import Optim
 from hpcgeo.plan.memory import checkpoint_bytes
 from hpcgeo.records import read
+from hpcgeo.train.schedule import learning_rate
 from tests.ranks import ALONE, STEPS, metrics, start, train, wait_for_step
 
 
@@ -105,6 +106,23 @@ def test_a_time_limit_stops_and_the_same_command_goes_on(whole: Path, tmp_path: 
     assert [row["loss"] for row in metrics(folder)] == pytest.approx(
         [row["loss"] for row in metrics(whole)], abs=1e-6
     )
+
+
+def test_a_run_that_has_ended_goes_on_and_says_its_learning_rate(
+    whole: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run")
+    code, said = train(folder, 1)
+    assert code == 0 and "is complete; with a larger train.steps it goes on" in said, said
+    code, said = train(folder, 1, "train.steps=44")
+    assert code == 0, said
+    rows, optim = metrics(folder), Optim(base_lr=0.01, warmup_steps=2)
+    assert [row["step"] for row in rows] == list(range(1, 45))
+    before, after = learning_rate(39, 40, 16, optim), learning_rate(40, 44, 16, optim)
+    assert [row["lr"] for row in rows[39:41]] == pytest.approx([before, after])
+    told = f"of a run of 44 steps, warm-up and half a cosine: {after:.3g} at step 41, after "
+    assert f"{told}{before:.3g} at step 40" in said, said
+    assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["steps"] == 44
 
 
 def test_another_run_in_the_folder_is_refused_with_the_difference(whole: Path) -> None:

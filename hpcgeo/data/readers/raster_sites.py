@@ -20,7 +20,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.options import OptionGroup
 from hpcgeo.sensors import sensors, spelled
-from hpcgeo.tables import brief, parse
+from hpcgeo.tables import brief, broken_rules, parse
 
 #: Of a {date}: a year, a month or a day.
 DATE = r"\d{4}(?:[-_]?\d\d){0,2}"
@@ -141,12 +141,7 @@ def parsed(path: Path) -> SamplesFile:
     try:
         samples = SamplesFile.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for detail in error.errors():
-            place = ".".join(map(str, detail["loc"])) or "the file"
-            value = "" if detail["type"] == "missing" else f" = {brief(detail['input'])}"
-            lines.append(f"{path}: {place}{value}: {detail['msg']}")
-        raise InputError("\n".join(lines)) from None
+        raise InputError(f"{path}: {broken_rules(error, SamplesFile)}") from None
     for entry in samples.rasters:
         if entry.patch:
             Frame(entry.patch)  # a power of two
