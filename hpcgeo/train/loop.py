@@ -213,7 +213,7 @@ def _loop(
         (losses, grad_norm), seconds = meter.measure(partial(one_step, parts, waited, lr))
         epoch = step * parts.global_batch // len(workload.dataset)
         step += 1
-        evaluates, saves = (bool(n) and step % n == 0 for n in (looks, every))
+        evaluates, saves = (bool(n and step % n == 0) for n in (looks, every))
         stopping = meter.record(
             losses,
             seconds=seconds,

@@ -334,7 +334,7 @@ def _alpha_is_mask(raster: DatasetReader) -> bool:
     if "alpha" not in names or raster.crs is None:
         return True
     values = _middle(raster, names.index("alpha") + 1)
-    return set(values.tolist()) <= {0, np.iinfo(values.dtype).max}
+    return set(values.tolist()) <= {0, np.iinfo(values.dtype.name).max}
 
 
 def _middle(raster: DatasetReader, number: int) -> npt.NDArray[np.generic]:
