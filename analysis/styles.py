@@ -107,8 +107,8 @@ _PAGE = {
 
 _RULES = """
 svg.figure { display: block; width: 100%; height: auto; overflow: visible; }
-svg.figure text { fill: var(--ink); font: 11px system-ui, -apple-system, "Segoe UI", "Helvetica Neue",
-  Arial, sans-serif; font-variant-numeric: tabular-nums; }
+svg.figure text { fill: var(--ink); font: 11px system-ui, -apple-system, "Segoe UI",
+  "Helvetica Neue", Arial, sans-serif; font-variant-numeric: tabular-nums; }
 svg.figure .muted { fill: var(--muted); }
 svg.figure .bold { font-weight: 600; }
 svg.figure .loss { fill: var(--loss); font-weight: 600; paint-order: stroke; stroke: var(--paper);
