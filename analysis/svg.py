@@ -50,6 +50,15 @@ class Box(NamedTuple):
             and other.top < self.bottom
         )
 
+    def near(self, place: tuple[float, float], most: float) -> bool:
+        """Whether a place is at most so many pixels away."""
+        return math.dist(place, self.edge(place)) <= most
+
+    def edge(self, place: tuple[float, float]) -> tuple[float, float]:
+        """Return the point of the rectangle that is nearest to a place."""
+        x, y = place
+        return min(max(x, self.left), self.right), min(max(y, self.top), self.bottom)
+
 
 def width(words: str, font: float = FONT, bold: bool = False) -> float:
     """Return how many pixels words take at most."""
