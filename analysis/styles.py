@@ -120,6 +120,7 @@ svg.figure .ideal { stroke: var(--muted); stroke-width: 1.2; stroke-dasharray: 4
 svg.figure .line { fill: none; stroke-width: 1.9; stroke-linejoin: round; }
 svg.figure .baseline { fill: none; stroke-width: 1; stroke-dasharray: 3 3; opacity: .8; }
 svg.figure .leader { fill: none; stroke-width: .8; opacity: .7; }
+svg.figure .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 svg.figure .points { fill: none; stroke: var(--loss); stroke-width: .7; }
 svg.figure .hollow { fill: var(--paper); stroke-width: 1.6; }
 svg.figure .limit { stroke: var(--ink); stroke-width: 1.4; fill: none; }

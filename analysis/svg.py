@@ -205,7 +205,7 @@ class Canvas:
         shown: dict[str, object] = {"x": float(x), "y": float(y), "class_": css}
         shown["text_anchor"] = anchor if anchor != "start" else None
         shown["style"] = f"font-size:{font:g}px" if font != FONT else None
-        self.add(element("text", escape(words), **shown, **attributes))
+        self.add(element("text", escape(words), **{**shown, **attributes}))
         return ground
 
     def free(self, ground: Box) -> bool:

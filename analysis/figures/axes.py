@@ -93,7 +93,7 @@ def _line(canvas: Canvas, x: Scale, y: Scale, curve: Curve) -> None:
             invisible = {"r": 4, "fill": "transparent"}
             canvas.add(element("circle", tip(place.tip), cx=left, cy=top, **invisible))
             continue
-        css, what = ("hollow", "stroke") if place.hollow else (None, "fill")
+        css, what = ("hollow", "stroke") if place.hollow else ("", "fill")
         look = {"class_": css, "style": f"{what}:{colour}"}
         canvas.add(mark(curve.look.mark, left, top, tip(place.tip), **look))
 
@@ -107,8 +107,8 @@ def _label(canvas: Canvas, x: Scale, y: Scale, curve: Curve, at: float) -> None:
         canvas.add(path(bend, class_="leader", style=f"stroke:{curve.look.css}"))
     css = "muted" if curve.baseline else ""
     if not curve.baseline:
-        css_of, what = ("hollow", "stroke") if last.hollow else (None, "fill")
-        look = {"class_": css_of, "style": f"{what}:{curve.look.css}"}
+        hollow, what = ("hollow", "stroke") if last.hollow else ("", "fill")
+        look = {"class_": hollow, "style": f"{what}:{curve.look.css}"}
         canvas.add(mark(curve.look.mark, end + 4, at, **look))
         end += 9
     canvas.text(end + 2, at + 3.5, fitted(curve.label, canvas.width - end - 2), css, font=SMALL)

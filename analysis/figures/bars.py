@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hpcgeo_analysis.figures.axes import SMALL, WIDTH, fitted
 from hpcgeo_analysis.styles import LineStyle
@@ -9,6 +10,11 @@ from hpcgeo_analysis.svg import Canvas, Scale, element, mark, path, tip, width
 
 #: Pixels of a bar, and of a row with its words.
 BAR, ROW = 10.0, 31.0
+
+#: Bars of a panel.
+MOST = 16
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,23 @@ class BarRow:
     parts: Sequence[BarPart]
     badge: str = ""
     range: tuple[float, float] | None = None
+
+
+def some(
+    known: Sequence[Item], size: Callable[[Item], int], order: Callable[[Item], float]
+) -> list[Item]:
+    """Return what bars are drawn of, the largest size first: all, or the ends of the sizes.
+
+    Args:
+        known: in any order.
+        size: by which they are grouped, as devices.
+        order: within a size, ascending.
+    """
+    sizes = sorted({size(one) for one in known})
+    if len(known) > MOST:
+        sizes = [sizes[0], sizes[-1]] if len(sizes) > 1 else sizes
+    chosen = [one for one in known if size(one) in sizes]
+    return sorted(chosen, key=lambda one: (-size(one), order(one)))[:MOST]
 
 
 def rows(
@@ -109,10 +132,8 @@ def _row(canvas: Canvas, x: Scale, top: float, bar: BarRow) -> None:
     right = canvas.text(WIDTH, words, bar.value, anchor="end", font=10.5, bold=True).left
     if bar.badge:
         ground = canvas.text(right - 9, words, bar.badge, "badge", "end", SMALL)
-        box = {"x": ground.left - 4, "y": ground.top - 2, "width": ground.right - ground.left + 8}
-        canvas.add(
-            element("rect", height=ground.bottom - ground.top + 3, rx=3, class_="badge", **box)
-        )
+        place = {"x": ground.left - 4, "width": ground.right - ground.left + 8, "y": top + 1.5}
+        canvas.add(element("rect", height=12.5, rx=3, class_="badge", **place))
         right = ground.left - 4
     canvas.add(mark(bar.look.mark, 5, words - 3.5, style=f"fill:{bar.look.css}"))
     canvas.text(13, words, fitted(bar.label, right - 19, 10.5), font=10.5)

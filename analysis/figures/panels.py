@@ -1,51 +1,71 @@
-"""Which lines share a panel: those of one task on one machine; what is unlike there is marked."""
+"""What shares a panel: what is of one model on one machine; what is unlike there gets a sign."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled, rank
-from hpcgeo_analysis.formatting import listed
+from hpcgeo_analysis.formatting import counted
 from hpcgeo_analysis.points import StudyPoint
-from hpcgeo_analysis.separation import differing, phrase, setting
+from hpcgeo_analysis.separation import BATCHING, differing, phrase, setting
 from hpcgeo_analysis.styles import LineStyle, style
 
-#: What two comparisons of one panel must have in common.
-_ALIKE = ("kind", "machine", "device", "model", "objective")
+#: What is alike in all of a panel.
+_TASK = ("kind", "machine", "model", "objective")
 
 #: Panels of a figure: more than a reader looks at. The table has every point.
 MOST = 12
 
-UNLIKE, MARKED = "†", "‡"
+_SIGNS = "†‡§¶"
+
+
+class Footnotes:
+    """The signs of a figure: each text has one, wherever it is meant."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def signs(self, texts: Iterable[str]) -> str:
+        """Return the signs of texts, each once."""
+        found = {}
+        for text in texts:
+            place = len(self._texts)
+            sign = _SIGNS[place] if place < len(_SIGNS) else f"({place + 1})"
+            found[self._texts.setdefault(text, sign)] = None
+        return "".join(found)
+
+    @property
+    def all(self) -> tuple[tuple[str, str], ...]:
+        """Every sign with its text."""
+        return tuple((sign, f"{text[0].upper()}{text[1:]}.") for text, sign in self._texts.items())
 
 
 @dataclass(frozen=True, eq=False)
 class PanelLine:
-    """A line of a panel: its look, and how it is unlike the others, empty where it is like them."""
+    """A line of a panel: its look, and in what it is unlike the others."""
 
     name: str
     members: Sequence[Scaled]
     look: LineStyle
-    unlike: str = ""
+    unlike: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> bool:
         """Whether its ranks exchanged no gradients: what compute alone reaches."""
         return all(silent(scaled.point) for scaled in self.members)
 
-    @property
-    def label(self) -> str:
-        """The name with the signs of its footnotes."""
+    def label(self, notes: Footnotes) -> str:
+        """Return the name with its signs."""
         if self.baseline:
-            return "no gradient exchange"
-        marked = any(scaled.point.mark for scaled in self.members)
-        return f"{self.name}{UNLIKE * bool(self.unlike)}{MARKED * marked}"
+            return "no gradient exchange" + notes.signs([f"{self.name} is compute alone"])
+        marks = [mark for scaled in self.members for mark in scaled.point.marks]
+        return self.name + notes.signs([*self.unlike, *marks])
 
 
 @dataclass(frozen=True, eq=False)
-class ModelPanel:
+class LinePanel:
     """The lines of one model, those that may be compared first."""
 
     comparison: Comparison
@@ -61,72 +81,99 @@ class ModelPanel:
         return [line for line in self.lines if not line.unlike and not line.baseline]
 
 
+@dataclass(frozen=True, eq=False)
+class PointPanel:
+    """The points of one model, each with what it is called there."""
+
+    model: str
+    below: str
+    rows: tuple[tuple[Scaled, str], ...]
+
+
 def silent(point: StudyPoint) -> bool:
     """Whether a point exchanged no gradients between its ranks."""
     return point.first.kind == "published" and point.layout == "HYBRID_SHARD(1)"
 
 
-def panels(study: Study) -> list[ModelPanel]:
-    """Return the panels of a study: of every model the fullest comparison, and what joins it.
+def of_lines(study: Study) -> list[LinePanel]:
+    """Return panels of lines: of every task the fullest comparison, and what joins it.
 
-    A comparison joins a larger one of the same task where none of its lines is there already.
+    A comparison joins a larger one on the same device where none of its lines is there already.
     """
     groups: dict[tuple[str, ...], list[Comparison]] = defaultdict(list)
     for comparison in study.comparisons:
-        alike = tuple(comparison.context[name] for name in _ALIKE)
+        alike = tuple(comparison.context[name] for name in (*_TASK, "device"))
         groups[(*alike, comparison.mode, comparison.fixed)].append(comparison)
     found = []
     for group in groups.values():
         ordered = sorted(group, key=lambda one: -len(one.scaled))
         while ordered:
-            first, *rest = ordered
-            joined, ordered = [first], []
-            for other in rest:
+            joined, rest = ordered[:1], []
+            for other in ordered[1:]:
                 there = {line for one in joined for line in one.lines}
-                (ordered if there & {*other.lines} else joined).append(other)
-            found.append(_panel(joined))
-    order = {comparison.number: place for place, comparison in enumerate(study.comparisons)}
-    return sorted(found, key=lambda panel: order[panel.comparison.number])
+                (rest if there & {*other.lines} else joined).append(other)
+            found.append(_line_panel(joined))
+            ordered = rest
+    return sorted(found, key=lambda panel: panel.comparison.number)
 
 
-def _panel(joined: Sequence[Comparison]) -> ModelPanel:
-    first = joined[0]
-    lines = []
-    for comparison in joined:
-        unlike = "" if comparison is first else _unlike(comparison, first)
-        lines += [(name, members, unlike) for name, members in comparison.lines.items()]
+def _line_panel(joined: Sequence[Comparison]) -> LinePanel:
+    first = joined[0].scaled[0].point.context
+    lines = [
+        (name, members, _unlike(members[0].point, first))
+        for comparison in joined
+        for name, members in comparison.lines.items()
+    ]
     lines.sort(key=lambda line: rank(line[0], line[1][0].point.first.strategy))
-    used: dict[str, int] = defaultdict(int)
+    used: Counter[str] = Counter()
     drawn = []
     for name, members, unlike in lines:
         layout = members[0].point.layout
         drawn.append(PanelLine(name, members, style(name, used[layout]), unlike))
         used[layout] += 1
-    return ModelPanel(first, tuple(drawn))
+    return LinePanel(joined[0], tuple(drawn))
 
 
-def _unlike(comparison: Comparison, first: Comparison) -> str:
-    contexts = [one.scaled[0].point.context for one in (comparison, first)]
-    parts = []
-    for name, values in differing(contexts).items():
-        own, other = (phrase(name, setting(each, name), values) for each in contexts)
-        parts.append(f"{own}, the others {other}")
-    return listed(parts)
+def of_points(
+    study: Study, wanted: Callable[[StudyPoint], object], notes: Footnotes
+) -> list[PointPanel]:
+    """Return panels of the points that are wanted, each point once.
+
+    Args:
+        study: all points that may be compared.
+        wanted: whether a point has what is shown.
+        notes: gets what is unlike in a panel.
+    """
+    groups: dict[tuple[str, ...], dict[StudyPoint, Scaled]] = defaultdict(dict)
+    for comparison in study.comparisons:
+        for scaled in comparison.scaled:
+            if wanted(scaled.point):
+                task = tuple(comparison.context[name] for name in _TASK)
+                groups[task].setdefault(scaled.point, scaled)
+    return [_point_panel([*group.values()], notes) for group in groups.values()]
 
 
-def footnotes(shown: Sequence[ModelPanel]) -> tuple[tuple[str, str], ...]:
-    """Return what the daggers of panels mean, each once."""
-    unlike: dict[str, dict[str, None]] = defaultdict(dict)
-    marks: dict[str, None] = {}
-    for panel in shown:
-        for line in panel.lines:
-            if line.unlike:
-                unlike[line.unlike][line.name] = None
-            marks |= {mark: None for scaled in line.members for mark in scaled.point.marks}
-    found = [(UNLIKE, f"{listed([*names])}: {what}.") for what, names in unlike.items()]
-    if any(line.baseline for panel in shown for line in panel.lines):
-        names = sorted({line.name for p in shown for line in p.lines if line.baseline})
-        found.append(("- - -", f"{listed(names)} exchanged no gradients: compute alone."))
-    if marks:
-        found.append((MARKED, f"Not filled: {' or '.join(sorted(marks))}."))
+def _point_panel(group: Sequence[Scaled], notes: Footnotes) -> PointPanel:
+    contexts = Counter(scaled.point.context for scaled in group)
+    usual = max(contexts, key=lambda context: contexts[context])
+    batches = {scaled.point.first.micro_batch for scaled in group}
+    rows = []
+    for scaled in group:
+        point = scaled.point
+        label = f"{scaled.line}, {counted(point.devices, 'device')}"
+        label += f", micro-batch {point.first.micro_batch:,}" * (len(batches) > 1)
+        rows.append((scaled, label + notes.signs([*_unlike(point, usual), *point.marks])))
+    below = f"micro-batch {batches.pop():,}" if len(batches) == 1 else ""
+    return PointPanel(group[0].point.first.model, below, tuple(rows))
+
+
+def _unlike(point: StudyPoint, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """Return in what a point differs from the usual context, but for what its line says."""
+    found = []
+    for name, values in differing([point.context, usual]).items():
+        if name != BATCHING:
+            own, other = (
+                phrase(name, setting(each, name), values) for each in (point.context, usual)
+            )
+            found.append(f"{own}, the others {other}")
     return tuple(found)

@@ -1,6 +1,6 @@
 """Images per second against devices: what each line keeps, and where it loses."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,9 +10,9 @@ from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures import axes
 from hpcgeo_analysis.figures.axes import SMALL, WIDTH, Curve, Place
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.figures.panels import MOST, ModelPanel, PanelLine, footnotes, panels
+from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines
 from hpcgeo_analysis.formatting import counted, digits, listed, percent, rate, size
-from hpcgeo_analysis.svg import Canvas, Scale, box, nearest, path, width
+from hpcgeo_analysis.svg import Canvas, Scale, box, mark, nearest, path, width
 
 #: A line loses between two neighbours where its rate per device falls by more than this.
 LOSS = 0.15
@@ -57,7 +57,7 @@ class View:
 
 def figure(study: Study) -> Figure:
     """Return a panel of every model with more than one number of devices."""
-    found = [panel for panel in panels(study) if any(_grows(line) for line in panel.lines)]
+    found = [panel for panel in of_lines(study) if any(_grows(line) for line in panel.lines)]
     if not found:
         return Figure(
             "scaling",
@@ -65,7 +65,7 @@ def figure(study: Study) -> Figure:
             missing="For a scaling curve, measure the same model on two numbers of devices: "
             "hpcgeo-profile sweep with `ranks: [1, 2, 4]`.",
         )
-    shown = found[:MOST]
+    shown, notes = found[:MOST], Footnotes()
     views = _views(shown[0])
     caption = f"Dashed: ideal. Red: a loss over {percent(LOSS)} between neighbours."
     sentences = [*_kept(shown), *_messages(shown)]
@@ -74,11 +74,11 @@ def figure(study: Study) -> Figure:
     return Figure(
         "scaling",
         _claim(shown),
-        panels=tuple(_draw(panel) for panel in shown),
+        panels=tuple(_draw(panel, notes) for panel in shown),
         views=tuple((view.key, view.label) for view in views),
         caption=caption,
         sentences=tuple(sentences),
-        footnotes=footnotes(shown),
+        footnotes=notes.all,
     )
 
 
@@ -107,7 +107,7 @@ def _timed(line: PanelLine) -> list[Scaled]:
     return [scaled for scaled in line.members if scaled.point.images_per_s]
 
 
-def _views(panel: ModelPanel) -> tuple[View, ...]:
+def _views(panel: LinePanel) -> tuple[View, ...]:
     """Return the ways to look at a panel; the rate is in images per second of all devices."""
     competing = [s for line in panel.alike or panel.lines for s in _timed(line)]
     least = min(scaled.point.devices for scaled in competing)
@@ -177,9 +177,10 @@ def _short(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
-def _draw(panel: ModelPanel) -> str:
+def _draw(panel: LinePanel, notes: Footnotes) -> str:
     lines = [line for line in panel.lines if _timed(line)]
-    room = axes.label_room([line.label for line in lines])
+    labels = {line: line.label(notes) for line in lines}
+    room = axes.label_room(labels.values())
     canvas = Canvas(WIDTH, TOP + HEIGHT + FOOT)
     title = panel.model
     canvas.text(0, 12, axes.fitted(title, WIDTH, 12.5), font=12.5, bold=True)
@@ -188,7 +189,7 @@ def _draw(panel: ModelPanel) -> str:
     for number, view in enumerate(_views(panel)):
         shown = "off" if number else None
         with canvas.group(alone=True, data_view=view.key, class_=shown):
-            _view(canvas, x, counts, lines, view, panel)
+            _view(canvas, x, counts, labels, view, panel)
     return canvas.svg(_alt(panel, lines), data_model=panel.model)
 
 
@@ -196,17 +197,17 @@ def _view(
     canvas: Canvas,
     x: Scale,
     counts: Sequence[int],
-    lines: Sequence[PanelLine],
+    labels: Mapping[PanelLine, str],
     view: View,
-    panel: ModelPanel,
+    panel: LinePanel,
 ) -> None:
-    curves = [_curve(line, view, panel.comparison.noun) for line in lines]
-    known = [(line, curve) for line, curve in zip(lines, curves, strict=True) if curve.places]
+    curves = [_curve(*named, view, panel.comparison.noun) for named in labels.items()]
+    known = [(line, curve) for line, curve in zip(labels, curves, strict=True) if curve.places]
     if not known:
         canvas.text(LEFT, TOP + 20, "one size a line", "muted", font=SMALL)
         return
     values = [v for _, curve in known for p in curve.places for v in (p.low or p.y, p.high or p.y)]
-    ideal = _ideal(lines, view)
+    ideal = _ideal([*labels], view)
     values += [value for _, value in ideal]
     y = _scale(values, view)
     canvas.text(0, 27, view.axis, "muted", font=SMALL)
@@ -221,7 +222,7 @@ def _view(
         _write_drops(canvas, x, y, known)
 
 
-def _curve(line: PanelLine, view: View, noun: str) -> Curve:
+def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
     places = []
     for scaled in _timed(line):
         point = scaled.point
@@ -242,7 +243,7 @@ def _curve(line: PanelLine, view: View, noun: str) -> Curve:
         said += f", {point.mark}" if point.mark else ""
         hollow = bool(point.mark or line.unlike)
         places.append(Place(point.devices, value, said, low, high, hollow))
-    return Curve(line.label, line.name, line.look, places, line.baseline)
+    return Curve(label, line.name, line.look, places, line.baseline)
 
 
 def _ideal(lines: Sequence[PanelLine], view: View) -> list[tuple[float, float]]:
@@ -279,18 +280,30 @@ def _write_drops(
             sum(x(p.x) for p in ends) / len(ends),
             sum(y(p.y) for p in ends) / len(ends),
         )
-        words = f"-{percent(drop.share)}"
-        spot = nearest(canvas, words, middle, drawn, bold=True, reach=40)
-        if spot:
-            ground = box(*spot, words, "middle", bold=True)
-            if not ground.near(middle, 7):
-                canvas.add(
-                    path([middle, ground.edge(middle)], class_="points", data_line=line.name)
-                )
-            canvas.text(*spot, words, "loss", "middle", bold=True, data_line=line.name)
+        _write_drop(canvas, f"-{percent(drop.share)}", middle, line, drawn)
 
 
-def _claim(shown: Sequence[ModelPanel]) -> str:
+def _write_drop(
+    canvas: Canvas,
+    words: str,
+    middle: tuple[float, float],
+    line: PanelLine,
+    drawn: Sequence[Sequence[tuple[float, float]]],
+) -> None:
+    """Write a loss with the mark of its line where there is room, and lead to its place."""
+    spot = nearest(canvas, f"  {words}", middle, drawn, bold=True, reach=40)
+    if spot is None:
+        return
+    ground = box(*spot, f"  {words}", "middle", bold=True)
+    with canvas.group(data_line=line.name):
+        if not ground.near(middle, 7):
+            canvas.add(path([middle, ground.edge(middle)], class_="points"))
+        look = {"class_": "halo", "style": f"fill:{line.look.css}"}
+        canvas.add(mark(line.look.mark, ground.left + 4, spot[1] - 4, **look))
+        canvas.text(ground.right, spot[1], words, "loss", "end", bold=True)
+
+
+def _claim(shown: Sequence[LinePanel]) -> str:
     """Return where which strategy loses most, or what all of them keep."""
     worst = [
         (drop.share, line.name, drop)
@@ -306,6 +319,8 @@ def _claim(shown: Sequence[ModelPanel]) -> str:
             for line in panel.alike
             if line.name == name and (found := drops(_clear(line)))
         ]
+        if any(drop.before.point is drop.before.base for drop in firsts):
+            return f"{name} loses most per device as devices are added"
         counts = sorted({drop.before.point.devices for drop in firsts})
         past = f"{counts[0]:,} to " * (len(counts) > 1)
         return f"{name} breaks past {past}{counted(counts[-1], 'device')}"
@@ -319,7 +334,7 @@ def _clear(line: PanelLine) -> list[Scaled]:
     return [scaled for scaled in _timed(line) if not scaled.point.mark]
 
 
-def _kept(shown: Sequence[ModelPanel]) -> Iterator[str]:
+def _kept(shown: Sequence[LinePanel]) -> Iterator[str]:
     """Yield which strategy keeps most of its rate per device on the most devices."""
     ends: dict[tuple[str, int], list[float]] = {}
     for panel in shown:
@@ -341,7 +356,7 @@ def _kept(shown: Sequence[ModelPanel]) -> Iterator[str]:
     yield f"{name} keeps {extent} of its rate per device to {counted(most, 'device')}."
 
 
-def _messages(shown: Sequence[ModelPanel]) -> Iterator[str]:
+def _messages(shown: Sequence[LinePanel]) -> Iterator[str]:
     """Yield how small the messages are where a sharded line breaks first."""
     sizes: dict[tuple[str, str, bool], list[float]] = {}
     for panel in shown:
@@ -359,13 +374,13 @@ def _messages(shown: Sequence[ModelPanel]) -> Iterator[str]:
         yield f"{name} breaks where its {collective} messages fall to {extent} a rank ({how})."
 
 
-def _alt(panel: ModelPanel, lines: Sequence[PanelLine]) -> str:
+def _alt(panel: LinePanel, lines: Sequence[PanelLine]) -> str:
     parts = []
     for line in lines:
         last = line.members[-1]
         if last.point.per_device:
             parts.append(
-                f"{line.label} {digits(last.point.per_device)} on {last.point.devices:,} devices"
+                f"{line.name} {digits(last.point.per_device)} on {last.point.devices:,} devices"
             )
     noun = panel.comparison.noun
     return f"{panel.model}: {noun}/s per device against devices. {listed(parts)}."
