@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from statistics import median
 from typing import TypeVar
@@ -17,7 +18,7 @@ Value = TypeVar("Value")
 #: What must agree between two points of one comparison: the names of `Record.key`, in its order.
 CONTEXT = (
     *("kind", "machine", "device", "model", "objective", "bands", "chip", "dtype", "recompute"),
-    *("data", "communication", "torch", "software", "environment", "options"),
+    *("data", "communication", "transport", "torch", "software", "environment", "options"),
 )
 
 
@@ -51,6 +52,21 @@ class StudyPoint:
     @property
     def nodes(self) -> int:
         return self.first.nodes
+
+    @property
+    def candidate(self) -> bool:
+        """Whether it trains: it scales, and may be the best; else something was left out."""
+        return not self.first.bare
+
+    @property
+    def baseline(self) -> bool:
+        """Whether its ranks exchanged nothing: what compute alone reaches, and no training run."""
+        return self.first.communication == "off"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its records note for a reader."""
+        return tuple(dict.fromkeys(self.all(lambda record: record.note)))
 
     def all(self, of: Callable[[Record], Value | None]) -> list[Value]:
         """Return what `of` finds in each repeat that has it."""
@@ -110,6 +126,14 @@ class StudyPoint:
     def per_device(self) -> float | None:
         """Images per second of one device."""
         return None if self.images_per_s is None else self.images_per_s / self.devices
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit of a rate that was printed; 0 of one from a clock."""
+        if self.first.kind != "published" or self.images_per_s is None:
+            return 0.0
+        exponent = Decimal(repr(self.images_per_s)).normalize().as_tuple().exponent
+        return 0.5 * 10.0 ** min(0, int(exponent))
 
     @cached_property
     def noisy(self) -> bool:

@@ -63,10 +63,19 @@ def whole(value: int) -> TableCell:
 
 
 def line(scaled: Scaled) -> TableCell:
-    """Return the cell that names a line, in its colour, with the mark of the point."""
-    return TableCell(
-        scaled.name, scaled.name, "line noisy" if scaled.point.mark else "line", scaled.line
-    )
+    """Return the cell that names a line, in its colour, with the marks of the point."""
+    words = f"{scaled.name} †" if scaled.footnotes else scaled.name
+    return TableCell(words, words, "line noisy" if scaled.point.mark else "line", scaled.line)
+
+
+def footnotes(shown: Sequence[Scaled]) -> list[str]:
+    """Return what the points with a dagger have unlike the base of their line, each once."""
+    found: dict[str, list[str]] = {}
+    for scaled in shown:
+        if scaled.footnotes:
+            words = f"{scaled.line} on {scaled.point.devices:,}"
+            found.setdefault("; ".join(scaled.footnotes), []).append(words)
+    return [f"† {listed(where)}: {unlike}." for unlike, where in found.items()]
 
 
 def layout(point: StudyPoint) -> TableCell:

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from hpcgeo.config import load
-from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Wait
-from hpcgeo.records import LinksRecord, Record, Transfer
+from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Transfer, Wait
+from hpcgeo.records import LinksRecord, Record
 
 MODELS = {"vit_base": 87e6, "vit_huge": 635e6, "vit_1b": 914e6, "vit_3b": 3067e6, "vit_5b": 5349e6}
 LAYOUTS = (

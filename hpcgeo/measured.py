@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -141,6 +141,19 @@ class Traffic(RecordPart):
     bus_bytes_per_s: float | None = Field(
         None, description="the same times 2 (n - 1) / n for all_reduce, (n - 1) / n for the others"
     )
+
+
+class Transfer(RecordPart):
+    """One point of the curve of a collective."""
+
+    collective: Literal["all_reduce", "all_gather", "reduce_scatter"]
+    group: Literal["pair", "node", "all"]
+    ranks: Count
+    nodes: Count
+    message_bytes: Count = Field(description="as in `Traffic`")
+    seconds: Spread = Field(description="of a call, slowest rank")
+    algorithm_bytes_per_s: float
+    bus_bytes_per_s: float
 
 
 class Wait(RecordPart):

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from hpcgeo.measured import Memory
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import NOT_MEASURED, counted, gib, rate, times
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.sections.memory import CAUSE
+from hpcgeo_analysis.separation import TRANSPORT
 from hpcgeo_analysis.tables import (
     Table,
     TableCell,
@@ -23,7 +25,7 @@ from hpcgeo_analysis.tables import (
 OFF = 0.1
 
 #: What a prediction need not know: software, variables, and options that a formula does not take.
-_FREE = ("kind", "torch", "software", "environment", "options")
+_FREE = ("kind", TRANSPORT, *SOFT, "options")
 
 
 def section(study: Study) -> Section:

@@ -251,26 +251,28 @@ def compare(
     between: Annotated[
         list[str] | None,
         typer.Option(
-            help="A key that may differ between A and B: torch, device, machine, dtype, options; "
-            "repeatable."
+            help="A key that may differ between A and B: device, machine, dtype, transport, "
+            "options; repeatable. Versions and variables may without."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say which points of B are faster or slower than in A, or within noise.
 
-    Points are matched by all that makes them alike but the commit; records of one point are
-    repeats. Slower is a ratio of median step times above the tolerance whose confidence interval
-    leaves out 1. The interval comes from the runs' medians where a side has several, else from
-    blocks of consecutive steps: then it covers the noise within a run alone. Peak memory is
-    compared with the same tolerance.
+    Points are matched by all that makes them alike but commit, versions and variables that change
+    speed; of these a pair says what differs. Records of one point are repeats. Slower is a ratio of
+    median step times above the tolerance whose confidence interval leaves out 1. The interval comes
+    from the runs' medians where a side has several, else from blocks of consecutive steps: then it
+    covers the noise within a run alone. Peak memory is compared with the same tolerance.
 
     Exit codes: 0 nothing is shown to be worse; 2 bad input, or no point is in both; 3 a point is
     slower, takes more memory, or fails where it did not.
 
         hpcgeo-profile compare before.jsonl after.jsonl
 
-        hpcgeo-profile compare torch-2.7/ torch-2.13/ --between torch --json
+        hpcgeo-profile compare torch-2.7/ torch-2.13/ --json
+
+        hpcgeo-profile compare float32/ bfloat16/ --between dtype
     """
     from hpcgeo.profiling import compare as module
 

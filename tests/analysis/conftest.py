@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Wait
-from hpcgeo.records import LinksRecord, Record, Transfer
+from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Transfer, Wait
+from hpcgeo.records import LinksRecord, Record
 
 GIB = 2**30
 

@@ -102,7 +102,6 @@ def test_repeats_are_a_median_with_the_whole_spread(make):
         {"dtype": "bfloat16"},
         {"chip": (96, 96)},
         {"data": "shards"},
-        {"versions": {"torch": "2.9.0"}},
         {"micro_batch": 16},
         {"accumulate": 2},
         {"config": {"data": {"workers": 4}}},

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcgeo.errors import InputError
-from hpcgeo.measured import Spread
+from hpcgeo.measured import Spread, Transfer
 from hpcgeo.plan import links
 from hpcgeo.plan.links import LinkPoint, bytes_of, cliffs, fit, in_words
-from hpcgeo.records import LinksRecord, Transfer
+from hpcgeo.records import LinksRecord
 
 SIZES = [2**power for power in range(10, 27)]
 NOISE = 0.05

@@ -43,7 +43,6 @@ class Slurm(Scheduler):
     name = "slurm"
     suffix = "sbatch"
     package = "hpcgeo.launch.schedulers"
-    speed = ("SLURM_CPU_BIND",)
     #: What it says when it ends a job, and its names of the state then. (It also says that a step
     #: was cancelled when one rank has failed.)
     endings = Endings(
