@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from itertools import pairwise, product
 from typing import NamedTuple
@@ -263,17 +264,26 @@ def nearest(
     """
     best: tuple[float, tuple[float, float]] | None = None
     segments = [pair for line in lines for pair in pairwise(line)]
-    steps = range(-reach, reach + 1, 4)
-    for x_off, y_off in product(steps, steps):
+    for far, x_off, y_off in _around(reach):
+        if best is not None and far >= best[0]:
+            break
         x, y = around[0] + x_off, around[1] + 0.3 * font + y_off
         ground = box(x, y, words, "middle", font, bold)
-        if not canvas.free(ground):
+        wide = Box(ground.left - 2, ground.top, ground.right + 2, ground.bottom)
+        if not canvas.free(wide):
             continue
         crossed = sum(_crosses(ground, *segment) for segment in segments)
-        cost = math.hypot(x_off, 1.3 * y_off) + 14 * crossed
+        cost = far + 14 * crossed
         if best is None or cost < best[0]:
             best = cost, (x, y)
     return best[1] if best else None
+
+
+@cache
+def _around(reach: int) -> list[tuple[float, int, int]]:
+    """Return offsets with their distances, the nearest first; above and below count more."""
+    steps = range(-reach, reach + 1, 4)
+    return sorted((math.hypot(x, 1.3 * y), x, y) for x, y in product(steps, steps))
 
 
 def _crosses(ground: Box, start: tuple[float, float], end: tuple[float, float]) -> bool:

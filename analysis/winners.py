@@ -70,6 +70,11 @@ class Loss:
 
     @property
     def breaks(self) -> bool:
+        """Whether it is large, and no spread of the two explains it."""
+        first, second = self.before.point, self.after.point
+        if first.range and second.range:
+            apart = first.range[0] / first.devices > second.range[1] / second.devices
+            return self.share > LOSS and apart
         return self.share > LOSS
 
 
@@ -130,9 +135,13 @@ def ties(best: StudyPoint, other: StudyPoint) -> bool:
 
 def losses(comparison: Comparison) -> list[Loss]:
     """Return what each line loses between neighbouring sizes, in the order of lines and sizes."""
+    return [loss for members in comparison.lines.values() for loss in losses_of(members)]
+
+
+def losses_of(members: Sequence[Scaled]) -> list[Loss]:
+    """Return what one line loses between neighbouring sizes."""
     return [
         Loss(before, after, 1 - after.efficiency / before.efficiency)
-        for members in comparison.lines.values()
         for before, after in pairwise([scaled for scaled in members if scaled.efficiency])
         if before.efficiency and after.efficiency
     ]

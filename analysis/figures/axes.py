@@ -66,6 +66,12 @@ def below(
             canvas.text(at, bottom + 15, words(value), "muted", "middle", SMALL)
 
 
+def named(canvas: Canvas, y: Scale, x: Scale, last: float, words: str, name: str) -> None:
+    """Write what the axis below counts, to the right of its last value."""
+    at = max(x(last) + width(words, SMALL) / 2, x.end) + 7
+    canvas.text(at, y.start + 15, name, "muted", font=SMALL)
+
+
 def draw(canvas: Canvas, x: Scale, y: Scale, curves: Sequence[Curve]) -> None:
     """Draw lines with their marks and spreads, the baselines first, and label their ends."""
     ends = [y(curve.places[-1].y) for curve in curves]
@@ -102,7 +108,7 @@ def _label(canvas: Canvas, x: Scale, y: Scale, curve: Curve, at: float) -> None:
     last = curve.places[-1]
     start, end = x(last.x), x.end + 8
     leads = start < x.end - 1 or abs(at - y(last.y)) > 2
-    if leads:
+    if leads and curve.joined:
         bend = [(start + 5, y(last.y)), (max(start + 5, x.end + 1), y(last.y)), (end - 1, at)]
         canvas.add(path(bend, class_="leader", style=f"stroke:{curve.look.css}"))
     css = "muted" if curve.baseline else ""

@@ -64,6 +64,11 @@ def some(
     return sorted(chosen, key=lambda one: (-size(one), order(one)))[:MOST]
 
 
+def left_out(count: int) -> str:
+    """Return how many points have no bar, as the end of a line."""
+    return f"; {count:,} more in the table" if count else ""
+
+
 def rows(
     title: str,
     below: str,

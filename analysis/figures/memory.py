@@ -6,7 +6,7 @@ from functools import cached_property
 
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.figures.bars import BarPart, BarRow, rows, some
+from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rows, some
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points
 from hpcgeo_analysis.formatting import counted, gib, listed, percent
@@ -23,9 +23,14 @@ CAUSES = {
     "other_bytes": ("other", "var(--part-other)"),
 }
 WHOLE = ("tensors, not split", "var(--part-compute)")
-BEYOND = ("reserved or resident beyond", "var(--part-unused)")
+BEYOND = {
+    "reserved": ("reserved beyond them", "var(--part-unused)"),
+    "resident": ("rest of the process", "var(--part-unused)"),
+}
 #: An axis in percent ends at the whole device where a bar takes more than this of it.
 SMALL_USE = 60.0
+#: From this factor on two amounts are worth a sentence.
+APART = 1.02
 #: From this share a device is as good as full.
 FULL = 0.9
 
@@ -59,7 +64,8 @@ class Held:
             tensors = [value for kind, value in self.point.held.items() if kind in KINDS[2:]]
             known = [(WHOLE, min(tensors[0], self.peak))] if tensors else []
         beyond = self.peak - sum(value for _, value in known)
-        return [*known, (BEYOND, beyond)] if beyond > 0 else known
+        more = BEYOND.get(self.kind, CAUSES["other_bytes"])
+        return [*known, (more, beyond)] if beyond > 0 else known
 
     @property
     def limit(self) -> int | None:
@@ -83,11 +89,12 @@ def figure(study: Study) -> Figure:
     every = [held for own in known for held in own]
     used = {part for held in every for part, _ in held.parts}
     kinds = dict.fromkeys(held.kind for held in every)
+    axis = _axis(every)
     return Figure(
         "memory",
         _claim(every),
-        panels=tuple(_draw(*both, len(kinds) > 1) for both in zip(shown, known, strict=True)),
-        legend=tuple(look for look in (*CAUSES.values(), WHOLE, BEYOND) if look in used),
+        panels=tuple(_draw(*both, axis) for both in zip(shown, known, strict=True)),
+        legend=tuple(look for look in (*CAUSES.values(), WHOLE, *BEYOND.values()) if look in used),
         caption=f"Peak of the worst device; the number is {' or '.join(kinds)} memory.",
         sentences=tuple(_sentences(every)),
         footnotes=notes.all,
@@ -100,69 +107,93 @@ def split(point: StudyPoint) -> dict[str, int]:
     return {cause: value for cause in CAUSES if (value := getattr(found, cause, None)) is not None}
 
 
-def used(point: StudyPoint) -> float | None:
-    """Return the share of the device that was taken: reserved there, or resident on a host."""
-    found, peaks = point.memory, point.held
-    taken = peaks.get("reserved", peaks.get("resident"))
-    return taken / found.limit_bytes if found and found.limit_bytes and taken else None
+@dataclass(frozen=True)
+class Axis:
+    """The axis of all panels: in percent where every device's memory is known, else in GiB."""
+
+    percent: bool
+    most: float
+    words: str
+    several: bool
+
+    def length(self, held: Held, value: float) -> float:
+        """Return bytes in units of the axis."""
+        return 100 * value / (held.limit or 1) if self.percent else value / 2**30
 
 
-def _draw(panel: PointPanel, known: Sequence[Held], several: bool) -> str:
-    limits = {held.limit for held in known}
-    limit = limits.pop() if len(limits) == 1 else None
-    unit = limit / 100 if limit else 2**30
-    chosen = some(known, lambda held: held.point.devices, lambda held: held.peak)
+def _axis(every: Sequence[Held]) -> Axis:
+    limits = {held.limit for held in every}
+    several = len({held.kind for held in every}) > 1
+    if None in limits:
+        return Axis(False, max(held.peak for held in every) / 2**30, "GiB a device", several)
+    most = max(100 * held.peak / (held.limit or 1) for held in every)
+    words = f"of {gib(max(filter(None, limits)))} GiB" if len(limits) == 1 else "of a device"
+    return Axis(True, max(most, 100.0) if most > SMALL_USE else most, words, several)
+
+
+def _draw(panel: PointPanel, known: Sequence[Held], axis: Axis) -> str:
+    chosen = _ends(known)
     bars = []
-    for held in chosen:
+    for held in some(chosen, lambda held: held.point.devices, lambda held: held.peak):
         parts = [
-            BarPart(value / unit, colour, f"{name}: {gib(value)} GiB")
+            BarPart(axis.length(held, value), colour, f"{name}: {gib(value)} GiB")
             for (name, colour), value in held.parts
         ]
-        value = f"{gib(held.peak)} GiB{f' {held.kind}' * several}"
+        value = f"{gib(held.peak)} GiB{f' {held.kind}' * axis.several}"
         line = held.scaled.line
         bars.append(BarRow(line, style(line), held.label, value, parts))
-    most = max(sum(part.length for part in bar.parts) for bar in bars)
-    whole = limit is not None and most > SMALL_USE
     said = [f"{bar.label} {bar.value}: {listed([part.tip for part in bar.parts])}" for bar in bars]
-    left = len(known) - len(bars)
     return rows(
         panel.model,
-        panel.below + f"; {counted(left, 'point')} between them in the table" * bool(left),
+        panel.below + left_out(len(known) - len(bars)),
         bars,
-        lambda value: f"{value:g} %" if limit else f"{value:g}",
-        axis=f"of {gib(limit)} GiB a device" if limit else "GiB a device",
-        most=max(most, 100.0) if whole else None,
-        limit=100.0 if whole else None,
+        lambda value: f"{value:g} %" if axis.percent else f"{value:g}",
+        axis=axis.words,
+        most=axis.most,
+        limit=100.0 if axis.percent and axis.most >= 100 else None,
         alt=f"Peak memory of {panel.model}. {'; '.join(said)}.",
         model=panel.model,
     )
 
 
+def _ends(known: Sequence[Held]) -> list[Held]:
+    """Return of each line its points on the fewest and on the most devices."""
+    lines: dict[str, list[Held]] = {}
+    for held in known:
+        lines.setdefault(held.scaled.line, []).append(held)
+    found = []
+    for own in lines.values():
+        counts = {held.point.devices for held in own}
+        found += [held for held in own if held.point.devices in (min(counts), max(counts))]
+    return found
+
+
 def _claim(known: Sequence[Held]) -> str:
-    """Return who stands at the limit of a device, or that nobody does."""
-    shares = [(share, held) for held in known if (share := used(held.point)) is not None]
+    """Return who fills a device, or that nobody does."""
+    shares = [(held.peak / held.limit, held) for held in known if held.limit]
     if not shares:
         return "Memory of a device"
     share, held = max(shares, key=lambda pair: pair[0])
     if share >= FULL:
         return f"{held.name} fills a device"
-    return f"Nothing takes more than {percent(share)} of a device"
+    assert held.limit
+    return f"Nothing takes more than {percent(share)} of the {gib(held.limit)} GiB a device has"
 
 
 def _sentences(known: Sequence[Held]) -> Iterator[str]:
     """Yield who needs least, and the cause that takes most."""
     for model in dict.fromkeys(held.point.first.model for held in known):
         own = [held for held in known if held.point.first.model == model]
-        for kind in KINDS:
-            alike = [held for held in own if kind in held.point.held]
-            counts = sorted({held.point.devices for held in alike}, reverse=True)
-            rivals = [[h for h in alike if h.point.devices == count] for count in counts]
-            row = next((row for row in rivals if len({h.scaled.line for h in row}) > 1), None)
-            if row is not None:
-                least = min(row, key=lambda held: held.point.held[kind])
-                value = gib(least.point.held[kind])
-                yield f"{least.name} needs least {kind} memory: {value} GiB."
-                break
+        counts = sorted({held.point.devices for held in own}, reverse=True)
+        groups = [
+            [held for held in own if held.point.devices == count and held.kind == kind]
+            for count in counts
+            for kind in KINDS
+        ]
+        row = next((row for row in groups if len({held.scaled.line for held in row}) > 1), [])
+        least, most = (end(row, key=lambda held: held.peak, default=None) for end in (min, max))
+        if least and most and most.peak > APART * least.peak:
+            yield f"{least.name} needs least {least.kind} memory: {gib(least.peak)} GiB."
     yield from _largest(known)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled, rank
 from hpcgeo_analysis.formatting import counted
@@ -50,18 +51,16 @@ class PanelLine:
     members: Sequence[Scaled]
     look: LineStyle
     unlike: tuple[str, ...] = ()
-
-    @property
-    def baseline(self) -> bool:
-        """Whether its ranks exchanged no gradients: what compute alone reaches."""
-        return all(silent(scaled.point) for scaled in self.members)
+    #: Its ranks exchanged no gradients: what compute alone reaches.
+    baseline: bool = False
 
     def label(self, notes: Footnotes) -> str:
         """Return the name with its signs."""
         if self.baseline:
-            return "no gradient exchange" + notes.signs([f"{self.name} is compute alone"])
-        marks = [mark for scaled in self.members for mark in scaled.point.marks]
-        return self.name + notes.signs([*self.unlike, *marks])
+            why = f"{self.name} without exchange of gradients: compute alone, no training"
+            return "no gradient exchange" + notes.signs([why])
+        said = [text for scaled in self.members for text in told(scaled)]
+        return self.name + notes.signs([*self.unlike, *said])
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +89,9 @@ class PointPanel:
     rows: tuple[tuple[Scaled, str], ...]
 
 
-def silent(point: StudyPoint) -> bool:
-    """Whether a point exchanged no gradients between its ranks."""
-    return point.first.kind == "published" and point.layout == "HYBRID_SHARD(1)"
+def told(scaled: Scaled) -> tuple[str, ...]:
+    """Return what a reader must know of a point: marks, and what is unlike the base of its line."""
+    return (*scaled.point.marks, *scaled.footnotes)
 
 
 def of_lines(study: Study) -> list[LinePanel]:
@@ -131,7 +130,15 @@ def _line_panel(joined: Sequence[Comparison]) -> LinePanel:
         layout = members[0].point.layout
         drawn.append(PanelLine(name, members, style(name, used[layout]), unlike))
         used[layout] += 1
+    bare = [(_speed(members), name) for name, members in joined[0].baseline.items()]
+    if bare:
+        _, name = max(bare)
+        drawn.append(PanelLine(name, joined[0].baseline[name], style(name), baseline=True))
     return LinePanel(joined[0], tuple(drawn))
+
+
+def _speed(members: Sequence[Scaled]) -> float:
+    return max((scaled.point.per_device or 0.0) for scaled in members)
 
 
 def of_points(
@@ -162,7 +169,7 @@ def _point_panel(group: Sequence[Scaled], notes: Footnotes) -> PointPanel:
         point = scaled.point
         label = f"{scaled.line}, {counted(point.devices, 'device')}"
         label += f", micro-batch {point.first.micro_batch:,}" * (len(batches) > 1)
-        rows.append((scaled, label + notes.signs([*_unlike(point, usual), *point.marks])))
+        rows.append((scaled, label + notes.signs([*_unlike(point, usual), *told(scaled)])))
     below = f"micro-batch {batches.pop():,}" if len(batches) == 1 else ""
     return PointPanel(group[0].point.first.model, below, tuple(rows))
 
@@ -171,7 +178,7 @@ def _unlike(point: StudyPoint, usual: tuple[str, ...]) -> tuple[str, ...]:
     """Return in what a point differs from the usual context, but for what its line says."""
     found = []
     for name, values in differing([point.context, usual]).items():
-        if name != BATCHING:
+        if name not in (BATCHING, *SOFT):
             own, other = (
                 phrase(name, setting(each, name), values) for each in (point.context, usual)
             )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from hpcgeo_analysis import messages
 from hpcgeo_analysis.blocks import Study
@@ -10,27 +9,16 @@ from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures import axes
 from hpcgeo_analysis.figures.axes import SMALL, WIDTH, Curve, Place
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines
+from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines, told
 from hpcgeo_analysis.formatting import counted, digits, listed, percent, rate, size
-from hpcgeo_analysis.svg import Canvas, Scale, box, mark, nearest, path, width
-
-#: A line loses between two neighbours where its rate per device falls by more than this.
-LOSS = 0.15
+from hpcgeo_analysis.svg import Canvas, Scale, box, mark, nearest, path
+from hpcgeo_analysis.winners import LOSS, Loss, losses_of
 
 #: Pixels: left of the axis, from the top to it, its height, and below it.
 LEFT, TOP, HEIGHT, FOOT = 38.0, 38.0, 184.0, 20.0
 
 #: From this factor between the largest and the smallest value an axis is logarithmic.
 WIDE = 8.0
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Two neighbours of a line, between which it loses `share` of its rate per device."""
-
-    before: Scaled
-    after: Scaled
-    share: float
 
 
 @dataclass(frozen=True)
@@ -82,21 +70,14 @@ def figure(study: Study) -> Figure:
     )
 
 
-def drops(members: Sequence[Scaled]) -> list[Drop]:
-    """Return where a line loses more than `LOSS` between neighbours, beyond its spread."""
-    found = []
-    for before, after in pairwise([s for s in members if s.point.per_device]):
-        first, second = before.point, after.point
-        assert first.per_device and second.per_device
-        share = 1 - second.per_device / first.per_device
-        if share <= LOSS or first.devices == second.devices:
-            continue
-        if first.range and second.range:
-            low, high = first.range[0] / first.devices, second.range[1] / second.devices
-            if high >= low:
-                continue
-        found.append(Drop(before, after, share))
-    return found
+def _breaks(line: PanelLine) -> list[Loss]:
+    """Return where a line breaks, at points that are well."""
+    found = [loss for loss in losses_of(line.members) if loss.breaks]
+    return [] if line.baseline else found
+
+
+def _clear(line: PanelLine) -> list[Loss]:
+    return [loss for loss in _breaks(line) if not (told(loss.before) or told(loss.after))]
 
 
 def _grows(line: PanelLine) -> bool:
@@ -213,8 +194,7 @@ def _view(
     canvas.text(0, 27, view.axis, "muted", font=SMALL)
     axes.horizontal(canvas, y, x, y.ticks(5), view.words)
     axes.below(canvas, y, x, counts, lambda value: f"{value:,.0f}")
-    last = width(f"{counts[-1]:,}", SMALL) / 2
-    canvas.text(x.end + last + 7, y.start + 15, "devices", "muted", font=SMALL)
+    axes.named(canvas, y, x, counts[-1], f"{counts[-1]:,}", "devices")
     if len(ideal) > 1:
         canvas.add(path([(x(at), y(value)) for at, value in ideal], class_="ideal"))
     axes.draw(canvas, x, y, [curve for _, curve in known])
@@ -240,8 +220,8 @@ def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
         )
         said = f"{line.name}, {counted(point.devices, 'device')}: "
         said += f"{rate(point.per_device)} {noun}/s per device, {rate(point.images_per_s)} in all"
-        said += f", {point.mark}" if point.mark else ""
-        hollow = bool(point.mark or line.unlike)
+        said += "".join(f", {text}" for text in told(scaled))
+        hollow = bool(told(scaled) or line.unlike)
         places.append(Place(point.devices, value, said, low, high, hollow))
     return Curve(label, line.name, line.look, places, line.baseline)
 
@@ -266,21 +246,15 @@ def _write_drops(
 ) -> None:
     """Write losses beside the falling parts of lines, the largest first."""
     drawn = [[(x(p.x), y(p.y)) for p in curve.places] for _, curve in known]
-    found = [
-        (drop, line, curve)
-        for line, curve in known
-        if not line.baseline
-        for drop in drops(_timed(line))
-    ]
-    for drop, line, curve in sorted(found, key=lambda one: -one[0].share):
-        ends = [
-            p for p in curve.places if p.x in (drop.before.point.devices, drop.after.point.devices)
-        ]
+    found = [(loss, line, curve) for line, curve in known for loss in _breaks(line)]
+    for loss, line, curve in sorted(found, key=lambda one: -one[0].share):
+        sizes = (loss.before.point.devices, loss.after.point.devices)
+        ends = [place for place in curve.places if place.x in sizes]
         middle = (
             sum(x(p.x) for p in ends) / len(ends),
             sum(y(p.y) for p in ends) / len(ends),
         )
-        _write_drop(canvas, f"-{percent(drop.share)}", middle, line, drawn)
+        _write_drop(canvas, f"-{percent(loss.share)}", middle, line, drawn)
 
 
 def _write_drop(
@@ -305,23 +279,13 @@ def _write_drop(
 
 def _claim(shown: Sequence[LinePanel]) -> str:
     """Return where which strategy loses most, or what all of them keep."""
-    worst = [
-        (drop.share, line.name, drop)
-        for panel in shown
-        for line in panel.alike
-        for drop in drops(_clear(line))
-    ]
-    if worst:
-        _, name, _ = max(worst, key=lambda one: one[0])
-        firsts = [
-            found[0]
-            for panel in shown
-            for line in panel.alike
-            if line.name == name and (found := drops(_clear(line)))
-        ]
-        if any(drop.before.point is drop.before.base for drop in firsts):
+    broken = [(line, found) for p in shown for line in p.alike if (found := _clear(line))]
+    if broken:
+        name = max(broken, key=lambda one: max(loss.share for loss in one[1]))[0].name
+        firsts = [found[0].before for line, found in broken if line.name == name]
+        if any(scaled.point is scaled.base for scaled in firsts):
             return f"{name} loses most per device as devices are added"
-        counts = sorted({drop.before.point.devices for drop in firsts})
+        counts = sorted({scaled.point.devices for scaled in firsts})
         past = f"{counts[0]:,} to " * (len(counts) > 1)
         return f"{name} breaks past {past}{counted(counts[-1], 'device')}"
     kept = [s.efficiency for p in shown for line in p.alike for s in line.members if s.efficiency]
@@ -330,30 +294,27 @@ def _claim(shown: Sequence[LinePanel]) -> str:
     return f"Every strategy keeps at least {percent(min(kept))} of its rate per device"
 
 
-def _clear(line: PanelLine) -> list[Scaled]:
-    return [scaled for scaled in _timed(line) if not scaled.point.mark]
-
-
 def _kept(shown: Sequence[LinePanel]) -> Iterator[str]:
     """Yield which strategy keeps most of its rate per device on the most devices."""
-    ends: dict[tuple[str, int], list[float]] = {}
-    for panel in shown:
-        for line in panel.alike:
-            last = line.members[-1]
-            if last.efficiency is not None and _grows(line) and not last.point.mark:
-                ends.setdefault((line.name, last.point.devices), []).append(last.efficiency)
-    if not ends:
-        return
-    most = max(devices for _, devices in ends)
-    rivals = {name: shares for (name, devices), shares in ends.items() if devices == most}
-    if len(rivals) < 2:
-        return
-    often = max(len(shares) for shares in rivals.values())
-    usual = [(name, shares) for name, shares in rivals.items() if 2 * len(shares) >= often]
-    name, shares = max(usual, key=lambda one: min(one[1]))
-    low, high = percent(min(shares)), percent(max(shares))
-    extent = low if low == high else f"{low.removesuffix(' %')} to {high}"
-    yield f"{name} keeps {extent} of its rate per device to {counted(most, 'device')}."
+    ends = [
+        (line.name, panel.model, line.members[-1])
+        for panel in shown
+        for line in panel.alike
+        if line.members[-1].efficiency and not told(line.members[-1])
+    ]
+    most = max((last.point.devices for *_, last in ends), default=0)
+    rivals: dict[str, dict[str, float]] = {}
+    for name, model, last in ends:
+        if last.point.devices == most:
+            rivals.setdefault(name, {})[model] = last.efficiency or 0.0
+    often = max((len(shares) for shares in rivals.values()), default=0)
+    usual = {name: own for name, own in rivals.items() if 2 * len(own) >= often}
+    if len(rivals) > 1:
+        name, own = max(usual.items(), key=lambda one: min(one[1].values()))
+        whose = f" of {next(iter(own))}" if len(own) == 1 < len(shown) else ""
+        low, high = percent(min(own.values())), percent(max(own.values()))
+        extent = low if low == high else f"{low.removesuffix(' %')} to {high}"
+        yield f"{name}{whose} keeps {extent} of its rate per device to {counted(most, 'device')}."
 
 
 def _messages(shown: Sequence[LinePanel]) -> Iterator[str]:
@@ -361,9 +322,9 @@ def _messages(shown: Sequence[LinePanel]) -> Iterator[str]:
     sizes: dict[tuple[str, str, bool], list[float]] = {}
     for panel in shown:
         for line in panel.alike:
-            for drop in drops(_clear(line))[:1]:
-                large = messages.of_point(drop.before.point)
-                message = messages.of_point(drop.after.point)
+            for loss in _clear(line)[:1]:
+                large = messages.of_point(loss.before.point)
+                message = messages.of_point(loss.after.point)
                 if message and large and message.rank_bytes < large.rank_bytes:
                     key = (line.name, message.collective, message.measured)
                     sizes.setdefault(key, []).append(message.rank_bytes)

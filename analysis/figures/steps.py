@@ -6,7 +6,7 @@ from functools import partial
 
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.figures.bars import BarPart, BarRow, rows, some
+from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rows, some
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points
 from hpcgeo_analysis.formatting import counted, listed, percent, seconds
@@ -26,6 +26,8 @@ PHASES = {
     "forward_s": ("forward", "var(--part-parameters)"),
     "backward_s": ("backward, with its collectives", "var(--part-gradients)"),
     "optimizer_s": ("optimizer", "var(--part-optimizer)"),
+    "augmentation_s": ("augmentation", "var(--part-activations)"),
+    "collate_s": ("collate", "var(--part-gathered)"),
     "host_to_device_s": ("host to device", "var(--part-copies)"),
     "data_wait_s": ("data", "var(--part-data)"),
     "other_s": ("other", "var(--part-other)"),
@@ -86,10 +88,10 @@ def figure(study: Study) -> Figure:
 def _shares(point: StudyPoint, part: str, causes: Mapping[str, object]) -> dict[str, float]:
     """Return the causes of a step as shares of it; empty where they are not known."""
     times = point.typical(part) if point.step_s else None
-    whole = sum(times[cause] for cause in causes) if times else 0.0
-    return (
-        {cause: times[cause] / whole for cause in causes if times[cause]} if times and whole else {}
-    )
+    whole = sum(times.get(cause, 0.0) for cause in causes) if times else 0.0
+    if not times or not whole:
+        return {}
+    return {cause: times[cause] / whole for cause in causes if times.get(cause)}
 
 
 def _divided(panel: PointPanel, part: str, causes: Mapping[str, object]) -> list[Divided]:
@@ -123,10 +125,9 @@ def _draw(
     said = [
         f"{bar.label} {bar.value}, of it {listed([part.tip for part in bar.parts])}" for bar in bars
     ]
-    left = len(known) - len(bars)
     return rows(
         panel.model,
-        panel.below + f"; {counted(left, 'point')} between them in the table" * bool(left),
+        panel.below + left_out(len(known) - len(bars)),
         bars,
         lambda value: f"{value:g}",
         axis=f"{unit} of a step",
