@@ -75,7 +75,7 @@ def _claim(every: Sequence[Scaled]) -> str:
 
 def _padded(every: Sequence[Scaled]) -> Iterator[str]:
     """Yield who pads most."""
-    most = max(_rivals(every), key=lambda scaled: padding(scaled.point) or 0.0)
+    most = max(every, key=lambda scaled: padding(scaled.point) or 0.0)
     share = padding(most.point)
     if share:
         yield f"Up to {percent(share)} of what is computed is padding: {most.line}."
