@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from hpcgeo.records import SOFT
+from hpcgeo.records import MISSING, SOFT
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import (
@@ -197,7 +197,13 @@ def _size(block: Sequence[StudyPoint]) -> float:
 def _said(
     key: tuple[str, ...], names: Iterable[str], apart: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    return [phrase(n, setting(key, n), apart[n]) for n in names if setting(key, n)]
+    """Return settings in words; what has no configuration says nothing of its options."""
+    values = {name: setting(key, name) for name in names}
+    return [
+        phrase(name, text, apart[name])
+        for name, text in values.items()
+        if text and (name in CONTEXT or text != MISSING)
+    ]
 
 
 def _context(members: Sequence[StudyPoint]) -> dict[str, str]:

@@ -22,6 +22,9 @@ CONTEXT = (
 )
 
 
+#: Phases of a step that the closed form of memory describes: activations are held.
+HOLDING = ("forward", "backward")
+
 #: Kinds of a peak of memory, the one that decides whether a model fits first; never mixed.
 KINDS = ("reserved", "resident", "allocated", "active")
 
@@ -175,6 +178,16 @@ class StudyPoint:
     def memory(self) -> Memory | None:
         """Memory by cause of the repeat that took most."""
         return max(self.all(lambda record: record.memory), key=_taken, default=None)
+
+    @cached_property
+    def predicted_memory(self) -> Memory | None:
+        """What the closed form says of `memory`."""
+        return next((r.predicted_memory for r in self.records if r.memory == self.memory), None)
+
+    @property
+    def predictable(self) -> bool:
+        """Whether `memory` is of a phase that the closed form describes."""
+        return self.memory is not None and self.memory.phase in HOLDING
 
     @cached_property
     def held(self) -> dict[str, int]:

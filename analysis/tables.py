@@ -75,7 +75,10 @@ def footnotes(shown: Sequence[Scaled]) -> list[str]:
         if scaled.footnotes:
             words = f"{scaled.line} on {scaled.point.devices:,}"
             found.setdefault("; ".join(scaled.footnotes), []).append(words)
-    return [f"† {listed(where)}: {unlike}." for unlike, where in found.items()]
+    return [
+        f"† {'all' if len(where) == len(shown) else listed(where)}: {unlike}."
+        for unlike, where in found.items()
+    ]
 
 
 def layout(point: StudyPoint) -> TableCell:

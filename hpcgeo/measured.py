@@ -176,12 +176,14 @@ class Memory(RecordPart):
     optimizer_bytes: Count | None = None
     gathered_bytes: Count | None = Field(None, description="units gathered from their shards")
     activations_bytes: Count | None = None
+    batch_bytes: Count | None = Field(None, description="a micro-batch, its views, and making them")
     other_bytes: Count | None = Field(None, description="buffers, temporaries, what has no name")
     peak_allocated_bytes: Count | None = Field(None, description="tensors at their peak")
     peak_active_bytes: Count | None = Field(None, description="with what the allocator rounds up")
     peak_reserved_bytes: Count | None = Field(None, description="taken from the device")
     peak_resident_bytes: Count | None = Field(None, description="of the process, on the host")
     limit_bytes: Count | None = Field(None, description="that a rank may have")
+    phase: str | None = Field(None, description="of the step in which the causes are at their peak")
 
 
 class Energy(RecordPart):
