@@ -69,7 +69,11 @@ def _claim(every: Sequence[Scaled]) -> str:
     tied = [other.line for other in row if other is not best and _tied(best.point, other.point)]
     on = counted(best.point.devices, "device")
     if tied:
-        return f"{listed([best.line, *tied])} tie in tokens per second, on {on}"
+        names = [best.line, *tied]
+        layouts = {scaled.point.layout for scaled in row}
+        if len(layouts) == 1:
+            names = [name.removeprefix(best.point.layout).strip() or name for name in names]
+        return f"{listed(names)} tie in tokens per second, on {on}"
     return f"{best.line} computes most tokens per second, on {on}"
 
 

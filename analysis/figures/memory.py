@@ -20,6 +20,7 @@ CAUSES = {
     "optimizer_bytes": ("optimizer", "var(--part-optimizer)"),
     "gathered_bytes": ("gathered units", "var(--part-gathered)"),
     "activations_bytes": ("activations", "var(--part-activations)"),
+    "batch_bytes": ("batch", "var(--part-data)"),
     "other_bytes": ("other", "var(--part-other)"),
 }
 WHOLE = ("tensors, not split", "var(--part-compute)")

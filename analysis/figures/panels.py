@@ -30,12 +30,11 @@ class Footnotes:
 
     def signs(self, texts: Iterable[str]) -> str:
         """Return the signs of texts, each once."""
-        found = {}
-        for text in texts:
+        for text in (texts := list(texts)):
             place = len(self._texts)
             sign = _SIGNS[place] if place < len(_SIGNS) else f"({place + 1})"
-            found[self._texts.setdefault(text, sign)] = None
-        return "".join(found)
+            self._texts.setdefault(text, sign)
+        return "".join(sign for text, sign in self._texts.items() if text in texts)
 
     @property
     def all(self) -> tuple[tuple[str, str], ...]:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hpcgeo.measured import Memory
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.figures.axes import SMALL, WIDTH
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.memory import CAUSES
 from hpcgeo_analysis.formatting import counted, listed, times
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
+from hpcgeo_analysis.separation import TRANSPORT
 from hpcgeo_analysis.styles import style
 from hpcgeo_analysis.svg import Canvas, Scale, mark, path, tip
 
@@ -17,7 +18,7 @@ from hpcgeo_analysis.svg import Canvas, Scale, mark, path, tip
 OFF = 0.1
 
 #: What a prediction need not know: versions, variables, and options that no formula takes.
-_FREE = ("kind", "transport", "torch", "software", "environment", "options")
+_FREE = ("kind", TRANSPORT, *SOFT, "options")
 
 #: Pixels of a row of the figure, and where its axis begins.
 ROW, LEFT = 19.0, 128.0
@@ -46,41 +47,34 @@ class Ratio:
 
 def figure(study: Study) -> Figure | None:
     """Return the ratios of predicted to measured; None where nothing was predicted."""
-    predicted = [(point, both) for point in study.points if (both := _memory(point))]
-    alike = [(point, both) for point, both in predicted if in_pass(both[0])]
-    found = [ratio for point, both in alike for ratio in _by_cause(point, *both)]
-    found += _whole(study.points)
-    elsewhere = len(predicted) - len(alike)
-    left = f"{counted(elsewhere, 'point')} left out: the peak lies outside of forward and backward"
+    known = [point for point in study.points if point.memory and point.predicted_memory]
+    alike = [point for point in known if point.predictable]
+    found = [ratio for point in alike for ratio in _by_cause(point)] + [*_whole(study.points)]
+    elsewhere = _elsewhere([point for point in known if point not in alike])
     if not found:
-        missing = f"Predicted against measured: {left}." if elsewhere else ""
-        return Figure("predictions", "Predicted", missing=missing) if missing else None
+        return Figure("predictions", "Predicted", missing=elsewhere) if elsewhere else None
     return Figure(
         "predictions",
         _claim(found),
         panels=(_draw(found),),
         caption="Predicted over measured; a mark is a point.",
         sentences=tuple(_sentences(found)),
-        footnotes=(("*", f"{left}."),) if elsewhere else (),
+        footnotes=(("*", elsewhere),) if elsewhere else (),
     )
 
 
-def in_pass(found: Memory) -> bool:
-    """Whether the peak lies in forward and backward, of which the closed form speaks.
-
-    Elsewhere, as in augmentation or the update, no activation is held.
-    """
-    return bool(found.activations_bytes)
-
-
-def _memory(point: StudyPoint) -> tuple[Memory, Memory] | None:
-    """Return what was measured and what was predicted of the repeat that took most."""
-    found = point.memory
-    form = next((r.predicted_memory for r in point.records if r.memory == found), None)
-    return (found, form) if found and form else None
+def _elsewhere(points: Sequence[StudyPoint]) -> str:
+    """Return how many predictions have no measured counterpart, and why; empty for none."""
+    if not points:
+        return ""
+    many = counted(len(points), "prediction")
+    if all(point.memory and point.memory.phase for point in points):
+        return f"{many} of forward and backward: the peak lies elsewhere in the step."
+    return f"{many} left out: the records do not say in which phase memory peaked."
 
 
-def _by_cause(point: StudyPoint, found: Memory, form: Memory) -> Iterator[Ratio]:
+def _by_cause(point: StudyPoint) -> Iterator[Ratio]:
+    form, found = point.predicted_memory, point.memory
     both = {cause: (getattr(form, cause), getattr(found, cause)) for cause in CAUSES}
     known = {cause: pair for cause, pair in both.items() if pair[0] is not None}
     for cause, (said, was) in known.items():
