@@ -107,8 +107,9 @@ def rows(
     for number, bar in enumerate(bars):
         with canvas.group(data_line=bar.owner):
             _row(canvas, x, top + ROW * number, bar)
-    if limit is not None:
-        canvas.add(path([(x(limit), top), (x(limit), bottom)], class_="limit"))
+            if limit is not None:
+                at = top + ROW * number + 13
+                canvas.add(path([(x(limit), at), (x(limit), at + BAR + 4)], class_="limit"))
     return canvas.svg(alt, data_model=model)
 
 

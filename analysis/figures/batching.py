@@ -52,7 +52,7 @@ def _draw(panel: PointPanel) -> str:
         bars.append(BarRow(scaled.line, look, label, rate(own), parts, "", point.tokens_range))
     said = [f"{bar.label} {bar.value} and {bar.parts[1].tip}" for bar in bars]
     return rows(
-        panel.model,
+        panel.title,
         panel.below + left_out(len(panel.rows) - len(bars)),
         bars,
         lambda value: f"{value:,.0f}",

@@ -96,7 +96,7 @@ def _draw(panel: PointPanel, known: Sequence[Spent]) -> str:
         bars.append(BarRow(own.line, style(own.line), own.label, digits(kwh(own.energy)), [part]))
     said = [f"{bar.label} {bar.value}" for bar in bars]
     return rows(
-        panel.model,
+        panel.title,
         panel.below,
         bars,
         lambda value: f"{value:g}",

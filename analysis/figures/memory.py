@@ -9,7 +9,7 @@ from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rows, some
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points
-from hpcgeo_analysis.formatting import counted, gib, listed, percent
+from hpcgeo_analysis.formatting import counted, gib, listed, percent, times
 from hpcgeo_analysis.points import KINDS, StudyPoint
 from hpcgeo_analysis.styles import style
 
@@ -145,7 +145,7 @@ def _draw(panel: PointPanel, known: Sequence[Held], axis: Axis) -> str:
         bars.append(BarRow(line, style(line), held.label, value, parts))
     said = [f"{bar.label} {bar.value}: {listed([part.tip for part in bar.parts])}" for bar in bars]
     return rows(
-        panel.model,
+        panel.title,
         panel.below + left_out(len(known) - len(bars)),
         bars,
         lambda value: f"{value:g} %" if axis.percent else f"{value:g}",
@@ -182,20 +182,31 @@ def _claim(known: Sequence[Held]) -> str:
 
 
 def _sentences(known: Sequence[Held]) -> Iterator[str]:
-    """Yield who needs least, and the cause that takes most."""
-    for model in dict.fromkeys(held.point.first.model for held in known):
-        own = [held for held in known if held.point.first.model == model]
-        counts = sorted({held.point.devices for held in own}, reverse=True)
-        groups = [
-            [held for held in own if held.point.devices == count and held.kind == kind]
-            for count in counts
-            for kind in KINDS
-        ]
-        row = next((row for row in groups if len({held.scaled.line for held in row}) > 1), [])
-        least, most = (end(row, key=lambda held: held.peak, default=None) for end in (min, max))
-        if least and most and most.peak > APART * least.peak:
-            yield f"{least.name} needs least {least.kind} memory: {gib(least.peak)} GiB."
+    """Yield what the allocator takes beyond tensors, who needs least, and the largest cause."""
+    grown = [
+        (held.point.held["reserved"] / held.point.held["allocated"], held)
+        for held in known
+        if {"reserved", "allocated"} <= {*held.point.held}
+    ]
+    factor, most = max(grown, key=lambda one: one[0], default=(0.0, None))
+    if most:
+        yield f"Reserved is up to {times(factor)} of allocated: {most.name}."
+    if len({held.point.first.model for held in known}) == 1:
+        yield from _least(known)
     yield from _largest(known)
+
+
+def _least(known: Sequence[Held]) -> Iterator[str]:
+    """Yield who needs least on the most devices with a rival, where that is not next to nothing."""
+    order = [*KINDS, *(held.kind for held in known)]
+    places = {(-held.point.devices, order.index(held.kind)) for held in known}
+    for devices, kind in ((place, order[kind]) for place, kind in sorted(places)):
+        row = [held for held in known if (-held.point.devices, held.kind) == (devices, kind)]
+        least, most = (end(row, key=lambda held: held.peak) for end in (min, max))
+        if len({held.scaled.line for held in row}) > 1:
+            if most.peak > APART * least.peak:
+                yield f"{least.name} needs least {kind} memory: {gib(least.peak)} GiB."
+            return
 
 
 def _largest(known: Sequence[Held]) -> Iterator[str]:

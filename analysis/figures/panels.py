@@ -44,12 +44,16 @@ class Footnotes:
 
 @dataclass(frozen=True, eq=False)
 class PanelLine:
-    """A line of a panel: its look, and in what it is unlike the others."""
+    """A line of a panel: its points with a rate, its look, in what it is unlike the others.
+
+    `common` is what is told of every point of the panel, and so of none alone.
+    """
 
     name: str
     members: Sequence[Scaled]
     look: LineStyle
     unlike: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
     #: Its ranks exchanged no gradients: what compute alone reaches.
     baseline: bool = False
 
@@ -58,8 +62,12 @@ class PanelLine:
         if self.baseline:
             why = f"{self.name} without exchange of gradients: compute alone, no training"
             return "no gradient exchange" + notes.signs([why])
-        said = [text for scaled in self.members for text in told(scaled)]
+        said = [text for scaled in self.members for text in self.told(scaled)]
         return self.name + notes.signs([*self.unlike, *said])
+
+    def told(self, scaled: Scaled) -> list[str]:
+        """Return what a reader must know of a point of the line."""
+        return [text for text in told(scaled) if text not in self.common]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +76,7 @@ class LinePanel:
 
     comparison: Comparison
     lines: tuple[PanelLine, ...]
+    common: tuple[str, ...]
 
     @property
     def model(self) -> str:
@@ -81,16 +90,23 @@ class LinePanel:
 
 @dataclass(frozen=True, eq=False)
 class PointPanel:
-    """The points of one model, each with what it is called there."""
+    """The points of one model, each with what it is called there; the title has its signs."""
 
     model: str
+    title: str
     below: str
     rows: tuple[tuple[Scaled, str], ...]
 
 
-def told(scaled: Scaled) -> tuple[str, ...]:
-    """Return what a reader must know of a point: marks, and what is unlike the base of its line."""
-    return (*scaled.point.marks, *scaled.footnotes)
+def told(scaled: Scaled) -> list[str]:
+    """Return what a reader must know of a point: marks, notes, what is unlike its line's base."""
+    notes = (text for note in scaled.footnotes for text in note.split("; "))
+    return [*scaled.point.marks, *notes]
+
+
+def _common(found: Sequence[Scaled]) -> tuple[str, ...]:
+    """Return what is told of every point."""
+    return tuple(text for text in told(found[0]) if all(text in told(other) for other in found))
 
 
 def of_lines(study: Study) -> list[LinePanel]:
@@ -118,26 +134,29 @@ def of_lines(study: Study) -> list[LinePanel]:
 def _line_panel(joined: Sequence[Comparison]) -> LinePanel:
     first = joined[0].scaled[0].point.context
     lines = [
-        (name, members, _unlike(members[0].point, first))
+        (name, timed, _unlike(timed[0].point, first))
         for comparison in joined
         for name, members in comparison.lines.items()
+        if (timed := [scaled for scaled in members if scaled.point.images_per_s])
     ]
     lines.sort(key=lambda line: rank(line[0], line[1][0].point.first.strategy))
+    every = [scaled for _, members, _ in lines for scaled in members]
+    common = _common(every) if every else ()
     used: Counter[str] = Counter()
     drawn = []
     for name, members, unlike in lines:
         layout = members[0].point.layout
-        drawn.append(PanelLine(name, members, style(name, used[layout]), unlike))
+        drawn.append(PanelLine(name, members, style(name, used[layout]), unlike, common))
         used[layout] += 1
-    bare = [(_speed(members), name) for name, members in joined[0].baseline.items()]
+    bare = [
+        (max(scaled.point.per_device or 0.0 for scaled in timed), name, timed)
+        for name, members in joined[0].baseline.items()
+        if (timed := [scaled for scaled in members if scaled.point.images_per_s])
+    ]
     if bare:
-        _, name = max(bare)
-        drawn.append(PanelLine(name, joined[0].baseline[name], style(name), baseline=True))
-    return LinePanel(joined[0], tuple(drawn))
-
-
-def _speed(members: Sequence[Scaled]) -> float:
-    return max((scaled.point.per_device or 0.0) for scaled in members)
+        _, name, members = max(bare, key=lambda one: one[:2])
+        drawn.append(PanelLine(name, members, style(name), baseline=True))
+    return LinePanel(joined[0], tuple(drawn), common)
 
 
 def of_points(
@@ -163,14 +182,17 @@ def _point_panel(group: Sequence[Scaled], notes: Footnotes) -> PointPanel:
     contexts = Counter(scaled.point.context for scaled in group)
     usual = max(contexts, key=lambda context: contexts[context])
     batches = {scaled.point.first.micro_batch for scaled in group}
+    common = _common(group)
+    title = group[0].point.first.model + notes.signs(common)
     rows = []
     for scaled in group:
         point = scaled.point
         label = f"{scaled.line}, {counted(point.devices, 'device')}"
         label += f", micro-batch {point.first.micro_batch:,}" * (len(batches) > 1)
-        rows.append((scaled, label + notes.signs([*_unlike(point, usual), *told(scaled)])))
+        own = [text for text in told(scaled) if text not in common]
+        rows.append((scaled, label + notes.signs([*_unlike(point, usual), *own])))
     below = f"micro-batch {batches.pop():,}" if len(batches) == 1 else ""
-    return PointPanel(group[0].point.first.model, below, tuple(rows))
+    return PointPanel(group[0].point.first.model, title, below, tuple(rows))
 
 
 def _unlike(point: StudyPoint, usual: tuple[str, ...]) -> tuple[str, ...]:

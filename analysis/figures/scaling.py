@@ -9,7 +9,7 @@ from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures import axes
 from hpcgeo_analysis.figures.axes import SMALL, WIDTH, Curve, Place
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines, told
+from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines
 from hpcgeo_analysis.formatting import counted, digits, listed, percent, rate, size
 from hpcgeo_analysis.svg import Canvas, Scale, box, mark, nearest, path
 from hpcgeo_analysis.winners import LOSS, Loss, losses_of
@@ -77,20 +77,16 @@ def _breaks(line: PanelLine) -> list[Loss]:
 
 
 def _clear(line: PanelLine) -> list[Loss]:
-    return [loss for loss in _breaks(line) if not (told(loss.before) or told(loss.after))]
+    return [loss for loss in _breaks(line) if not (line.told(loss.before) or line.told(loss.after))]
 
 
 def _grows(line: PanelLine) -> bool:
-    return len({scaled.point.devices for scaled in _timed(line)}) > 1
-
-
-def _timed(line: PanelLine) -> list[Scaled]:
-    return [scaled for scaled in line.members if scaled.point.images_per_s]
+    return len({scaled.point.devices for scaled in line.members}) > 1
 
 
 def _views(panel: LinePanel) -> tuple[View, ...]:
     """Return the ways to look at a panel; the rate is in images per second of all devices."""
-    competing = [s for line in panel.alike or panel.lines for s in _timed(line)]
+    competing = [s for line in panel.alike or panel.lines for s in line.members]
     least = min(scaled.point.devices for scaled in competing)
     best = max(s.point.images_per_s or 0 for s in competing if s.point.devices == least) / least
     noun = panel.comparison.noun
@@ -159,13 +155,13 @@ def _short(value: float) -> str:
 
 
 def _draw(panel: LinePanel, notes: Footnotes) -> str:
-    lines = [line for line in panel.lines if _timed(line)]
+    lines = panel.lines
     labels = {line: line.label(notes) for line in lines}
     room = axes.label_room(labels.values())
     canvas = Canvas(WIDTH, TOP + HEIGHT + FOOT)
-    title = panel.model
+    title = panel.model + notes.signs(panel.common)
     canvas.text(0, 12, axes.fitted(title, WIDTH, 12.5), font=12.5, bold=True)
-    counts = sorted({s.point.devices for line in lines for s in _timed(line)})
+    counts = sorted({s.point.devices for line in lines for s in line.members})
     x = Scale(counts[0], counts[-1], LEFT, WIDTH - room - 8, 2)
     for number, view in enumerate(_views(panel)):
         shown = "off" if number else None
@@ -204,7 +200,7 @@ def _view(
 
 def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
     places = []
-    for scaled in _timed(line):
+    for scaled in line.members:
         point = scaled.point
         assert point.images_per_s and point.per_device
         value = view.value(scaled, point.images_per_s)
@@ -220,8 +216,8 @@ def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
         )
         said = f"{line.name}, {counted(point.devices, 'device')}: "
         said += f"{rate(point.per_device)} {noun}/s per device, {rate(point.images_per_s)} in all"
-        said += "".join(f", {text}" for text in told(scaled))
-        hollow = bool(told(scaled) or line.unlike)
+        said += "".join(f", {text}" for text in line.told(scaled))
+        hollow = bool(line.told(scaled) or line.unlike)
         places.append(Place(point.devices, value, said, low, high, hollow))
     return Curve(label, line.name, line.look, places, line.baseline)
 
@@ -229,7 +225,7 @@ def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
 def _ideal(lines: Sequence[PanelLine], view: View) -> list[tuple[float, float]]:
     if view.ideal is None:
         return []
-    found = {s.point.devices: view.ideal(s) for line in lines for s in _timed(line)}
+    found = {s.point.devices: view.ideal(s) for line in lines for s in line.members}
     return sorted(found.items())
 
 
@@ -300,7 +296,7 @@ def _kept(shown: Sequence[LinePanel]) -> Iterator[str]:
         (line.name, panel.model, line.members[-1])
         for panel in shown
         for line in panel.alike
-        if line.members[-1].efficiency and not told(line.members[-1])
+        if line.members[-1].efficiency and not line.told(line.members[-1])
     ]
     most = max((last.point.devices for *_, last in ends), default=0)
     rivals: dict[str, dict[str, float]] = {}

@@ -126,7 +126,7 @@ def _draw(
         f"{bar.label} {bar.value}, of it {listed([part.tip for part in bar.parts])}" for bar in bars
     ]
     return rows(
-        panel.model,
+        panel.title,
         panel.below + left_out(len(known) - len(bars)),
         bars,
         lambda value: f"{value:g}",
