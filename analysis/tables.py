@@ -7,7 +7,7 @@ from functools import cached_property
 
 from hpcgeo.records import MISSING
 from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.formatting import NOT_MEASURED, listed
+from hpcgeo_analysis.formatting import NOT_MEASURED
 from hpcgeo_analysis.points import StudyPoint
 
 
@@ -76,16 +76,14 @@ def layout(point: StudyPoint) -> TableCell:
 
 
 def without_empty(table: Table, titles: Sequence[str]) -> Table:
-    """Leave out those columns that nobody measured, and say so below."""
+    """Leave out those columns that nobody measured."""
     gone = [
         place
         for place, title in enumerate(table.head)
         if title in titles
         and all(row[place].text in (NOT_MEASURED, MISSING, "none given") for row in table.rows)
     ]
-    names = [table.head[place] for place in gone]
-    note = [f"Not measured in any row: {listed(names)}."] if names else []
-    return _without(table, gone, note)
+    return _without(table, gone, [])
 
 
 def without_constant(table: Table, titles: Sequence[str]) -> Table:
