@@ -19,11 +19,11 @@ _ROWS = {
 }
 #: HYBRID_SHARD by group size 1 or 2, 4, 8, 16, and above: the larger the stronger.
 _RAMP = (
-    ("#36a886", "#2a9d7c"),
-    ("#1e8c6b", "#4fbf9c"),
-    ("#0f6e52", "#7bdcbd"),
-    ("#07503b", "#aaf0d9"),
-    ("#033626", "#d8fff3"),
+    ("#45b896", "#23876a"),
+    ("#1f9471", "#3fb48f"),
+    ("#0d6b4f", "#74dab9"),
+    ("#06432f", "#b4f3de"),
+    ("#021f15", "#e8fff8"),
 )
 _OTHER = ("#6b7280", "#9aa5b4")
 #: Dashes of the second, third, ... line of one strategy in a panel.
@@ -102,13 +102,14 @@ _PAGE = {
     "ink": ("#1b1f24", "#e8ecf1"),
     "muted": ("#59636e", "#a0abb8"),
     "grid": ("#dfe3e8", "#2f3842"),
+    "warn": ("#9a5200", "#ffc46b"),
     "loss": ("#c8102e", "#ff6b7a"),
 }
 
 _RULES = """
 svg.figure { display: block; width: 100%; height: auto; overflow: visible; }
-svg.figure text { fill: var(--ink); font: 11px system-ui, -apple-system, "Segoe UI", "Helvetica Neue",
-  Arial, sans-serif; font-variant-numeric: tabular-nums; }
+svg.figure text { fill: var(--ink); font: 11px system-ui, -apple-system, "Segoe UI",
+  "Helvetica Neue", Arial, sans-serif; font-variant-numeric: tabular-nums; }
 svg.figure .muted { fill: var(--muted); }
 svg.figure .bold { font-weight: 600; }
 svg.figure .loss { fill: var(--loss); font-weight: 600; paint-order: stroke; stroke: var(--paper);
@@ -119,7 +120,12 @@ svg.figure .ideal { stroke: var(--muted); stroke-width: 1.2; stroke-dasharray: 4
 svg.figure .line { fill: none; stroke-width: 1.9; stroke-linejoin: round; }
 svg.figure .baseline { fill: none; stroke-width: 1; stroke-dasharray: 3 3; opacity: .8; }
 svg.figure .leader { fill: none; stroke-width: .8; opacity: .7; }
+svg.figure .points { fill: none; stroke: var(--loss); stroke-width: .7; }
 svg.figure .hollow { fill: var(--paper); stroke-width: 1.6; }
+svg.figure .limit { stroke: var(--ink); stroke-width: 1.4; fill: none; }
+svg.figure .range { stroke: var(--ink); stroke-width: 1.2; fill: none; }
+svg.figure text.badge { fill: var(--warn); }
+svg.figure rect.badge { fill: none; stroke: var(--warn); stroke-width: 1; }
 .off { display: none; }
 svg.key { width: .75em; height: .75em; vertical-align: -.04em; margin-right: .4em; }
 .panels { display: grid; gap: 1rem 1.6rem; align-items: start;

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 #: Pixels of usual words, and of a line of them.
@@ -19,11 +19,11 @@ _EMS = {
     0.45: "!r²",
     0.5: '"*J`',
     0.55: "csz",
-    0.6: "?L_kvxy†–",
+    0.6: "?L_kvxy†\u2013",
     0.7: "ABEKPSVXYZ",
     0.75: "CNRU",
     0.8: "&DGHOQ",
-    0.85: "#+<=>^w~×−≥≤",
+    0.85: "#+<=>^w~\u00d7\u2212≥≤",
     0.9: "M",
     1.0: "%Wm…→",
     1.05: "@",
@@ -49,6 +49,15 @@ class Box(NamedTuple):
             and self.top < other.bottom
             and other.top < self.bottom
         )
+
+    def near(self, place: tuple[float, float], most: float) -> bool:
+        """Whether a place is at most so many pixels away."""
+        return math.dist(place, self.edge(place)) <= most
+
+    def edge(self, place: tuple[float, float]) -> tuple[float, float]:
+        """Return the point of the rectangle that is nearest to a place."""
+        x, y = place
+        return min(max(x, self.left), self.right), min(max(y, self.top), self.bottom)
 
 
 def width(words: str, font: float = FONT, bold: bool = False) -> float:
@@ -195,7 +204,7 @@ class Canvas:
         css = " ".join(filter(None, [css, "bold" if bold else ""]))
         shown: dict[str, object] = {"x": float(x), "y": float(y), "class_": css}
         shown["text_anchor"] = anchor if anchor != "start" else None
-        shown["font_size"] = f"{font:g}" if font != FONT else None
+        shown["style"] = f"font-size:{font:g}px" if font != FONT else None
         self.add(element("text", escape(words), **shown, **attributes))
         return ground
 
@@ -253,7 +262,7 @@ def nearest(
         None where there is no room.
     """
     best: tuple[float, tuple[float, float]] | None = None
-    segments = [pair for line in lines for pair in zip(line, line[1:], strict=False)]
+    segments = [pair for line in lines for pair in pairwise(line)]
     steps = range(-reach, reach + 1, 4)
     for x_off, y_off in product(steps, steps):
         x, y = around[0] + x_off, around[1] + 0.3 * font + y_off

@@ -1,0 +1,131 @@
+"""Rows of bars: words above each bar, its parts stacked, one axis below."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hpcgeo_analysis.figures.axes import SMALL, WIDTH, fitted
+from hpcgeo_analysis.styles import LineStyle
+from hpcgeo_analysis.svg import Canvas, Scale, element, mark, path, tip, width
+
+#: Pixels of a bar, and of a row with its words.
+BAR, ROW = 10.0, 31.0
+
+
+@dataclass(frozen=True)
+class BarPart:
+    """A part of a bar: its length, the CSS value of its colour, its name and value in words."""
+
+    length: float
+    colour: str
+    tip: str
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class BarRow:
+    """A bar: whose it is, in words to the left and to the right, and its parts.
+
+    Attributes:
+        owner: the line by whose name a page hides it.
+        look: of the line.
+        badge: a warning beside the value.
+        range: a thin line from a value to another: what is known of the spread.
+    """
+
+    owner: str
+    look: LineStyle
+    label: str
+    value: str
+    parts: Sequence[BarPart]
+    badge: str = ""
+    range: tuple[float, float] | None = None
+
+
+def rows(
+    title: str,
+    below: str,
+    bars: Sequence[BarRow],
+    ticks: Callable[[float], str],
+    *,
+    axis: str,
+    most: float | None = None,
+    limit: float | None = None,
+    alt: str,
+    model: str = "",
+) -> str:
+    """Return a panel of bars.
+
+    Args:
+        title: in bold.
+        below: what is alike in all bars, muted.
+        bars: from top to bottom.
+        ticks: how a value of the axis is said.
+        axis: what the axis counts.
+        most: the end of the axis; by default that of the data.
+        limit: a line that bars should not reach.
+        alt: what the panel shows, in words.
+        model: by whose name a page hides the panel.
+    """
+    top = 36.0 if below else 20.0
+    canvas = Canvas(WIDTH, top + ROW * len(bars) + 22)
+    canvas.text(0, 12, fitted(title, WIDTH, 12.5), font=12.5, bold=True)
+    if below:
+        canvas.text(0, 27, fitted(below, WIDTH), "muted", font=SMALL)
+    ends = [sum(part.length for part in bar.parts) for bar in bars]
+    ends += [bar.range[1] for bar in bars if bar.range]
+    x = Scale(0, most or max(ends) or 1.0, 1, WIDTH - 1)
+    bottom = top + ROW * len(bars)
+    _axis(canvas, x, top, bottom, ticks, axis)
+    for number, bar in enumerate(bars):
+        with canvas.group(data_line=bar.owner):
+            _row(canvas, x, top + ROW * number, bar)
+    if limit is not None:
+        canvas.add(path([(x(limit), top), (x(limit), bottom)], class_="limit"))
+    return canvas.svg(alt, data_model=model)
+
+
+def _axis(
+    canvas: Canvas,
+    x: Scale,
+    top: float,
+    bottom: float,
+    words: Callable[[float], str],
+    axis: str,
+) -> None:
+    y = bottom + 13
+    right = WIDTH - width(axis, SMALL) - 6
+    for value in x.ticks(5):
+        canvas.add(path([(x(value), top + 14), (x(value), bottom)], class_="grid"))
+        label, at = words(value), x(value)
+        half = width(label, SMALL) / 2
+        anchor = "start" if at < half else "middle"
+        if at + (half if anchor == "middle" else 2 * half) <= right:
+            canvas.text(at, y, label, "muted", anchor, SMALL)
+    canvas.text(WIDTH, y, axis, "muted", "end", SMALL)
+
+
+def _row(canvas: Canvas, x: Scale, top: float, bar: BarRow) -> None:
+    words = top + 11
+    right = canvas.text(WIDTH, words, bar.value, anchor="end", font=10.5, bold=True).left
+    if bar.badge:
+        ground = canvas.text(right - 9, words, bar.badge, "badge", "end", SMALL)
+        box = {"x": ground.left - 4, "y": ground.top - 2, "width": ground.right - ground.left + 8}
+        canvas.add(
+            element("rect", height=ground.bottom - ground.top + 3, rx=3, class_="badge", **box)
+        )
+        right = ground.left - 4
+    canvas.add(mark(bar.look.mark, 5, words - 3.5, style=f"fill:{bar.look.css}"))
+    canvas.text(13, words, fitted(bar.label, right - 19, 10.5), font=10.5)
+    at = 0.0
+    for part in bar.parts:
+        start, end = x(at), x(at + part.length)
+        at += part.length
+        if end - start < 0.05:
+            continue
+        css, what = ("hollow", "stroke") if part.hollow else (None, "fill")
+        look = {"class_": css, "style": f"{what}:{part.colour}"}
+        place = {"x": start, "y": top + 15.0, "width": end - start, "height": BAR}
+        canvas.add(element("rect", tip(part.tip), **place, **look))
+    if bar.range:
+        middle = top + 15 + BAR / 2
+        canvas.add(path([(x(bar.range[0]), middle), (x(bar.range[1]), middle)], class_="range"))
