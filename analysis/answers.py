@@ -3,18 +3,18 @@
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from hpcgeo_analysis import messages, naming
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
+from hpcgeo_analysis.figures.panels import silent
+from hpcgeo_analysis.figures.scaling import Drop, drops
 from hpcgeo_analysis.formatting import counted, digits, gib, listed, percent, rate, size
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.sections.best import LEVEL, Field
 from hpcgeo_analysis.winner_map import WinnerMap
 
-#: A line breaks where it loses more than this between two neighbouring numbers of devices.
-BREAK = 0.15
 #: From this share of a device on, memory is tight.
 TIGHT = 0.97
 #: A cause of time that takes less of a step than this holds nothing up.
@@ -53,20 +53,6 @@ class Answers:
     cards: tuple[Card, ...]
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Two neighbours of a line, and the fraction of its rate per device that it loses there."""
-
-    before: Scaled
-    after: Scaled
-    lost: float
-
-    @property
-    def where(self) -> str:
-        """Between which numbers of devices."""
-        return f"{self.before.point.devices:,} and {self.after.point.devices:,} devices"
-
-
 def answers(study: Study, maps: Sequence[WinnerMap]) -> Answers:
     """Return the first screen; `maps` begin with the one it speaks of."""
     labels = naming.models(list(dict.fromkeys(r.model for r in study.records)))[1]
@@ -77,23 +63,6 @@ def answers(study: Study, maps: Sequence[WinnerMap]) -> Answers:
         _holds_up(maps[0]) if maps else None,
     ]
     return Answers(_title(study, maps), _trust(study, maps), tuple(c for c in cards if c))
-
-
-def losses(study: Study) -> list[Loss]:
-    """Return what every line that ran loses between neighbours, the largest loss first."""
-    found = []
-    seen = set()
-    for comparison in study.comparisons:
-        if comparison.context["kind"] == "predicted":
-            continue
-        for line in comparison.lines.values():
-            known = [scaled for scaled in line if scaled.efficiency]
-            for before, after in pairwise(known):
-                pair = (before.point, after.point)
-                if pair not in seen and before.efficiency and after.efficiency:
-                    seen.add(pair)
-                    found.append(Loss(before, after, 1 - after.efficiency / before.efficiency))
-    return sorted(found, key=lambda loss: -loss.lost)
 
 
 def node_hours(point: StudyPoint) -> float | None:
@@ -185,36 +154,55 @@ def _run(first: WinnerMap, labels: dict[str, str]) -> Card:
 
 
 def _breaks(study: Study, labels: dict[str, str]) -> Card:
-    found = losses(study)
-    title, link = "It breaks here", "scaling"
+    """Return where a line that competes loses most, and where else it does."""
+    lines = {
+        (line[0].line, line[0].point.first.model, comparison.number): line
+        for comparison in study.comparisons
+        if comparison.context["kind"] != "predicted"
+        for line in comparison.lines.values()
+        if not silent(line[0].point)
+    }
+    found = sorted((d for line in lines.values() for d in drops(line)), key=lambda d: -d.share)
     if not found:
-        how = "Run a strategy on two numbers of devices: hpcgeo-profile sweep."
-        return Card(title, "not known", how, "", link)
+        return _unbroken([line for line in lines.values() if line[-1].efficiency is not None])
     worst = found[0]
-    who = f"{worst.after.name} of {labels[worst.after.point.first.model]}"
-    if worst.lost <= BREAK:
-        kept = percent(min(1.0, 1 - worst.lost))
-        what = f"Every line keeps this or more between neighbours; least {who}, {worst.where}."
-        return Card("Nothing breaks", kept, what, "", link)
-    sentence = f"{who} per device between {worst.where}"
-    first, second = messages.of_point(worst.before.point), messages.of_point(worst.after.point)
-    if first and second and second.rank_bytes < first.rank_bytes:
-        sentence += f"; messages fall to {size(second.rank_bytes)}"
-    others: dict[str, Loss] = {}
-    for loss in found:
-        if loss.lost > BREAK and loss.after.line == worst.after.line:
-            others.setdefault(loss.after.point.first.model, loss)
-    rest = list(others.items())[1:4]
+    first, second = worst.before.point, worst.after.point
+    name = worst.after.name
+    where = f"from {first.devices:,} to {counted(second.devices, 'device')}"
+    sentence = f"{name} of {labels[second.first.model]} per device, {where}"
+    large, small = messages.of_point(first), messages.of_point(second)
+    if large and small and small.rank_bytes < large.rank_bytes:
+        sentence += f"; messages fall to {size(small.rank_bytes)}"
+    others: dict[str, Drop] = {}
+    for drop in found:
+        if drop.after.line == worst.after.line:
+            others.setdefault(drop.after.point.first.model, drop)
     more = [
-        f"{labels[model]} {_minus(loss.lost)} at {loss.after.point.devices:,}"
-        for model, loss in rest
+        f"{labels[model]} {_minus(drop.share)} at {drop.after.point.devices:,}"
+        for model, drop in list(others.items())[1:4]
     ]
-    also = f"{worst.after.line} too: {', '.join(more)}." if more else ""
-    return Card(title, _minus(worst.lost), f"{sentence}.", also, link)
+    also = f"Also {', '.join(more)}." if more else ""
+    return Card("It breaks here", _minus(worst.share), f"{sentence}.", also, "scaling")
 
 
-def _minus(lost: float) -> str:
-    return f"\N{MINUS SIGN}{percent(lost)}"
+def _unbroken(grown: Sequence[Sequence[Scaled]]) -> Card:
+    """Return what all lines keep, or that none has two sizes."""
+    if not grown:
+        how = "One size a line. Measure a second: hpcgeo-profile sweep."
+        return Card("It breaks here", "not known", how)
+    least = min(grown, key=lambda line: line[-1].efficiency or 0)[-1]
+    sentence = f"of its rate per device kept to {counted(least.point.devices, 'device')}"
+    return Card(
+        "Nothing breaks",
+        percent(least.efficiency),
+        f"{least.name} keeps least: so much {sentence}.",
+        "",
+        "scaling",
+    )
+
+
+def _minus(share: float) -> str:
+    return f"\N{MINUS SIGN}{percent(share)}"
 
 
 @dataclass(frozen=True)
@@ -271,34 +259,51 @@ def _fits(study: Study, labels: dict[str, str]) -> Card:
     return Card("It fits", number, sentence, more, "memory")
 
 
-#: What takes time in a step: how it is said, the share of a point's step, what to turn.
-_Share = Callable[[StudyPoint], float | None]
+@dataclass(frozen=True)
+class _Cause:
+    """What takes time beside compute: its share of a point's step, and the options to turn."""
+
+    words: str
+    share: Callable[[StudyPoint], float | None]
+    options: Callable[[StudyPoint], tuple[str, ...]]
 
 
-def _phase(name: str) -> _Share:
+def _phase(*names: str) -> Callable[[StudyPoint], float | None]:
     def share(point: StudyPoint) -> float | None:
         phases = point.typical("phases") or {}
-        return phases[name] / phases["step_s"] if phases.get("step_s") and name in phases else None
+        known = [phases[name] for name in names if name in phases]
+        return sum(known) / phases["step_s"] if known and phases["step_s"] else None
 
     return share
 
 
-def _traced(name: str) -> _Share:
+def _traced(name: str) -> Callable[[StudyPoint], float | None]:
     def share(point: StudyPoint) -> float | None:
         activity = point.typical("activity") or {}
         step, own = activity.get("step_s"), point.step_s
-        if not step or not own or step > SLOWED * own:
-            return None
-        return activity[name] / step
+        return activity[name] / step if step and own and step <= SLOWED * own else None
 
     return share
 
 
-_CAUSES: tuple[tuple[str, _Share, str], ...] = (
-    ("waiting for data", _phase("data_wait_s"), "data.workers=4"),
-    ("augmentation and copies", _phase("host_to_device_s"), "data.augment.rotate=false"),
-    ("exposed communication", _traced("exposed_comm_s"), "train.accumulate=2"),
-    ("launching kernels", _traced("idle_s"), "parallel.compile=true"),
+def _workers(point: StudyPoint) -> tuple[str, ...]:
+    now = ((point.first.config or {}).get("data") or {}).get("workers") or 0
+    return (f"data.workers={max(2, 2 * now)}",)
+
+
+def _grouping(point: StudyPoint) -> tuple[str, ...]:
+    """Shard inside a node where shards cross nodes; else more work between collectives."""
+    inside = point.devices // point.nodes
+    if point.nodes > 1 and inside > 1 and (naming.shards(point) or 0) > inside:
+        return "parallel.strategy=HYBRID_SHARD", f"parallel.group_size={inside}"
+    return (f"train.micro_batch={2 * point.first.micro_batch}",)
+
+
+_CAUSES = (
+    _Cause("waiting for data", _phase("data_wait_s"), _workers),
+    _Cause("augmentation and copies", _phase("augmentation_s", "host_to_device_s"), _workers),
+    _Cause("exposed communication", _traced("exposed_comm_s"), _grouping),
+    _Cause("the host, launching work", _traced("idle_s"), lambda _: ("parallel.compile=true",)),
 )
 
 
@@ -306,26 +311,26 @@ def _holds_up(first: WinnerMap) -> Card | None:
     """Return what takes most of the step of the best beside compute, where a clock said so."""
     best = list(first.largest.values())[-1].best
     shares = [
-        (share, words, option)
-        for words, of, option in _CAUSES
-        if (share := of(best.point)) is not None
+        (share, cause) for cause in _CAUSES if (share := cause.share(best.point)) is not None
     ]
     if not shares:
         return None
-    share, words, option = max(shares)
-    title, what = "What holds it up", f"{best.line} on {counted(best.point.devices, 'device')}"
+    share, cause = max(shares, key=lambda pair: pair[0])
+    what = f"{best.line} on {counted(best.point.devices, 'device')}"
+    title = "What holds it up"
     if share < WORTH:
-        sentence = f"At most {words}, of a step of {what}: compute is the rest."
-        return Card(title, percent(share), sentence, "", "steps")
+        most = f"The most beside compute: {cause.words}, of a step of {what}."
+        return Card(title, percent(share), most, "", "steps")
+    options = cause.options(best.point)
     commands = best.point.all(lambda record: record.command)
-    command = _turned(commands[-1], option) if commands else option
-    sentence = f"{words.capitalize()}, of a step of {what}. Try {option}."
-    return Card(title, percent(share), sentence, "", "steps", command)
+    command = _turned(commands[-1], options) if commands else " ".join(options)
+    sentence = f"of a step of {what} goes to {cause.words}."
+    return Card(title, percent(share), sentence, f"Try {' '.join(options)}.", "steps", command)
 
 
-def _turned(command: str, option: str) -> str:
-    """Return a command with an option set, before the first flag."""
-    name = option.split("=")[0]
-    words = [word for word in shlex.split(command) if not word.startswith(f"{name}=")]
+def _turned(command: str, options: Sequence[str]) -> str:
+    """Return a command with options set, before its first flag."""
+    names = tuple(f"{option.split('=')[0]}=" for option in options)
+    words = [word for word in shlex.split(command) if not word.startswith(names)]
     at = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
-    return shlex.join([*words[:at], option, *words[at:]])
+    return shlex.join([*words[:at], *options, *words[at:]])

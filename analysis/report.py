@@ -22,6 +22,7 @@ from hpcgeo_analysis.answers import answers
 from hpcgeo_analysis.blocks import Section, Study
 from hpcgeo_analysis.comparisons import compare, rank
 from hpcgeo_analysis.embedded import embedded
+from hpcgeo_analysis.figures import scaling
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.point_table import point_table
 from hpcgeo_analysis.points import points
@@ -33,7 +34,7 @@ from hpcgeo_analysis.styles import css
 from hpcgeo_analysis.winner_map import maps
 
 #: Our figures in their order.
-FIGURES: tuple[Callable[[Study], Figure | None], ...] = ()
+FIGURES: tuple[Callable[[Study], Figure | None], ...] = (scaling.figure,)
 
 #: Our sections in their order.
 SECTIONS = (others.section, omissions.section, provenance.section)

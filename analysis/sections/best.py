@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hpcgeo_analysis.comparisons import Comparison, Scaled
+from hpcgeo_analysis.figures.panels import silent
 from hpcgeo_analysis.formatting import NOT_MEASURED
 
 #: Two rates closer than this tie where no spread is given.
@@ -44,7 +45,7 @@ def fields(comparisons: Sequence[Comparison]) -> list[Field]:
     for comparison in comparisons:
         for count in comparison.devices if comparison.context["kind"] != "predicted" else ():
             ranked = sorted(
-                (s for s in comparison.scaled if s.point.devices == count and s.point.images_per_s),
+                (s for s in comparison.scaled if s.point.devices == count and _competes(s)),
                 key=lambda scaled: -(scaled.point.images_per_s or 0),
             )
             same = frozenset(id(scaled.point) for scaled in ranked)
@@ -52,6 +53,10 @@ def fields(comparisons: Sequence[Comparison]) -> list[Field]:
                 seen.add(same)
                 found.append(Field(comparison, ranked))
     return found
+
+
+def _competes(scaled: Scaled) -> bool:
+    return scaled.point.images_per_s is not None and not silent(scaled.point)
 
 
 def _tied(best: Scaled, other: Scaled) -> bool:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from hpcgeo.errors import InputError
 from hpcgeo_analysis import svg
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.formatting import rate
+from hpcgeo_analysis.formatting import counted, rate
 from hpcgeo_analysis.svg import Canvas, Scale, apart, width
 
 #: The smoothed curve is a running median over this fraction of the run.
@@ -113,9 +113,9 @@ def _speed(metrics: Sequence[_Step]) -> Iterator[str]:
     tokens = [step.tokens_per_s for step in metrics if step.tokens_per_s]
     if tokens:
         speed += f" samples/s, {rate(median(tokens))} tokens/s"
-        yield f"{len(metrics):,} steps at {speed} (median)."
+        yield f"{counted(len(metrics), 'step')} at {speed} (median)."
     else:
-        yield f"{len(metrics):,} steps at {speed} images/s (median)."
+        yield f"{counted(len(metrics), 'step')} at {speed} images/s (median)."
 
 
 def _scored(scores: Sequence[_Score]) -> Iterator[str]:

@@ -13,11 +13,12 @@
   const chosen = document.head.appendChild(make("style"));
   let state = new URLSearchParams();
 
-  // One selection for every panel, as a style sheet: nothing walks through the page.
+  // One selection for every panel, as a style sheet: nothing walks through the page. The name of
+  // a line begins with its strategy, and goes on with what sets it apart.
+  const kept = (kind, name) => ["", " ", ","]
+    .map(end => `[data-${kind}${end && "^"}=${JSON.stringify(name + end)}]`).join();
   const hide = (kind, names) => names.length
-    ? `[data-${kind}]${names.map(name => `:not([data-${kind}=${JSON.stringify(name)}])`).join("")}`
-      + "{display:none!important}"
-    : "";
+    ? `[data-${kind}]:not(${names.map(name => kept(kind, name)).join()}){display:none!important}` : "";
   function show() {
     chosen.textContent = ["line", "model"].map(kind => hide(kind, state.getAll(kind))).join("\n");
     for (const chip of all("[data-pick]"))
