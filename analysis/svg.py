@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: Pixels of usual words, and of a line of them.
 FONT, LINE = 11.0, 14.0
@@ -203,7 +203,7 @@ class Canvas:
         ground = box(x, y, words, anchor, font, bold)
         self.boxes.append(ground)
         css = " ".join(filter(None, [css, "bold" if bold else ""]))
-        shown: dict[str, object] = {"x": float(x), "y": float(y), "class_": css}
+        shown: dict[str, Any] = {"x": float(x), "y": float(y), "class_": css}
         shown["text_anchor"] = anchor if anchor != "start" else None
         shown["style"] = f"font-size:{font:g}px" if font != FONT else None
         self.add(element("text", escape(words), **{**shown, **attributes}))

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from hpcgeo.records import MISSING
-from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.formatting import NOT_MEASURED, listed
+from hpcgeo_analysis.formatting import NOT_MEASURED
 from hpcgeo_analysis.points import StudyPoint
 
 
@@ -62,25 +61,6 @@ def whole(value: int) -> TableCell:
     return number(f"{value:,}", value)
 
 
-def line(scaled: Scaled) -> TableCell:
-    """Return the cell that names a line, in its colour, with the marks of the point."""
-    words = f"{scaled.name} †" if scaled.footnotes else scaled.name
-    return TableCell(words, words, "line noisy" if scaled.point.mark else "line", scaled.line)
-
-
-def footnotes(shown: Sequence[Scaled]) -> list[str]:
-    """Return what the points with a dagger have unlike the base of their line, each once."""
-    found: dict[str, list[str]] = {}
-    for scaled in shown:
-        if scaled.footnotes:
-            words = f"{scaled.line} on {scaled.point.devices:,}"
-            found.setdefault("; ".join(scaled.footnotes), []).append(words)
-    return [
-        f"† {'all' if len(where) == len(shown) else listed(where)}: {unlike}."
-        for unlike, where in found.items()
-    ]
-
-
 def layout(point: StudyPoint) -> TableCell:
     """Return the cell that names the strategy of a point outside its line, with its mark."""
     words = f"{point.layout} ({point.mark})" if point.mark else point.layout
@@ -88,16 +68,14 @@ def layout(point: StudyPoint) -> TableCell:
 
 
 def without_empty(table: Table, titles: Sequence[str]) -> Table:
-    """Leave out those columns that nobody measured, and say so below."""
+    """Leave out those columns that nobody measured."""
     gone = [
         place
         for place, title in enumerate(table.head)
         if title in titles
         and all(row[place].text in (NOT_MEASURED, MISSING, "none given") for row in table.rows)
     ]
-    names = [table.head[place] for place in gone]
-    note = [f"Not measured in any row: {listed(names)}."] if names else []
-    return _without(table, gone, note)
+    return _without(table, gone, [])
 
 
 def without_constant(table: Table, titles: Sequence[str]) -> Table:

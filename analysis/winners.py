@@ -58,7 +58,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LineLoss:
     """Two neighbouring sizes of a line, and the share of its rate per device that it loses there.
 
     Below zero it gains.
@@ -79,7 +79,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Fit:
+class SmallestGroup:
     """The smallest group of devices that holds one copy of a model, and what a device of it takes.
 
     Attributes:
@@ -133,21 +133,21 @@ def ties(best: StudyPoint, other: StudyPoint) -> bool:
     return least < most * (1 + LEVEL)
 
 
-def losses(comparison: Comparison) -> list[Loss]:
+def losses(comparison: Comparison) -> list[LineLoss]:
     """Return what each line loses between neighbouring sizes, in the order of lines and sizes."""
     return [loss for members in comparison.lines.values() for loss in losses_of(members)]
 
 
-def losses_of(members: Sequence[Scaled]) -> list[Loss]:
+def losses_of(members: Sequence[Scaled]) -> list[LineLoss]:
     """Return what one line loses between neighbouring sizes."""
     return [
-        Loss(before, after, 1 - after.efficiency / before.efficiency)
+        LineLoss(before, after, 1 - after.efficiency / before.efficiency)
         for before, after in pairwise([scaled for scaled in members if scaled.efficiency])
         if before.efficiency and after.efficiency
     ]
 
 
-def fit(comparison: Comparison) -> Fit | None:
+def smallest_group(comparison: Comparison) -> SmallestGroup | None:
     """Return the smallest group that holds the model, of those the one that takes least.
 
     None where no memory is known, or where the points know different kinds of it.
@@ -165,7 +165,8 @@ def fit(comparison: Comparison) -> Fit | None:
     if len(kinds) > 1:
         return None
     _, value, kind, point = min((row for row in known if row[0] == group), key=lambda row: row[1])
-    return Fit(point, group, kind, value, point.memory.limit_bytes if point.memory else None)
+    limit = point.memory.limit_bytes if point.memory else None
+    return SmallestGroup(point, group, kind, value, limit)
 
 
 def shared_by(point: StudyPoint) -> int | None:

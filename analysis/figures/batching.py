@@ -21,7 +21,7 @@ def figure(study: Study) -> Figure | None:
     shown = of_points(study, lambda point: point.tokens_per_s, notes)[:MOST]
     if not shown:
         return None
-    every = [scaled for panel in shown for scaled, _ in panel.rows]
+    every = [row.scaled for panel in shown for row in panel.rows]
     return Figure(
         "batching",
         _claim(every),
@@ -40,16 +40,14 @@ def padding(point: StudyPoint) -> float | None:
 
 def _draw(panel: PointPanel) -> str:
     bars = []
-    chosen = some(panel.rows, lambda row: row[0].point.devices, lambda row: -_rate(row[0]))
-    for scaled, label in chosen:
-        point, share = scaled.point, padding(scaled.point) or 0.0
-        own = _rate(scaled)
+    for row in some(panel.rows, lambda row: row.point.devices, lambda row: -_rate(row.scaled)):
+        own, share = _rate(row.scaled), padding(row.point) or 0.0
         parts = [
             BarPart(own, TOKENS[1], f"{rate(own)} tokens/s"),
             BarPart(own * share / (1 - share), PADDING[1], f"padding: {percent(share)}"),
         ]
-        look = style(scaled.line)
-        bars.append(BarRow(scaled.line, look, label, rate(own), parts, "", point.tokens_range))
+        spread = row.point.tokens_range
+        bars.append(BarRow(row.line, style(row.line), row.label, rate(own), parts, "", spread))
     said = [f"{bar.label} {bar.value} and {bar.parts[1].tip}" for bar in bars]
     return rows(
         panel.title,
@@ -57,7 +55,7 @@ def _draw(panel: PointPanel) -> str:
         bars,
         lambda value: f"{value:,.0f}",
         axis="tokens/s",
-        alt=f"Tokens per second of {panel.model}. {listed(said)}.",
+        alt=f"Tokens per second of {panel.title}. {listed(said)}.",
         model=panel.model,
     )
 

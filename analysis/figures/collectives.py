@@ -43,13 +43,13 @@ def figure(study: Study) -> Figure | None:
     groups: dict[tuple[str, ...], list[LinksRecord]] = defaultdict(list)
     for link in study.links:
         groups[tuple(_surroundings(link).values())].append(link)
-    slowest = [*_slowest(study.points)]
+    slowest = [*_slowest(study)]
     if not groups:
         hint = "For curves of the links: hpcgeo-profile collectives, on the nodes of the runs."
         title = "Which collective takes most of a step"
         return Figure("collectives", title, sentences=tuple(slowest), missing=hint)
     columns = [sorted(set(column)) for column in zip(*groups, strict=True)]
-    panels, sentences = [], []
+    panels, sentences = list[str](), list[str]()
     for _, links in sorted(groups.items()):
         named = zip(_surroundings(links[0]).items(), columns, strict=True)
         apart = ", ".join(phrase(n, value, among) for (n, value), among in named if len(among) > 1)
@@ -195,11 +195,11 @@ def _plain(value: float) -> str:
     return size(value).replace(".00", "").replace(".0", "")
 
 
-def _slowest(points: Sequence[StudyPoint]) -> Iterator[str]:
+def _slowest(study: Study) -> Iterator[str]:
     """Yield which collective takes most of a step, waiting for others included."""
     found = [
         (median(each.seconds for each in moved) / point.step_s, key, moved, point)
-        for point in points
+        for point in study.points
         if point.step_s and point.candidate and not point.marks
         for key, moved in traffic(point).items()
     ]
@@ -208,6 +208,6 @@ def _slowest(points: Sequence[StudyPoint]) -> Iterator[str]:
     share, (collective, _, _, message), _, point = max(found, key=lambda one: one[0])
     if share >= WORTH:
         yield (
-            f"{collective} takes {percent(share)} of a step of {point.layout} on "
-            f"{counted(point.devices, 'device')}, in messages of {size(message)}."
+            f"{collective} in messages of {size(message)} takes {percent(share)} of a step: "
+            f"{study.called(point)}."
         )

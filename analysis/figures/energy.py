@@ -9,8 +9,8 @@ from hpcgeo.records import Record
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.figures.bars import BarPart, BarRow, rows, some
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points
-from hpcgeo_analysis.formatting import counted, digits, listed
+from hpcgeo_analysis.figures.panels import MOST, Footnotes, PanelPoint, PointPanel, of_points
+from hpcgeo_analysis.formatting import digits, listed
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.styles import style
 
@@ -22,10 +22,12 @@ JOULES = 3.6e6 / 1e6
 class Spent:
     """What a point spent, and what it is called."""
 
-    point: StudyPoint
+    row: PanelPoint
     energy: Energy
-    label: str
-    line: str
+
+    @property
+    def point(self) -> StudyPoint:
+        return self.row.point
 
 
 def figure(study: Study) -> Figure:
@@ -74,11 +76,7 @@ def carbon(found: Energy) -> float | None:
 
 
 def _spent(panel: PointPanel) -> list[Spent]:
-    return [
-        Spent(scaled.point, found, label, scaled.line)
-        for scaled, label in panel.rows
-        if (found := energy(scaled.point))
-    ]
+    return [Spent(row, found) for row in panel.rows if (found := energy(row.point))]
 
 
 def _counters(every: Sequence[Spent]) -> list[str]:
@@ -92,8 +90,9 @@ def _draw(panel: PointPanel, known: Sequence[Spent]) -> str:
         co2 = carbon(own.energy)
         more = f", {digits(co2)} kg CO2" if co2 is not None else ""
         tip = f"{digits(own.energy.joules_per_image)} J an image{more}"
-        part = BarPart(kwh(own.energy), style(own.line).css, tip)
-        bars.append(BarRow(own.line, style(own.line), own.label, digits(kwh(own.energy)), [part]))
+        part = BarPart(kwh(own.energy), style(own.row.line).css, tip)
+        value = digits(kwh(own.energy))
+        bars.append(BarRow(own.row.line, style(own.row.line), own.row.label, value, [part]))
     said = [f"{bar.label} {bar.value}" for bar in bars]
     return rows(
         panel.title,
@@ -101,7 +100,7 @@ def _draw(panel: PointPanel, known: Sequence[Spent]) -> str:
         bars,
         lambda value: f"{value:g}",
         axis="kWh",
-        alt=f"kWh per million images of {panel.model}. {listed(said)}.",
+        alt=f"kWh per million images of {panel.title}. {listed(said)}.",
         model=panel.model,
     )
 
@@ -115,9 +114,9 @@ def _claim(every: Sequence[Spent]) -> str:
         alike[key].append(own)
     most = max(alike, key=lambda key: (len(alike[key]) > 1, key[0]))
     least = min(alike[most], key=lambda own: own.energy.joules_per_image)
-    on = counted(least.point.devices, "device")
-    needs = "needs least energy" if len(alike[most]) > 1 else "has its energy measured"
-    return f"{least.line} of {least.point.first.model} {needs}, on {on}"
+    if len(alike[most]) == 1:
+        return f"Energy of {least.row.name}"
+    return f"{least.row.name} needs least energy"
 
 
 def _carbon(every: Sequence[Spent]) -> Iterator[str]:

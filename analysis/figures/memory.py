@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hpcgeo_analysis.blocks import Study
-from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rows, some
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points
-from hpcgeo_analysis.formatting import counted, gib, listed, percent, times
+from hpcgeo_analysis.figures.panels import MOST, Footnotes, PanelPoint, PointPanel, of_points
+from hpcgeo_analysis.formatting import gib, listed, percent, times
 from hpcgeo_analysis.points import KINDS, StudyPoint
 from hpcgeo_analysis.styles import style
 
@@ -40,12 +39,11 @@ FULL = 0.9
 class Held:
     """The memory of a point: its peaks by kind and its causes, in bytes."""
 
-    scaled: Scaled
-    label: str
+    row: PanelPoint
 
     @property
     def point(self) -> StudyPoint:
-        return self.scaled.point
+        return self.row.point
 
     @property
     def kind(self) -> str:
@@ -73,11 +71,6 @@ class Held:
         """What a device has."""
         return self.point.memory.limit_bytes if self.point.memory else None
 
-    @property
-    def name(self) -> str:
-        on = counted(self.point.devices, "device")
-        return f"{self.scaled.line} of {self.point.first.model} on {on}"
-
 
 def figure(study: Study) -> Figure:
     """Return bars of memory of every model, or how it is measured."""
@@ -86,7 +79,7 @@ def figure(study: Study) -> Figure:
     if not shown:
         hint = "To see memory by cause: hpcgeo-profile run RECIPE, whose records hold the peak."
         return Figure("memory", "Memory", missing=hint)
-    known = [[Held(*row) for row in panel.rows] for panel in shown]
+    known = [[Held(row) for row in panel.rows] for panel in shown]
     every = [held for own in known for held in own]
     used = {part for held in every for part, _ in held.parts}
     kinds = dict.fromkeys(held.kind for held in every)
@@ -141,8 +134,8 @@ def _draw(panel: PointPanel, known: Sequence[Held], axis: Axis) -> str:
             for (name, colour), value in held.parts
         ]
         value = f"{gib(held.peak)} GiB{f' {held.kind}' * axis.several}"
-        line = held.scaled.line
-        bars.append(BarRow(line, style(line), held.label, value, parts))
+        line = held.row.line
+        bars.append(BarRow(line, style(line), held.row.label, value, parts))
     said = [f"{bar.label} {bar.value}: {listed([part.tip for part in bar.parts])}" for bar in bars]
     return rows(
         panel.title,
@@ -152,7 +145,7 @@ def _draw(panel: PointPanel, known: Sequence[Held], axis: Axis) -> str:
         axis=axis.words,
         most=axis.most,
         limit=100.0 if axis.percent and axis.most >= 100 else None,
-        alt=f"Peak memory of {panel.model}. {'; '.join(said)}.",
+        alt=f"Peak memory of {panel.title}. {'; '.join(said)}.",
         model=panel.model,
     )
 
@@ -161,7 +154,7 @@ def _ends(known: Sequence[Held]) -> list[Held]:
     """Return of each line its points on the fewest and on the most devices."""
     lines: dict[str, list[Held]] = {}
     for held in known:
-        lines.setdefault(held.scaled.line, []).append(held)
+        lines.setdefault(held.row.line, []).append(held)
     found = []
     for own in lines.values():
         counts = {held.point.devices for held in own}
@@ -176,7 +169,7 @@ def _claim(known: Sequence[Held]) -> str:
         return "Memory of a device"
     share, held = max(shares, key=lambda pair: pair[0])
     if share >= FULL:
-        return f"{held.name} fills a device"
+        return f"{held.row.name} fills a device"
     assert held.limit
     return f"Nothing takes more than {percent(share)} of the {gib(held.limit)} GiB a device has"
 
@@ -190,7 +183,7 @@ def _sentences(known: Sequence[Held]) -> Iterator[str]:
     ]
     factor, most = max(grown, key=lambda one: one[0], default=(0.0, None))
     if most:
-        yield f"Reserved is up to {times(factor)} of allocated: {most.name}."
+        yield f"Reserved is up to {times(factor)} of allocated: {most.row.name}."
     if len({held.point.first.model for held in known}) == 1:
         yield from _least(known)
     yield from _largest(known)
@@ -203,9 +196,9 @@ def _least(known: Sequence[Held]) -> Iterator[str]:
     for devices, kind in ((place, order[kind]) for place, kind in sorted(places)):
         row = [held for held in known if (-held.point.devices, held.kind) == (devices, kind)]
         least, most = (end(row, key=lambda held: held.peak) for end in (min, max))
-        if len({held.scaled.line for held in row}) > 1:
+        if len({held.row.line for held in row}) > 1:
             if most.peak > APART * least.peak:
-                yield f"{least.name} needs least {kind} memory: {gib(least.peak)} GiB."
+                yield f"{least.row.name} needs least {kind} memory: {gib(least.peak)} GiB."
             return
 
 
@@ -218,5 +211,5 @@ def _largest(known: Sequence[Held]) -> Iterator[str]:
         found += [(value / whole, cause, held) for cause, value in by_cause.items() if whole]
     if found:
         share, cause, held = max(found, key=lambda one: one[0])
-        name = CAUSES[cause][0]
-        yield f"{name.capitalize()} take up to {percent(share)} of what tensors hold: {held.name}."
+        name, most = CAUSES[cause][0].capitalize(), percent(share)
+        yield f"{name} take up to {most} of what tensors hold: {held.row.name}."

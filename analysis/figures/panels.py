@@ -75,6 +75,7 @@ class LinePanel:
     """The lines of one model, those that may be compared first."""
 
     comparison: Comparison
+    name: str
     lines: tuple[PanelLine, ...]
     common: tuple[str, ...]
 
@@ -89,13 +90,30 @@ class LinePanel:
 
 
 @dataclass(frozen=True, eq=False)
+class PanelPoint:
+    """A point of a panel: what it is called there, and in a sentence."""
+
+    scaled: Scaled
+    label: str
+    name: str
+
+    @property
+    def point(self) -> StudyPoint:
+        return self.scaled.point
+
+    @property
+    def line(self) -> str:
+        return self.scaled.line
+
+
+@dataclass(frozen=True, eq=False)
 class PointPanel:
-    """The points of one model, each with what it is called there; the title has its signs."""
+    """The points of one model; the title has the signs of all of them."""
 
     model: str
     title: str
     below: str
-    rows: tuple[tuple[Scaled, str], ...]
+    rows: tuple[PanelPoint, ...]
 
 
 def told(scaled: Scaled) -> list[str]:
@@ -117,21 +135,22 @@ def of_lines(study: Study) -> list[LinePanel]:
     groups: dict[tuple[str, ...], list[Comparison]] = defaultdict(list)
     for comparison in study.comparisons:
         alike = tuple(comparison.context[name] for name in (*_TASK, "device"))
-        groups[(*alike, comparison.mode, comparison.fixed)].append(comparison)
+        place = (*alike, comparison.mode, comparison.fixed)
+        groups[place].append(comparison)
     found = []
     for group in groups.values():
         ordered = sorted(group, key=lambda one: -len(one.scaled))
         while ordered:
-            joined, rest = ordered[:1], []
+            joined, rest = ordered[:1], list[Comparison]()
             for other in ordered[1:]:
                 there = {line for one in joined for line in one.lines}
                 (rest if there & {*other.lines} else joined).append(other)
-            found.append(_line_panel(joined))
+            found.append(_line_panel(study, joined))
             ordered = rest
     return sorted(found, key=lambda panel: panel.comparison.number)
 
 
-def _line_panel(joined: Sequence[Comparison]) -> LinePanel:
+def _line_panel(study: Study, joined: Sequence[Comparison]) -> LinePanel:
     first = joined[0].scaled[0].point.context
     lines = [
         (name, timed, _unlike(timed[0].point, first))
@@ -156,7 +175,8 @@ def _line_panel(joined: Sequence[Comparison]) -> LinePanel:
     if bare:
         _, name, members = max(bare, key=lambda one: one[:2])
         drawn.append(PanelLine(name, members, style(name), baseline=True))
-    return LinePanel(joined[0], tuple(drawn), common)
+    name = study.names[joined[0].model]
+    return LinePanel(joined[0], name, tuple(drawn), common)
 
 
 def of_points(
@@ -175,24 +195,27 @@ def of_points(
             if wanted(scaled.point):
                 task = tuple(comparison.context[name] for name in _TASK)
                 groups[task].setdefault(scaled.point, scaled)
-    return [_point_panel([*group.values()], notes) for group in groups.values()]
+    return [_point_panel(study, [*group.values()], notes) for group in groups.values()]
 
 
-def _point_panel(group: Sequence[Scaled], notes: Footnotes) -> PointPanel:
+def _point_panel(study: Study, group: Sequence[Scaled], notes: Footnotes) -> PointPanel:
     contexts = Counter(scaled.point.context for scaled in group)
     usual = max(contexts, key=lambda context: contexts[context])
     batches = {scaled.point.first.micro_batch for scaled in group}
     common = _common(group)
-    title = group[0].point.first.model + notes.signs(common)
+    model = group[0].point.first.model
+    title = study.names[model] + notes.signs(common)
     rows = []
     for scaled in group:
         point = scaled.point
-        label = f"{scaled.line}, {counted(point.devices, 'device')}"
+        on = counted(point.devices, "device")
+        label = f"{scaled.line}, {on}"
         label += f", micro-batch {point.first.micro_batch:,}" * (len(batches) > 1)
         own = [text for text in told(scaled) if text not in common]
-        rows.append((scaled, label + notes.signs([*_unlike(point, usual), *own])))
+        label += notes.signs([*_unlike(point, usual), *own])
+        rows.append(PanelPoint(scaled, label, f"{scaled.line} of {study.names[model]} on {on}"))
     below = f"micro-batch {batches.pop():,}" if len(batches) == 1 else ""
-    return PointPanel(group[0].point.first.model, title, below, tuple(rows))
+    return PointPanel(model, title, below, tuple(rows))
 
 
 def _unlike(point: StudyPoint, usual: tuple[str, ...]) -> tuple[str, ...]:

@@ -39,11 +39,6 @@ class Ratio:
     def off(self) -> float:
         return max(self.value, 1 / self.value)
 
-    @property
-    def name(self) -> str:
-        point = self.point
-        return f"{point.layout} of {point.first.model} on {counted(point.devices, 'device')}"
-
 
 def figure(study: Study) -> Figure | None:
     """Return the ratios of predicted to measured; None where nothing was predicted."""
@@ -56,9 +51,9 @@ def figure(study: Study) -> Figure | None:
     return Figure(
         "predictions",
         _claim(found),
-        panels=(_draw(found),),
+        panels=(_draw(found, study),),
         caption="Predicted over measured; a mark is a point.",
-        sentences=tuple(_sentences(found)),
+        sentences=tuple(_sentences(found, study)),
         footnotes=(("*", elsewhere),) if elsewhere else (),
     )
 
@@ -118,20 +113,21 @@ def _claim(found: Sequence[Ratio]) -> str:
     return "Predicted against measured"
 
 
-def _sentences(found: Sequence[Ratio]) -> Iterator[str]:
+def _sentences(found: Sequence[Ratio], study: Study) -> Iterator[str]:
     """Yield what is furthest off, of the causes and of whole points."""
     causes = [ratio for ratio in found if _is_cause(ratio)]
     for chosen in (causes, [ratio for ratio in found if not _is_cause(ratio)]):
         worst = max(chosen, key=lambda ratio: ratio.off, default=None)
         if worst and worst.off > 1 + OFF:
-            yield f"Furthest off: {worst.what} of {worst.name}, {times(worst.value)} of measured."
+            name = study.called(worst.point)
+            yield f"Furthest off: {worst.what} of {name}, {times(worst.value)} of measured."
 
 
 def _is_cause(ratio: Ratio) -> bool:
     return ratio.what not in (TOGETHER, RATE, PEAK)
 
 
-def _draw(found: Sequence[Ratio]) -> str:
+def _draw(found: Sequence[Ratio], study: Study) -> str:
     names = (*(name for name, _ in CAUSES.values()), TOGETHER, PEAK, RATE)
     shown = [name for name in names if any(ratio.what == name for ratio in found)]
     values = [ratio.value for ratio in found]
@@ -147,7 +143,7 @@ def _draw(found: Sequence[Ratio]) -> str:
         canvas.text(LEFT - 8, y + 3.5, what, "", "end", SMALL)
         for ratio in (one for one in found if one.what == what):
             look = style(ratio.point.layout)
-            said = tip(f"{what} of {ratio.name}: {times(ratio.value)}")
+            said = tip(f"{what} of {study.called(ratio.point)}: {times(ratio.value)}")
             owner = {"data_line": ratio.point.layout, "data_model": ratio.point.first.model}
             where = (x(ratio.value), y)
             canvas.add(mark(look.mark, *where, said, style=f"fill:{look.css}", **owner))

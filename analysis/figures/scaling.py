@@ -12,7 +12,7 @@ from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines
 from hpcgeo_analysis.formatting import counted, digits, listed, percent, rate, size
 from hpcgeo_analysis.svg import Canvas, Scale, box, mark, nearest, path
-from hpcgeo_analysis.winners import LOSS, Loss, losses_of
+from hpcgeo_analysis.winners import LOSS, LineLoss, losses_of
 
 #: Pixels: left of the axis, from the top to it, its height, and below it.
 LEFT, TOP, HEIGHT, FOOT = 38.0, 38.0, 184.0, 20.0
@@ -70,13 +70,13 @@ def figure(study: Study) -> Figure:
     )
 
 
-def _breaks(line: PanelLine) -> list[Loss]:
+def _breaks(line: PanelLine) -> list[LineLoss]:
     """Return where a line breaks, at points that are well."""
     found = [loss for loss in losses_of(line.members) if loss.breaks]
     return [] if line.baseline else found
 
 
-def _clear(line: PanelLine) -> list[Loss]:
+def _clear(line: PanelLine) -> list[LineLoss]:
     return [loss for loss in _breaks(line) if not (line.told(loss.before) or line.told(loss.after))]
 
 
@@ -159,7 +159,7 @@ def _draw(panel: LinePanel, notes: Footnotes) -> str:
     labels = {line: line.label(notes) for line in lines}
     room = axes.label_room(labels.values())
     canvas = Canvas(WIDTH, TOP + HEIGHT + FOOT)
-    title = panel.model + notes.signs(panel.common)
+    title = panel.name + notes.signs(panel.common)
     canvas.text(0, 12, axes.fitted(title, WIDTH, 12.5), font=12.5, bold=True)
     counts = sorted({s.point.devices for line in lines for s in line.members})
     x = Scale(counts[0], counts[-1], LEFT, WIDTH - room - 8, 2)
@@ -293,7 +293,7 @@ def _claim(shown: Sequence[LinePanel]) -> str:
 def _kept(shown: Sequence[LinePanel]) -> Iterator[str]:
     """Yield which strategy keeps most of its rate per device on the most devices."""
     ends = [
-        (line.name, panel.model, line.members[-1])
+        (line.name, panel.name, line.members[-1])
         for panel in shown
         for line in panel.alike
         if line.members[-1].efficiency and not line.told(line.members[-1])
@@ -340,4 +340,4 @@ def _alt(panel: LinePanel, lines: Sequence[PanelLine]) -> str:
                 f"{line.name} {digits(last.point.per_device)} on {last.point.devices:,} devices"
             )
     noun = panel.comparison.noun
-    return f"{panel.model}: {noun}/s per device against devices. {listed(parts)}."
+    return f"{panel.name}: {noun}/s per device against devices. {listed(parts)}."

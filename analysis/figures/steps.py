@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from hpcgeo_analysis.blocks import Study
-from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rows, some
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points
-from hpcgeo_analysis.formatting import counted, listed, percent, seconds
+from hpcgeo_analysis.figures.panels import MOST, Footnotes, PanelPoint, PointPanel, of_points
+from hpcgeo_analysis.formatting import listed, percent, seconds
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.styles import style
 
@@ -43,8 +42,7 @@ WORTH = 0.05
 class Divided:
     """A point whose step is known by cause: each as a share, and how much slower tracing was."""
 
-    scaled: Scaled
-    label: str
+    row: PanelPoint
     step_s: float
     shares: dict[str, float]
     factor: float
@@ -52,12 +50,7 @@ class Divided:
     @property
     def trusted(self) -> bool:
         """Whether a sentence may rest on the shares."""
-        return self.factor <= SLOWED and not self.scaled.point.marks
-
-    @property
-    def name(self) -> str:
-        point = self.scaled.point
-        return f"{self.scaled.line} of {point.first.model} on {counted(point.devices, 'device')}"
+        return self.factor <= SLOWED and not self.row.point.marks
 
 
 def figure(study: Study) -> Figure:
@@ -78,7 +71,7 @@ def figure(study: Study) -> Figure:
                 panels=tuple(_draw(*both, causes) for both in zip(shown, known, strict=True)),
                 legend=tuple(look for cause, look in causes.items() if cause in used),
                 caption=f"A bar is as long as the measured step, {how}.",
-                sentences=(*_sentences(every, causes), *_switched_off(study.points)),
+                sentences=(*_sentences(every, causes), *_switched_off(study)),
                 footnotes=notes.all,
             )
     hint = "To see where a step goes: hpcgeo-profile run RECIPE, whose records hold a trace."
@@ -96,12 +89,12 @@ def _shares(point: StudyPoint, part: str, causes: Mapping[str, object]) -> dict[
 
 def _divided(panel: PointPanel, part: str, causes: Mapping[str, object]) -> list[Divided]:
     found = []
-    for scaled, label in panel.rows:
-        point = scaled.point
+    for row in panel.rows:
+        point = row.point
         times = point.typical(part)
         assert times and point.step_s
         factor = times["step_s"] / point.step_s if part == "activity" else 1.0
-        found.append(Divided(scaled, label, point.step_s, _shares(point, part, causes), factor))
+        found.append(Divided(row, point.step_s, _shares(point, part, causes), factor))
     return found
 
 
@@ -110,7 +103,7 @@ def _draw(
 ) -> str:
     unit, factor = ("s", 1.0) if max(one.step_s for one in known) >= 1 else ("ms", 1000.0)
     bars = []
-    for one in some(known, lambda one: one.scaled.point.devices, lambda one: one.step_s):
+    for one in some(known, lambda one: one.row.point.devices, lambda one: one.step_s):
         parts = [
             BarPart(
                 factor * one.step_s * share,
@@ -120,8 +113,8 @@ def _draw(
             for cause, share in one.shares.items()
         ]
         badge = f"traced {one.factor:.2f} x" if one.factor >= BADGE else ""
-        line = one.scaled.line
-        bars.append(BarRow(line, style(line), one.label, seconds(one.step_s), parts, badge))
+        line = one.row.line
+        bars.append(BarRow(line, style(line), one.row.label, seconds(one.step_s), parts, badge))
     said = [
         f"{bar.label} {bar.value}, of it {listed([part.tip for part in bar.parts])}" for bar in bars
     ]
@@ -131,7 +124,7 @@ def _draw(
         bars,
         lambda value: f"{value:g}",
         axis=f"{unit} of a step",
-        alt=f"Measured steps of {panel.model}. {'; '.join(said)}.",
+        alt=f"Measured steps of {panel.title}. {'; '.join(said)}.",
         model=panel.model,
     )
 
@@ -142,7 +135,7 @@ def _claim(known: Sequence[Divided]) -> str:
     most = max(trusted, key=lambda one: one.shares.get("exposed_comm_s", 0.0), default=None)
     if most is None or most.shares.get("exposed_comm_s", 0.0) < WORTH:
         return "Where a step goes"
-    return f"Communication holds up {most.name}"
+    return f"Communication holds up {most.row.name}"
 
 
 def _sentences(known: Sequence[Divided], causes: Mapping[str, tuple[str, str]]) -> Iterator[str]:
@@ -154,7 +147,7 @@ def _sentences(known: Sequence[Divided], causes: Mapping[str, tuple[str, str]]) 
         share = most.shares.get(cause, 0.0) if most else 0.0
         if most and cause not in plain and share >= WORTH:
             first = f"{name[0].upper()}{name[1:]}"
-            yield f"{first} takes up to {percent(share)} of a step: {most.name}."
+            yield f"{first} takes up to {percent(share)} of a step: {most.row.name}."
 
 
 @dataclass(frozen=True)
@@ -194,7 +187,7 @@ def pairs(points: Sequence[StudyPoint], key: str, plain: str, without: str) -> l
     ]
 
 
-def _switched_off(points: Sequence[StudyPoint]) -> Iterator[str]:
+def _switched_off(study: Study) -> Iterator[str]:
     """Yield how much shorter steps are without communication, and without reading."""
     for key, plain, without, what in (
         ("communication", "on", "off", "communication"),
@@ -202,13 +195,10 @@ def _switched_off(points: Sequence[StudyPoint]) -> Iterator[str]:
     ):
         found = [
             pair
-            for pair in pairs(points, key, plain, without)
+            for pair in pairs(study.points, key, plain, without)
             if pair.told and pair.share > 0 and not (pair.whole.marks or pair.without.marks)
         ]
         if found:
             most = max(found, key=lambda pair: pair.share)
-            on = counted(most.whole.devices, "device")
-            yield (
-                f"Without {what} a step is up to {percent(most.share)} shorter: "
-                f"{most.whole.layout} of {most.whole.first.model} on {on}."
-            )
+            share, name = percent(most.share), study.called(most.whole)
+            yield f"Without {what} a step is up to {share} shorter: {name}."

@@ -42,7 +42,7 @@ def figure(study: Study) -> Figure:
         "stragglers",
         f"Rank {worst.wait.straggler}{host} holds up the others most",
         sentences=(
-            *map(_sentence, found[:SAID]),
+            *(_sentence(late, study) for late in found[:SAID]),
             *([f"{counted(more, 'more straggler')} in the records."] if more > 0 else []),
         ),
     )
@@ -64,11 +64,11 @@ def stragglers(point: StudyPoint) -> list[Late]:
     return lates
 
 
-def _sentence(late: Late) -> str:
+def _sentence(late: Late, study: Study) -> str:
     host = f" on {late.wait.host}" if late.wait.host else ""
     share = f" ({percent(late.share)})" if late.share is not None else ""
     runs = f", in {late.times} of {late.runs} runs" if late.runs > 1 else ""
     return (
-        f"{late.point.layout} on {counted(late.point.devices, 'device')} waits "
+        f"{study.called(late.point)} waits "
         f"{seconds(late.late_s)}{share} a step for rank {late.wait.straggler}{host}{runs}."
     )

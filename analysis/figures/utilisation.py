@@ -1,9 +1,11 @@
 """Use of the peak: what a device achieves in FLOP/s; shares of the peak among like precision."""
 
+from collections.abc import Mapping
+
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.figures.bars import BarPart, BarRow, rows
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.formatting import counted, flops, listed, percent
+from hpcgeo_analysis.formatting import flops, listed, percent
 from hpcgeo_analysis.styles import style
 from hpcgeo_analysis.utilisation import Use, use
 
@@ -19,6 +21,7 @@ def figure(study: Study) -> Figure | None:
         hint = "For MFU: a model of the zoo on a device whose peak is known (docs/machines.md)."
         return Figure("mfu", "Use of the peak", missing=hint)
     several = len({own.scaled.point.first.model for own in found}) > 1
+    names = study.names if several else {}
     best: dict[tuple[str, str, str], Use] = {}
     for own in found:
         record = own.scaled.point.first
@@ -30,17 +33,11 @@ def figure(study: Study) -> Figure | None:
     alike = [[own for own in shown if own.scaled.point.first.dtype == dtype] for dtype in dtypes]
     return Figure(
         "mfu",
-        _claim(shown[0]),
-        panels=tuple(_draw(own[:BARS], shown[0].flops_per_s, several) for own in alike),
+        f"{study.called(shown[0].scaled.point)} achieves most",
+        panels=tuple(_draw(own[:BARS], shown[0].flops_per_s, names) for own in alike),
         caption="FLOP/s of the mathematics per device, recompute not counted.",
         sentences=tuple(map(_best, alike)),
     )
-
-
-def _claim(most: Use) -> str:
-    point = most.scaled.point
-    on = counted(point.devices, "device")
-    return f"{most.scaled.line} of {point.first.model} achieves most, on {on}"
 
 
 def _best(alike: list[Use]) -> str:
@@ -52,15 +49,18 @@ def _best(alike: list[Use]) -> str:
     )
 
 
-def _draw(alike: list[Use], top: float, several: bool) -> str:
-    """Return the bars of one precision; `top` is the FLOP/s at the end of the axis."""
+def _draw(alike: list[Use], top: float, names: Mapping[str, str]) -> str:
+    """Return the bars of one precision.
+
+    `top` is the FLOP/s at the end of the axis, `names` of models are
+    said where there are several."""
     factor, unit = (1e12, "TFLOP/s") if top >= 1e12 else (1e9, "GFLOP/s")
     bars = []
     for own in alike:
         model, line = own.scaled.point.first.model, own.scaled.line
         said = f"{flops(own.flops_per_s)}, MFU {percent(own.mfu)}"
         part = BarPart(own.flops_per_s / factor, style(line).css, said)
-        label = f"{model}, {line}" if several else line
+        label = f"{names[model]}, {line}" if names else line
         bars.append(BarRow(line, style(line), label, f"MFU {percent(own.mfu)}", [part]))
     dtype = alike[0].scaled.point.first.dtype
     parts = [f"{bar.label} {bar.parts[0].tip}" for bar in bars]

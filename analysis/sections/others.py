@@ -21,7 +21,7 @@ def section(study: Study) -> Section:
     kept = [n for n in range(len(head)) if n < 4 or any(row[n].text for row in table)]
     rows = [[row[n] for n in kept] for row in table]
     tables = [Table("Fields that no section above shows", [head[n] for n in kept], rows)]
-    blocks = [ReportBlock("", (), (), tables)] if rows else []
+    blocks = [ReportBlock("", (), tables)] if rows else []
     return Section("others", "Other fields", "", blocks, "")
 
 
