@@ -13,11 +13,15 @@ _ROWS = {
     "NO_SHARD": ("copies", "N", "square", "#4a90d9", "#3f8ae0"),
     "SHARD_GRAD_OP": ("shards", "G", "up", "#b07a00", "#ffcf70"),
     "FULL_SHARD": ("shards", "F", "diamond", "#d4600a", "#f08c3c"),
-    "ZERO1": ("deepspeed", "Z1", "left", "#a679d6", "#8f63c9"),
-    "ZERO2": ("deepspeed", "Z2", "right", "#7f4bbd", "#b58bea"),
-    "ZERO3": ("deepspeed", "Z3", "cross", "#55258f", "#dcc6ff"),
+    "ZERO0": ("deepspeed", "Z0", "circle", "#b48ae0", "#7a50b5"),
+    "ZERO1": ("deepspeed", "Z1", "left", "#9a66cf", "#9468cc"),
+    "ZERO2": ("deepspeed", "Z2", "right", "#7a45b8", "#b58bea"),
+    "ZERO3": ("deepspeed", "Z3", "cross", "#54258e", "#d3b8fb"),
+    "ZERO3_HPZ": ("deepspeed", "P", "pentagon", "#3a1266", "#ece0ff"),
 }
-#: HYBRID_SHARD by group size 1 or 2, 4, 8, 16, and above: the larger the stronger.
+#: Strategies of groups that share the ramp: letter and mark.
+_GROUPED = {"HYBRID_SHARD": ("H", "down"), "HYBRID_SHARD_ZERO2": ("HG", "pentagon")}
+#: Groups by their size 1 or 2, 4, 8, 16, and above: the larger the stronger.
 _RAMP = (
     ("#45b896", "#23876a"),
     ("#1f9471", "#3fb48f"),
@@ -71,10 +75,13 @@ def style(line: str, again: int = 0) -> LineStyle:
     dash = _DASHES[again % len(_DASHES)]
     found = re.match(r"(\w+)(?:\((\d+)\))?", line)
     name, group = (found[1], int(found[2] or 0)) if found else (line, 0)
-    if name == "HYBRID_SHARD":
-        return LineStyle(f"hybrid-{_step(group)}", "down", f"H{group or ''}", dash)
+    size = f"{group or ''}"
+    if name in _GROUPED:
+        letter, mark_of = _GROUPED[name]
+        return LineStyle(f"hybrid-{_step(group)}", mark_of, letter + size, dash)
     if name in _ROWS:
-        return LineStyle(name.lower().replace("_", "-"), _ROWS[name][2], _ROWS[name][1], dash)
+        _, letter, mark_of, *_ = _ROWS[name]
+        return LineStyle(name.lower().replace("_", "-"), mark_of, letter + size, dash)
     return LineStyle("other-line", "circle", name[:1].upper() or "?", dash)
 
 

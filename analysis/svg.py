@@ -165,6 +165,7 @@ MARKS = {
     "down": "M0 4l3.9 -6.8h-7.8z",
     "diamond": "M0 -4.3l4.3 4.3l-4.3 4.3l-4.3 -4.3z",
     "cross": "M-3.8 -1.4h2.4v-2.4h2.8v2.4h2.4v2.8h-2.4v2.4h-2.8v-2.4h-2.4z",
+    "pentagon": "M0 -4l3.9 2.8l-1.5 4.6h-4.8l-1.5 -4.6z",
     "left": "M-4 0l6.8 -3.9v7.8z",
     "right": "M4 0l-6.8 -3.9v7.8z",
 }
@@ -203,10 +204,10 @@ class Canvas:
         ground = box(x, y, words, anchor, font, bold)
         self.boxes.append(ground)
         css = " ".join(filter(None, [css, "bold" if bold else ""]))
-        shown: dict[str, Any] = {"x": float(x), "y": float(y), "class_": css}
+        shown: dict[str, Any] = {"x": float(x), "y": float(y), "class_": css, **attributes}
         shown["text_anchor"] = anchor if anchor != "start" else None
         shown["style"] = f"font-size:{font:g}px" if font != FONT else None
-        self.add(element("text", escape(words), **{**shown, **attributes}))
+        self.add(element("text", escape(words), **shown))
         return ground
 
     def free(self, ground: Box) -> bool:
@@ -234,7 +235,11 @@ class Canvas:
     def svg(self, label: str, **attributes: object) -> str:
         """Return the drawing; `label` says in words what it shows."""
         view = f"0 0 {number(self.width)} {number(self.height)}"
-        fixed = {"xmlns": "http://www.w3.org/2000/svg", "viewBox": view, "class_": "figure"}
+        fixed: dict[str, Any] = {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "viewBox": view,
+            "class_": "figure",
+        }
         fixed |= {"role": "img", "aria_label": label}
         return element("svg", "\n".join(self._parts), **fixed, **attributes)
 

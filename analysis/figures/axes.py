@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from hpcgeo_analysis.styles import LineStyle
 from hpcgeo_analysis.svg import Box, Canvas, Scale, apart, box, element, mark, path, tip, width
 
-#: Pixels: a panel, and the words of its ticks and labels.
-WIDTH, SMALL = 360.0, 10.0
+#: Pixels: a panel, and the words of its ticks and labels, and of its title.
+WIDTH, SMALL, TITLE = 360.0, 10.0, 12.5
 #: Pixels between the labels of two lines, and the most that one takes.
 STEP, LABEL = 12.5, 134.0
 
@@ -37,6 +37,15 @@ class Curve:
     places: Sequence[Place]
     baseline: bool = False
     joined: bool = True
+
+
+def headed(height: float, title: str, below: str = "") -> Canvas:
+    """Return a panel with its title in bold and, muted, what is alike in it."""
+    canvas = Canvas(WIDTH, height)
+    canvas.text(0, 12, fitted(title, WIDTH, TITLE, bold=True), font=TITLE, bold=True)
+    if below:
+        canvas.text(0, 27, fitted(below, WIDTH), "muted", font=SMALL)
+    return canvas
 
 
 def horizontal(
@@ -120,11 +129,11 @@ def _label(canvas: Canvas, x: Scale, y: Scale, curve: Curve, at: float) -> None:
     canvas.text(end + 2, at + 3.5, fitted(curve.label, canvas.width - end - 2), css, font=SMALL)
 
 
-def fitted(words: str, room: float, font: float = SMALL) -> str:
+def fitted(words: str, room: float, font: float = SMALL, bold: bool = False) -> str:
     """Return words, cut where they are wider than the room."""
-    if width(words, font) <= room:
+    if width(words, font, bold) <= room:
         return words
-    while words and width(words + "…", font) > room:
+    while words and width(words + "…", font, bold) > room:
         words = words[:-1]
     return words + "…"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hpcgeo_analysis.figures.axes import SMALL, WIDTH, fitted
+from hpcgeo_analysis.figures.axes import SMALL, WIDTH, fitted, headed
 from hpcgeo_analysis.styles import LineStyle
 from hpcgeo_analysis.svg import Canvas, Scale, element, mark, path, tip, width
 
@@ -95,10 +95,7 @@ def rows(
         model: by whose name a page hides the panel.
     """
     top = 36.0 if below else 20.0
-    canvas = Canvas(WIDTH, top + ROW * len(bars) + 22)
-    canvas.text(0, 12, fitted(title, WIDTH, 12.5), font=12.5, bold=True)
-    if below:
-        canvas.text(0, 27, fitted(below, WIDTH), "muted", font=SMALL)
+    canvas = headed(top + ROW * len(bars) + 22, title, below)
     ends = [sum(part.length for part in bar.parts) for bar in bars]
     ends += [bar.range[1] for bar in bars if bar.range]
     x = Scale(0, most or max(ends) or 1.0, 1, WIDTH - 1)

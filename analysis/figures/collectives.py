@@ -11,13 +11,13 @@ from hpcgeo.plan.links import in_words
 from hpcgeo.records import MISSING, LinksRecord, pairs, software
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.figures import axes
-from hpcgeo_analysis.figures.axes import SMALL, WIDTH, Curve, Place
+from hpcgeo_analysis.figures.axes import WIDTH, Curve, Place
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.formatting import counted, listed, percent, seconds, size
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.separation import phrase
 from hpcgeo_analysis.styles import LineStyle
-from hpcgeo_analysis.svg import Canvas, Scale
+from hpcgeo_analysis.svg import Scale
 
 #: A collective, its group, ranks, and nodes.
 Key = tuple[str, str, int, int]
@@ -171,9 +171,7 @@ def _draw(
     sizes = [place.x for line in lines for place in line.places]
     rates = [place.y for line in lines for place in line.places]
     room = axes.label_room([line.label for line in lines])
-    canvas = Canvas(WIDTH, TOP + HEIGHT + FOOT)
-    canvas.text(0, 12, collective, font=12.5, bold=True)
-    canvas.text(0, 27, axes.fitted(f"bytes/s; {below}", WIDTH), "muted", font=SMALL)
+    canvas = axes.headed(TOP + HEIGHT + FOOT, collective, f"bytes/s; {below}")
     x = Scale(min(sizes), max(sizes), LEFT, WIDTH - room - 8, 10)
     y = Scale(min(rates) / 1.2, max(rates) * 1.2, TOP + HEIGHT, TOP + 4, 10)
     axes.horizontal(canvas, y, x, y.ticks(5), _plain)

@@ -50,8 +50,7 @@ def figure(study: Study) -> Figure:
         return Figure(
             "scaling",
             "Scaling",
-            missing="For a scaling curve, measure the same model on two numbers of devices: "
-            "hpcgeo-profile sweep with `ranks: [1, 2, 4]`.",
+            missing="For scaling, measure a model on two numbers of devices: hpcgeo-profile sweep.",
         )
     shown, notes = found[:MOST], Footnotes()
     views = _views(shown[0])
@@ -158,9 +157,7 @@ def _draw(panel: LinePanel, notes: Footnotes) -> str:
     lines = panel.lines
     labels = {line: line.label(notes) for line in lines}
     room = axes.label_room(labels.values())
-    canvas = Canvas(WIDTH, TOP + HEIGHT + FOOT)
-    title = panel.name + notes.signs(panel.common)
-    canvas.text(0, 12, axes.fitted(title, WIDTH, 12.5), font=12.5, bold=True)
+    canvas = axes.headed(TOP + HEIGHT + FOOT, panel.name + notes.signs(panel.common))
     counts = sorted({s.point.devices for line in lines for s in line.members})
     x = Scale(counts[0], counts[-1], LEFT, WIDTH - room - 8, 2)
     for number, view in enumerate(_views(panel)):

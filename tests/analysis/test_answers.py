@@ -7,7 +7,7 @@ from hpcgeo_analysis import answers
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.points import points
-from hpcgeo_analysis.sections.best import fields
+from hpcgeo_analysis.winners import fields
 from hpcgeo_analysis.winner_map import maps
 
 GIB = 2**30

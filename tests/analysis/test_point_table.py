@@ -8,7 +8,7 @@ from hpcgeo_analysis.embedded import embedded
 from hpcgeo_analysis.page import points_html, points_markdown
 from hpcgeo_analysis.point_table import point_table
 from hpcgeo_analysis.points import points
-from hpcgeo_analysis.sections.best import fields
+from hpcgeo_analysis.winners import fields
 
 
 def table(records):
