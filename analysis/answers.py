@@ -11,7 +11,16 @@ from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import counted, digits, gib, listed, percent, rate, size
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.winner_map import WinnerMap
-from hpcgeo_analysis.winners import LEVEL, TIGHT, Field, LineLoss, losses_of, node_hours
+from hpcgeo_analysis.winners import (
+    LEVEL,
+    Field,
+    LineLoss,
+    SmallestGroup,
+    losses_of,
+    node_hours,
+    shared_by,
+    smallest_group,
+)
 
 #: A cause of time that takes less of a step than this holds nothing up.
 WORTH = 0.05
@@ -58,7 +67,7 @@ def answers(study: Study, maps: Sequence[WinnerMap]) -> Answers:
         _fits(study, labels),
         _holds_up(maps[0]) if maps else None,
     ]
-    return Answers(_title(study, maps), _trust(study, maps), tuple(c for c in cards if c))
+    return Answers(_title(study, maps), _trust(study), tuple(c for c in cards if c))
 
 
 def _title(study: Study, maps: Sequence[WinnerMap]) -> str:
@@ -87,24 +96,32 @@ def _title(study: Study, maps: Sequence[WinnerMap]) -> str:
 def _advice(each: Field) -> str:
     """Return what to do: of lines that tie the one that shards least."""
     level = [each.best, *each.tied]
-    return naming.advice(min(level, key=lambda scaled: naming.shards(scaled.point) or 10**9).point)
+    return naming.advice(min(level, key=lambda scaled: shared_by(scaled.point) or 10**9).point)
 
 
 def _alone(each: Field) -> str:
-    on = counted(each.devices, "device")
+    """Return who is fastest on the most devices of one model, and what it keeps there."""
     best = each.best
+    kept = f", keeping {percent(best.efficiency)} per device" if _grew(best) else ""
+    on = counted(each.devices, "device") + kept
     if len(each.ranked) == 1:
-        speed = f"{best.line} reaches {rate(best.point.images_per_s)} {each.comparison.noun}/s"
-        return f"{speed} on {on}"
+        speed = f"{rate(best.point.images_per_s)} {each.comparison.noun}/s"
+        return f"{best.line} reaches {speed} on {on}"
     if each.tied:
-        return f"{listed([best.line, *(other.line for other in each.tied)])} tie on {on}"
+        names = [best.line, *(other.line for other in each.tied)]
+        return f"{listed(names) if len(names) < 4 else f'{len(names)} strategies'} tie on {on}"
     if len(each.ranked) == 2:
         verb = "beats" if each.spread else "has a higher rate than"
         return f"{best.line} {verb} {each.ranked[1].line} on {on}"
     return f"{best.line} {'is fastest' if each.spread else 'has the highest rate'} on {on}"
 
 
-def _trust(study: Study, maps: Sequence[WinnerMap]) -> str:
+def _grew(scaled: Scaled) -> bool:
+    return scaled.efficiency is not None and scaled.base is not scaled.point
+
+
+def _trust(study: Study) -> str:
+    """Return what was counted, the rule of ties, and what is not to be trusted."""
     parts = []
     for kind in ("measured", "published", "predicted"):
         own = [point for point in study.points if point.first.kind == kind]
@@ -126,8 +143,10 @@ def _trust(study: Study, maps: Sequence[WinnerMap]) -> str:
     noisy = sum(point.noisy for point in study.points)
     if noisy:
         said.append(f"{counted(noisy, 'noisy point')}, hatched.")
-    if len(maps) > 1:
-        said.append(f"{counted(len(maps), 'setting')}, each on its own.")
+    trained = {point.layout for point in study.points if point.candidate}
+    silent = sorted({point.layout for point in study.points if point.baseline} - trained)
+    if silent:
+        said.append(f"{listed(silent)} exchanged no gradients: a baseline, ranked nowhere.")
     return " ".join(said)
 
 
@@ -145,34 +164,37 @@ def _run(first: WinnerMap, labels: dict[str, str]) -> Card:
 
 
 def _breaks(study: Study, labels: dict[str, str]) -> Card:
-    """Return where a line that competes loses most, and where else it does."""
-    lines = {
-        (line[0].line, line[0].point.first.model, comparison.number): line
+    """Return which line loses most where it first breaks, and where it does with other models."""
+    lines = [
+        line
         for comparison in study.comparisons
         if comparison.context["kind"] != "predicted"
         for line in comparison.lines.values()
-    }
-    every = (loss for line in lines.values() for loss in losses_of(line) if loss.breaks)
-    found = sorted(every, key=lambda loss: -loss.share)
+    ]
+    breaks = ([loss for loss in losses_of(line) if loss.breaks] for line in lines)
+    found = sorted((first[0] for first in breaks if first), key=lambda loss: -loss.share)
     if not found:
-        return _unbroken([line for line in lines.values() if line[-1].efficiency is not None])
+        return _unbroken([line for line in lines if line[-1].efficiency is not None])
     worst = found[0]
     first, second = worst.before.point, worst.after.point
-    name = worst.after.name
     where = f"from {first.devices:,} to {counted(second.devices, 'device')}"
-    sentence = f"{name} of {labels[second.first.model]} per device, {where}"
+    sentence = f"per device for {worst.after.name} of {labels[second.first.model]} {where}"
     large, small = messages.of_point(first), messages.of_point(second)
     if large and small and small.rank_bytes < large.rank_bytes:
-        sentence += f"; messages fall to {size(small.rank_bytes)}"
+        sentence += f": {small.collective} falls to {size(small.rank_bytes)} a rank"
     others: dict[str, LineLoss] = {}
-    for drop in found:
-        if drop.after.line == worst.after.line:
-            others.setdefault(drop.after.point.first.model, drop)
+    for loss in found:
+        if (
+            loss.after.line == worst.after.line
+            and loss.after.point.first.model != second.first.model
+        ):
+            others.setdefault(loss.after.point.first.model, loss)
+    by_size = sorted(others.items(), key=lambda pair: pair[1].after.point.parameters or 0)
     more = [
-        f"{labels[model]} {_minus(drop.share)} at {drop.after.point.devices:,}"
-        for model, drop in list(others.items())[1:4]
+        f"{labels[model]} {_minus(loss.share)} at {loss.after.point.devices:,}"
+        for model, loss in by_size[:4]
     ]
-    also = f"Also {', '.join(more)}." if more else ""
+    also = f"{', '.join(more)}." if more else ""
     return Card("It breaks here", _minus(worst.share), f"{sentence}.", also, "scaling")
 
 
@@ -196,39 +218,17 @@ def _minus(share: float) -> str:
     return f"\N{MINUS SIGN}{percent(share)}"
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """The smallest group that holds a copy of a model, and what a device holds there."""
-
-    group: int
-    kind: str
-    held: int
-    point: StudyPoint
-
-    @property
-    def share(self) -> float | None:
-        """Of what a device has."""
-        limit = self.point.memory.limit_bytes if self.point.memory else None
-        return self.held / limit if limit else None
-
-
-def _smallest(study: Study) -> list[_Fit]:
-    """Return of each model how it fits on fewest devices, by size of model."""
-    found: dict[str, _Fit] = {}
-    for point in study.points:
-        group = naming.shards(point)
-        if group is None or not (point.candidate and point.held) or point.first.kind == "predicted":
-            continue
-        fit = _Fit(group, *next(iter(point.held.items())), point)
-        known = found.get(point.first.model)
-        if known is None or (group, fit.held) < (known.group, known.held):
-            found[point.first.model] = fit
-    return sorted(found.values(), key=lambda fit: fit.point.parameters or 0)
-
-
 def _fits(study: Study, labels: dict[str, str]) -> Card:
     """Return the largest model that fits one device, and what larger ones need."""
-    found = _smallest(study)
+    best: dict[str, SmallestGroup] = {}
+    for comparison in study.comparisons:
+        fit = smallest_group(comparison) if comparison.context["kind"] != "predicted" else None
+        known = best.get(comparison.model)
+        if fit and (
+            known is None or (fit.group, fit.taken_bytes) < (known.group, known.taken_bytes)
+        ):
+            best[comparison.model] = fit
+    found = sorted(best.values(), key=lambda fit: fit.point.parameters or 0)
     if not found:
         how = "Memory was not recorded; hpcgeo profile records it."
         return Card("It fits", "not known", how, "", "memory")
@@ -236,18 +236,18 @@ def _fits(study: Study, labels: dict[str, str]) -> Card:
     chosen = alone[-1] if alone else 0
     fit = found[chosen]
     on = "one device" if fit.group == 1 else f"a group of {fit.group:,} devices"
-    limit = f" of {gib(fit.held / fit.share)}" if fit.share else ""
-    tight = ", tight" if fit.share and fit.share > TIGHT else ""
+    limit = f" of {gib(fit.limit_bytes)}" if fit.limit_bytes else ""
     sentence = (
-        f"{labels[fit.point.first.model]} on {on}: {gib(fit.held)}{limit} GiB {fit.kind}{tight}."
+        f"{labels[fit.point.first.model]} on {on}: {gib(fit.taken_bytes)}{limit} GiB {fit.kind}"
     )
     larger = [
         f"{labels[other.point.first.model]} needs {counted(other.group, 'device')}"
         for other in found[chosen + 1 :]
     ]
-    number = percent(fit.share) if fit.share else f"{gib(fit.held)} GiB"
+    number = percent(fit.share) if fit.share else f"{gib(fit.taken_bytes)} GiB"
     more = f"{'; '.join(larger)}." if larger else ""
-    return Card("It fits", number, sentence, more, "memory")
+    words = f"{sentence} {fit.kind}{', tight' * fit.tight}."
+    return Card("It fits", number, words, more, "memory")
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def _workers(point: StudyPoint) -> tuple[str, ...]:
 def _grouping(point: StudyPoint) -> tuple[str, ...]:
     """Shard inside a node where shards cross nodes; else more work between collectives."""
     inside = point.devices // point.nodes
-    if point.nodes > 1 and inside > 1 and (naming.shards(point) or 0) > inside:
+    if point.nodes > 1 and inside > 1 and (shared_by(point) or 0) > inside:
         return "parallel.strategy=HYBRID_SHARD", f"parallel.group_size={inside}"
     return (f"train.micro_batch={2 * point.first.micro_batch}",)
 

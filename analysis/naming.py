@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from itertools import takewhile
 
-from hpcgeo.errors import InputError
 from hpcgeo.strategies import strategies
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import StudyPoint
+from hpcgeo_analysis.winners import shared_by
 
 #: Families whose name is no plain word.
 _FAMILIES = {"vit": "ViT", "gpna": "GPNA", "swin": "Swin"}
@@ -41,18 +41,9 @@ def place(machine: str) -> str:
     return "this machine" if machine == "local" else machine[:1].upper() + machine[1:]
 
 
-def shards(point: StudyPoint) -> int | None:
-    """Return over how many devices the optimizer's state lies; None: the strategy is not known."""
-    record, row = point.first, strategies().get(point.first.strategy)
-    try:
-        return row.shard_size(record.world_size, record.group_size) if row else None
-    except InputError:
-        return None
-
-
 def advice(point: StudyPoint) -> str:
     """Return what a strategy does, as an order: ``replicate``, ``shard inside a node``, ..."""
-    row, among = strategies().get(point.first.strategy), shards(point)
+    row, among = strategies().get(point.first.strategy), shared_by(point)
     if row is None or among is None:
         return point.layout
     if row.optimizer == "none":

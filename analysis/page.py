@@ -7,10 +7,14 @@ from markupsafe import Markup, escape
 
 from hpcgeo.quoting import markdown
 from hpcgeo_analysis.figures.figure import Figure
+from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.point_table import PointRow, PointTable
 from hpcgeo_analysis.styles import css, key, style
 from hpcgeo_analysis.tables import Table, TableCell
 from hpcgeo_analysis.winner_map import MapCell, WinnerMap, label
+
+#: Lines without a rival that are named.
+ALONE = 3
 
 #: Percent of a line's colour in a cell of the map.
 _STRONG, _WEAK = 44, 6
@@ -158,20 +162,23 @@ def map_markdown(winners: WinnerMap) -> str:
 
 
 def map_title(found: Sequence[WinnerMap]) -> str:
-    """Return what a map shows."""
+    """Return what the maps show."""
     if not found:
         return ""
     if len(found[0].models) > 1:
         return f"The fastest strategy of each model, {found[0].noun}/s per device"
-    return f"{found[0].models[0]}: strategies in percent of the fastest"
+    return "Strategies in percent of the fastest"
 
 
-def map_key(found: Sequence[WinnerMap]) -> str:
-    """Return how marks in the maps are read, of those that are there."""
+def map_key(found: Sequence[WinnerMap], alone: Sequence[str]) -> str:
+    """Return how marks in the maps are read, of those that are there, and what is in no map."""
     cells = [cell for each in found for _, row in each.rows(label(each)) for cell in row if cell]
     said = ["Columns: devices."]
     said += ["= others tie with it."] * any(cell.mark for cell in cells)
     said += ["Hatched: noisy."] * any(cell.hatched for cell in cells)
+    more = len(alone) - ALONE
+    names = [*alone[:ALONE], *([f"{more:,} more"] if more > 0 else [])]
+    said += [f"Without a rival, not in the map: {listed(names)}."] if names else []
     return " ".join(said)
 
 

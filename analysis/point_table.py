@@ -78,9 +78,9 @@ _NUMBERS: tuple[tuple[str, Callable[[float], str], _Value], ...] = (
     ("MFU", percent, lambda p, s: mfu(p)),
     ("HFU", percent, lambda p, s: mfu(p, "hfu")),
     ("memory, GiB", gib, lambda p, s: next(iter(p.held.values()), None)),
-    ("of the device", percent, lambda p, s: _of_device(p)),
-    ("node-h per M images", digits, lambda p, s: node_hours(p)),
-    ("kWh per M images", digits, lambda p, s: kwh_of(p)),
+    ("of device", percent, lambda p, s: _of_device(p)),
+    ("node-h / M images", digits, lambda p, s: node_hours(p)),
+    ("kWh / M images", digits, lambda p, s: kwh_of(p)),
     ("runs", lambda v: f"{v:,.0f}", lambda p, s: len(p.records)),
 )
 #: Columns that stand below the table, once, where they say the same in every row.
@@ -139,13 +139,12 @@ def _standings(
     comparisons: Iterable[Comparison], fields: Sequence[Field]
 ) -> dict[StudyPoint, _Standing]:
     shares: dict[StudyPoint, tuple[float, str]] = {}
-    for each in fields:
+    rivals = [each for each in fields if len(each.ranked) > 1] or fields
+    for each in rivals:
         top = each.best.point.images_per_s or 1.0
-        for scaled in each.ranked if len(each.ranked) > 1 else ():
+        for scaled in each.ranked:
             standing = "best" if scaled is each.best else "tie" * (scaled in each.tied)
             shares.setdefault(scaled.point, ((scaled.point.images_per_s or 0) / top, standing))
-        if len(each.ranked) == 1:
-            shares.setdefault(each.best.point, (1.0, "best"))
     found: dict[StudyPoint, dict[str, float | None]] = {}
     lines: dict[StudyPoint, Scaled] = {}
     for comparison in comparisons:

@@ -40,7 +40,7 @@ from hpcgeo_analysis.reading import load
 from hpcgeo_analysis.sections import omissions, others, provenance
 from hpcgeo_analysis.sections.runs import Run, load_run
 from hpcgeo_analysis.styles import css
-from hpcgeo_analysis.winner_map import maps
+from hpcgeo_analysis.winner_map import alone, maps, settings
 from hpcgeo_analysis.winners import fields
 
 #: Our figures in their order.
@@ -48,6 +48,9 @@ FIGURES: tuple[Callable[[Study], Figure | None], ...] = (
     *(scaling.figure, steps.figure, memory.figure, utilisation.figure, batching.figure),
     *(collectives.figure, stragglers.figure, energy.figure, predictions.figure),
 )
+
+#: Figures that are open from the start; of the others the page shows the claim.
+UNFOLDED = ("scaling", "steps", "memory")
 
 #: Our sections in their order.
 SECTIONS = (others.section, omissions.section, provenance.section)
@@ -184,12 +187,13 @@ def _view(
     folder = resources.files("hpcgeo_analysis.templates")
     return {
         "answers": answers(study, winners),
-        "maps": winners[:MAPS],
+        "maps": list(zip(winners[:MAPS], settings(winners[:MAPS]), strict=True)),
         "map_title": page.map_title(winners),
-        "map_key": page.map_key(winners[:MAPS]),
+        "map_key": page.map_key(winners[:MAPS], alone(found, winners)),
         "models": list(naming.models(_models(study))[1].items()),
         "lines": page.letters(_layouts(study)),
         "figures": with_data,
+        "unfolded": UNFOLDED,
         "absent": [
             *((f.anchor, f.missing) for f in drawn if f not in with_data and f.missing),
             *(

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from hpcgeo.records import SOFT
 from hpcgeo_analysis import naming
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import digits, percent
+from hpcgeo_analysis.separation import phrase
 from hpcgeo_analysis.winners import Field
 
 #: What models of one map need not share.
-_FREE = ("model", "options")
+_FREE = ("model", "options", *SOFT)
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,9 @@ class WinnerMap:
         return sum(len(each.ranked) > 1 for each in self.fields)
 
     @property
-    def setting(self) -> str:
-        """What was run alike."""
-        comparison = self.fields[0].comparison
-        fixed = comparison.fixed.split(" (")[0]
-        return ", ".join(filter(None, [comparison.context["dtype"], fixed, comparison.setting]))
+    def family(self) -> str:
+        """What its models are called together."""
+        return naming.models(self.models)[0]
 
     @property
     def noun(self) -> str:
@@ -97,14 +97,45 @@ class WinnerMap:
 
 
 def maps(fields: Sequence[Field]) -> list[WinnerMap]:
-    """Return what was run alike, that with most fields of rivals first; none without any."""
+    """Return what was run alike, that with most fields of rivals first.
+
+    What has no rival anywhere is no map where others have some.
+    """
     groups: dict[tuple[str, ...], list[Field]] = defaultdict(list)
     for each in fields:
         comparison = each.comparison
         alike = (v for name, v in comparison.context.items() if name not in _FREE)
         groups[(*alike, comparison.mode, comparison.fixed)].append(each)
     found = [WinnerMap(tuple(group)) for group in groups.values()]
-    return sorted(found, key=lambda one: (-one.rivals, -len(one.fields)))
+    rivals = [one for one in found if one.rivals] or found
+    return sorted(rivals, key=lambda one: (-one.rivals, -len(one.fields)))
+
+
+def alone(fields: Sequence[Field], shown: Sequence[WinnerMap]) -> list[str]:
+    """Return the lines that have no rival in their setting, and so stand in no map."""
+    there = {id(each) for one in shown for each in one.fields}
+    lines: dict[str, None] = {}
+    for each in fields:
+        if id(each) not in there:
+            setting = each.comparison.setting or each.comparison.fixed.split(" (")[0]
+            lines[f"{each.best.line} ({setting})"] = None
+    return [*lines]
+
+
+def settings(shown: Sequence[WinnerMap]) -> list[str]:
+    """Return of each map what was run alike, where maps of the same models differ in it."""
+    found = []
+    for one in shown:
+        own = [o.fields[0].comparison for o in shown if o.models == one.models]
+        comparison = one.fields[0].comparison
+        values = {name: {each.context[name] for each in own} for name in comparison.context}
+        said = [
+            phrase(name, comparison.context[name], among)
+            for name, among in values.items()
+            if len(among) > 1 and name not in _FREE
+        ]
+        found.append(", ".join([comparison.fixed.split(" (")[0], *said]))
+    return found
 
 
 def label(map_: WinnerMap) -> dict[str, str]:

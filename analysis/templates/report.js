@@ -183,6 +183,12 @@
     URL.revokeObjectURL(link.href);
   }
 
+  function goTo(place) {
+    const folded = one(":scope > details", place);
+    if (folded) folded.open = true;
+    place.scrollIntoView();
+  }
+  addEventListener("beforeprint", () => { for (const each of all("details")) each.open = true; });
   document.addEventListener("click", event => {
     const button = event.target.closest("button, a[href^='#']");
     if (!button) return;
@@ -192,7 +198,7 @@
       if (!place) return;
       state.set("at", place.id);
       keep();
-      place.scrollIntoView();
+      goTo(place);
     }
     else if (button.dataset.pick) toggle(button.dataset.pick, button.value);
     else if (button.dataset.view) { state.set(`view.${button.closest("figure").id}`, button.dataset.view); keep(); }
@@ -213,7 +219,8 @@
     const text = location.hash.slice(1);
     state = new URLSearchParams(text.includes("=") ? text : text && `at=${text}`);
     show();
-    document.getElementById(state.get("at"))?.scrollIntoView();
+    const place = document.getElementById(state.get("at"));
+    if (place) goTo(place);
   }
   addEventListener("hashchange", read);
   read();
