@@ -7,8 +7,8 @@ from hpcgeo_analysis import answers
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.points import points
-from hpcgeo_analysis.winners import fields
 from hpcgeo_analysis.winner_map import maps
+from hpcgeo_analysis.winners import fields
 
 GIB = 2**30
 

@@ -3,8 +3,8 @@
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.page import map_html, map_markdown
 from hpcgeo_analysis.points import points
-from hpcgeo_analysis.winners import fields
 from hpcgeo_analysis.winner_map import maps
+from hpcgeo_analysis.winners import fields
 
 
 def found(records):

@@ -11,7 +11,7 @@ from hpcgeo.records import Record, options
 from hpcgeo_analysis.comparisons import Comparison, compare
 from hpcgeo_analysis.points import CONTEXT, points
 from hpcgeo_analysis.report import render
-from hpcgeo_analysis.sections import memory, omissions
+from hpcgeo_analysis.sections import omissions
 
 
 def compared(records: list[Record]) -> list[Comparison]:
@@ -217,17 +217,3 @@ def test_mfu_needs_a_source_and_sense(make):
     assert "The best MFU is 30 %, B on 1 device against 1.00 TFLOP/s a device (tabled)." in text
     assert "not shown: no source of the peak" in text
     assert "MFU above 100 % (up to 152 %)" in text
-
-
-def test_memory_of_different_kinds_is_not_mixed(make):
-    held = {"peak_memory_bytes": 2**30}
-    records = [
-        make("DDP", memory_source="reserved", **held),
-        make("FULL_SHARD", memory_source="resident", **held),
-        make("ZERO3", memory_source="resident", peak_memory_bytes=2**31),
-    ]
-    (comparison,) = compared(records)
-    assert memory.sentences(comparison) == [
-        "On 1 device FULL_SHARD needs least resident memory of the 2 measured, 1.00 GiB per rank; "
-        "ZERO3 most, 2.00 GiB (2.00 x)."
-    ]

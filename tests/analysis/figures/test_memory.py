@@ -19,7 +19,7 @@ def test_causes_are_stacked_up_to_what_the_process_takes(whole, study):
     check(figure)
     found = read(figure.panels[0])
     (row,) = of_line(found, "DDP")
-    # 1, 1, 2, 0.5, 1/16, 3/16 GiB by cause of 5 GiB resident, on an axis that ends with the device of 8
+    # 1, 1, 2, 0.5, 1/16, 3/16 GiB by cause of 5 GiB resident, of a device of 8
     expected = [1 / 8, 1 / 8, 2 / 8, 0.5 / 8, 1 / 128, 3 / 128, 1 / 32]
     assert [part / 358 for part in widths(row)] == pytest.approx(expected, abs=0.001)
     assert tips(row)[-1] == "rest of the process: 0.250 GiB"
@@ -73,6 +73,18 @@ def test_who_needs_least(make, study, least, said):
     ]
     sentences = memory.figure(study(records)).sentences
     assert (sentences == ()) if said is None else sentences[0].startswith(said)
+
+
+def test_who_needs_least_is_asked_within_a_kind(make, study):
+    held = {"peak_memory_bytes": GIB}
+    records = [
+        make("DDP", memory_source="reserved", **held),
+        make("FULL_SHARD", memory_source="resident", **held),
+        make("ZERO3", memory_source="resident", peak_memory_bytes=2 * GIB),
+    ]
+    assert memory.figure(study(records)).sentences == (
+        "FULL_SHARD of vit_tiny on 1 device needs least resident memory: 1.00 GiB.",
+    )
 
 
 def test_of_many_sizes_the_ends_of_every_line(make, study):
