@@ -30,7 +30,7 @@ def section(study: Study) -> Section:
         ReportBlock("Cautions", _few(cautions(study))),
     ]
     found = [block for block in blocks if not block.empty]
-    return Section("omissions", "What was left out, and why", "", found, "nothing.")
+    return Section("omissions", "What was left out, and why", "", found, "")
 
 
 def separated(points: Sequence[StudyPoint]) -> list[str]:
