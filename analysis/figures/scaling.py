@@ -7,7 +7,7 @@ from hpcgeo_analysis import messages
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures import axes
-from hpcgeo_analysis.figures.axes import SMALL, WIDTH, Curve, Place
+from hpcgeo_analysis.figures.axes import SMALL, WIDTH, DrawnLine, Place
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines
 from hpcgeo_analysis.formatting import counted, digits, listed, percent, rate, size
@@ -195,7 +195,7 @@ def _view(
         _write_drops(canvas, x, y, known)
 
 
-def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
+def _curve(line: PanelLine, label: str, view: View, noun: str) -> DrawnLine:
     places = []
     for scaled in line.members:
         point = scaled.point
@@ -216,7 +216,7 @@ def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
         said += "".join(f", {text}" for text in line.told(scaled))
         hollow = bool(line.told(scaled) or line.unlike)
         places.append(Place(point.devices, value, said, low, high, hollow))
-    return Curve(label, line.name, line.look, places, line.baseline)
+    return DrawnLine(label, line.name, line.look, places, line.baseline)
 
 
 def _ideal(lines: Sequence[PanelLine], view: View) -> list[tuple[float, float]]:
@@ -235,7 +235,7 @@ def _scale(values: Sequence[float], view: View) -> Scale:
 
 
 def _write_drops(
-    canvas: Canvas, x: Scale, y: Scale, known: Sequence[tuple[PanelLine, Curve]]
+    canvas: Canvas, x: Scale, y: Scale, known: Sequence[tuple[PanelLine, DrawnLine]]
 ) -> None:
     """Write losses beside the falling parts of lines, the largest first."""
     drawn = [[(x(p.x), y(p.y)) for p in curve.places] for _, curve in known]
