@@ -132,16 +132,20 @@ def _best(links: Sequence[LinksRecord]) -> str:
 def _dots(
     points: Sequence[StudyPoint], link: LinksRecord, collective: str
 ) -> list[tuple[float, float]]:
-    """Return message and bandwidth that training reached on the same devices."""
-    found = set()
+    """Return the bandwidth that training reached on the same devices: of a size least and most."""
+    found: dict[int, list[float]] = defaultdict(list)
     for point in points:
         made = point.first
         if (made.kind, made.machine, made.device) == (link.kind, link.machine, link.device):
             for (kind, _, _, message), moved in traffic(point).items():
                 rates = [each.bus_bytes_per_s for each in moved if each.bus_bytes_per_s]
                 if kind == collective and rates:
-                    found.add((float(message), median(rates)))
-    return sorted(found)
+                    found[message].append(median(rates))
+    return [
+        (float(message), rate)
+        for message, rates in sorted(found.items())
+        for rate in dict.fromkeys((min(rates), max(rates)))
+    ]
 
 
 def _draw(

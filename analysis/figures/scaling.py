@@ -147,17 +147,20 @@ def _percent(value: float) -> str:
 def _short(value: float) -> str:
     """Return a value of an axis with few letters.
 
-    >>> _short(120_000), _short(2_500), _short(12.5), _short(0.5)
-    ('120k', '2.5k', '12.5', '0.5')
+    >>> _short(3e6), _short(120_000), _short(2_500), _short(12.5), _short(0.5)
+    ('3M', '120k', '2.5k', '12.5', '0.5')
     """
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def _draw(panel: LinePanel, notes: Footnotes) -> str:
     lines = panel.lines
+    title = panel.name + notes.signs(panel.common)
     labels = {line: line.label(notes) for line in lines}
     room = axes.label_room(labels.values())
-    canvas = axes.headed(TOP + HEIGHT + FOOT, panel.name + notes.signs(panel.common))
+    canvas = axes.headed(TOP + HEIGHT + FOOT, title)
     counts = sorted({s.point.devices for line in lines for s in line.members})
     x = Scale(counts[0], counts[-1], LEFT, WIDTH - room - 8, 2)
     for number, view in enumerate(_views(panel)):
