@@ -73,12 +73,13 @@ def stragglers(point: StudyPoint) -> list[Late]:
 def _draw(study: Study, found: Sequence[Late]) -> str:
     bars = []
     for late in found:
-        look, name = style(late.point.layout), study.called(late.point)
-        said = f"{late.wait.straggler}: {late.times} of {counted(late.runs, 'run')}"
-        part = BarPart(1000 * late.late_s, look.css, f"rank {said}")
-        share = f", {percent(late.share)}" if late.share is not None else ""
-        value = f"{seconds(late.late_s)}{share}"
-        bars.append(BarRow(late.point.layout, look, f"{late.place}: {name}", value, [part]))
+        look, record = style(late.point.layout), late.point.first
+        share = f"{percent(late.share)} of a step, " if late.share is not None else ""
+        tip = f"{share}in {late.times} of {counted(late.runs, 'run')}"
+        part = BarPart(1000 * late.late_s, look.css, tip)
+        label = f"{late.place}: {late.point.layout}, {study.names[record.model]}, "
+        label += counted(late.point.devices, "device")
+        bars.append(BarRow(late.point.layout, look, label, seconds(late.late_s), [part]))
     said = listed([f"rank {bar.label}, {bar.value}" for bar in bars])
     return rows(
         "Rank",
