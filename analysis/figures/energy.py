@@ -109,7 +109,7 @@ def _draw(panel: PointPanel, known: Sequence[Spent]) -> str:
 
 
 def _claim(every: Sequence[Spent]) -> str:
-    """Return who needs least on the most devices, among what one counter saw alike, and who ties."""
+    """Return who needs least on the most devices and who ties, among what a counter saw alike."""
     alike: dict[tuple[int, str, str, str], list[Spent]] = defaultdict(list)
     for own in every:
         found = own.energy
