@@ -64,7 +64,7 @@ def answers(study: Study, maps: Sequence[WinnerMap]) -> Answers:
     cards = [
         _run(maps[0], labels) if maps else None,
         _breaks(study, labels),
-        _fits(study, labels),
+        _fits(study, maps, labels),
         _holds_up(maps[0]) if maps else None,
     ]
     return Answers(_title(study, maps), _trust(study), tuple(c for c in cards if c))
@@ -146,7 +146,7 @@ def _trust(study: Study) -> str:
     trained = {point.layout for point in study.points if point.candidate}
     silent = sorted({point.layout for point in study.points if point.baseline} - trained)
     if silent:
-        said.append(f"{listed(silent)} exchanged no gradients: a baseline, ranked nowhere.")
+        said.append(f"{listed(silent)} exchanged no gradients: baseline, not ranked.")
     return " ".join(said)
 
 
@@ -218,11 +218,16 @@ def _minus(share: float) -> str:
     return f"\N{MINUS SIGN}{percent(share)}"
 
 
-def _fits(study: Study, labels: dict[str, str]) -> Card:
-    """Return the largest model that fits one device, and what larger ones need."""
+def _fits(study: Study, maps: Sequence[WinnerMap], labels: dict[str, str]) -> Card:
+    """Return the largest model that fits one device, and what larger ones need.
+
+    Of several precisions it is the one of the first map.
+    """
     best: dict[str, SmallestGroup] = {}
-    for comparison in study.comparisons:
-        fit = smallest_group(comparison) if comparison.context["kind"] != "predicted" else None
+    dtypes = {maps[0].fields[0].comparison.context["dtype"]} if maps else set()
+    ran = [each for each in study.comparisons if each.context["kind"] != "predicted"]
+    for comparison in [each for each in ran if each.context["dtype"] in dtypes] or ran:
+        fit = smallest_group(comparison)
         known = best.get(comparison.model)
         if fit and (
             known is None or (fit.group, fit.taken_bytes) < (known.group, known.taken_bytes)
@@ -235,11 +240,10 @@ def _fits(study: Study, labels: dict[str, str]) -> Card:
     alone = [place for place, fit in enumerate(found) if fit.group == 1]
     chosen = alone[-1] if alone else 0
     fit = found[chosen]
-    on = "one device" if fit.group == 1 else f"a group of {fit.group:,} devices"
-    limit = f" of {gib(fit.limit_bytes)}" if fit.limit_bytes else ""
-    sentence = (
-        f"{labels[fit.point.first.model]} on {on}: {gib(fit.taken_bytes)}{limit} GiB {fit.kind}"
-    )
+    on = "one device" if fit.group == 1 else f"each of {fit.group:,} devices"
+    sentence = f"of {on} for {labels[fit.point.first.model]}, {fit.point.layout}"
+    if fit.limit_bytes:
+        sentence += f": {gib(fit.taken_bytes)} of {gib(fit.limit_bytes)} GiB"
     larger = [
         f"{labels[other.point.first.model]} needs {counted(other.group, 'device')}"
         for other in found[chosen + 1 :]

@@ -1,7 +1,7 @@
 """How answers, maps, figures and tables stand in HTML and in Markdown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup, escape
 
@@ -175,11 +175,17 @@ def map_key(found: Sequence[WinnerMap], alone: Sequence[str]) -> str:
     cells = [cell for each in found for _, row in each.rows(label(each)) for cell in row if cell]
     said = ["Columns: devices."]
     said += ["= others tie with it."] * any(cell.mark for cell in cells)
-    said += ["Hatched: noisy."] * any(cell.hatched for cell in cells)
+    said += ["Hatched: noisy, still getting faster, or unlike."] * any(c.hatched for c in cells)
+    said += [f"As asked, {apart}." for apart in dict.fromkeys(_apart(found)) if apart]
     more = len(alone) - ALONE
     names = [*alone[:ALONE], *([f"{more:,} more"] if more > 0 else [])]
     said += [f"Without a rival, not in the map: {listed(names)}."] if names else []
     return " ".join(said)
+
+
+def _apart(found: Sequence[WinnerMap]) -> Iterator[str]:
+    for each in found:
+        yield from (field.comparison.apart for field in each.fields)
 
 
 def letters(layouts: Sequence[str]) -> list[tuple[str, str]]:

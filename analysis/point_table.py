@@ -101,6 +101,7 @@ def point_table(study: Study, fields: Sequence[Field]) -> PointTable:
         ),
     )
     titles = ["model", *(title for title, _, _ in _NUMBERS), "memory is", "setting", "kind", "mark"]
+    titles.append("unlike its base")
     rows = []
     for number, point in order:
         standing = standings.get(point) or _Standing(Scaled(point, point.layout))
@@ -114,6 +115,7 @@ def point_table(study: Study, fields: Sequence[Field]) -> PointTable:
             _word("" if setting == ALIKE else setting),
             _word(point.first.kind),
             _word(point.mark),
+            _word("; ".join(standing.scaled.footnotes)),
         ]
         rows.append((number, point, standing, cells))
     common, kept = [], []

@@ -28,7 +28,7 @@ class MapCell:
         words: the same in words, with the lines that tie.
         share: how strong the colour is, 0 to 1.
         best: whether it is the best or ties with it.
-        hatched: whether a point behind it is noisy.
+        hatched: whether a point behind it is noisy, or unlike the best in versions or variables.
     """
 
     line: str
@@ -99,7 +99,8 @@ class WinnerMap:
 def maps(fields: Sequence[Field]) -> list[WinnerMap]:
     """Return what was run alike, that with most fields of rivals first.
 
-    What has no rival anywhere is no map where others have some.
+    What has no rival anywhere is no map where others have some; nor is one number of devices of
+    models that are there already.
     """
     groups: dict[tuple[str, ...], list[Field]] = defaultdict(list)
     for each in fields:
@@ -108,7 +109,14 @@ def maps(fields: Sequence[Field]) -> list[WinnerMap]:
         groups[(*alike, comparison.mode, comparison.fixed)].append(each)
     found = [WinnerMap(tuple(group)) for group in groups.values()]
     rivals = [one for one in found if one.rivals] or found
-    return sorted(rivals, key=lambda one: (-one.rivals, -len(one.fields)))
+    kept: list[WinnerMap] = []
+    there: set[tuple[str, int]] = set()
+    for one in sorted(rivals, key=lambda one: (-one.rivals, -len(one.fields))):
+        own = {(each.comparison.model, each.devices) for each in one.fields}
+        if len(one.counts) > 1 or not own <= there:
+            kept.append(one)
+        there |= own
+    return kept
 
 
 def alone(fields: Sequence[Field], shown: Sequence[WinnerMap]) -> list[str]:
@@ -116,7 +124,7 @@ def alone(fields: Sequence[Field], shown: Sequence[WinnerMap]) -> list[str]:
     there = {id(each) for one in shown for each in one.fields}
     lines: dict[str, None] = {}
     for each in fields:
-        if id(each) not in there:
+        if id(each) not in there and len(each.ranked) == 1:
             setting = each.comparison.setting or each.comparison.fixed.split(" (")[0]
             lines[f"{each.best.line} ({setting})"] = None
     return [*lines]
@@ -151,9 +159,12 @@ def _winner(each: Field | None) -> MapCell | None:
     words = f"{best.name}: {digits(rate)} {each.comparison.noun}/s per device"
     if tied:
         words += f"; tied: {', '.join(other.name for other in tied)}"
-    noisy = any(scaled.point.noisy for scaled in (best, *tied))
+    close = {scaled.line for scaled in (*each.ranked[:2], *tied)}
+    unlike = {line: said for line, said in each.unlike.items() if line in close}
+    words += "".join(f"; {line} has {', '.join(said)}" for line, said in unlike.items())
+    hatched = each.noisy or bool(unlike)
     return MapCell(
-        best.line, each.comparison.model, "=" * bool(tied), digits(rate), words, hatched=noisy
+        best.line, each.comparison.model, "=" * bool(tied), digits(rate), words, hatched=hatched
     )
 
 
@@ -164,7 +175,7 @@ def _of_best(each: Field, scaled: Scaled) -> MapCell:
     per = digits(scaled.point.per_device or 0.0)
     words = f"{scaled.name}: {per} {each.comparison.noun}/s per device"
     number = percent(share).replace(" %", "")
-    return MapCell(
-        *(scaled.line, each.comparison.model, mark, number, words, share, best),
-        scaled.point.noisy,
-    )
+    unlike = each.unlike.get(scaled.line, ())
+    words += f"; {', '.join(unlike)}" * bool(unlike)
+    hatched = bool(scaled.point.marks or unlike)
+    return MapCell(scaled.line, each.comparison.model, mark, number, words, share, best, hatched)
