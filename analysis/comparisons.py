@@ -17,6 +17,7 @@ from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import (
     BATCHING,
+    CONFIGURATION,
     TRANSPORT,
     differing,
     footnotes,
@@ -159,7 +160,8 @@ def _blocks(
             continue
         for network in networks:
             own = [point for point in members if point.context[place] in ("", network)]
-            blocks[(*key[:place], network, *key[place + 1 :])] = own
+            named = (*key[:place], network, *key[place + 1 :])
+            blocks[named] = own
     return blocks
 
 
@@ -199,11 +201,10 @@ def _said(
 ) -> list[str]:
     """Return settings in words; what has no configuration says nothing of its options."""
     values = {name: setting(key, name) for name in names}
-    return [
-        phrase(name, text, apart[name])
-        for name, text in values.items()
-        if text and (name in CONTEXT or text != MISSING)
-    ]
+    told = {n: text for n, text in values.items() if text and (n in CONTEXT or text != MISSING)}
+    if any(name not in (*CONTEXT, CONFIGURATION) for name in told):
+        told.pop(CONFIGURATION, None)
+    return [phrase(name, text, apart[name]) for name, text in told.items()]
 
 
 def _context(members: Sequence[StudyPoint]) -> dict[str, str]:

@@ -43,7 +43,7 @@ def test_predictions_win_nothing(make):
 
 def test_ranks_that_exchange_no_gradients_are_no_candidate(make):
     records = [
-        published(make, "HYBRID_SHARD", 2000.0, group_size=1),
+        published(make, "HYBRID_SHARD", 2000.0, group_size=1, communication="off"),
         published(make, "NO_SHARD", 1000.0),
     ]
     (each,) = found(records)

@@ -79,15 +79,15 @@ def held(make, name, devices, gib, limit=64, **fields):
 
 def test_the_smallest_group_that_fits(make):
     records = [held(make, "FULL_SHARD", 8, 9), held(make, "HYBRID_SHARD", 8, 30, group_size=2)]
-    found = winners.fit(one(records))
+    found = winners.smallest_group(one(records))
     assert found and (found.group, found.point.layout) == (2, "HYBRID_SHARD(2)")
     assert (found.kind, found.share, found.tight) == ("reserved", 30 / 64, False)
-    found = winners.fit(one([*records, held(make, "NO_SHARD", 8, 63)]))
+    found = winners.smallest_group(one([*records, held(make, "NO_SHARD", 8, 63)]))
     assert found and (found.group, found.tight) == (1, True)
-    assert winners.fit(one([make()])) is None
+    assert winners.smallest_group(one([make()])) is None
     resident = {"memory_source": "resident", "peak_memory_bytes": GIB}
     mixed = one([held(make, "NO_SHARD", 8, 63), make("DDP", 8, **resident)])
-    assert winners.fit(mixed) is None
+    assert winners.smallest_group(mixed) is None
 
 
 def test_node_hours_per_million_images(make):
