@@ -12,8 +12,6 @@ from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import differing, phrase, value
 from hpcgeo_analysis.tables import Table
 
-#: Comparisons that get figures: more than a reader looks at, and drawing takes time.
-DRAWN = 6
 #: The setting of a point that differs in nothing from the others.
 ALIKE = "as the rest"
 
@@ -53,16 +51,6 @@ class Study:
     copies: int = 0
     #: Fields of records of a newer minor version, left out, and how many records have each.
     newer: Mapping[str, int] = field(default_factory=dict)
-
-    @cached_property
-    def plotted(self) -> set[int]:
-        """The numbers of the comparisons that get figures: of each model those with most points."""
-        turns: dict[str, int] = {}
-        order = []
-        for comparison in sorted(self.comparisons, key=lambda c: -len(c.scaled)):
-            turn = turns[comparison.model] = turns.get(comparison.model, 0) + 1
-            order.append((turn, -len(comparison.scaled), comparison.number))
-        return {number for _, _, number in sorted(order)[:DRAWN]}
 
     @cached_property
     def names(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import (
     BATCHING,
+    CONFIGURATION,
     TRANSPORT,
     differing,
     footnotes,
@@ -104,11 +105,6 @@ class Comparison:
         """What it trains on: images, or samples of a mixture."""
         return "samples" if any(scaled.point.first.mixed for scaled in self.scaled) else "images"
 
-    @property
-    def subtitle(self) -> str:
-        """Where and how it was made."""
-        return ", ".join(self.context[name] for name in ("machine", "device", "dtype", "kind"))
-
 
 def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[Comparison]:
     """Return every comparison: measured first, then by size of model, weak before strong.
@@ -159,7 +155,8 @@ def _blocks(
             continue
         for network in networks:
             own = [point for point in members if point.context[place] in ("", network)]
-            blocks[(*key[:place], network, *key[place + 1 :])] = own
+            named = (*key[:place], network, *key[place + 1 :])
+            blocks[named] = own
     return blocks
 
 
@@ -199,11 +196,10 @@ def _said(
 ) -> list[str]:
     """Return settings in words; what has no configuration says nothing of its options."""
     values = {name: setting(key, name) for name in names}
-    return [
-        phrase(name, text, apart[name])
-        for name, text in values.items()
-        if text and (name in CONTEXT or text != MISSING)
-    ]
+    told = {n: text for n, text in values.items() if text and (n in CONTEXT or text != MISSING)}
+    if any(name not in (*CONTEXT, CONFIGURATION) for name in told):
+        told.pop(CONFIGURATION, None)
+    return [phrase(name, text, apart[name]) for name, text in told.items()]
 
 
 def _context(members: Sequence[StudyPoint]) -> dict[str, str]:

@@ -69,7 +69,7 @@ class StudyPoint:
     @property
     def notes(self) -> tuple[str, ...]:
         """What its records note for a reader."""
-        return tuple(dict.fromkeys(self.all(lambda record: record.note)))
+        return tuple(dict.fromkeys(note for record in self.records for note in record.notes))
 
     def all(self, of: Callable[[Record], Value | None]) -> list[Value]:
         """Return what `of` finds in each repeat that has it."""

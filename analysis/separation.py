@@ -181,12 +181,12 @@ def phrase(name: str, text: str, among: Iterable[str] = ()) -> str:
 
 
 def shortened(name: str, text: str, among: Iterable[str]) -> str:
-    """Return software or environment without what all of them have in common."""
-    if name not in ("software", "environment"):
+    """Return software, environment or network without what all of them have in common."""
+    if name not in ("software", "environment", TRANSPORT):
         return text
-    lists = [set(each.split(", ")) for each in {text, *among}]
+    lists = [set(each.split(", ")) for each in {text, *among} if each]
     common = set.intersection(*lists) if len(lists) > 1 else set()
-    return ", ".join(part for part in text.split(", ") if part not in common) or "nothing else"
+    return ", ".join(part for part in text.split(", ") if part not in common) or "without"
 
 
 def sides(found: Iterable[StudyPoint], name: str) -> str:

@@ -34,7 +34,7 @@ _EM = {letter: em for em, letters in _EMS.items() for letter in letters}
 _REST, _BOLD = 0.65, 1.12
 
 
-class Box(NamedTuple):
+class Ground(NamedTuple):
     """A rectangle: left, top, right, bottom."""
 
     left: float
@@ -42,7 +42,7 @@ class Box(NamedTuple):
     right: float
     bottom: float
 
-    def meets(self, other: "Box") -> bool:
+    def meets(self, other: "Ground") -> bool:
         """Whether two rectangles share ground."""
         return (
             self.left < other.right
@@ -68,11 +68,11 @@ def width(words: str, font: float = FONT, bold: bool = False) -> float:
 
 def box(
     x: float, y: float, words: str, anchor: str = "start", font: float = FONT, bold: bool = False
-) -> Box:
+) -> Ground:
     """Return the ground of words whose base line is at y; `anchor` is start, middle or end."""
     long = width(words, font, bold)
     left = x - {"start": 0, "middle": long / 2, "end": long}[anchor]
-    return Box(left, y - 0.8 * font, left + long, y + 0.25 * font)
+    return Ground(left, y - 0.8 * font, left + long, y + 0.25 * font)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def number(value: float) -> str:
     return f"{round(value, 1) + 0:g}" if abs(value) < 1e5 else f"{value:.0f}"
 
 
-def element(name: str, body: str = "", **attributes: object) -> str:
+def element(name: str, body: str = "", **attributes: Any) -> str:
     """Return an element; `_` in the name of an attribute is `-`, a trailing one falls, None and
     empty values are left out.
 
@@ -151,7 +151,7 @@ def tip(words: str) -> str:
     return element("title", escape(words))
 
 
-def path(points: Iterable[tuple[float, float]], **attributes: object) -> str:
+def path(points: Iterable[tuple[float, float]], **attributes: Any) -> str:
     """Return a line through points."""
     d = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
     return element("path", d=d, **attributes)
@@ -171,7 +171,7 @@ MARKS = {
 }
 
 
-def mark(name: str, x: float, y: float, body: str = "", **attributes: object) -> str:
+def mark(name: str, x: float, y: float, body: str = "", **attributes: Any) -> str:
     """Return a mark of `MARKS` at a place."""
     place = f"translate({number(x)} {number(y)})"
     return element("path", body, d=MARKS[name], transform=place, **attributes)
@@ -182,7 +182,7 @@ class Canvas:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.boxes: list[Box] = []
+        self.boxes: list[Ground] = []
         self._parts: list[str] = []
 
     def add(self, *parts: str) -> None:
@@ -198,8 +198,8 @@ class Canvas:
         anchor: str = "start",
         font: float = FONT,
         bold: bool = False,
-        **attributes: object,
-    ) -> Box:
+        **attributes: Any,
+    ) -> Ground:
         """Write words at a base line and return their ground."""
         ground = box(x, y, words, anchor, font, bold)
         self.boxes.append(ground)
@@ -210,14 +210,14 @@ class Canvas:
         self.add(element("text", escape(words), **shown))
         return ground
 
-    def free(self, ground: Box) -> bool:
+    def free(self, ground: Ground) -> bool:
         """Whether no words stand there, and it lies inside of the drawing."""
         inside = ground.left >= 0 and ground.top >= 0
         inside = inside and ground.right <= self.width and ground.bottom <= self.height
         return inside and not any(ground.meets(other) for other in self.boxes)
 
     @contextmanager
-    def group(self, alone: bool = False, **attributes: object) -> Iterator[None]:
+    def group(self, alone: bool = False, **attributes: Any) -> Iterator[None]:
         """Put what is drawn within into a group.
 
         Args:
@@ -232,7 +232,7 @@ class Canvas:
         if alone:
             self.boxes = kept
 
-    def svg(self, label: str, **attributes: object) -> str:
+    def svg(self, label: str, **attributes: Any) -> str:
         """Return the drawing; `label` says in words what it shows."""
         view = f"0 0 {number(self.width)} {number(self.height)}"
         fixed: dict[str, Any] = {
@@ -274,7 +274,7 @@ def nearest(
             break
         x, y = around[0] + x_off, around[1] + 0.3 * font + y_off
         ground = box(x, y, words, "middle", font, bold)
-        wide = Box(ground.left - 2, ground.top, ground.right + 2, ground.bottom)
+        wide = Ground(ground.left - 2, ground.top, ground.right + 2, ground.bottom)
         if not canvas.free(wide):
             continue
         crossed = sum(_crosses(ground, *segment) for segment in segments)
@@ -291,7 +291,7 @@ def _around(reach: int) -> list[tuple[float, int, int]]:
     return sorted((math.hypot(x, 1.3 * y), x, y) for x, y in product(steps, steps))
 
 
-def _crosses(ground: Box, start: tuple[float, float], end: tuple[float, float]) -> bool:
+def _crosses(ground: Ground, start: tuple[float, float], end: tuple[float, float]) -> bool:
     """Whether a segment runs through a rectangle, by cutting it at the four sides."""
     first, last = 0.0, 1.0
     for at, to, low, high in (

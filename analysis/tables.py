@@ -1,7 +1,7 @@
 """The tables of the report: cells with the text a reader sees and the value a column sorts by."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -49,11 +49,6 @@ def number(words: str, value: float | None, css: str = "") -> TableCell:
     if value is None:
         return TableCell(words, -math.inf, "missing")
     return TableCell(words, float(value), css)
-
-
-def valued(words: Callable[[float], str], value: float | None, css: str = "") -> TableCell:
-    """Return a number in words; None is not measured."""
-    return number(NOT_MEASURED if value is None else words(value), value, css)
 
 
 def whole(value: int) -> TableCell:

@@ -10,7 +10,6 @@ from hpcgeo.strategies import strategies
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.separation import footnotes
-from hpcgeo_analysis.utilisation import Use, use
 
 #: Two rates closer than this tie where no spread is given.
 LEVEL = 0.05
@@ -181,13 +180,3 @@ def shared_by(point: StudyPoint) -> int | None:
 def node_hours(point: StudyPoint) -> float | None:
     """Return node-hours per million images."""
     return point.nodes * 1e6 / point.images_per_s / 3600 if point.images_per_s else None
-
-
-def most_used(comparison: Comparison) -> dict[str, Use]:
-    """Return by precision the point that achieves most FLOP/s a device: peaks differ with it."""
-    found: dict[str, Use] = {}
-    for scaled in comparison.scaled:
-        own, dtype = use(scaled), scaled.point.first.dtype
-        if own is not None and (dtype not in found or own.flops_per_s > found[dtype].flops_per_s):
-            found[dtype] = own
-    return found

@@ -203,8 +203,8 @@ class Record(RecordPart):
     source: Annotated[str | None, Shown("made")] = Field(
         None, description="where a published point was read"
     )
-    note: Annotated[str | None, Shown("omissions")] = Field(
-        None, description="what a reader must know wherever the point appears"
+    notes: Annotated[list[str], Shown("omissions")] = Field(
+        [], description="what a reader must know wherever the point appears"
     )
     config: Annotated[dict[str, Any] | None, Shown("head")] = Field(
         None, description="the resolved RunConfig"

@@ -88,7 +88,7 @@ def _record(
     dtype = "float32" if layout == "DDP" else "bfloat16"
     silent = figures["without_exchange"]
     notes = [silent["note"]] if layout in silent["layouts"] else []
-    notes += [said for said in (figures["notes"].get(model), note) if said]
+    notes += filter(None, [note or figures["notes"].get(model)])
     batch = MICRO_BATCH * ranks
     flops = 3 * architecture(model).forward_flops(3, CHIP, classes=CLASSES)
     peak = device_of(DEVICE).peak(dtype)
@@ -124,7 +124,7 @@ def _record(
         mfu=flops * rate / (peak * ranks) if rate and peak else None,
         created=figures["read"],
         source=figures["source"],
-        note="; ".join(notes) or None,
+        notes=notes,
         **more,
     )
 

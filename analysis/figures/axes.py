@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hpcgeo_analysis.styles import LineStyle
-from hpcgeo_analysis.svg import Box, Canvas, Scale, apart, box, element, mark, path, tip, width
+from hpcgeo_analysis.svg import Canvas, Ground, Scale, apart, box, element, mark, path, tip, width
 
 #: Pixels: a panel, and the words of its ticks and labels, and of its title.
 WIDTH, SMALL, TITLE = 360.0, 10.0, 12.5
@@ -25,7 +25,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Curve:
+class DrawnLine:
     """The places of a line, its label and its look; a `baseline` is thin, dashed and has no marks.
 
     `owner` is the name by which a page hides it.
@@ -64,12 +64,12 @@ def below(
     """Draw the axis below with its values; those without room are left out, the last never."""
     bottom = y.start
     canvas.add(path([(x.start, bottom), (x.end, bottom)], class_="axis"))
-    taken: list[Box] = []
+    taken: list[Ground] = []
     for value in [*ticks[-1:], *ticks[:-1]]:
         at = x(value)
         canvas.add(path([(at, bottom), (at, bottom + 4)], class_="axis"))
         ground = box(at, bottom + 15, words(value), "middle", SMALL)
-        wide = Box(ground.left - 4, ground.top, ground.right + 4, ground.bottom)
+        wide = Ground(ground.left - 4, ground.top, ground.right + 4, ground.bottom)
         if not any(wide.meets(other) for other in taken):
             taken.append(ground)
             canvas.text(at, bottom + 15, words(value), "muted", "middle", SMALL)
@@ -81,7 +81,7 @@ def named(canvas: Canvas, y: Scale, x: Scale, last: float, words: str, name: str
     canvas.text(at, y.start + 15, name, "muted", font=SMALL)
 
 
-def draw(canvas: Canvas, x: Scale, y: Scale, curves: Sequence[Curve]) -> None:
+def draw(canvas: Canvas, x: Scale, y: Scale, curves: Sequence[DrawnLine]) -> None:
     """Draw lines with their marks and spreads, the baselines first, and label their ends."""
     ends = [y(curve.places[-1].y) for curve in curves]
     spots = apart(ends, STEP, min(y.end, y.start) + 2, max(y.start, y.end) - 2)
@@ -93,7 +93,7 @@ def draw(canvas: Canvas, x: Scale, y: Scale, curves: Sequence[Curve]) -> None:
             _label(canvas, x, y, curve, spots[place])
 
 
-def _line(canvas: Canvas, x: Scale, y: Scale, curve: Curve) -> None:
+def _line(canvas: Canvas, x: Scale, y: Scale, curve: DrawnLine) -> None:
     colour = curve.look.css
     points = [(x(place.x), y(place.y)) for place in curve.places]
     if curve.joined and len(points) > 1:
@@ -113,7 +113,7 @@ def _line(canvas: Canvas, x: Scale, y: Scale, curve: Curve) -> None:
         canvas.add(mark(curve.look.mark, left, top, tip(place.tip), **look))
 
 
-def _label(canvas: Canvas, x: Scale, y: Scale, curve: Curve, at: float) -> None:
+def _label(canvas: Canvas, x: Scale, y: Scale, curve: DrawnLine, at: float) -> None:
     last = curve.places[-1]
     start, end = x(last.x), x.end + 8
     leads = start < x.end - 1 or abs(at - y(last.y)) > 2

@@ -64,6 +64,21 @@ def some(
     return sorted(chosen, key=lambda one: (-size(one), order(one)))[:MOST]
 
 
+def rivals(
+    known: Sequence[Item], size: Callable[[Item], int], order: Callable[[Item], float]
+) -> list[Item]:
+    """Return those of the largest size that several have; of the largest, if none has.
+
+    Args:
+        known: in any order.
+        size: as devices.
+        order: of what is returned, ascending.
+    """
+    sizes = [size(one) for one in known]
+    shared = [count for count in sizes if sizes.count(count) > 1]
+    return sorted((one for one in known if size(one) == max(shared or sizes)), key=order)[:MOST]
+
+
 def left_out(count: int) -> str:
     """Return how many points have no bar, as the end of a line."""
     return f"; {count:,} more in the table" if count else ""

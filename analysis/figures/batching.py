@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rows, some
+from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rivals, rows
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points, told
 from hpcgeo_analysis.formatting import counted, listed, percent, rate
@@ -40,7 +40,7 @@ def padding(point: StudyPoint) -> float | None:
 
 def _draw(panel: PointPanel) -> str:
     bars = []
-    for row in some(panel.rows, lambda row: row.point.devices, lambda row: -_rate(row.scaled)):
+    for row in rivals(panel.rows, lambda row: row.point.devices, lambda row: -_rate(row.scaled)):
         own, share = _rate(row.scaled), padding(row.point) or 0.0
         parts = [
             BarPart(own, TOKENS[1], f"{rate(own)} tokens/s"),
@@ -62,7 +62,7 @@ def _draw(panel: PointPanel) -> str:
 
 def _claim(every: Sequence[Scaled]) -> str:
     """Return who computes most tokens on the most devices with a rival, and who ties."""
-    row = _rivals(every)
+    row = _clear(every)
     best = max(row, key=_rate)
     tied = [other.line for other in row if other is not best and _tied(best.point, other.point)]
     on = counted(best.point.devices, "device")
@@ -83,11 +83,9 @@ def _padded(every: Sequence[Scaled]) -> Iterator[str]:
         yield f"Up to {percent(share)} of what is computed is padding: {most.line}."
 
 
-def _rivals(every: Sequence[Scaled]) -> list[Scaled]:
+def _clear(every: Sequence[Scaled]) -> list[Scaled]:
     """Return the points on the most devices where several were measured, the clear ones if any."""
-    counts = sorted({scaled.point.devices for scaled in every}, reverse=True)
-    groups = [[s for s in every if s.point.devices == count] for count in counts]
-    row = next((group for group in groups if len(group) > 1), groups[0])
+    row = rivals(every, lambda scaled: scaled.point.devices, lambda scaled: -_rate(scaled))
     return [scaled for scaled in row if not told(scaled)] or row
 
 

@@ -6,12 +6,11 @@ from statistics import median
 
 from hpcgeo.measured import Spread, Traffic, Transfer
 from hpcgeo.plan import links as machine_files
-from hpcgeo.plan.links import Curve as LinkCurve
-from hpcgeo.plan.links import in_words
+from hpcgeo.plan.links import Curve, in_words
 from hpcgeo.records import MISSING, LinksRecord, pairs, software
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.figures import axes
-from hpcgeo_analysis.figures.axes import WIDTH, Curve, Place
+from hpcgeo_analysis.figures.axes import WIDTH, DrawnLine, Place
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.formatting import counted, listed, percent, seconds, size
 from hpcgeo_analysis.points import StudyPoint
@@ -112,7 +111,7 @@ def _repeats_joined(links: Sequence[LinksRecord]) -> dict[Key, list[Transfer]]:
     return curves
 
 
-def _cliffs(curves: Sequence[LinkCurve], apart: str) -> Iterator[str]:
+def _cliffs(curves: Sequence[Curve], apart: str) -> Iterator[str]:
     """Yield where larger messages take a lower bandwidth than smaller ones."""
     where = f" ({apart})" if apart else ""
     for curve in curves:
@@ -133,16 +132,20 @@ def _best(links: Sequence[LinksRecord]) -> str:
 def _dots(
     points: Sequence[StudyPoint], link: LinksRecord, collective: str
 ) -> list[tuple[float, float]]:
-    """Return message and bandwidth that training reached on the same devices."""
-    found = set()
+    """Return the bandwidth that training reached on the same devices: of a size least and most."""
+    found: dict[int, list[float]] = defaultdict(list)
     for point in points:
         made = point.first
         if (made.kind, made.machine, made.device) == (link.kind, link.machine, link.device):
             for (kind, _, _, message), moved in traffic(point).items():
                 rates = [each.bus_bytes_per_s for each in moved if each.bus_bytes_per_s]
                 if kind == collective and rates:
-                    found.add((float(message), median(rates)))
-    return sorted(found)
+                    found[message].append(median(rates))
+    return [
+        (float(message), rate)
+        for message, rates in sorted(found.items())
+        for rate in dict.fromkeys((min(rates), max(rates)))
+    ]
 
 
 def _draw(
@@ -164,10 +167,10 @@ def _draw(
             )
             for one in moved
         ]
-        lines.append(Curve(label, "", _LOOKS[number % len(_LOOKS)], places))
+        lines.append(DrawnLine(label, "", _LOOKS[number % len(_LOOKS)], places))
     if dots:
         places = [Place(at, rate, f"in training: {size(at)}, {size(rate)}/s") for at, rate in dots]
-        lines.append(Curve("training steps", "", _TRAINING, places, joined=False))
+        lines.append(DrawnLine("training steps", "", _TRAINING, places, joined=False))
     sizes = [place.x for line in lines for place in line.places]
     rates = [place.y for line in lines for place in line.places]
     room = axes.label_room([line.label for line in lines])

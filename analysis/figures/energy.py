@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from hpcgeo.measured import Energy
 from hpcgeo.records import Record
 from hpcgeo_analysis.blocks import Study
-from hpcgeo_analysis.figures.bars import BarPart, BarRow, rows, some
+from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rivals, rows
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, PanelPoint, PointPanel, of_points
 from hpcgeo_analysis.formatting import digits, listed
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.styles import style
+from hpcgeo_analysis.winners import LEVEL
 
 #: Joules of a kWh, over a million images.
 JOULES = 3.6e6 / 1e6
@@ -46,7 +47,7 @@ def figure(study: Study) -> Figure:
         "energy",
         _claim(every),
         panels=tuple(_draw(*both) for both in zip(shown, known, strict=True)),
-        caption=f"kWh per million images. {listed(_counters(every))}.",
+        caption=f"kWh per million images. {_counters(every)}.",
         sentences=tuple(_carbon(every)),
         footnotes=notes.all,
     )
@@ -79,14 +80,16 @@ def _spent(panel: PointPanel) -> list[Spent]:
     return [Spent(row, found) for row in panel.rows if (found := energy(row.point))]
 
 
-def _counters(every: Sequence[Spent]) -> list[str]:
-    found = dict.fromkeys(f"{own.energy.source} sees {own.energy.covers}" for own in every)
-    return list(found)
+def _counters(every: Sequence[Spent]) -> str:
+    """Return what was read, and what it covers where that is the same for all."""
+    sources = listed(list(dict.fromkeys(own.energy.source for own in every)))
+    covers = {own.energy.covers for own in every}
+    return f"Read by {sources}" + (f", which sees {covers.pop()}" if len(covers) == 1 else "")
 
 
 def _draw(panel: PointPanel, known: Sequence[Spent]) -> str:
     bars = []
-    for own in some(known, lambda own: own.point.devices, lambda own: kwh(own.energy)):
+    for own in rivals(known, lambda own: own.point.devices, lambda own: kwh(own.energy)):
         co2 = carbon(own.energy)
         more = f", {digits(co2)} kg CO2" if co2 is not None else ""
         tip = f"{digits(own.energy.joules_per_image)} J an image{more}"
@@ -96,7 +99,7 @@ def _draw(panel: PointPanel, known: Sequence[Spent]) -> str:
     said = [f"{bar.label} {bar.value}" for bar in bars]
     return rows(
         panel.title,
-        panel.below,
+        panel.below + left_out(len(known) - len(bars)),
         bars,
         lambda value: f"{value:g}",
         axis="kWh",
@@ -106,17 +109,21 @@ def _draw(panel: PointPanel, known: Sequence[Spent]) -> str:
 
 
 def _claim(every: Sequence[Spent]) -> str:
-    """Return who needs least on the most devices, among what one counter saw alike."""
+    """Return who needs least on the most devices and who ties, among what a counter saw alike."""
     alike: dict[tuple[int, str, str, str], list[Spent]] = defaultdict(list)
     for own in every:
         found = own.energy
         key = (own.point.devices, own.point.first.model, found.source, found.covers)
         alike[key].append(own)
-    most = max(alike, key=lambda key: (len(alike[key]) > 1, key[0]))
-    least = min(alike[most], key=lambda own: own.energy.joules_per_image)
-    if len(alike[most]) == 1:
+    row = alike[max(alike, key=lambda key: (len(alike[key]) > 1, key[0]))]
+    least = min(row, key=lambda own: kwh(own.energy))
+    tied = [own for own in row if kwh(own.energy) < (1 + LEVEL) * kwh(least.energy)]
+    if len(row) == 1:
         return f"Energy of {least.row.name}"
-    return f"{least.row.name} needs least energy"
+    if len(tied) == 1:
+        return f"{least.row.name} needs least energy"
+    where = least.row.name.removeprefix(f"{least.row.line} of ")
+    return f"{len(tied)} of {len(row)} strategies tie for the least energy of {where}"
 
 
 def _carbon(every: Sequence[Spent]) -> Iterator[str]:

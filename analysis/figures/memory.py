@@ -211,5 +211,5 @@ def _largest(known: Sequence[Held]) -> Iterator[str]:
         found += [(value / whole, cause, held) for cause, value in by_cause.items() if whole]
     if found:
         share, cause, held = max(found, key=lambda one: one[0])
-        name, most = CAUSES[cause][0].capitalize(), percent(share)
-        yield f"{name} take up to {most} of what tensors hold: {held.row.name}."
+        name, most = CAUSES[cause][0], percent(share)
+        yield f"Up to {most} of what tensors hold is {name}: {held.row.name}."

@@ -60,8 +60,9 @@ class PanelLine:
     def label(self, notes: Footnotes) -> str:
         """Return the name with its signs."""
         if self.baseline:
-            why = f"{self.name} without exchange of gradients: compute alone, no training"
-            return "no gradient exchange" + notes.signs([why])
+            said = [text for scaled in self.members for text in self.told(scaled)]
+            bare = [f"{self.name} without communication: compute alone, no training"]
+            return "no gradient exchange" + notes.signs(said or bare)
         said = [text for scaled in self.members for text in self.told(scaled)]
         return self.name + notes.signs([*self.unlike, *said])
 
@@ -118,8 +119,7 @@ class PointPanel:
 
 def told(scaled: Scaled) -> list[str]:
     """Return what a reader must know of a point: marks, notes, what is unlike its line's base."""
-    notes = (text for note in scaled.footnotes for text in note.split("; "))
-    return [*scaled.point.marks, *notes]
+    return [*scaled.point.marks, *scaled.footnotes]
 
 
 def _common(found: Sequence[Scaled]) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def _line_panel(study: Study, joined: Sequence[Comparison]) -> LinePanel:
     ]
     if bare:
         _, name, members = max(bare, key=lambda one: one[:2])
-        drawn.append(PanelLine(name, members, style(name), baseline=True))
+        drawn.append(PanelLine(name, members, style(name), (), common, baseline=True))
     name = study.names[joined[0].model]
     return LinePanel(joined[0], name, tuple(drawn), common)
 

@@ -20,6 +20,9 @@ OFF = 0.1
 #: What a prediction need not know: versions, variables, and options that no formula takes.
 _FREE = ("kind", TRANSPORT, *SOFT, "options")
 
+#: Ratios of a layout that all get a mark.
+MANY = 8
+
 #: Pixels of a row of the figure, and where its axis begins.
 ROW, LEFT = 19.0, 128.0
 _TICKS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -127,6 +130,15 @@ def _is_cause(ratio: Ratio) -> bool:
     return ratio.what not in (TOGETHER, RATE, PEAK)
 
 
+def _few(alike: Sequence[Ratio]) -> Iterator[Ratio]:
+    """Yield of each layout its ratios; of many the lowest, the middle and the highest."""
+    layouts: dict[tuple[str, str], list[Ratio]] = {}
+    for ratio in sorted(alike, key=lambda one: one.value):
+        layouts.setdefault((ratio.point.layout, ratio.point.first.model), []).append(ratio)
+    for own in layouts.values():
+        yield from own if len(own) <= MANY else (own[0], own[len(own) // 2], own[-1])
+
+
 def _draw(found: Sequence[Ratio], study: Study) -> str:
     names = (*(name for name, _ in CAUSES.values()), TOGETHER, PEAK, RATE)
     shown = [name for name in names if any(ratio.what == name for ratio in found)]
@@ -141,7 +153,7 @@ def _draw(found: Sequence[Ratio], study: Study) -> str:
     for row, what in enumerate(shown):
         y = 8 + ROW * (row + 0.5)
         canvas.text(LEFT - 8, y + 3.5, what, "", "end", SMALL)
-        for ratio in (one for one in found if one.what == what):
+        for ratio in _few([one for one in found if one.what == what]):
             look = style(ratio.point.layout)
             said = tip(f"{what} of {study.called(ratio.point)}: {times(ratio.value)}")
             owner = {"data_line": ratio.point.layout, "data_model": ratio.point.first.model}

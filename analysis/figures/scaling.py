@@ -7,7 +7,7 @@ from hpcgeo_analysis import messages
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures import axes
-from hpcgeo_analysis.figures.axes import SMALL, WIDTH, Curve, Place
+from hpcgeo_analysis.figures.axes import SMALL, WIDTH, DrawnLine, Place
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, LinePanel, PanelLine, of_lines
 from hpcgeo_analysis.formatting import counted, digits, listed, percent, rate, size
@@ -147,17 +147,20 @@ def _percent(value: float) -> str:
 def _short(value: float) -> str:
     """Return a value of an axis with few letters.
 
-    >>> _short(120_000), _short(2_500), _short(12.5), _short(0.5)
-    ('120k', '2.5k', '12.5', '0.5')
+    >>> _short(3e6), _short(120_000), _short(2_500), _short(12.5), _short(0.5)
+    ('3M', '120k', '2.5k', '12.5', '0.5')
     """
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def _draw(panel: LinePanel, notes: Footnotes) -> str:
     lines = panel.lines
+    title = panel.name + notes.signs(panel.common)
     labels = {line: line.label(notes) for line in lines}
     room = axes.label_room(labels.values())
-    canvas = axes.headed(TOP + HEIGHT + FOOT, panel.name + notes.signs(panel.common))
+    canvas = axes.headed(TOP + HEIGHT + FOOT, title)
     counts = sorted({s.point.devices for line in lines for s in line.members})
     x = Scale(counts[0], counts[-1], LEFT, WIDTH - room - 8, 2)
     for number, view in enumerate(_views(panel)):
@@ -195,7 +198,7 @@ def _view(
         _write_drops(canvas, x, y, known)
 
 
-def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
+def _curve(line: PanelLine, label: str, view: View, noun: str) -> DrawnLine:
     places = []
     for scaled in line.members:
         point = scaled.point
@@ -216,7 +219,7 @@ def _curve(line: PanelLine, label: str, view: View, noun: str) -> Curve:
         said += "".join(f", {text}" for text in line.told(scaled))
         hollow = bool(line.told(scaled) or line.unlike)
         places.append(Place(point.devices, value, said, low, high, hollow))
-    return Curve(label, line.name, line.look, places, line.baseline)
+    return DrawnLine(label, line.name, line.look, places, line.baseline)
 
 
 def _ideal(lines: Sequence[PanelLine], view: View) -> list[tuple[float, float]]:
@@ -235,7 +238,7 @@ def _scale(values: Sequence[float], view: View) -> Scale:
 
 
 def _write_drops(
-    canvas: Canvas, x: Scale, y: Scale, known: Sequence[tuple[PanelLine, Curve]]
+    canvas: Canvas, x: Scale, y: Scale, known: Sequence[tuple[PanelLine, DrawnLine]]
 ) -> None:
     """Write losses beside the falling parts of lines, the largest first."""
     drawn = [[(x(p.x), y(p.y)) for p in curve.places] for _, curve in known]

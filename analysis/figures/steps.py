@@ -151,7 +151,7 @@ def _sentences(known: Sequence[Divided], causes: Mapping[str, tuple[str, str]]) 
 
 
 @dataclass(frozen=True)
-class Pair:
+class PointPair:
     """Two points alike but in one thing that the second left out, and what that saves."""
 
     whole: StudyPoint
@@ -172,7 +172,7 @@ class Pair:
         return first[0] > second[1] or second[0] > first[1]
 
 
-def pairs(points: Sequence[StudyPoint], key: str, plain: str, without: str) -> list[Pair]:
+def pairs(points: Sequence[StudyPoint], key: str, plain: str, without: str) -> list[PointPair]:
     """Return the points that differ in one key alone, e.g. communication on and off."""
     place = CONTEXT.index(key)
     sides: dict[tuple[object, ...], dict[str, StudyPoint]] = {}
@@ -183,7 +183,9 @@ def pairs(points: Sequence[StudyPoint], key: str, plain: str, without: str) -> l
         if point.step_s:
             sides.setdefault((rest, point.layout, *sizes), {})[point.context[place]] = point
     return [
-        Pair(side[plain], side[without]) for side in sides.values() if {plain, without} <= {*side}
+        PointPair(side[plain], side[without])
+        for side in sides.values()
+        if {plain, without} <= {*side}
     ]
 
 

@@ -1,16 +1,19 @@
 """Stragglers: which rank the others wait for, on which host, and how long."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcgeo.measured import Wait
 from hpcgeo.records import Record
 from hpcgeo_analysis.blocks import Study
+from hpcgeo_analysis.figures.bars import BarPart, BarRow, rows
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.formatting import counted, percent, seconds
+from hpcgeo_analysis.formatting import counted, listed, percent, seconds
 from hpcgeo_analysis.points import StudyPoint
+from hpcgeo_analysis.styles import style
 
-#: Stragglers that get a sentence, those waited for longest.
-SAID = 5
+#: Stragglers that get a bar, those waited for longest.
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,14 @@ class Late:
     times: int
     runs: int
 
+    @property
+    def place(self) -> str:
+        """The rank and its host."""
+        return f"{self.wait.straggler}" + (f" on {self.wait.host}" if self.wait.host else "")
+
 
 def figure(study: Study) -> Figure:
-    """Return a sentence for each straggler, or how waits are recorded."""
+    """Return a bar for each straggler, or how waits are recorded."""
     waited = [point for point in study.points if point.all(lambda record: record.wait)]
     found = sorted((late for p in waited for late in stragglers(p)), key=lambda one: -one.late_s)
     if not waited:
@@ -36,15 +44,13 @@ def figure(study: Study) -> Figure:
         many = counted(len(waited), "point")
         return Figure("stragglers", "Stragglers", missing=f"No rank holds up others in {many}.")
     worst = found[0]
-    host = f" on {worst.wait.host}" if worst.wait.host else ""
-    more = len(found) - SAID
+    more = len(found) - SHOWN
     return Figure(
         "stragglers",
-        f"Rank {worst.wait.straggler}{host} holds up the others most",
-        sentences=(
-            *(_sentence(late, study) for late in found[:SAID]),
-            *([f"{counted(more, 'more straggler')} in the records."] if more > 0 else []),
-        ),
+        f"Rank {worst.place} holds up the others most",
+        panels=(_draw(study, found[:SHOWN]),),
+        caption="How much longer the others wait, a step.",
+        sentences=(f"{counted(more, 'more straggler')} in the records.",) if more > 0 else (),
     )
 
 
@@ -64,11 +70,22 @@ def stragglers(point: StudyPoint) -> list[Late]:
     return lates
 
 
-def _sentence(late: Late, study: Study) -> str:
-    host = f" on {late.wait.host}" if late.wait.host else ""
-    share = f" ({percent(late.share)})" if late.share is not None else ""
-    runs = f", in {late.times} of {late.runs} runs" if late.runs > 1 else ""
-    return (
-        f"{study.called(late.point)} waits "
-        f"{seconds(late.late_s)}{share} a step for rank {late.wait.straggler}{host}{runs}."
+def _draw(study: Study, found: Sequence[Late]) -> str:
+    bars = []
+    for late in found:
+        look, record = style(late.point.layout), late.point.first
+        share = f"{percent(late.share)} of a step, " if late.share is not None else ""
+        tip = f"{share}in {late.times} of {counted(late.runs, 'run')}"
+        part = BarPart(1000 * late.late_s, look.css, tip)
+        label = f"{late.place}: {late.point.layout}, {study.names[record.model]}, "
+        label += counted(late.point.devices, "device")
+        bars.append(BarRow(late.point.layout, look, label, seconds(late.late_s), [part]))
+    said = listed([f"rank {bar.label}, {bar.value}" for bar in bars])
+    return rows(
+        "Rank",
+        "",
+        bars,
+        lambda value: f"{value:g}",
+        axis="ms of a step",
+        alt=f"How much longer than a late rank the others wait. {said}.",
     )

@@ -33,7 +33,7 @@ def figure(study: Study) -> Figure | None:
     alike = [[own for own in shown if own.scaled.point.first.dtype == dtype] for dtype in dtypes]
     return Figure(
         "mfu",
-        f"{study.called(shown[0].scaled.point)} achieves most",
+        f"The highest FLOP/s: {study.called(shown[0].scaled.point)}",
         panels=tuple(_draw(own[:BARS], shown[0].flops_per_s, names) for own in alike),
         caption="FLOP/s of the mathematics per device, recompute not counted.",
         sentences=tuple(map(_best, alike)),

@@ -52,8 +52,8 @@ def predict(
     """Return what one of `world_size` ranks will hold at most, of each cause.
 
     Under accumulation all but gathered units meet when the last forward ends. Without it gradients
-    grow while activations go, and the sum is an upper bound. Of the batch its views are counted, not
-    what making them takes before forward.
+    grow while activations go, and the sum is an upper bound. Of the batch its views are counted,
+    not what making them takes before forward.
 
     Args:
         forms: of the objective, on one image.

@@ -239,7 +239,8 @@ def _matched(a: Points, b: Points) -> list[tuple[PointKey, PointKey]]:
     for side, (own, others) in enumerate(((a, b), (b, a))):
         for point in own.keys() - others.keys():
             loose[tuple(each for each in point if each[0] not in SOFT)][side].append(point)
-    return found + [(*one, *other) for one, other in loose.values() if len(one) == len(other) == 1]
+    pairs = [(one, other) for one, other in loose.values() if len(one) == len(other) == 1]
+    return found + [(one[0], other[0]) for one, other in pairs]
 
 
 def _worked(record: Record) -> bool:

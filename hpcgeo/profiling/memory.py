@@ -107,7 +107,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for number, size in self.before.items():
             now[cause_of.get(number, "other")] += size
         yield now
-        for number, change, self.phase in self._lines:
+        for number, change, phase in self._lines:
+            self.phase = phase
             now[cause_of.get(number, "other")] += change
             yield now
 

@@ -52,7 +52,7 @@ def test_a_predicted_rate_wins_nothing(make):
     assert "## Best configuration\n\nNot measured." in written
     assert "of the fastest not ranked" in written and "100 %" not in written
     with pytest.raises(InputError, match="--together kind: predicted points do not compete"):
-        render([make(), *predicted], together=["kind", "torch"])
+        render([make(), *predicted], together=["kind"])
 
 
 def test_cautions(make):

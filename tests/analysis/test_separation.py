@@ -66,12 +66,12 @@ def test_other_surroundings_mark_a_point_and_part_a_size(make, other, said, foot
     assert comparison.scaled[1].efficiency == pytest.approx(1)
     assert said not in comparison.title
     table = render([base, larger])["report.md"].decode()
-    assert f"† DDP on 4: {footnote}." in table and "| DDP † | 4 |" in table
+    assert f"† DDP on 4 devices: {footnote}." in table and "| DDP † | 4 |" in table
 
     repeat = make(step_s=0.3, **SURROUNDINGS | other)
     (comparison,) = compare(points([base, repeat]))
     assert f"DDP {said}" in comparison.lines and len(comparison.lines) == 2
-    assert "OMP" not in str(comparison.lines) and "cuda" not in str(comparison.lines)
+    assert not any("OMP" in line or "cuda" in line for line in comparison.lines)
 
 
 def test_a_line_is_parted_in_no_more_than_it_needs(make):

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hpcgeo_analysis.svg import Box, Canvas, Scale, apart, box, element, nearest, path, width
+from hpcgeo_analysis.svg import Canvas, Ground, Scale, apart, box, element, nearest, path, width
 
 
 def test_a_scale_by_hand():
@@ -35,8 +35,8 @@ def test_text_is_escaped_and_keeps_its_ground():
     canvas = Canvas(100, 40)
     ground = canvas.text(50, 20, "</text><b>", anchor="middle", css='"')
     assert ground.left + ground.right == pytest.approx(100)
-    assert not canvas.free(Box(49, 15, 51, 19)) and canvas.free(Box(0, 30, 10, 40))
-    assert not canvas.free(Box(95, 30, 101, 40)), "outside"
+    assert not canvas.free(Ground(49, 15, 51, 19)) and canvas.free(Ground(0, 30, 10, 40))
+    assert not canvas.free(Ground(95, 30, 101, 40)), "outside"
     (text,) = ElementTree.fromstring(canvas.svg("what it shows"))
     assert text.text == "</text><b>"
 
@@ -45,8 +45,8 @@ def test_words_of_another_view_do_not_stand_in_the_way():
     canvas = Canvas(100, 40)
     with canvas.group(alone=True, data_view="first"):
         canvas.text(0, 20, "first")
-        assert not canvas.free(Box(0, 15, 10, 20))
-    assert canvas.free(Box(0, 15, 10, 20))
+        assert not canvas.free(Ground(0, 15, 10, 20))
+    assert canvas.free(Ground(0, 15, 10, 20))
 
 
 def test_coordinates_are_short():
@@ -60,7 +60,7 @@ def test_widths_are_those_of_the_widest_usual_font():
     """DejaVu Sans of 10 pixels, by its own metrics."""
     assert 78.4 < width("HYBRID_SHARD", 10) < 86
     assert width("iiii", 10) == pytest.approx(12) and width("\N{SNOWMAN}", 10) == 6.5
-    assert box(0, 0, "%", "end", 10) == Box(-10, -8, 0, 2.5)
+    assert box(0, 0, "%", "end", 10) == Ground(-10, -8, 0, 2.5)
 
 
 @pytest.mark.parametrize(

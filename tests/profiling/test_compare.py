@@ -179,7 +179,7 @@ def test_what_is_on_one_side_only_is_said(tmp_path: Path) -> None:
     found = compared(tmp_path, [point(), point("NO_SHARD")], [point(), newer, point("ZERO1")])
     assert len(found.pairs) == 1
     assert found.only_a == [
-        "vit_tiny NO_SHARD, 2 ranks, micro-batch 8: differs in device (CPU; there GPU)"
+        "vit_tiny NO_SHARD, 2 ranks, micro-batch 8: differs in device (CPU, 1 thread; there GPU)"
     ]
     assert found.only_b[1] == "vit_tiny ZERO1, 2 ranks, micro-batch 8"
 

@@ -76,7 +76,11 @@ def test_what_all_have_in_common(records: list[Record]) -> None:
         assert record.source and "2404.11706" in record.source and "@ c4d15b74" in record.source
         assert record.step_s is None and record.config is None and record.commit is None
         silent = record.layout == "HYBRID_SHARD(1)"
-        assert (record.communication == "off") == silent == ("no gradient" in (record.note or ""))
+        assert (
+            (record.communication == "off")
+            == silent
+            == any("no gradient" in note for note in record.notes)
+        )
 
 
 @pytest.mark.parametrize(("model", "layout"), RATES)
@@ -154,7 +158,7 @@ def test_memory_only_where_the_number_of_ranks_is_certain(records: list[Record])
 def test_memory_of_the_smallest_runs() -> None:
     """Sixty figures: two runs have a rate too, the others stand alone, on one group of ranks."""
     alone = read([FOLDER / "records-memory.jsonl"])
-    assert len(alone) == 18 and all(r.images_per_s is None and r.note for r in alone)
+    assert len(alone) == 18 and all(r.images_per_s is None and r.notes for r in alone)
     assert [r.world_size for r in alone] == [r.group_size or 1 for r in alone]
     both = [*alone, *read([FOLDER / "records-published.jsonl"])]
     peaks = [r.memory for r in both if r.memory and r.memory.peak_reserved_bytes]

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.styles import css
-from hpcgeo_analysis.svg import FONT, Box, box
+from hpcgeo_analysis.svg import FONT, Ground, box
 
 SVG = "{http://www.w3.org/2000/svg}"
 WORDS = 18
@@ -48,7 +48,7 @@ def widths(found: Element) -> list[float]:
     return [float(part.get("width", "nan")) for part in parts]
 
 
-def ground(text: Element) -> Box:
+def ground(text: Element) -> Ground:
     """Return the ground of words."""
     font = float(re.findall(r"font-size:([\d.]+)px", text.get("style", f"font-size:{FONT}px"))[0])
     bold = bool({"bold", "loss"} & set(text.get("class", "").split()))
@@ -92,7 +92,7 @@ def check(figure: Figure) -> None:
                 inside = own.left > -0.5 and own.top > -0.5
                 assert inside and own.right < right + 0.5 and own.bottom < bottom + 0.5, text.text
             for (one, own), (two, other) in combinations(zip(shown, boxes, strict=True), 2):
-                near = Box(own.left + 0.5, own.top + 0.5, own.right - 0.5, own.bottom - 0.5)
+                near = Ground(own.left + 0.5, own.top + 0.5, own.right - 0.5, own.bottom - 0.5)
                 assert not near.meets(other), f"{one.text} over {two.text}"
         for part in found.iter(f"{SVG}rect"):
             assert -0.1 <= float(part.get("x", 0)) <= right + 0.1

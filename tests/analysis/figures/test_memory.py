@@ -103,7 +103,7 @@ def test_the_largest_cause_is_said_with_what_it_is_a_share_of(whole, study):
     figure = memory.figure(study([whole("DDP", 1, 0.1)]))
     # 2 of 1 + 1 + 2 + 0.5 + 0.25
     assert figure.sentences[-1] == (
-        "Optimizer take up to 42 % of what tensors hold: DDP of vit_tiny on 1 device."
+        "Up to 42 % of what tensors hold is optimizer: DDP of vit_tiny on 1 device."
     )
 
 

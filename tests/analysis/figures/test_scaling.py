@@ -87,7 +87,7 @@ def test_compute_alone_is_a_thin_dashed_line_that_never_wins(cliff):
     assert texts(bare) == ["no gradient exchange‡"]
     assert next(part.get("class") for part in bare.iter() if part.get("d")) == "baseline"
     assert "HYBRID_SHARD(1)" not in figure.title + "".join(figure.sentences)
-    assert ("‡", "HYBRID_SHARD(1) without exchange of gradients: compute alone, no training.") in (
+    assert ("‡", "HYBRID_SHARD(1) without communication: compute alone, no training.") in (
         figure.footnotes
     )
 
@@ -159,7 +159,7 @@ def test_a_noisy_point_is_hollow_and_decides_nothing(make, study):
 
 
 def test_what_is_told_of_every_point_stands_at_the_title(make, study):
-    records = [published(make, "DDP", n, 100.0 * n, note="start-up inside") for n in (1, 2)]
+    records = [published(make, "DDP", n, 100.0 * n, notes=["start-up inside"]) for n in (1, 2)]
     figure = scaling.figure(study(records))
     found = texts(read(figure.panels[0]))
     assert "vit_huge_gated†" in found and "DDP" in found
