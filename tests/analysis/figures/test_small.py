@@ -63,7 +63,7 @@ def test_nearly_equal_energy_ties(make, study):
     spent = {"DDP": 100.0, "A": 104.0, "B": 120.0}
     records = [make(name, energy=used(joules)) for name, joules in spent.items()]
     figure = energy.figure(study(records))
-    assert figure.title == "2 of 3 strategies tie for the least energy of vit_tiny on 1 device"
+    assert figure.title == "2 of 3 points tie for the least energy of vit_tiny on 1 device"
 
 
 def test_energy_of_repeats_is_their_median(make, study):
