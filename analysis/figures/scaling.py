@@ -71,7 +71,7 @@ def figure(study: Study) -> Figure:
 
 
 def _fullest(found: Sequence[LinePanel]) -> list[LinePanel]:
-    """Return the panels that are drawn: of each model the fullest, then the next, in their order."""
+    """Return the panels that are drawn: of each model the fullest, then its next."""
     turns: Counter[str] = Counter()
     turn = {}
     for panel in sorted(found, key=lambda panel: -len(panel.comparison.scaled)):
