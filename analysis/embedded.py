@@ -16,7 +16,7 @@ def embedded(points: Sequence[StudyPoint]) -> str:
 
     Returns:
         ``{"shared": [PART, ...], "points": [[RECORD, ...], ...]}``; a part ``{"$": 3}`` is the
-        fourth of the shared ones. What was not measured is left out.
+        fourth of the shared ones. What was not measured, or is empty, is left out.
     """
     made = [
         [record.model_dump(mode="json", exclude_none=True) for record in point.records]
@@ -26,7 +26,7 @@ def embedded(points: Sequence[StudyPoint]) -> str:
         {
             name: json.dumps(value)
             for name, value in record.items()
-            if isinstance(value, dict | list)
+            if value and isinstance(value, dict | list)
         }
         for own in made
         for record in own
@@ -44,10 +44,11 @@ def _record(record: dict[str, Any], texts: dict[str, str], places: dict[str, int
     parts = []
     for name, value in record.items():
         text = texts.get(name)
+        if value in ([], {}):
+            continue
         if text is None:
             text = json.dumps(value)
         elif text in places:
             text = f'{{"{SHARED}":{places[text]}}}'
-        if text not in ("[]", "{}"):
-            parts.append(f'"{name}":{text}')
+        parts.append(f'"{name}":{text}')
     return f"{{{','.join(parts)}}}"

@@ -56,7 +56,7 @@ UNFOLDED = ("scaling", "steps", "memory")
 SECTIONS = (others.section, omissions.section, provenance.section)
 
 #: Winner maps that are drawn, those with most points; the table has every point.
-MAPS = 6
+MAPS = 4
 
 #: Figures of an older report that a new one no longer has are removed; nothing else is.
 _OURS = re.compile(r"[a-z]+(-[a-z]+)?-\d+(-.*)?\.(png|svg)")

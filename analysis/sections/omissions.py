@@ -16,8 +16,8 @@ Place = tuple[str | int, ...]
 
 #: Sentences of one kind before the rest is counted.
 NAMED = 10
-#: Values that are listed, and words that a list may have; of more only their number is said.
-LISTED, WORDS = 4, 14
+#: Values that are listed, words that a list may have, and that the name of a point may have.
+LISTED, WORDS, NAME = 4, 14, 10
 
 
 def section(study: Study) -> Section:
@@ -30,7 +30,7 @@ def section(study: Study) -> Section:
         ReportBlock("Cautions", _few(cautions(study))),
     ]
     found = [block for block in blocks if not block.empty]
-    return Section("omissions", "What was left out, and why", "", found, "nothing.")
+    return Section("omissions", "What was left out, and why", "", found, "")
 
 
 def separated(points: Sequence[StudyPoint]) -> list[str]:
@@ -69,7 +69,7 @@ def unsettled(study: Study) -> list[str]:
 
 def _where(study: Study, point: StudyPoint) -> str:
     words = f"{name(point)}, {study.setting(point)}"
-    return name(point) if len(words.split()) > WORDS or words.endswith(ALIKE) else words
+    return name(point) if len(words.split()) > NAME or words.endswith(ALIKE) else words
 
 
 def _few(sentences: Sequence[str]) -> list[str]:

@@ -126,8 +126,10 @@
   // Two rows side by side: only what differs.
   function flat(value, prefix = "", found = {}) {
     for (const [key, part] of Object.entries(value)) {
-      if (part !== null && typeof part === "object" && !Array.isArray(part)) flat(part, `${prefix}${key}.`, found);
-      else if (!(Array.isArray(part) && part.length > 4)) found[prefix + key] = JSON.stringify(part);
+      if (part !== null && typeof part === "object" && !Array.isArray(part))
+        flat(part, `${prefix}${key}.`, found);
+      else if (typeof part === "number") found[prefix + key] = String(Number(part.toPrecision(6)));
+      else if (!(Array.isArray(part) && part.length > 4)) found[prefix + key] = words(part);
     }
     return found;
   }
@@ -148,7 +150,7 @@
     };
     const table = make("table", "", {class: "rows"});
     const names = [...new Set([...Object.keys(left), ...Object.keys(right)])];
-    table.append(line("only what differs", ...two.map(row => one("button", row).textContent)),
+    table.append(line("only what differs", ...two.map(row => cells(row).slice(0, 3).join(", "))),
       ...names.filter(name => left[name] !== right[name])
               .map(name => line(name, left[name], right[name])));
     place.append(table);

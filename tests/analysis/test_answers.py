@@ -62,8 +62,10 @@ def test_the_title_is_the_answer(make):
     # 2 nodes x 1e6 / 48 images/s / 3600
     assert run.more == "11.6 node-hours per million images."
     assert breaks.number == "\N{MINUS SIGN}71 %"
-    assert breaks.sentence == "FULL_SHARD of 5B per device, from 8 to 16 devices."
-    assert breaks.more == "Also 3B \N{MINUS SIGN}60 % at 16, Base \N{MINUS SIGN}55 % at 16."
+    assert breaks.sentence == (
+        "per device for FULL_SHARD of 5B from 8 to 16 devices: all_gather falls to 23.9 MB a rank."
+    )
+    assert breaks.more == "Base \N{MINUS SIGN}55 % at 16, 3B \N{MINUS SIGN}60 % at 16."
     assert fits.number == "not known"
 
 
@@ -119,7 +121,9 @@ def test_the_largest_model_that_fits_one_device(make):
         held("vit_5b_gated", 5_000, "FULL_SHARD", None, 20),
     ]
     found = card(records, "It fits")
-    assert found.sentence == "3B on one device: 63.6 of 64.0 GiB reserved, tight."
+    assert found.sentence == (
+        "of one device for 3B, NO_SHARD: 63.6 of 64.0 GiB reserved, tight."
+    )
     assert (found.number, found.more) == ("99.4 %", "5B needs 2 devices.")
 
 

@@ -3,7 +3,7 @@
 from hpcgeo_analysis.comparisons import compare
 from hpcgeo_analysis.page import map_html, map_markdown
 from hpcgeo_analysis.points import points
-from hpcgeo_analysis.winner_map import maps
+from hpcgeo_analysis.winner_map import alone, maps, settings
 from hpcgeo_analysis.winners import fields
 
 
@@ -85,5 +85,17 @@ def test_the_map_of_one_model_is_in_percent_of_the_best(make):
 
 
 def test_unlike_settings_are_maps_of_their_own(make):
-    records = [make("DDP", n) for n in (1, 2)] + [make("DDP", 1, dtype="bfloat16")]
-    assert [len(each.fields) for each in maps(found(records))] == [2, 1]
+    records = [make(n, d, dtype=t) for n in ("A", "B") for d in (1, 2) for t in ("fp8", "bfloat16")]
+    records.append(make("C", 1, dtype="float32"))
+    shown = maps(found(records))
+    assert settings(shown) == [
+        "8 images per device and step, bfloat16",
+        "8 images per device and step, fp8",
+    ]
+    assert alone(found(records), shown) == ["C (float32)"]
+
+
+def test_one_more_size_of_models_that_are_there_is_no_map(make):
+    records = [make(n, d) for n in ("A", "B") for d in (1, 2)]
+    records += [make(n, 2, data="shards") for n in ("A", "B")]
+    assert len(maps(found(records))) == 1

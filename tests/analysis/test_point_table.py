@@ -31,7 +31,7 @@ def test_no_column_without_a_value_and_none_that_says_one_thing(make):
     titles = [title for title, _ in found.columns]
     assert titles == [
         *("devices", "images/s", "per device", "of the best", "weak efficiency"),
-        *("step", "p10", "p90", "node-h per M images"),
+        *("step", "p10", "p90", "node-h / M images"),
     ]
     assert found.common == (
         "In every row: model vit_tiny, nodes 1, micro-batch 8, accumulation 1, runs 1, "
@@ -67,6 +67,7 @@ def test_records_in_the_page_are_the_records(sweep):
     for point, own in zip(found, page["points"], strict=True):
         for record, shown in zip(point.records, own, strict=True):
             expected = record.model_dump(mode="json", exclude_none=True)
-            expected = {key: value for key, value in expected.items() if value not in ([], {})}
-            assert whole_again(shown, page["shared"]) == expected
-    assert len(page["shared"]) < sum(map(len, page["points"]))
+            filled = {key: value for key, value in expected.items() if value not in ([], {})}
+            assert whole_again(shown, page["shared"]) == filled
+    parts = [json.dumps(part) for part in page["shared"]]
+    assert len(set(parts)) == len(parts) > 0

@@ -89,7 +89,7 @@ def test_colours_of_figures_follow_the_page(sweep):
 def test_order(sweep):
     text = report.render(sweep)["report.md"].decode()
     heads = re.findall(r"^## (.*)", text, flags=re.MULTILINE)
-    assert heads[0] == "vit_tiny: strategies in percent of the fastest"
+    assert heads[0] == "Strategies in percent of the fastest"
     assert heads[-3:-1] == ["What was left out, and why", "How each number was made"]
     page = report.render(sweep)["report.html"].decode()
     places = [
