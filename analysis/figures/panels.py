@@ -184,14 +184,14 @@ def _titles(study: Study, panels: Sequence[Mapping[str, str]]) -> list[str]:
 def _line_panel(study: Study, joined: Sequence[Comparison], title: str) -> LinePanel:
     first = joined[0].scaled[0].point.context
     lines = [
-        (name, timed, _unlike(timed[0].point, first))
+        (name, timed, _unlike(timed[0].point, first) if comparison is not joined[0] else ())
         for comparison in joined
         for name, members in comparison.lines.items()
         if (timed := [scaled for scaled in members if scaled.point.images_per_s])
     ]
     lines.sort(key=lambda line: rank(line[0], line[1][0].point.first.strategy))
     every = [scaled for _, members, _ in lines for scaled in members]
-    common = _common(every) if every else ()
+    common = (*filter(None, [joined[0].apart]), *_common(every))
     used: Counter[str] = Counter()
     drawn = []
     for name, members, unlike in lines:

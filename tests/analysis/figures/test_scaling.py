@@ -166,6 +166,16 @@ def test_what_is_told_of_every_point_stands_at_the_title(make, study):
     assert figure.footnotes == (("†", "Start-up inside."),)
 
 
+def test_lines_asked_together_compete_and_the_title_says_so(make, study):
+    records = [make("DDP", n, 0.2, dtype="float32") for n in (1, 4)]
+    records += [make("FULL_SHARD", n, 0.1 * n, dtype="bfloat16") for n in (1, 4)]
+    figure = scaling.figure(study(records, together=["dtype"]))
+    check(figure)
+    assert figure.footnotes == (("†", "Lines differ in dtype: FULL_SHARD bfloat16; DDP float32."),)
+    found = texts(view(read(figure.panels[0]), "per_device"))
+    assert {"DDP float32", "FULL_SHARD bfloat16"} <= set(found)
+
+
 def test_spreads_are_drawn_where_known(make, study):
     records = [make(devices=n, step_s=1.0, spread=0.2) for n in (1, 2)]
     (line,) = of_line(view(read(scaling.figure(study(records)).panels[0]), "per_device"), "DDP")
