@@ -32,7 +32,7 @@ class BarRow:
     """A bar: whose it is, in words to the left and to the right, and its parts.
 
     Attributes:
-        owner: the line by whose name a page hides it.
+        owner: the line by whose name a page hides it; `model` the model, where a panel has several.
         look: of the line.
         badge: a warning beside the value.
         range: a thin line from a value to another: what is known of the spread.
@@ -45,6 +45,7 @@ class BarRow:
     parts: Sequence[BarPart]
     badge: str = ""
     range: tuple[float, float] | None = None
+    model: str = ""
 
 
 def some(
@@ -117,7 +118,7 @@ def rows(
     bottom = top + ROW * len(bars)
     _axis(canvas, x, top, bottom, ticks, axis)
     for number, bar in enumerate(bars):
-        with canvas.group(data_line=bar.owner):
+        with canvas.group(data_line=bar.owner, data_model=bar.model):
             _row(canvas, x, top + ROW * number, bar)
             if limit is not None:
                 at = top + ROW * number + 13

@@ -123,7 +123,7 @@ def _claim(every: Sequence[Spent]) -> str:
     if len(tied) == 1:
         return f"{least.row.name} needs least energy"
     where = least.row.name.removeprefix(f"{least.row.line} of ")
-    return f"{len(tied)} of {len(row)} strategies tie for the least energy of {where}"
+    return f"{len(tied)} of {len(row)} points tie for the least energy of {where}"
 
 
 def _carbon(every: Sequence[Spent]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What shares a panel: what is of one model on one machine; what is unlike there gets a sign."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,9 @@ _TASK = ("kind", "machine", "model", "objective")
 
 #: Panels of a figure: more than a reader looks at. The table has every point.
 MOST = 12
+
+#: Differences of a point that are said; more are counted.
+UNLIKE = 3
 
 _SIGNS = "†‡§¶"
 
@@ -73,10 +76,11 @@ class PanelLine:
 
 @dataclass(frozen=True, eq=False)
 class LinePanel:
-    """The lines of one model, those that may be compared first."""
+    """The lines of one model, by its `name` in sentences; the title tells it from other panels."""
 
     comparison: Comparison
     name: str
+    title: str
     lines: tuple[PanelLine, ...]
     common: tuple[str, ...]
 
@@ -128,7 +132,7 @@ def _common(found: Sequence[Scaled]) -> tuple[str, ...]:
 
 
 def of_lines(study: Study) -> list[LinePanel]:
-    """Return panels of lines: of every task the fullest comparison, and what joins it.
+    """Return panels of lines that grow: of every task the fullest comparison, and what joins it.
 
     A comparison joins a larger one on the same device where none of its lines is there already.
     """
@@ -137,7 +141,7 @@ def of_lines(study: Study) -> list[LinePanel]:
         alike = tuple(comparison.context[name] for name in (*_TASK, "device"))
         place = (*alike, comparison.mode, comparison.fixed)
         groups[place].append(comparison)
-    found = []
+    found: list[list[Comparison]] = []
     for group in groups.values():
         ordered = sorted(group, key=lambda one: -len(one.scaled))
         while ordered:
@@ -145,22 +149,49 @@ def of_lines(study: Study) -> list[LinePanel]:
             for other in ordered[1:]:
                 there = {line for one in joined for line in one.lines}
                 (rest if there & {*other.lines} else joined).append(other)
-            found.append(_line_panel(study, joined))
+            found.append(joined)
             ordered = rest
-    return sorted(found, key=lambda panel: panel.comparison.number)
+    found = [joined for joined in found if any(map(_grows, joined))]
+    found.sort(key=lambda joined: joined[0].number)
+    titles = _titles(study, [_facts(joined[0], [*joined[0].context][:-1]) for joined in found])
+    return [_line_panel(study, *one) for one in zip(found, titles, strict=True)]
 
 
-def _line_panel(study: Study, joined: Sequence[Comparison]) -> LinePanel:
+def _grows(comparison: Comparison) -> bool:
+    """Whether a line has a rate on more than one number of devices."""
+    return any(
+        len({scaled.point.devices for scaled in members if scaled.point.images_per_s}) > 1
+        for members in comparison.lines.values()
+    )
+
+
+def _facts(comparison: Comparison, names: Iterable[str]) -> dict[str, str]:
+    """Return what a title may have to say."""
+    found = {name: phrase(name, comparison.context[name]) for name in names if name not in SOFT}
+    return found | {"model": comparison.model, "batch": comparison.fixed.split(" (")[0]}
+
+
+def _titles(study: Study, panels: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the titles of panels: the model, and in what those of one model differ."""
+    titles = []
+    for own in panels:
+        same = [other for other in panels if other["model"] == own["model"]]
+        apart = [said for key, said in own.items() if len({other[key] for other in same}) > 1]
+        titles.append(", ".join([study.names[own["model"]], *apart]))
+    return titles
+
+
+def _line_panel(study: Study, joined: Sequence[Comparison], title: str) -> LinePanel:
     first = joined[0].scaled[0].point.context
     lines = [
-        (name, timed, _unlike(timed[0].point, first))
+        (name, timed, _unlike(timed[0].point, first) if comparison is not joined[0] else ())
         for comparison in joined
         for name, members in comparison.lines.items()
         if (timed := [scaled for scaled in members if scaled.point.images_per_s])
     ]
     lines.sort(key=lambda line: rank(line[0], line[1][0].point.first.strategy))
     every = [scaled for _, members, _ in lines for scaled in members]
-    common = _common(every) if every else ()
+    common = (*filter(None, [joined[0].apart]), *_common(every))
     used: Counter[str] = Counter()
     drawn = []
     for name, members, unlike in lines:
@@ -176,7 +207,7 @@ def _line_panel(study: Study, joined: Sequence[Comparison]) -> LinePanel:
         _, name, members = max(bare, key=lambda one: one[:2])
         drawn.append(PanelLine(name, members, style(name), (), common, baseline=True))
     name = study.names[joined[0].model]
-    return LinePanel(joined[0], name, tuple(drawn), common)
+    return LinePanel(joined[0], name, title, tuple(drawn), common)
 
 
 def of_points(
@@ -190,21 +221,28 @@ def of_points(
         notes: gets what is unlike in a panel.
     """
     groups: dict[tuple[str, ...], dict[StudyPoint, Scaled]] = defaultdict(dict)
+    facts: dict[tuple[str, ...], dict[str, str]] = {}
     for comparison in study.comparisons:
+        own = _facts(comparison, _TASK) | {"batch": ""}
         for scaled in comparison.scaled:
             if wanted(scaled.point):
-                task = tuple(comparison.context[name] for name in _TASK)
+                task = tuple(own.values())
                 groups[task].setdefault(scaled.point, scaled)
-    return [_point_panel(study, [*group.values()], notes) for group in groups.values()]
+                facts[task] = own
+    titles = _titles(study, [*facts.values()])
+    return [
+        _point_panel(study, [*group.values()], title, notes)
+        for group, title in zip(groups.values(), titles, strict=True)
+    ]
 
 
-def _point_panel(study: Study, group: Sequence[Scaled], notes: Footnotes) -> PointPanel:
+def _point_panel(study: Study, group: Sequence[Scaled], title: str, notes: Footnotes) -> PointPanel:
     contexts = Counter(scaled.point.context for scaled in group)
     usual = max(contexts, key=lambda context: contexts[context])
     batches = {scaled.point.first.micro_batch for scaled in group}
     common = _common(group)
     model = group[0].point.first.model
-    title = study.names[model] + notes.signs(common)
+    title += notes.signs(common)
     rows = []
     for scaled in group:
         point = scaled.point
@@ -220,11 +258,12 @@ def _point_panel(study: Study, group: Sequence[Scaled], notes: Footnotes) -> Poi
 
 def _unlike(point: StudyPoint, usual: tuple[str, ...]) -> tuple[str, ...]:
     """Return in what a point differs from the usual context, but for what its line says."""
-    found = []
+    found: list[str] = []
     for name, values in differing([point.context, usual]).items():
         if name not in (BATCHING, *SOFT):
             own, other = (
                 phrase(name, setting(each, name), values) for each in (point.context, usual)
             )
             found.append(f"{own}, the others {other}")
-    return tuple(found)
+    more = len(found) - UNLIKE
+    return (*found[:UNLIKE], f"{more} more options differ") if more > 1 else tuple(found)

@@ -1,5 +1,6 @@
 """Images per second against devices: what each line keeps, and where it loses."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,14 +46,14 @@ class View:
 
 def figure(study: Study) -> Figure:
     """Return a panel of every model with more than one number of devices."""
-    found = [panel for panel in of_lines(study) if any(_grows(line) for line in panel.lines)]
+    found = of_lines(study)
     if not found:
         return Figure(
             "scaling",
             "Scaling",
             missing="For scaling, measure a model on two numbers of devices: hpcgeo-profile sweep.",
         )
-    shown, notes = found[:MOST], Footnotes()
+    shown, notes = _fullest(found), Footnotes()
     views = _views(shown[0])
     caption = f"Dashed: ideal. Red: a loss over {percent(LOSS)} between neighbours."
     sentences = [*_kept(shown), *_messages(shown)]
@@ -69,6 +70,17 @@ def figure(study: Study) -> Figure:
     )
 
 
+def _fullest(found: Sequence[LinePanel]) -> list[LinePanel]:
+    """Return the panels that are drawn: of each model the fullest, then its next."""
+    turns: Counter[str] = Counter()
+    turn = {}
+    for panel in sorted(found, key=lambda panel: -len(panel.comparison.scaled)):
+        turn[panel] = turns[panel.model]
+        turns[panel.model] += 1
+    kept = sorted(found, key=lambda panel: turn[panel])[:MOST]
+    return [panel for panel in found if panel in kept]
+
+
 def _breaks(line: PanelLine) -> list[LineLoss]:
     """Return where a line breaks, at points that are well."""
     found = [loss for loss in losses_of(line.members) if loss.breaks]
@@ -77,10 +89,6 @@ def _breaks(line: PanelLine) -> list[LineLoss]:
 
 def _clear(line: PanelLine) -> list[LineLoss]:
     return [loss for loss in _breaks(line) if not (line.told(loss.before) or line.told(loss.after))]
-
-
-def _grows(line: PanelLine) -> bool:
-    return len({scaled.point.devices for scaled in line.members}) > 1
 
 
 def _views(panel: LinePanel) -> tuple[View, ...]:
@@ -157,7 +165,7 @@ def _short(value: float) -> str:
 
 def _draw(panel: LinePanel, notes: Footnotes) -> str:
     lines = panel.lines
-    title = panel.name + notes.signs(panel.common)
+    title = panel.title + notes.signs(panel.common)
     labels = {line: line.label(notes) for line in lines}
     room = axes.label_room(labels.values())
     canvas = axes.headed(TOP + HEIGHT + FOOT, title)
@@ -340,4 +348,4 @@ def _alt(panel: LinePanel, lines: Sequence[PanelLine]) -> str:
                 f"{line.name} {digits(last.point.per_device)} on {last.point.devices:,} devices"
             )
     noun = panel.comparison.noun
-    return f"{panel.name}: {noun}/s per device against devices. {listed(parts)}."
+    return f"{panel.title}: {noun}/s per device against devices. {listed(parts)}."

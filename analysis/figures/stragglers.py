@@ -79,7 +79,8 @@ def _draw(study: Study, found: Sequence[Late]) -> str:
         part = BarPart(1000 * late.late_s, look.css, tip)
         label = f"{late.place}: {late.point.layout}, {study.names[record.model]}, "
         label += counted(late.point.devices, "device")
-        bars.append(BarRow(late.point.layout, look, label, seconds(late.late_s), [part]))
+        value = seconds(late.late_s)
+        bars.append(BarRow(late.point.layout, look, label, value, [part], model=record.model))
     said = listed([f"rank {bar.label}, {bar.value}" for bar in bars])
     return rows(
         "Rank",

@@ -61,7 +61,8 @@ def _draw(alike: list[Use], top: float, names: Mapping[str, str]) -> str:
         said = f"{flops(own.flops_per_s)}, MFU {percent(own.mfu)}"
         part = BarPart(own.flops_per_s / factor, style(line).css, said)
         label = f"{names[model]}, {line}" if names else line
-        bars.append(BarRow(line, style(line), label, f"MFU {percent(own.mfu)}", [part]))
+        value = f"MFU {percent(own.mfu)}"
+        bars.append(BarRow(line, style(line), label, value, [part], model=model))
     dtype = alike[0].scaled.point.first.dtype
     parts = [f"{bar.label} {bar.parts[0].tip}" for bar in bars]
     return rows(

@@ -14,8 +14,12 @@ from hpcgeo_analysis.points import points
 def study() -> Callable[..., Study]:
     """Return a function that makes a study of records."""
 
-    def made(records: Sequence[Record], links: Sequence[LinksRecord] = ()) -> Study:
+    def made(
+        records: Sequence[Record],
+        links: Sequence[LinksRecord] = (),
+        together: Sequence[str] = (),
+    ) -> Study:
         found = points(records)
-        return Study(records, links, found, compare(found))
+        return Study(records, links, found, compare(found, together))
 
     return made

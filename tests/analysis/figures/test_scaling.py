@@ -166,6 +166,16 @@ def test_what_is_told_of_every_point_stands_at_the_title(make, study):
     assert figure.footnotes == (("†", "Start-up inside."),)
 
 
+def test_lines_asked_together_compete_and_the_title_says_so(make, study):
+    records = [make("DDP", n, 0.2, dtype="float32") for n in (1, 4)]
+    records += [make("FULL_SHARD", n, 0.1 * n, dtype="bfloat16") for n in (1, 4)]
+    figure = scaling.figure(study(records, together=["dtype"]))
+    check(figure)
+    assert figure.footnotes == (("†", "Lines differ in dtype: FULL_SHARD bfloat16; DDP float32."),)
+    found = texts(view(read(figure.panels[0]), "per_device"))
+    assert {"DDP float32", "FULL_SHARD bfloat16"} <= set(found)
+
+
 def test_spreads_are_drawn_where_known(make, study):
     records = [make(devices=n, step_s=1.0, spread=0.2) for n in (1, 2)]
     (line,) = of_line(view(read(scaling.figure(study(records)).panels[0]), "per_device"), "DDP")
@@ -189,8 +199,23 @@ def test_many_lines_with_one_end_and_long_names_stay_apart(make, study):
     assert len(figure.panels) == 2
 
 
-def test_a_few_panels_are_enough(make, study):
-    records = [make(devices=n, model=f"model{m:02}") for m in range(15) for n in (1, 2)]
+def test_panels_of_one_model_say_in_what_they_differ(make, study):
+    records = [make(devices=n, micro_batch=m) for n in (1, 2) for m in (8, 16)]
+    records += [make(devices=n, machine="elsewhere") for n in (1, 2)]
+    titles = {texts(read(panel))[0] for panel in scaling.figure(study(records)).panels}
+    assert titles == {
+        "vit_tiny, elsewhere, 8 images per device and s…",
+        "vit_tiny, testbed, 8 images per device and step",
+        "vit_tiny, testbed, 16 images per device and step",
+        "vit_tiny, testbed, global batch 16",
+    }
+
+
+def test_a_few_panels_are_enough_and_each_model_has_its_fullest(make, study):
+    records = [make(devices=n, micro_batch=m) for m in range(1, 14) for n in (1, 2)]
+    records += [make(devices=n, model="other", parameters=10**9) for n in (1, 2)]
+    records += [make(devices=4, micro_batch=9)]
     figure = scaling.figure(study(records))
-    assert len(figure.panels) == 12
-    assert figure.sentences[-1] == "3 more comparisons in the table."
+    titles = [texts(read(panel))[0] for panel in figure.panels]
+    assert len(titles) == 12 and titles[-1] == "other" and any("9 images" in own for own in titles)
+    assert figure.sentences[-1].endswith("more comparisons in the table.")

@@ -29,6 +29,7 @@ def test_the_best_share_of_the_peak_is_one_of_like_precision(make, study):
         "The best MFU in float32 is 33 % of 47.9 TFLOP/s (tabled).",
     )
     like, other = map(read, figure.panels)
+    assert {row.get("data-model") for row in of_line(like, "NO_SHARD")} == {"vit_tiny"}
     assert texts(like)[0] == "bfloat16" and texts(other)[0] == "float32"
     assert widths(like) == pytest.approx([358, 358 * 39 / 52], abs=0.2)
     assert widths(other) == pytest.approx([358 * 16 / 52], abs=0.2)
@@ -63,7 +64,7 @@ def test_nearly_equal_energy_ties(make, study):
     spent = {"DDP": 100.0, "A": 104.0, "B": 120.0}
     records = [make(name, energy=used(joules)) for name, joules in spent.items()]
     figure = energy.figure(study(records))
-    assert figure.title == "2 of 3 strategies tie for the least energy of vit_tiny on 1 device"
+    assert figure.title == "2 of 3 points tie for the least energy of vit_tiny on 1 device"
 
 
 def test_energy_of_repeats_is_their_median(make, study):
