@@ -10,6 +10,7 @@ from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import counted, digits, gib, listed, percent, rate, size
 from hpcgeo_analysis.points import StudyPoint
+from hpcgeo_analysis.sections.omissions import failed
 from hpcgeo_analysis.winner_map import WinnerMap
 from hpcgeo_analysis.winners import (
     LEVEL,
@@ -61,6 +62,8 @@ class Answers:
 def answers(study: Study, maps: Sequence[WinnerMap]) -> Answers:
     """Return the first screen; `maps` begin with the one it speaks of."""
     labels = naming.models(list(dict.fromkeys(r.model for r in study.records)))[1]
+    if not study.points:
+        return Answers(_title(study, maps), _trust(study), ())
     cards = [
         _run(maps[0], labels) if maps else None,
         _breaks(study, labels),
@@ -81,7 +84,7 @@ def _title(study: Study, maps: Sequence[WinnerMap]) -> str:
     fields = list(first.largest.values())
     if len(fields) == 1:
         return f"{head}: {_alone(fields[0])}"
-    parts = []
+    parts: list[str] = []
     for advice, group in groupby(fields, key=_advice):
         own = [labels[each.comparison.model] for each in group]
         if not parts and len(own) < len(fields):
@@ -106,14 +109,14 @@ def _alone(each: Field) -> str:
     on = counted(each.devices, "device") + kept
     if len(each.ranked) == 1:
         speed = f"{rate(best.point.images_per_s)} {each.comparison.noun}/s"
-        return f"{best.line} reaches {speed} on {on}"
+        return f"{best.name} reaches {speed} on {on}"
     if each.tied:
-        names = [best.line, *(other.line for other in each.tied)]
+        names = [best.name, *(other.name for other in each.tied)]
         return f"{listed(names) if len(names) < 4 else f'{len(names)} strategies'} tie on {on}"
     if len(each.ranked) == 2:
         verb = "beats" if each.spread else "has a higher rate than"
-        return f"{best.line} {verb} {each.ranked[1].line} on {on}"
-    return f"{best.line} {'is fastest' if each.spread else 'has the highest rate'} on {on}"
+        return f"{best.name} {verb} {each.ranked[1].name} on {on}"
+    return f"{best.name} {'is fastest' if each.spread else 'has the highest rate'} on {on}"
 
 
 def _grew(scaled: Scaled) -> bool:
@@ -143,6 +146,9 @@ def _trust(study: Study) -> str:
     noisy = sum(point.noisy for point in study.points)
     if noisy:
         said.append(f"{counted(noisy, 'noisy point')}, hatched.")
+    lost = len(failed(study.records)[0])
+    if lost:
+        said.append(f"{counted(lost, 'failed point')}.")
     trained = {point.layout for point in study.points if point.candidate}
     silent = sorted({point.layout for point in study.points if point.baseline} - trained)
     if silent:
@@ -309,7 +315,7 @@ def _holds_up(first: WinnerMap) -> Card | None:
     if not shares:
         return None
     share, cause = max(shares, key=lambda pair: pair[0])
-    what = f"{best.line} on {counted(best.point.devices, 'device')}"
+    what = f"{best.name} on {counted(best.point.devices, 'device')}"
     title = "What holds it up"
     if share < WORTH:
         most = f"The most beside compute: {cause.words}, of a step of {what}."

@@ -84,7 +84,7 @@ _NUMBERS: tuple[tuple[str, Callable[[float], str], _Value], ...] = (
     ("runs", lambda v: f"{v:,.0f}", lambda p, s: len(p.records)),
 )
 #: Columns that stand below the table, once, where they say the same in every row.
-_ONCE = ("model", "setting", "nodes", "micro-batch", "accumulation", "runs", "kind", "memory is")
+_ONCE = ("model", "setting", "nodes", "micro-batch", "accumulation", "runs", "memory is")
 
 
 def point_table(study: Study, fields: Sequence[Field]) -> PointTable:
@@ -100,7 +100,7 @@ def point_table(study: Study, fields: Sequence[Field]) -> PointTable:
             -(pair[1].images_per_s or 0),
         ),
     )
-    titles = ["model", *(title for title, _, _ in _NUMBERS), "memory is", "setting", "kind", "mark"]
+    titles = ["model", *(title for title, _, _ in _NUMBERS), "memory is", "setting", "mark"]
     titles.append("unlike its base")
     rows = []
     for number, point in order:
@@ -113,7 +113,6 @@ def point_table(study: Study, fields: Sequence[Field]) -> PointTable:
         cells += [
             _word(next(iter(point.held), "")),
             _word("" if setting == ALIKE else setting),
-            _word(point.first.kind),
             _word(point.mark),
             _word("; ".join(standing.scaled.footnotes)),
         ]
@@ -154,7 +153,12 @@ def _standings(
             lines.setdefault(scaled.point, scaled)
             found.setdefault(scaled.point, {})[comparison.mode] = scaled.efficiency
     return {
-        point: _Standing(scaled, *shares.get(point, (None, "")), **found[point])
+        point: _Standing(
+            scaled,
+            *shares.get(point, (None, "")),
+            weak=found[point].get("weak"),
+            strong=found[point].get("strong"),
+        )
         for point, scaled in lines.items()
     }
 

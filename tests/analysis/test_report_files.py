@@ -90,7 +90,7 @@ def test_order(sweep):
     text = report.render(sweep)["report.md"].decode()
     heads = re.findall(r"^## (.*)", text, flags=re.MULTILINE)
     assert heads[0] == "Strategies in percent of the fastest"
-    assert heads[-3:-1] == ["What was left out, and why", "How each number was made"]
+    assert heads[-3:] == ["Every point", "What was left out, and why", "How each number was made"]
     page = report.render(sweep)["report.html"].decode()
     places = [
         page.index(f'id="{name}"') for name in ("map", "scaling", "table", "omissions", "made")
