@@ -6,7 +6,7 @@ from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rivals, rows
 from hpcgeo_analysis.figures.figure import Figure
-from hpcgeo_analysis.figures.panels import MOST, Footnotes, PointPanel, of_points, told
+from hpcgeo_analysis.figures.panels import MOST, Footnotes, PanelPoint, PointPanel, of_points, told
 from hpcgeo_analysis.formatting import counted, listed, percent, rate
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.styles import style
@@ -28,7 +28,7 @@ def figure(study: Study) -> Figure | None:
         panels=tuple(map(_draw, shown)),
         legend=(TOKENS, PADDING),
         caption="Tokens per second of all devices; a thin line from p10 to p90.",
-        sentences=tuple(_padded(every)),
+        sentences=tuple(_padded([row for panel in shown for row in panel.rows])),
         footnotes=notes.all,
     )
 
@@ -75,12 +75,12 @@ def _claim(every: Sequence[Scaled]) -> str:
     return f"{best.line} computes most tokens per second, on {on}"
 
 
-def _padded(every: Sequence[Scaled]) -> Iterator[str]:
+def _padded(every: Sequence[PanelPoint]) -> Iterator[str]:
     """Yield who pads most."""
-    most = max(every, key=lambda scaled: padding(scaled.point) or 0.0)
+    most = max(every, key=lambda row: padding(row.point) or 0.0)
     share = padding(most.point)
     if share:
-        yield f"Up to {percent(share)} of what is computed is padding: {most.line}."
+        yield f"Up to {percent(share)} of what is computed is padding: {most.name}."
 
 
 def _clear(every: Sequence[Scaled]) -> list[Scaled]:

@@ -317,7 +317,7 @@ def _kept(shown: Sequence[LinePanel]) -> Iterator[str]:
         name, own = max(usual.items(), key=lambda one: min(one[1].values()))
         whose = f" of {next(iter(own))}" if len(own) == 1 < len(shown) else ""
         low, high = percent(min(own.values())), percent(max(own.values()))
-        extent = low if low == high else f"{low.removesuffix(' %')} to {high}"
+        extent = low if low == high else f"{low} to {high}"
         yield f"{name}{whose} keeps {extent} of its rate per device to {counted(most, 'device')}."
 
 

@@ -36,16 +36,16 @@ def figure(study: Study) -> Figure | None:
         f"The highest FLOP/s: {study.called(shown[0].scaled.point)}",
         panels=tuple(_draw(own[:BARS], shown[0].flops_per_s, names) for own in alike),
         caption="FLOP/s of the mathematics per device, recompute not counted.",
-        sentences=tuple(map(_best, alike)),
+        sentences=tuple(_best(study, own) for own in alike),
     )
 
 
-def _best(alike: list[Use]) -> str:
+def _best(study: Study, alike: list[Use]) -> str:
     """Return the best share of the peak of a precision."""
     best = max(alike, key=lambda own: own.mfu)
     return (
-        f"The best MFU in {best.scaled.point.first.dtype} is {percent(best.mfu)} of "
-        f"{flops(best.peak_flops_per_s)} ({best.peak_source})."
+        f"Best MFU in {best.scaled.point.first.dtype}: {percent(best.mfu)} of "
+        f"{flops(best.peak_flops_per_s)} ({best.peak_source}), {study.called(best.scaled.point)}."
     )
 
 

@@ -25,8 +25,8 @@ def test_the_best_share_of_the_peak_is_one_of_like_precision(make, study):
     check(figure)
     assert figure.title == "The highest FLOP/s: FULL_SHARD of vit_tiny on 1 device"
     assert figure.sentences == (
-        "The best MFU in bfloat16 is 27 % of 192 TFLOP/s (tabled).",
-        "The best MFU in float32 is 33 % of 47.9 TFLOP/s (tabled).",
+        "Best MFU in bfloat16: 27 % of 192 TFLOP/s (tabled), FULL_SHARD of vit_tiny on 1 device.",
+        "Best MFU in float32: 33 % of 47.9 TFLOP/s (tabled), DDP of vit_tiny on 1 device.",
     )
     like, other = map(read, figure.panels)
     assert {row.get("data-model") for row in of_line(like, "NO_SHARD")} == {"vit_tiny"}
@@ -139,7 +139,9 @@ def test_tokens_and_padding_of_every_mode(mixed, study):
     figure = batching.figure(study(mixed))
     check(figure)
     assert figure.title == "packed and bins tie in tokens per second, on 2 devices"
-    assert figure.sentences == ("Up to 60 % of what is computed is padding: DDP padding.",)
+    assert figure.sentences == (
+        "Up to 60 % of what is computed is padding: DDP padding of vit_tiny on 1 device.",
+    )
     assert not figure.footnotes, "the mode is said by the line"
     rows = of_line(read(figure.panels[0]), "DDP padding")
     tokens, padding = widths(rows[0])
