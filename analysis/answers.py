@@ -7,11 +7,11 @@ from itertools import groupby
 
 from hpcgeo_analysis import messages, naming
 from hpcgeo_analysis.blocks import Study
-from hpcgeo_analysis.comparisons import Scaled
+from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.formatting import counted, digits, gib, listed, percent, rate, size
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.sections.omissions import failed
-from hpcgeo_analysis.winner_map import WinnerMap
+from hpcgeo_analysis.winner_map import WinnerMap, label
 from hpcgeo_analysis.winners import (
     LEVEL,
     Field,
@@ -25,6 +25,8 @@ from hpcgeo_analysis.winners import (
 
 #: A cause of time that takes less of a step than this holds nothing up.
 WORTH = 0.05
+#: What the comparisons that the cards speak of have in common with the first map.
+_TOGETHER = ("kind", "machine")
 #: Tracing that slows a step by more than this says nothing of the step as it was measured.
 SLOWED = 1.15
 
@@ -62,12 +64,17 @@ class Answers:
 def answers(study: Study, maps: Sequence[WinnerMap]) -> Answers:
     """Return the first screen; `maps` begin with the one it speaks of."""
     labels = naming.models(list(dict.fromkeys(r.model for r in study.records)))[1]
+    ours = [each for each in study.comparisons if each.context["kind"] != "predicted"]
+    if maps:
+        labels |= label(maps[0])
+        first = maps[0].fields[0].comparison.context
+        ours = [each for each in ours if all(each.context[n] == first[n] for n in _TOGETHER)]
     if not study.points:
         return Answers(_title(study, maps), _trust(study), ())
     cards = [
         _run(maps[0], labels) if maps else None,
-        _breaks(study, labels),
-        _fits(study, maps, labels),
+        _breaks(ours, labels),
+        _fits(ours, maps, labels),
         _holds_up(maps[0]) if maps else None,
     ]
     return Answers(_title(study, maps), _trust(study), tuple(c for c in cards if c))
@@ -169,14 +176,9 @@ def _run(first: WinnerMap, labels: dict[str, str]) -> Card:
     return Card("Run this", number, f"{what}.", more, "scaling", commands[-1] if commands else "")
 
 
-def _breaks(study: Study, labels: dict[str, str]) -> Card:
+def _breaks(ours: Sequence[Comparison], labels: dict[str, str]) -> Card:
     """Return which line loses most where it first breaks, and where it does with other models."""
-    lines = [
-        line
-        for comparison in study.comparisons
-        if comparison.context["kind"] != "predicted"
-        for line in comparison.lines.values()
-    ]
+    lines = [line for comparison in ours for line in comparison.lines.values()]
     breaks = ([loss for loss in losses_of(line) if loss.breaks] for line in lines)
     found = sorted((first[0] for first in breaks if first), key=lambda loss: -loss.share)
     if not found:
@@ -224,15 +226,14 @@ def _minus(share: float) -> str:
     return f"\N{MINUS SIGN}{percent(share)}"
 
 
-def _fits(study: Study, maps: Sequence[WinnerMap], labels: dict[str, str]) -> Card:
+def _fits(ours: Sequence[Comparison], maps: Sequence[WinnerMap], labels: dict[str, str]) -> Card:
     """Return the largest model that fits one device, and what larger ones need.
 
     Of several precisions it is the one of the first map.
     """
     best: dict[str, SmallestGroup] = {}
     dtypes = {maps[0].fields[0].comparison.context["dtype"]} if maps else set()
-    ran = [each for each in study.comparisons if each.context["kind"] != "predicted"]
-    for comparison in [each for each in ran if each.context["dtype"] in dtypes] or ran:
+    for comparison in [each for each in ours if each.context["dtype"] in dtypes] or ours:
         fit = smallest_group(comparison)
         known = best.get(comparison.model)
         if fit and (

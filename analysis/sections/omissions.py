@@ -6,7 +6,7 @@ from hpcgeo.records import MISSING, SOFT, UNSTARTED, Record
 from hpcgeo_analysis.blocks import ALIKE, ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import counted, listed, percent, rate, seconds, span
 from hpcgeo_analysis.points import StudyPoint
-from hpcgeo_analysis.separation import BATCHING, differing, shortened, sides
+from hpcgeo_analysis.separation import BATCHING, CONFIGURATION, differing, shortened, sides
 from hpcgeo_analysis.tables import Table, TableCell, text, whole, without_constant
 
 #: Largest disagreement between images_per_s and global_batch / median step.
@@ -40,6 +40,9 @@ def separated(points: Sequence[StudyPoint]) -> list[str]:
     for key, values in differing({point.context for point in trained}).items():
         if key in ("model", BATCHING, *SOFT):
             continue  # named everywhere, lines of one comparison, footnotes on one line
+        if key == CONFIGURATION:
+            sentences.append("options: recorded of some points only.")
+            continue
         who = sides(trained, key) if key == "dtype" else ""
         if not who and len(values) <= LISTED:
             who = listed([shortened(key, value, values) for value in values])

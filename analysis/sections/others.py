@@ -6,10 +6,10 @@ from hpcgeo_analysis.tables import Table, TableCell, layout, text, whole
 
 
 def section(study: Study) -> Section:
-    """Return a table of every declared field of no section, where a point has one."""
+    """Return a table of every declared plain field of no section, where a point has one."""
     head = ["model", "strategy", "devices", "micro-batch"]
     declares = declared(study.records[0]) if study.records else {}
-    columns = [shown for shown in declares.values() if shown.section == "other"]
+    columns = [shown for shown in declares.values() if shown.section == "other" and shown.plain]
     table = []
     for point in study.points:
         values = [median_of(point, shown.name) for shown in columns]

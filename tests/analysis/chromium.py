@@ -100,7 +100,7 @@ class Chromium:
             **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone},
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
         self._events.clear()
         self.messages.clear()
         start = time.monotonic()

@@ -79,6 +79,14 @@ def test_nothing_is_cut_on_a_phone(browser, pages, name):
     assert browser.js(CUT) == []
 
 
+def test_nothing_is_cut_on_paper(browser, pages):
+    browser.open(pages["local"], 720, 1000)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    browser.js("dispatchEvent(new Event('beforeprint'))")
+    assert browser.js("document.querySelectorAll('details:not([open])').length") == 0
+    assert browser.js("document.documentElement.scrollWidth") == 720
+
+
 def test_a_dark_page_is_dark(browser, pages):
     lightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] * 1"
     browser.open(pages["frontier"])
