@@ -152,15 +152,12 @@ def _standings(
         for scaled in comparison.scaled:
             lines.setdefault(scaled.point, scaled)
             found.setdefault(scaled.point, {})[comparison.mode] = scaled.efficiency
-    return {
-        point: _Standing(
-            scaled,
-            *shares.get(point, (None, "")),
-            weak=found[point].get("weak"),
-            strong=found[point].get("strong"),
-        )
-        for point, scaled in lines.items()
-    }
+    standings = {}
+    for point, scaled in lines.items():
+        share, standing = shares.get(point, (None, ""))
+        weak, strong = (found[point].get(mode) for mode in ("weak", "strong"))
+        standings[point] = _Standing(scaled, share, standing, weak=weak, strong=strong)
+    return standings
 
 
 def _word(text: str) -> tuple[str, str] | None:
