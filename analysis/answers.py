@@ -246,7 +246,7 @@ def _fits(study: Study, maps: Sequence[WinnerMap], labels: dict[str, str]) -> Ca
     alone = [place for place, fit in enumerate(found) if fit.group == 1]
     chosen = alone[-1] if alone else 0
     fit = found[chosen]
-    on = "one device" if fit.group == 1 else f"each of {fit.group:,} devices"
+    on = "1 device" if fit.group == 1 else f"each of {fit.group:,} devices"
     sentence = f"of {on} for {labels[fit.point.first.model]}, {fit.point.layout}"
     if fit.limit_bytes:
         sentence += f": {gib(fit.taken_bytes)} of {gib(fit.limit_bytes)} GiB"

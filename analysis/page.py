@@ -175,7 +175,7 @@ def map_key(found: Sequence[WinnerMap], alone: Sequence[str]) -> str:
     cells = [cell for each in found for _, row in each.rows(label(each)) for cell in row if cell]
     said = ["Columns: devices."]
     said += ["= others tie with it."] * any(cell.mark for cell in cells)
-    said += ["Hatched: noisy, still getting faster, or unlike."] * any(c.hatched for c in cells)
+    said += ["Hatched (~): noisy, still getting faster, or unlike."] * any(c.hatched for c in cells)
     said += [f"As asked, {apart}." for apart in dict.fromkeys(_apart(found)) if apart]
     more = len(alone) - ALONE
     names = [*alone[:ALONE], *([f"{more:,} more"] if more > 0 else [])]

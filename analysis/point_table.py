@@ -155,8 +155,8 @@ def _standings(
     standings = {}
     for point, scaled in lines.items():
         share, standing = shares.get(point, (None, ""))
-        weak, strong = (found[point].get(mode) for mode in ("weak", "strong"))
-        standings[point] = _Standing(scaled, share, standing, weak=weak, strong=strong)
+        own = found[point]
+        standings[point] = _Standing(scaled, share, standing, own.get("weak"), own.get("strong"))
     return standings
 
 

@@ -106,8 +106,8 @@ def maps(fields: Sequence[Field]) -> list[WinnerMap]:
     for each in fields:
         comparison = each.comparison
         alike = (v for name, v in comparison.context.items() if name not in _FREE)
-        place = (*alike, comparison.mode, comparison.fixed)
-        groups[place].append(each)
+        key = (*alike, comparison.mode, comparison.fixed)
+        groups[key].append(each)
     found = [WinnerMap(tuple(group)) for group in groups.values()]
     rivals = [one for one in found if one.rivals] or found
     kept: list[WinnerMap] = []

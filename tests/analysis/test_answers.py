@@ -121,7 +121,7 @@ def test_the_largest_model_that_fits_one_device(make):
         held("vit_5b_gated", 5_000, "FULL_SHARD", None, 20),
     ]
     found = card(records, "It fits")
-    assert found.sentence == ("of one device for 3B, NO_SHARD: 63.6 of 64.0 GiB reserved, tight.")
+    assert found.sentence == ("of 1 device for 3B, NO_SHARD: 63.6 of 64.0 GiB reserved, tight.")
     assert (found.number, found.more) == ("99.4 %", "5B needs 2 devices.")
 
 
