@@ -84,7 +84,7 @@ def test_nothing_is_cut_on_paper(browser, pages):
     browser.call("Emulation.setEmulatedMedia", media="print")
     browser.js("dispatchEvent(new Event('beforeprint'))")
     assert browser.js("document.querySelectorAll('details:not([open])').length") == 0
-    assert browser.js("document.documentElement.scrollWidth") == 720
+    assert browser.js("document.documentElement.scrollWidth") <= 720
 
 
 def test_a_dark_page_is_dark(browser, pages):
