@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.figures.bars import BarPart, BarRow, left_out, rows, some
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.figures.panels import MOST, Footnotes, PanelPoint, PointPanel, of_points
 from hpcgeo_analysis.formatting import listed, percent, seconds
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
+from hpcgeo_analysis.separation import merged
 from hpcgeo_analysis.styles import style
 
 #: Causes of time in a traced step with their colours; together they are the step.
@@ -178,7 +180,7 @@ def pairs(points: Sequence[StudyPoint], key: str, plain: str, without: str) -> l
     sides: dict[tuple[object, ...], dict[str, StudyPoint]] = {}
     for point in points:
         record = point.first
-        rest = tuple(value for at, value in enumerate(point.context) if at != place)
+        rest = merged(point.context, (key, *SOFT))
         sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
         if point.step_s:
             sides.setdefault((rest, point.layout, *sizes), {})[point.context[place]] = point

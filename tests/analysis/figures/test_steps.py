@@ -98,6 +98,11 @@ def test_what_saves_nothing_is_not_said(whole, study, bare):
     assert not [s for s in steps.figure(study(records)).sentences if "Without" in s]
 
 
+def test_pairs_need_not_share_versions(make):
+    found = points([make(), make(communication="off", versions={"torch": "2.14.0"})])
+    assert len(steps.pairs(found, "communication", "on", "off")) == 1
+
+
 @pytest.mark.parametrize("other", [{"dtype": "bfloat16"}, {"micro_batch": 16}, {"devices": 2}])
 def test_a_pair_differs_in_one_thing_alone(make, other):
     found = points([make(), make(communication="off", **other)])
