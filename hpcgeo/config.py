@@ -35,8 +35,8 @@ from hpcgeo.options import (
     RunPlace,
     Train,
 )
-from hpcgeo.tables import brief, nearest, parse
-from hpcgeo.zoo import architecture_of
+from hpcgeo.tables import brief, nearest, own, parse
+from hpcgeo.zoo import architecture
 
 #: What `data` may be, by the tag that pydantic puts into the place of an error.
 TAGS: dict[str, type[OptionGroup]] = {"images": Data, "mixture": Mixture}
@@ -112,7 +112,7 @@ class RunConfig(OptionGroup):
     def _fits(self) -> "RunConfig":
         row, name = objective(self.objective.name), self.objective.name
         try:
-            family = architecture_of(self.model.name).family
+            family = architecture(self.model.name).family
             refuse_backbone(row, name, self.model.name, family)
         except InputError as error:
             raise ValueError(str(error)) from None
@@ -162,7 +162,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: no such recipe, YAML that does not parse, or a value that breaks a rule; the
             message names key, value and rule, and the nearest key where the key is unknown.
     """
-    values = _parse(_text(recipe), recipe)
+    values = _values(recipe)
     _switch(values, overrides)
     for override in overrides:
         _apply(values, override)
@@ -187,25 +187,17 @@ def fixed(run: RunConfig) -> dict[str, str]:
     return {key: str(value) for key, value in _fixed(run).items()}
 
 
-def _text(recipe: str) -> str:
+def _values(recipe: str) -> dict[str, Any]:
     if recipe.endswith((".yaml", ".yml")):
-        try:
-            return Path(recipe).read_text("utf-8")
-        except OSError as error:
-            raise InputError(f"recipe {recipe}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"recipe {recipe}: not a text file in UTF-8") from None
-    known = recipes()
-    if recipe not in known:
-        raise InputError(
-            f"unknown recipe {brief(recipe)}{nearest(recipe, known)}; give a YAML file (*.yaml) or "
-            f"one of: {', '.join(known)}"
-        )
-    return known[recipe]
-
-
-def _parse(text: str, recipe: str) -> dict[str, Any]:
-    values = parse(text, f"recipe {recipe}")
+        values = own(Path(recipe), "recipe")
+    else:
+        known = recipes()
+        if recipe not in known:
+            raise InputError(
+                f"unknown recipe {brief(recipe)}{nearest(recipe, known)}; give a YAML file "
+                f"(*.yaml) or one of: {', '.join(known)}"
+            )
+        values = parse(known[recipe], f"recipe {recipe}")
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected a mapping of options, found {brief(values)}")
     return values

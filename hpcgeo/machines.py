@@ -10,11 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
-from hpcgeo.tables import find, loaded, parse, plugins, read
+from hpcgeo.tables import checked, find, loaded, own, plugins, read
 
 #: Of the entry points that name further devices, ``NAME = MODULE:OBJECT``.
 DEVICES = "hpcgeo.devices"
@@ -312,17 +312,9 @@ def machine(name: str) -> Machine:
 
 @cache
 def _own(path: Path) -> Machine:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"machine {path}: cannot be read: {error}") from None
-    rows = parse(text, f"machine {path}")
-    try:
-        return Machine.model_validate(
-            {"name": path.stem} | rows if isinstance(rows, dict) else rows
-        )
-    except ValidationError as error:
-        raise InputError(f"machine {path}: {error}") from None
+    rows = own(path, "machine")
+    named = {"name": path.stem} | rows if isinstance(rows, dict) else rows
+    return checked(Machine, named, f"machine {path}")
 
 
 @cache

@@ -55,7 +55,10 @@ class RunPlace(OptionGroup):
 class Model(OptionGroup):
     """What is trained."""
 
-    name: str = Field(description="a row of `hpcgeo list models`", json_schema_extra=NEUTRAL)
+    name: str = Field(
+        description="a row of `hpcgeo list models`, or your own YAML file (*.yaml)",
+        json_schema_extra=NEUTRAL,
+    )
     weights: Path | None = Field(
         None,
         description="start from this safetensors file: an export under our names, or a ViTMAE of "

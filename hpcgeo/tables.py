@@ -1,15 +1,18 @@
 """Facts are tables in YAML: read one, find a row, say which rows there are when it is missing.
 
-YAML that is not ours is read by `parse`.
+YAML that is not ours is read by `own`, or by `parse` where it is no file, and held to a form by
+`checked`.
 """
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from hpcgeo.errors import InputError
 
@@ -77,6 +80,43 @@ def parse(text: str, name: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def own(path: Path, what: str) -> Any:
+    """Return the values of a YAML file of the user's own.
+
+    Args:
+        path: of the file.
+        what: it is, for the message ("machine").
+
+    Raises:
+        InputError: it cannot be read, is no YAML, or not of plain values.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path}: not a text file in UTF-8") from None
+    return parse(text, f"{what} {path}")
+
+
+def checked(form: type[Row], values: Any, name: str) -> Row:
+    """Return values as what `form` says they are.
+
+    Raises:
+        InputError: they are not; a line for each place, with its value and the rule.
+    """
+    try:
+        return TypeAdapter(form).validate_python(values)
+    except ValidationError as error:
+        lines = []
+        for detail in error.errors():
+            place = ".".join(map(str, detail["loc"]))[:LONGEST]
+            value = "" if detail["type"] == "missing" else f" = {brief(detail['input'])}"
+            rule = detail["msg"].removeprefix("Value error, ")
+            lines.append(": ".join([name, *([place + value] if place else []), rule]))
+        raise InputError("\n".join(lines)) from None
 
 
 def brief(value: Any) -> str:

@@ -13,7 +13,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.options import Mixture
 from hpcgeo.strategies import strategy
 from hpcgeo.tables import read
-from hpcgeo.zoo import architecture, perceiver
+from hpcgeo.zoo import architecture
 
 MINIMAL = {"run": {"dir": "runs/x"}, "model": {"name": "vit_tiny"}, "train": {"steps": 3}}
 
@@ -22,7 +22,7 @@ MINIMAL = {"run": {"dir": "runs/x"}, "model": {"name": "vit_tiny"}, "train": {"s
 def test_every_recipe_is_whole(name: str) -> None:
     run = load(name)
     if isinstance(run.data, Mixture):
-        assert perceiver(run.model.name) and run.data.chosen == run.data.tasks
+        assert architecture(run.model.name) and run.data.chosen == run.data.tasks
         assert all(task.reader in READERS for task in run.data.tasks.values())
     else:
         model = architecture(run.model.name)

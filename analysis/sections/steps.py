@@ -172,7 +172,7 @@ def decomposition(points: Sequence[StudyPoint]) -> ReportBlock:
     rows, sentences = [], []
     for name, plain, without, what in (
         ("communication", "on", "off", "communication"),
-        ("data", "shards", "held", "reading"),
+        ("data", "shards", "cached", "reading"),
     ):
         pairs = _pairs(points, name, plain, without)
         shares = []

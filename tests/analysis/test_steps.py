@@ -42,14 +42,14 @@ def test_what_communication_and_reading_cost(make):
         make(devices=4, step_s=0.2),
         make(devices=4, step_s=0.15, communication="off"),
         make(devices=4, step_s=0.25, data="shards"),
-        make(devices=4, step_s=0.2, data="held"),
+        make(devices=4, step_s=0.2, data="cached"),
     ]
     block = decomposition(records)
     assert block.sentences == [
         "Communication that hurts is up to 25 % of a step (vit_tiny, DDP on 4 devices), by the "
         "step with communication off in 1 pair.",
         "Reading is up to 20 % of a step (vit_tiny, DDP on 4 devices), by the step with data "
-        "held in 1 pair.",
+        "cached in 1 pair.",
     ]
     assert [row[7].text for row in block.tables[0].rows] == ["50.0 ms", "50.0 ms"]
 

@@ -15,7 +15,8 @@ from hpcgeo.checkpoint.manifest import sealed
 from hpcgeo.options import Optim
 from hpcgeo.plan.memory import checkpoint_bytes
 from hpcgeo.records import read
-from tests.ranks import ALONE, STEPS, metrics, start, train, wait_for_step
+from tests.processes import EXEC, hpcgeo
+from tests.ranks import STEPS, metrics, start, train, wait_for_step
 
 
 @pytest.fixture(scope="module")
@@ -177,15 +178,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_print_and_dry() -> None:
-    show = subprocess.run(
-        [*ALONE, "train", "mae_vit_tiny", "seed=5", "--print"], capture_output=True, text=True
-    )
+    words = [*EXEC, "train", "mae_vit_tiny", "seed=5", "--print"]
+    show = subprocess.run(words, capture_output=True, text=True)
     assert yaml.safe_load(show.stdout)["seed"] == 5
-    dry = subprocess.run(
-        [*ALONE, "train", "mae_vit_15b", "launch.machine=frontier", "--dry", "--ranks", "64"],
-        capture_output=True,
-        text=True,
-    )
+    dry = hpcgeo("train", "mae_vit_15b", "launch.machine=frontier", "--dry", "--ranks", 64)
     assert "vit_15b, 14,665,553,484 parameters" in dry.stdout
     assert (
         "global batch  2048 = micro-batch 16 x accumulate 2 x 64 data-parallel ranks" in dry.stdout
