@@ -23,13 +23,13 @@ from types import ModuleType
 from hpcgeo.cli.main import hpcgeo as command
 
 CONTEXT = multiprocessing.get_context("forkserver")
+#: What ranks of all kinds import in the end; what is not installed is left out.
 CONTEXT.set_forkserver_preload(
     [
-        "hpcgeo.cli.train",
-        "hpcgeo.train.loop",
-        "hpcgeo.parallel.native",
-        "hpcgeo.objectives.mae.network",
-        "hpcgeo.objectives.multitask.network",
+        *("hpcgeo.cli.train", "hpcgeo.cli.profile", "hpcgeo.cli.list", "hpcgeo.train.loop"),
+        *("hpcgeo.parallel.native", "hpcgeo.objectives.mae.network", "hpcgeo.profiling.run"),
+        *("hpcgeo.objectives.multitask.network", "hpcgeo.evaluate.table", "hpcgeo.evaluate.probe"),
+        *("hpcgeo.data.readers.generated", "hpcgeo.pictures.charts", "torch.utils.tensorboard"),
         "tests.processes",
     ]
 )

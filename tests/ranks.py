@@ -102,7 +102,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 def wait_for_step(process: Rank, folder: Path, step: int) -> None:
     """Wait for a step, and for the first checkpoint of `SMALL`, which is written behind steps."""
-    limit = time.monotonic() + 90
+    limit = time.monotonic() + 200
     saved = folder / "checkpoints"
     while (
         not (rows := metrics(folder))
@@ -115,8 +115,8 @@ def wait_for_step(process: Rank, folder: Path, step: int) -> None:
 
 
 def end(ranks: Sequence[Rank]) -> list[str]:
-    """Wait for ranks to end, for a minute at most; return what each said."""
-    return [rank.communicate(timeout=60)[1] for rank in ranks]
+    """Wait for ranks to end; return what each said."""
+    return [rank.communicate(timeout=200)[1] for rank in ranks]
 
 
 def tell(fault: str, said: str, began: float, code: int) -> None:

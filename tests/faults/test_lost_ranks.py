@@ -157,6 +157,6 @@ def test_a_launcher_takes_a_stopped_rank_down(tmp_path: Path, launcher: list[str
 
 def test_ranks_pass_through(tmp_path: Path) -> None:
     """The watchdog is silent in a run that is well."""
-    code, said = train(tmp_path / "run", 2, "train.hang_timeout_s=1")
+    code, said = train(tmp_path / "run", 2, "train.hang_timeout_s=4")
     assert code == 0, said
     assert metrics(tmp_path / "run")[-1]["step"] == STEPS
