@@ -179,11 +179,6 @@ class Device(FactRow):
         """Bytes of device memory."""
         return int(self.memory * 2**30)
 
-    @property
-    def memory_bytes_per_s(self) -> float:
-        """Bytes per second between the device and its memory."""
-        return self.bandwidth * 1e12
-
     def peak(self, dtype: str) -> float | None:
         """Return the peak FLOP/s of dense matrix products; None: not known."""
         return self.flops[dtype] * 1e12 if dtype in self.flops else None
