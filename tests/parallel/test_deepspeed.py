@@ -79,13 +79,13 @@ def answers(groups: dict[int, Ranks]) -> dict[tuple[int, str], Answer]:
         (ranks, named(setting)): answer
         for ranks, settings in SETTINGS.items()
         for setting, answer in zip(
-            settings, groups[ranks](train_all, settings, timeout_s=900)[0], strict=True
+            settings, groups[ranks](train_all, settings, timeout_s=3600)[0], strict=True
         )
     }
 
 
 @needs_deepspeed
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(4000)
 @pytest.mark.parametrize(
     ("ranks", "setting"),
     [(ranks, named(setting)) for ranks, settings in SETTINGS.items() for setting in settings],

@@ -96,11 +96,11 @@ def four() -> Iterator[Ranks]:
 
 @pytest.fixture(scope="module")
 def answers(four: Ranks) -> dict[str, Answer]:
-    found = four(train_all, SETTINGS, timeout_s=1500)[0]
+    found = four(train_all, SETTINGS, timeout_s=3600)[0]
     return dict(zip(map(named, SETTINGS), found, strict=True))
 
 
-@pytest.mark.timeout(1600)
+@pytest.mark.timeout(4000)
 @pytest.mark.parametrize("setting", [named(setting) for setting in SETTINGS])
 def test_every_strategy_trains_as_one_process(
     alone: Answer, answers: dict[str, Answer], setting: str
