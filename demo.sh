@@ -1,5 +1,6 @@
 #!/bin/bash
-# The whole product on real files, small: images -> shards -> pretrained model -> scaling report.
+# The whole product on real files, small, in about three minutes: images -> shards -> a model that is
+# stopped and goes on -> weights, what they know -> strategies measured -> the scaling report.
 #   demo.sh            on generated scenes
 #   demo.sh FOLDER     on your own images
 # Everything is written below demo/; a second call goes on where the first one stopped.
@@ -11,11 +12,15 @@ out=demo/$(basename "${images:-generated}")
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Ranks on this host. Nothing here needs torchrun: mpirun and srun do the same.
 two_ranks() { OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 --no-python "$@"; }
+pretrain() {
+  two_ranks hpcgeo train mae_vit_tiny run.dir="$out/run" data.path="$out/shards" \
+    parallel.strategy=FULL_SHARD train.steps=300 train.log_every=25 "$@"
+}
 
 if [[ -z $images ]]; then
   images=$out/scenes
-  say "1. Generate georeferenced scenes"
-  [[ -d $images ]] || hpcgeo data synthesize "$images" --scenes 8 --size 1024
+  say "1. Generate georeferenced scenes of town and country"
+  [[ -d $images ]] || hpcgeo data synthesize "$images" --classes --scenes 10 --size 768
 fi
 
 say "2. Cut $images into chips, in HDF5 shard files"
@@ -23,16 +28,28 @@ hpcgeo data build "$images" --out "$out/shards" --chip 128 --workers 2 || (($? =
 hpcgeo data info "$out/shards"
 hpcgeo data verify "$out/shards"
 
-say "3. Pretrain a tiny masked autoencoder on 2 ranks, sharded by FSDP2"
-two_ranks hpcgeo train mae_vit_tiny run.dir="$out/run" data.path="$out/shards" \
-  parallel.strategy=FULL_SHARD train.steps=300 train.log_every=25
+say "3. Pretrain a tiny masked autoencoder on 2 ranks, sharded by FSDP2; its job ends too soon"
+[[ -e $out/run/record.json ]] || pretrain launch.time_limit=8
+say "   The same command goes on where it stopped"
+pretrain
 
-say "4. Measure three strategies on 1 and 2 ranks"
-hpcgeo-profile sweep profiles/demo.yaml data.path="$out/shards" --records "$out/records.jsonl"
+say "4. Take the weights to another library; fit a linear model to what the encoder says of classes"
+[[ -d $out/weights ]] || hpcgeo export "$out/run" --to transformers --out "$out/weights"
+classes=$(find "$images" -mindepth 2 -type f -print -quit)
+[[ -z $classes ]] || hpcgeo probe "$out/run"
 
-say "5. Write the report"
+say "5. Measure three strategies on 1 and 2 ranks"
+OMP_NUM_THREADS=1 hpcgeo-profile sweep profiles/demo.yaml data.path="$out/shards" \
+  --records "$out/records.jsonl"
+
+say "6. Write the report"
 hpcgeo report "$out/records.jsonl" --run "$out/run" --out "$out/report"
 
 say "Look at"
-echo "  $out/report/report.html   the scaling report, with loss curve and reconstructions of the run"
-echo "  tensorboard --logdir $out/run   the curves, live"
+echo "  $out/report/report.html   the winner, a scaling line, where a step goes, reconstructions"
+echo "  tensorboard --logdir $out/run   options, curves and reconstructions, live"
+if [[ $(uname) == Darwin ]]; then
+  open "$out/report/report.html"
+elif [[ -n ${DISPLAY:-}${WAYLAND_DISPLAY:-} ]] && command -v xdg-open > /dev/null; then
+  xdg-open "$out/report/report.html" > /dev/null 2>&1 &
+fi

@@ -75,7 +75,7 @@ class Study:
     def setting(self, point: StudyPoint) -> str:
         """Return what separates a point from others of this study, beside model and options."""
         apart = self._apart.items()
-        said = (phrase(key, value(point, key), among) for key, among in apart)
+        said = (phrase(key, text, among) for key, among in apart if (text := value(point, key)))
         return ", ".join(said) or ALIKE
 
     @cached_property

@@ -8,16 +8,21 @@ devices do.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from hpcgeo.records import MISSING, SOFT
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import (
     BATCHING,
+    CONFIGURATION,
+    TRANSPORT,
     differing,
+    footnotes,
     merged,
+    parted,
     phrase,
     setting,
     sides,
@@ -35,7 +40,10 @@ STRATEGIES = (
 
 
 #: What the setting of a comparison says, beside its model; options are too many.
-_SAID = tuple(name for name in CONTEXT if name not in ("model", "options"))
+_SAID = tuple(name for name in CONTEXT if name not in ("model", "options", *SOFT))
+
+#: What weak and strong scaling fix, unless lines may differ in it.
+_FIXES: dict[Mode, str] = {"weak": "micro_batch", "strong": "global_batch"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +56,9 @@ class Scaled:
     efficiency: float | None = None
     low: float | None = None
     high: float | None = None
+    #: What its records note, and what it has unlike the base, in words: versions, variables, and
+    #: what was asked together.
+    footnotes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,6 +82,8 @@ class Comparison:
     setting: str
     apart: str
     lines: dict[str, list[Scaled]]
+    #: Lines of what was run alike without communication: what compute alone reaches.
+    baseline: dict[str, list[Scaled]] = field(default_factory=dict)
 
     @cached_property
     def scaled(self) -> list[Scaled]:
@@ -106,10 +119,8 @@ def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[C
         together: keys in which lines of one comparison may differ.
     """
     asked = tuple(dict.fromkeys([*together, BATCHING]))
-    blocks: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
-    for point in found:
-        if not point.first.bare:
-            blocks[merged(point.context, asked)].append(point)
+    blocks = _blocks([point for point in found if point.candidate], asked)
+    silent = _blocks([point for point in found if point.baseline], (*asked, TRANSPORT))
     order = sorted(blocks, key=lambda key: (key[0], _size(blocks[key]), key))
     apart = differing(blocks)
     comparisons: list[Comparison] = []
@@ -126,10 +137,52 @@ def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[C
                 fixed=fixed,
                 setting=", ".join(_said(key, [n for n in apart if n in _SAID], apart)),
                 apart=_apart(members, asked),
-                lines=_scale(chosen),
+                lines=_scale(chosen, [name for name in asked if name == _FIXES[mode]]),
+                baseline=_scale(_alike(chosen[0][1], mode, silent.get(_silent(key), ())), ()),
             )
             comparisons.append(comparison)
     return comparisons
+
+
+def _blocks(
+    found: Sequence[StudyPoint], asked: tuple[str, ...]
+) -> dict[tuple[str, ...], list[StudyPoint]]:
+    """Return points by what separates them; those on one node stand beside every network."""
+    alike: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
+    for point in found:
+        alike[merged(point.context, (*asked, *SOFT, TRANSPORT))].append(point)
+    blocks = {}
+    place = CONTEXT.index(TRANSPORT)
+    for key, members in alike.items():
+        networks = sorted({point.context[place] for point in members} - {""})
+        if TRANSPORT in asked or len(networks) < 2:
+            blocks[key] = members
+            continue
+        for network in networks:
+            own = [point for point in members if point.context[place] in ("", network)]
+            named = (*key[:place], network, *key[place + 1 :])
+            blocks[named] = own
+    return blocks
+
+
+def _silent(key: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what separates points without communication that are otherwise those of a block."""
+    named = dict(zip(CONTEXT, key, strict=True)) | {"communication": "off", TRANSPORT: ""}
+    return tuple(named.values())
+
+
+def _alike(
+    first: StudyPoint, mode: Mode, found: Iterable[StudyPoint]
+) -> list[tuple[str, StudyPoint]]:
+    """Return the points, with their lines, whose batches are those of a comparison."""
+
+    def batches(point: StudyPoint) -> tuple[int, ...]:
+        record = point.first
+        if mode == "strong":
+            return (record.global_batch,)
+        return (record.micro_batch, record.accumulate, record.global_batch // record.world_size)
+
+    return [(point.layout, point) for point in found if batches(point) == batches(first)]
 
 
 def rank(line: str, strategy: str) -> tuple[int, str, int, str]:
@@ -146,7 +199,12 @@ def _size(block: Sequence[StudyPoint]) -> float:
 def _said(
     key: tuple[str, ...], names: Iterable[str], apart: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    return [phrase(n, setting(key, n), apart[n]) for n in names if setting(key, n)]
+    """Return settings in words; what has no configuration says nothing of its options."""
+    values = {name: setting(key, name) for name in names}
+    told = {n: text for n, text in values.items() if text and (n in CONTEXT or text != MISSING)}
+    if any(name not in (*CONTEXT, CONFIGURATION) for name in told):
+        told.pop(CONFIGURATION, None)
+    return [phrase(name, text, apart[name]) for name, text in told.items()]
 
 
 def _context(members: Sequence[StudyPoint]) -> dict[str, str]:
@@ -176,28 +234,45 @@ def _apart(members: Sequence[StudyPoint], asked: Sequence[str]) -> str:
     return f"lines differ in {said}" if names else ""
 
 
-def _labels(block: Sequence[StudyPoint], asked: Sequence[str]) -> dict[StudyPoint, str]:
-    """Name each point's line: its layout, what differs, the placement where nodes were not full."""
+def _labels(block: Sequence[StudyPoint], asked: Sequence[str], mode: Mode) -> dict[StudyPoint, str]:
+    """Name each point's line: its layout, what differs, the placement where nodes were not full.
+
+    Points that may lie together are one line where it has one value a size; else they are parted.
+    """
     fewest: dict[int, int] = {}
     for point in block:
         fewest[point.devices] = min(point.nodes, fewest.get(point.devices, point.nodes))
+    fixed = () if _FIXES[mode] in asked else (*(["micro_batch"] * (mode == "weak")), "global_batch")
+
+    def size(point: StudyPoint) -> tuple[object, ...]:
+        batches = (getattr(point.first, name) for name in fixed)
+        return (point.devices, point.first.accumulate, *batches)
+
     names = telling(block, asked)
-    among = {name: {value(point, name) for point in block} for name in names}
-    labels = {}
+    lines: dict[tuple[str, ...], list[StudyPoint]] = defaultdict(list)
     for point in block:
-        said = (phrase(name, value(point, name), among[name]) for name in names)
-        label = " ".join([point.layout, *said])
-        if point.nodes != fewest[point.devices]:
-            label += f", {point.devices / point.nodes:g} per node"
-        labels[point] = label
+        full = point.nodes == fewest[point.devices]
+        placed = "" if full else f", {point.devices / point.nodes:g} per node"
+        mixed = value(point, BATCHING) if BATCHING in names else ""
+        lines[point.layout, placed, mixed].append(point)
+    among = {name: {value(point, name) for point in block} for name in (*names, *SOFT)}
+    labels = {}
+    for (layout, placed, _), own in lines.items():
+        needed = parted(own, [*names, *SOFT], size)
+        shared = [name for name in names if len({value(point, name) for point in own}) == 1]
+        for point in own:
+            told = [name for name in (*names, *SOFT) if name in needed or name in shared]
+            values = {name: value(point, name) for name in told}
+            said = (phrase(name, text, among[name]) for name, text in values.items() if text)
+            labels[point] = " ".join([layout, *said]) + placed
     return labels
 
 
 def _groups(
     block: Sequence[StudyPoint], asked: Sequence[str]
 ) -> list[tuple[Mode, str, list[tuple[str, StudyPoint]]]]:
-    lines = _labels(block, [name for name in asked if name != "global_batch"])
-    strong_lines = _labels(block, [name for name in asked if name != "micro_batch"])
+    lines = _labels(block, [name for name in asked if name != "global_batch"], "weak")
+    strong_lines = _labels(block, [name for name in asked if name != "micro_batch"], "strong")
     weak: dict[tuple[int, int, float], list[tuple[str, StudyPoint]]] = defaultdict(list)
     strong: dict[int, list[tuple[str, StudyPoint]]] = defaultdict(list)
     for point in block:
@@ -244,32 +319,35 @@ def _unambiguous(group: Sequence[tuple[str, StudyPoint]]) -> list[tuple[str, Stu
     return [(f"{line}, accumulation {point.first.accumulate}", point) for line, point in group]
 
 
-def _scale(chosen: Sequence[tuple[str, StudyPoint]]) -> dict[str, list[Scaled]]:
+def _scale(
+    chosen: Sequence[tuple[str, StudyPoint]], batches: Sequence[str]
+) -> dict[str, list[Scaled]]:
     members: dict[str, list[StudyPoint]] = defaultdict(list)
     for line, point in chosen:
         members[line].append(point)
     order = sorted(members, key=lambda line: rank(line, members[line][0].first.strategy))
-    return {line: _efficiency(line, members[line]) for line in order}
+    return {line: _efficiency(line, members[line], batches) for line in order}
 
 
-def _efficiency(line: str, found: Sequence[StudyPoint]) -> list[Scaled]:
+def _efficiency(line: str, found: Sequence[StudyPoint], batches: Sequence[str]) -> list[Scaled]:
     ordered = sorted(found, key=lambda point: point.devices)
     timed = [point for point in ordered if point.per_device is not None]
     if len({point.devices for point in timed}) < 2:
-        return [Scaled(point, line) for point in ordered]
+        return [Scaled(point, line, footnotes=point.notes) for point in ordered]
     base = timed[0]
-    return [_against(point, line, base) for point in ordered]
+    unlike = [(*point.notes, *footnotes(point, base, batches)) for point in ordered]
+    return [_against(*each, line, base) for each in zip(ordered, unlike, strict=True)]
 
 
-def _against(point: StudyPoint, line: str, base: StudyPoint) -> Scaled:
+def _against(point: StudyPoint, unlike: tuple[str, ...], line: str, base: StudyPoint) -> Scaled:
     if point.per_device is None or base.per_device is None:
-        return Scaled(point, line)
+        return Scaled(point, line, footnotes=unlike)
     efficiency = point.per_device / base.per_device
     if point is base or point.range is None or base.range is None:
-        return Scaled(point, line, base, efficiency)
+        return Scaled(point, line, base, efficiency, footnotes=unlike)
     low = (point.range[0] / point.devices) / (base.range[1] / base.devices)
     high = (point.range[1] / point.devices) / (base.range[0] / base.devices)
-    return Scaled(point, line, base, efficiency, low, high)
+    return Scaled(point, line, base, efficiency, low, high, unlike)
 
 
 def _title(

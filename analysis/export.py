@@ -9,7 +9,7 @@ from hpcgeo.records import Record
 from hpcgeo_analysis.comparisons import Comparison
 from hpcgeo_analysis.points import CONTEXT, KINDS, StudyPoint, declared, median_of
 from hpcgeo_analysis.sections.energy import carbon, energy, kwh
-from hpcgeo_analysis.sections.utilisation import mfu, peak
+from hpcgeo_analysis.utilisation import mfu, peak
 
 _ACTIVITY, _PHASES = [*Activity.model_fields], [*Phases.model_fields]
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from statistics import median
 from typing import TypeVar
@@ -17,9 +18,12 @@ Value = TypeVar("Value")
 #: What must agree between two points of one comparison: the names of `Record.key`, in its order.
 CONTEXT = (
     *("kind", "machine", "device", "model", "objective", "bands", "chip", "dtype", "recompute"),
-    *("data", "communication", "torch", "software", "environment", "options"),
+    *("data", "communication", "transport", "torch", "software", "environment", "options"),
 )
 
+
+#: Phases of a step that the closed form of memory describes: activations are held.
+HOLDING = ("forward", "backward")
 
 #: Kinds of a peak of memory, the one that decides whether a model fits first; never mixed.
 KINDS = ("reserved", "resident", "allocated", "active")
@@ -51,6 +55,21 @@ class StudyPoint:
     @property
     def nodes(self) -> int:
         return self.first.nodes
+
+    @property
+    def candidate(self) -> bool:
+        """Whether it trains: it scales, and may be the best; else something was left out."""
+        return not self.first.bare
+
+    @property
+    def baseline(self) -> bool:
+        """Whether its ranks exchanged nothing: what compute alone reaches, and no training run."""
+        return self.first.communication == "off"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its records note for a reader."""
+        return tuple(dict.fromkeys(note for record in self.records for note in record.notes))
 
     def all(self, of: Callable[[Record], Value | None]) -> list[Value]:
         """Return what `of` finds in each repeat that has it."""
@@ -111,6 +130,14 @@ class StudyPoint:
         """Images per second of one device."""
         return None if self.images_per_s is None else self.images_per_s / self.devices
 
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit of a rate that was printed; 0 of one from a clock."""
+        if self.first.kind != "published" or self.images_per_s is None:
+            return 0.0
+        exponent = Decimal(repr(self.images_per_s)).normalize().as_tuple().exponent
+        return 0.5 * 10.0 ** min(0, int(exponent))
+
     @cached_property
     def noisy(self) -> bool:
         """Whether the steps of a repeat, or of all of them together, spread too far."""
@@ -151,6 +178,16 @@ class StudyPoint:
     def memory(self) -> Memory | None:
         """Memory by cause of the repeat that took most."""
         return max(self.all(lambda record: record.memory), key=_taken, default=None)
+
+    @cached_property
+    def predicted_memory(self) -> Memory | None:
+        """What the closed form says of `memory`."""
+        return next((r.predicted_memory for r in self.records if r.memory == self.memory), None)
+
+    @property
+    def predictable(self) -> bool:
+        """Whether `memory` is of a phase that the closed form describes."""
+        return self.memory is not None and self.memory.phase in HOLDING
 
     @cached_property
     def held(self) -> dict[str, int]:

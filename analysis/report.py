@@ -164,7 +164,7 @@ def _view(study: Study, sections: Sequence[Section]) -> dict[str, Any]:
     common = {}
     for place, name in enumerate(CONTEXT[:-1]):
         values = {context[place] for context in contexts}
-        if len(values) == 1 and MISSING not in values:
+        if len(values) == 1 and not values & {MISSING, ""}:
             common[name] = values.pop()
     return {
         "title": f"Scaling of {listed(models or ['collectives'])} on {listed(machines)}",

@@ -2,12 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from zlib import crc32
 
 from hpcgeo.errors import InputError
-from hpcgeo.records import MISSING
+from hpcgeo.records import MISSING, SOFT
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 
@@ -20,6 +20,9 @@ BATCHING = "data.batching.mode"
 #: All options at once: a published point has none.
 CONFIGURATION = "configuration"
 
+#: The network: of one node it is empty, and agrees with any.
+TRANSPORT = "transport"
+
 #: Never on one axis: a model or an objective is another task, `communication off` is no training.
 NEVER = ("model", "objective", "communication", "options")
 
@@ -29,7 +32,7 @@ def known(found: Sequence[StudyPoint]) -> list[str]:
     options = {
         key for context in {point.context for point in found} for key in _options(context[-1])
     }
-    columns = [name for name in CONTEXT if name not in NEVER]
+    columns = [name for name in CONTEXT if name not in (*NEVER, *SOFT)]
     return [*columns, *BATCHES, CONFIGURATION, *sorted(options)]
 
 
@@ -41,6 +44,11 @@ def check(together: Sequence[str], found: Sequence[StudyPoint]) -> None:
     """
     names = known(found)
     for name in together:
+        if name in SOFT:
+            raise InputError(
+                f"--together {name}: points that differ in it share a line already, and are marked "
+                "there; leave it out"
+            )
         if name not in names:
             raise InputError(
                 f"--together {name}: lines cannot differ in this; choose from {', '.join(names)}"
@@ -73,6 +81,8 @@ def differing(contexts: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for place, name in enumerate(CONTEXT):
         values = sorted({context[place] for context in contexts})
+        if name == TRANSPORT:
+            values = [network for network in values if network]
         if len(values) < 2:
             continue
         if name != "options":
@@ -106,6 +116,41 @@ def value(point: StudyPoint, name: str) -> str:
     return setting(point.context, name)
 
 
+def footnotes(point: StudyPoint, base: StudyPoint, batches: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what a point has unlike the base of its line, in words.
+
+    Args:
+        batches: those that may differ along the line.
+    """
+    names = [
+        name for name in differing((point.context, base.context)) if name not in (*SOFT, BATCHING)
+    ]
+    names += [name for name in batches if value(point, name) != value(base, name)]
+    found = [f"{phrase(name, value(point, name))} (base: {value(base, name)})" for name in names]
+    mine, theirs = point.first.surroundings, base.first.surroundings
+    for name in sorted(mine | theirs):
+        own, other = mine.get(name, "not set"), theirs.get(name, "not set")
+        if own != other:
+            found.append(f"{name} {own} (base: {other})")
+    return tuple(found)
+
+
+def parted(
+    found: Sequence[StudyPoint], names: Sequence[str], place: Callable[[StudyPoint], object]
+) -> list[str]:
+    """Return the names in which a line has to be parted to have one value a place; mostly none."""
+    kept: list[str] = []
+    distinct = len({place(point) for point in found})
+    for name in names:
+        if distinct == len(found):
+            break
+        several = len({(place(p), *(value(p, each) for each in [*kept, name])) for p in found})
+        if several > distinct:
+            kept.append(name)
+            distinct = several
+    return kept
+
+
 def telling(found: Sequence[StudyPoint], names: Iterable[str]) -> list[str]:
     """Return those of the names whose values tell more points apart than the ones before."""
     kept: list[str] = []
@@ -136,12 +181,12 @@ def phrase(name: str, text: str, among: Iterable[str] = ()) -> str:
 
 
 def shortened(name: str, text: str, among: Iterable[str]) -> str:
-    """Return software or environment without what all of them have in common."""
-    if name not in ("software", "environment"):
+    """Return software, environment or network without what all of them have in common."""
+    if name not in ("software", "environment", TRANSPORT):
         return text
-    lists = [set(each.split(", ")) for each in {text, *among}]
+    lists = [set(each.split(", ")) for each in {text, *among} if each]
     common = set.intersection(*lists) if len(lists) > 1 else set()
-    return ", ".join(part for part in text.split(", ") if part not in common) or "nothing else"
+    return ", ".join(part for part in text.split(", ") if part not in common) or "without"
 
 
 def sides(found: Iterable[StudyPoint], name: str) -> str:

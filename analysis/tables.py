@@ -7,7 +7,7 @@ from functools import cached_property
 
 from hpcgeo.records import MISSING
 from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.formatting import NOT_MEASURED, listed
+from hpcgeo_analysis.formatting import NOT_MEASURED, devices, listed
 from hpcgeo_analysis.points import StudyPoint
 
 
@@ -63,10 +63,26 @@ def whole(value: int) -> TableCell:
 
 
 def line(scaled: Scaled) -> TableCell:
-    """Return the cell that names a line, in its colour, with the mark of the point."""
-    return TableCell(
-        scaled.name, scaled.name, "line noisy" if scaled.point.mark else "line", scaled.line
-    )
+    """Return the cell that names a line, in its colour, with the marks of the point."""
+    words = f"{scaled.name} †" if scaled.footnotes else scaled.name
+    return TableCell(words, words, "line noisy" if scaled.point.mark else "line", scaled.line)
+
+
+def footnotes(shown: Sequence[Scaled]) -> list[str]:
+    """Return what the points with a dagger have unlike the base of their line, each once."""
+    known = sorted({scaled.point.devices for scaled in shown})
+    found: dict[str, dict[str, list[int]]] = {}
+    for scaled in shown:
+        for said in scaled.footnotes:
+            found.setdefault(said, {}).setdefault(scaled.line, []).append(scaled.point.devices)
+    notes = []
+    for said, counts in found.items():
+        lines: dict[str, list[str]] = {}
+        for line, own in counts.items():
+            lines.setdefault(devices(own, known), []).append(line)
+        where = [f"{listed(own)} on {on}" for on, own in lines.items()]
+        notes.append(f"† {'; '.join(where)}: {said}.")
+    return notes
 
 
 def layout(point: StudyPoint) -> TableCell:

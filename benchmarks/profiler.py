@@ -16,8 +16,8 @@ import torch.distributed as dist
 
 from hpcgeo.config import load
 from hpcgeo.phases import watched
-from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping
+from hpcgeo.train.clock import Clock
 from hpcgeo.train.loop import pretrain
 from hpcgeo.train.meter import Meter
 
@@ -35,13 +35,14 @@ class Alternating(Meter):
         first = np.random.default_rng(0).integers(0, 2, PAIRS + WARMUP)
         self._watch = np.stack([first, 1 - first], axis=1).reshape(-1).astype(bool)
 
-    def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
+    def measure(self, step: Callable[[], Item]) -> tuple[Item, Callable[[], float]]:
         if not self._watch[len(self.rows)]:
             return super().measure(step)
         with self._book.installed(), watched(self._clock):
             self._clock.take()
             self._book.begin()
             answer, seconds = super().measure(step)
+            self._clock.wait()
             self._book.end()
         return answer, seconds
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from hpcgeo.config import load
-from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Wait
-from hpcgeo.records import LinksRecord, Record, Transfer
+from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Transfer, Wait
+from hpcgeo.records import LinksRecord, Record
 
 MODELS = {"vit_base": 87e6, "vit_huge": 635e6, "vit_1b": 914e6, "vit_3b": 3067e6, "vit_5b": 5349e6}
 LAYOUTS = (
@@ -61,7 +61,9 @@ def _record(
         optimizer_bytes=state // 2,
         gathered_bytes=parameters // 16,
         activations_bytes=int(image * 100),
+        batch_bytes=int(image),
         other_bytes=2**28,
+        phase="backward",
         peak_allocated_bytes=int(state + image * 100 + 2**29),
         peak_active_bytes=int(state + image * 100 + 2**29),
         peak_reserved_bytes=int(1.1 * (state + image * 100) + 2**29),

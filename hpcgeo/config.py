@@ -1,6 +1,7 @@
 """Every option of a run, strict: YAML in and out, dotted overrides, errors that name the rule."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -35,8 +36,22 @@ from hpcgeo.options import (
     RunPlace,
     Train,
 )
-from hpcgeo.tables import brief, nearest, own, parse
+from hpcgeo.tables import (
+    GROUPS,
+    brief,
+    close,
+    did_you_mean,
+    nearest,
+    own,
+    parse,
+    place_of,
+    rule_of,
+    same,
+)
 from hpcgeo.zoo import architecture
+
+#: How a recipe names the one it builds on, and how a file is told from a name.
+EXTENDS, SUFFIXES = "extends", (".yaml", ".yml")
 
 #: What `data` may be, by the tag that pydantic puts into the place of an error.
 TAGS: dict[str, type[OptionGroup]] = {"images": Data, "mixture": Mixture}
@@ -155,21 +170,23 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the configuration of a recipe with overrides applied.
 
     Args:
-        recipe: the name of a recipe of the package, or the path of a YAML file.
+        recipe: the name of a recipe of the package, or the path of a YAML file. A file with
+            ``extends: RECIPE`` says what it changes of another one, which is named likewise.
         overrides: ``"train.steps=20"``; the value is read as YAML.
 
     Raises:
         InputError: no such recipe, YAML that does not parse, or a value that breaks a rule; the
             message names key, value and rule, and the nearest key where the key is unknown.
     """
-    values = _values(recipe)
-    _switch(values, overrides)
-    for override in overrides:
-        _apply(values, override)
+    values = _read(recipe)
+    typed = dict(_override(text) for text in overrides)
+    _switch(values, typed)
+    for key, value in typed.items():
+        _apply(values, key, value)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError("\n".join(_explain(error, recipe, values))) from None
+        raise InputError("\n".join(_explain(error, recipe, values, typed))) from None
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -187,75 +204,154 @@ def fixed(run: RunConfig) -> dict[str, str]:
     return {key: str(value) for key, value in _fixed(run).items()}
 
 
-def _values(recipe: str) -> dict[str, Any]:
-    if recipe.endswith((".yaml", ".yml")):
-        values = own(Path(recipe), "recipe")
-    else:
-        known = recipes()
-        if recipe not in known:
-            raise InputError(
-                f"unknown recipe {brief(recipe)}{nearest(recipe, known)}; give a YAML file "
-                f"(*.yaml) or one of: {', '.join(known)}"
-            )
+def _read(recipe: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of a recipe over those of the recipe that it extends."""
+    known = recipes()
+    if recipe.endswith(SUFFIXES):
+        hint = ": give a YAML file that is there, or a name of `hpcgeo list recipes`"
+        values = own(Path(recipe), "recipe", hint)
+    elif recipe in known:
         values = parse(known[recipe], f"recipe {recipe}")
+    else:
+        raise InputError(
+            f"unknown recipe {brief(recipe)}{nearest(recipe, known)}; give a YAML file (*.yaml) or "
+            f"one of: {', '.join(known)}"
+        )
     if not isinstance(values, dict):
-        raise InputError(f"recipe {recipe}: expected a mapping of options, found {brief(values)}")
-    return values
+        raise InputError(
+            f"recipe {recipe}: expected a mapping of options, found {brief(values)}: "
+            f"`hpcgeo train mae_vit_tiny --print` shows one"
+        )
+    if EXTENDS not in values:
+        return values
+    base = values.pop(EXTENDS)
+    if not isinstance(base, str):
+        raise InputError(f"recipe {recipe}: {EXTENDS} {brief(base)}: name one recipe, or a file")
+    beside = Path(recipe).parent / base  # a file is looked for beside the one that names it
+    base = str(beside) if base.endswith(SUFFIXES) else base
+    if base in (*below, recipe):
+        raise InputError(f"recipe {recipe}: {EXTENDS} {base}: they extend each other")
+    found, said = _read(base, (*below, recipe)), dict(_flat(values))
+    _switch(found, said)
+    found["run"] = {"dir": f"runs/{Path(recipe).stem}"}  # never that of the other
+    for key, value in said.items():
+        _apply(found, key, value)
+    return found
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted options and their values; tasks stay together: who names some names all."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value and f"{prefix}{key}" != "data.tasks":
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InputError(f"override {brief(override)}: write it as key=value, e.g. train.steps=20")
-    value = parse(text, f"override {brief(override)}")
+        raise InputError(f"override {brief(text)}: write it as key=value, e.g. train.steps=20")
+    return key, parse(value, f"override {brief(text)}")
+
+
+def _apply(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     place = values
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
             raise InputError(
-                f"override {brief(override)}: {brief(parent)} is a value, not a group of options"
+                f"{key}={brief(value)}: {brief(parent)} is a value, not a group of options"
             )
     place[last] = value
 
 
-def _switch(values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Drop what a recipe says of an objective or of data that overrides replace by another kind."""
-    keys = {key.strip(): text for key, _, text in (one.partition("=") for one in overrides)}
-    said = values.get("objective")
-    name = keys.get("objective.name")
-    if name and isinstance(said, dict) and name != said.get("name", "mae"):
+def _switch(values: dict[str, Any], said: Mapping[str, Any]) -> None:
+    """Drop what a recipe says of an objective or of data that is replaced by another kind."""
+    old, name = values.get("objective"), said.get("objective.name")
+    if name and isinstance(old, dict) and name != old.get("name", "mae"):
         values["objective"] = {}
     data = values.get("data")
     if isinstance(data, dict):
-        to_tasks = any(key.startswith("data.tasks.") or key == "data.tasks" for key in keys)
-        if ("tasks" in data and "data.path" in keys) or ("tasks" not in data and to_tasks):
+        to_tasks = any(key.startswith("data.tasks.") or key == "data.tasks" for key in said)
+        if ("tasks" in data and "data.path" in said) or ("tasks" not in data and to_tasks):
             values["data"] = {}
 
 
-def _explain(error: ValidationError, recipe: str, values: dict[str, Any]) -> list[str]:
-    lines = []
+def _explain(
+    error: ValidationError, recipe: str, values: dict[str, Any], typed: Mapping[str, Any]
+) -> list[str]:
+    """Return a line for each value that breaks a rule: what, which rule, the way out."""
+    keys = list(_keys(values))
+    lines: dict[str, str] = {}
     for detail in error.errors():
-        place = [str(step) for step in detail["loc"]]
-        part = _part(place[:-1], values)
+        place = place_of(detail)
+        part, group = _part(place[:-1], values), _part(place, values)
         if place[1:2] and place[1] in TAGS:
             del place[1]
-        key = ".".join(place)
+        key, value = ".".join(place), brief(detail["input"])
         if detail["type"] == "extra_forbidden":
             *parents, last = place
             known = list(part.model_fields)
             where = f"in {'.'.join(parents)!r}" if parents else "at the top"
-            lines.append(
-                f"{recipe}: unknown option {brief(key)}{nearest(last, known)}; "
-                f"known {where}: {', '.join(known)}"
-            )
+            siblings = [".".join((*parents, each)) for each in close(last, known)]
+            found = same(key, keys) or same(last, keys) or siblings or close(key, keys)
+            lines[key] = f"unknown option {brief(key)}{did_you_mean(found)}; known {where}: "
+            lines[key] += ", ".join(known)
+        elif detail["type"] == "missing" and place[-1].isdigit():
+            lines[key] = f"{'.'.join(place[:-1])} = {value}: too few values"
         elif detail["type"] == "missing":
-            lines.append(f"{recipe}: {key} is missing; set it in the recipe or as {key}=VALUE")
+            if group is not part:  # a group: what it asks for
+                fields = group.model_fields.items()
+                key += f".{next(name for name, field in fields if field.is_required())}"
+            lines[key] = f"{key} is missing; set it in the recipe or as {key}=VALUE"
+        elif detail["type"] in GROUPS:
+            known = list(group.model_fields)
+            lines[key] = f"{key} = {value}: it has options of its own: {', '.join(known)}"
+        elif key in lines:
+            lines[key] += f", or {rule_of(detail)}"
+        elif key:
+            lines[key] = f"{key} = {value}: {rule_of(detail)}"
         else:
-            rule = detail["msg"].removeprefix("Value error, ")
-            value = f" = {brief(detail['input'])}" if key else ""
-            lines.append(": ".join([recipe, *([key + value] if key else []), rule]))
-    return lines
+            lines[key] = (rule := rule_of(detail)) + _origins(rule, keys, values, typed)
+    return [f"{recipe}: {line}" for line in lines.values()]
+
+
+def _origins(
+    rule: str, keys: Iterable[str], values: dict[str, Any], typed: Mapping[str, Any]
+) -> str:
+    """Say of options that a rule names and nobody typed where they come from."""
+    said = set(dict(_flat(values)))
+    named = [key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", rule)]
+    others = [
+        key for key in named if not any(key == one or key.startswith(f"{one}.") for one in typed)
+    ]
+    if len(others) == len(named):
+        return ""
+    words = [f"{key} is {'of the recipe' if key in said else 'the default'}" for key in others]
+    return f" ({'; '.join(words)})" if words else ""
+
+
+def _keys(values: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield every dotted option that a run of these values may have."""
+    part = _part(place, values)
+    for name, field in part.model_fields.items():
+        more = ["NAME"] if get_origin(field.annotation) is dict else []
+        more += [_kind_of_data(values.get("data"))] if (*place, name) == ("data",) else []
+        below = (*place, name, *more)
+        if _part(below, values) is part:
+            yield ".".join(step for step in (*place, name) if step not in TAGS)
+        else:
+            yield from _keys(values, below)
+
+
+def _options_of(said: Any) -> type[ObjectiveOptions]:
+    """Return the class of the options of an objective, of any one where the name is unknown."""
+    try:
+        return objective_options(said if isinstance(said, dict) else {})
+    except ValueError:
+        return ObjectiveOptions
 
 
 def _part(place: Sequence[str], values: dict[str, Any]) -> type[BaseModel]:
@@ -265,7 +361,7 @@ def _part(place: Sequence[str], values: dict[str, Any]) -> type[BaseModel]:
         if number == 1 and step in TAGS:
             part = TAGS[step]
         elif number == 0 and step == "objective":
-            part = objective_options(values["objective"])
+            part = _options_of(values.get("objective"))
         elif step in part.model_fields:
             annotation = part.model_fields[step].annotation
             of_entries = get_args(annotation)[-1:] if get_origin(annotation) is dict else ()

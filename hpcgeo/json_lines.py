@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from hpcgeo.errors import InputError
+from hpcgeo.tables import nearest
 
 Line = TypeVar("Line", bound=BaseModel)
 
@@ -74,7 +75,10 @@ def parsed(
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
     if details[0]["type"] == "json_invalid":
-        raise TornError(f"{place}: not JSON: {details[0]['msg']}")
+        raise TornError(
+            f"{place}: not JSON: {details[0]['msg'].removeprefix('Invalid JSON: ')}: give lines "
+            f"that `hpcgeo profile` wrote"
+        )
     values = _values(line)
     _refuse_newer(kind, values.get("schema_version"), place)
     unknown = [detail["loc"] for detail in details if detail["type"] == "extra_forbidden"]
@@ -87,6 +91,9 @@ def parsed(
             newer(".".join(str(step) for step in loc if isinstance(step, str)))
         return parsed(kind, json.dumps(values).encode(), place)
     key = ".".join(str(step) for step in details[0]["loc"])[:LONGEST_KEY]
+    if unknown:
+        hint = nearest(key, kind.model_fields)
+        raise InputError(f"{place}: not a record: unknown field {key}{hint}: leave it out")
     raise InputError(f"{place}: not a record: {key}: {details[0]['msg']}")
 
 

@@ -69,3 +69,15 @@ def track(
         for item in items:
             yield item
             progress.update(progress.task_ids[0], advance=1)
+
+
+def span(seconds: float) -> str:
+    """Return a time in the unit that fits.
+
+    >>> span(8), span(100), span(9000), span(400_000)
+    ('8 s', '2 min', '2.5 h', '4.6 days')
+    """
+    for unit, size in (("days", 86400), ("h", 3600)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

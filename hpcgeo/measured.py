@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -103,7 +103,13 @@ class Phases(RecordPart):
 
     step_s: float = Field(description="the whole step of the mean rank; phases and rest sum to it")
     data_wait_s: float = Field(description="no batch was there, and a device had nothing to do")
-    host_to_device_s: float = Field(description="batch to the device, views of it, noise of masks")
+    augmentation_s: float = Field(
+        0.0, description="random views, unless reader processes make them, and noise of masks"
+    )
+    collate_s: float = Field(0.0, description="tokens made of samples, of a mixture")
+    host_to_device_s: float = Field(
+        description="batch to the device; in records without the two before those as well"
+    )
     forward_s: float
     backward_s: float = Field(description="with the collectives it waits for")
     optimizer_s: float = Field(description="norm of the gradient, clipping and update")
@@ -143,6 +149,19 @@ class Traffic(RecordPart):
     )
 
 
+class Transfer(RecordPart):
+    """One point of the curve of a collective."""
+
+    collective: Literal["all_reduce", "all_gather", "reduce_scatter"]
+    group: Literal["pair", "node", "all"]
+    ranks: Count
+    nodes: Count
+    message_bytes: Count = Field(description="as in `Traffic`")
+    seconds: Spread = Field(description="of a call, slowest rank")
+    algorithm_bytes_per_s: float
+    bus_bytes_per_s: float
+
+
 class Wait(RecordPart):
     """How long ranks waited for others before collectives, in seconds per step."""
 
@@ -163,12 +182,14 @@ class Memory(RecordPart):
     optimizer_bytes: Count | None = None
     gathered_bytes: Count | None = Field(None, description="units gathered from their shards")
     activations_bytes: Count | None = None
+    batch_bytes: Count | None = Field(None, description="a micro-batch, its views, and making them")
     other_bytes: Count | None = Field(None, description="buffers, temporaries, what has no name")
     peak_allocated_bytes: Count | None = Field(None, description="tensors at their peak")
     peak_active_bytes: Count | None = Field(None, description="with what the allocator rounds up")
     peak_reserved_bytes: Count | None = Field(None, description="taken from the device")
     peak_resident_bytes: Count | None = Field(None, description="of the process, on the host")
     limit_bytes: Count | None = Field(None, description="that a rank may have")
+    phase: str | None = Field(None, description="of the step in which the causes are at their peak")
 
 
 class Energy(RecordPart):

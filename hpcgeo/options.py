@@ -61,16 +61,14 @@ class Model(OptionGroup):
     )
     weights: Path | None = Field(
         None,
-        description="start from this safetensors file: an export under our names, or a ViTMAE of "
-        "transformers; by default from random numbers",
+        description="start from this export for safetensors or transformers, or a public ViTMAE: "
+        "its folder or file; by default from random numbers",
     )
     depth: PositiveInt | None = Field(
         None, description="blocks of a Perceiver; or its row's", json_schema_extra=PERCEIVER
     )
     latents: PositiveInt | None = Field(
-        None,
-        description="latents of a Perceiver; by default its row's",
-        json_schema_extra=PERCEIVER,
+        None, description="latents of a Perceiver; or its row's", json_schema_extra=PERCEIVER
     )
     density: str = Field(
         "uniform",
@@ -274,9 +272,7 @@ class Parallel(OptionGroup):
         json_schema_extra=BY_STRATEGY,
     )
     backward_prefetch: PositiveInt | None = Field(
-        None,
-        description="blocks gathered ahead in backward; by default 1",
-        json_schema_extra=BY_STRATEGY,
+        None, description="blocks gathered ahead in backward; or 1", json_schema_extra=BY_STRATEGY
     )
 
 
@@ -316,7 +312,10 @@ class Train(OptionGroup):
     """How long, in which portions and in which precision."""
 
     marks = NEUTRAL
-    steps: PositiveInt = Field(description="optimizer steps of the whole run")
+    steps: PositiveInt = Field(
+        description="optimizer steps of the whole run; one that has ended goes on with more",
+        json_schema_extra=FREE,
+    )
     micro_batch: PositiveInt = Field(
         32, description="samples of one forward on one rank", json_schema_extra=FREE
     )
@@ -325,7 +324,7 @@ class Train(OptionGroup):
         "bfloat16", description="of the arithmetic; weights and optimizer stay in float32"
     )
     log_every: PositiveInt = Field(
-        10, description="steps between lines in a job log", json_schema_extra=FREE
+        10, description="steps between lines of the log and waits for a GPU", json_schema_extra=FREE
     )
     eval_every: int | None = Field(
         0,
@@ -384,7 +383,7 @@ class Launch(OptionGroup):
     threads: PositiveInt | None = Field(
         None,
         le=4096,
-        description="threads of a rank that drives no GPU; by default its share of the cores",
+        description="threads of a rank on its host; by default its share of the cores",
     )
     rendezvous_timeout_s: float = Field(50.0, gt=0, description="seconds that ranks wait to meet")
     time_limit: float | None = Field(

@@ -6,8 +6,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 #: What is entered at the beginning of a phase and left at its end.
 Watch = Callable[[str], AbstractContextManager[None]]
 
-#: In the order of a step; what is in none of them is `other`.
-PHASES = ("data_wait", "host_to_device", "forward", "backward", "optimizer")
+#: In the order of a step; what is in none of them is `other`. One inside another is no part of it.
+PHASES = (
+    *("data_wait", "augmentation", "collate", "host_to_device"),
+    *("forward", "backward", "optimizer"),
+)
 
 _watching: list[Watch] = []
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 
 
 def terminal(text: str, keep: str = "\n\t") -> str:
@@ -24,6 +25,34 @@ def one_line(text: str) -> str:
     'a\\nb'
     """
     return terminal(text, keep="")
+
+
+def grouped(reasons: Mapping[str, str]) -> list[str]:
+    """Return a line for each reason, with the names it holds for; reasons that differ in numbers
+    alone are one.
+
+    >>> grouped({"a": "3 bytes", "b": "4 bytes", "c": "gone", "d": "gone"})
+    ['a: 3 bytes; likewise 1 more (b)', '2 files (c, d): gone']
+    """
+    groups: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault(re.sub(r"[\d.,]+", "", reason), []).append(name)
+    lines = []
+    for first, *others in groups.values():
+        reason = one_line(reasons[first])
+        if not others:
+            lines.append(f"{one_line(first)}: {reason}")
+        elif len({reasons[name] for name in (first, *others)}) == 1:
+            lines.append(f"{len(others) + 1:,} files ({_some([first, *others])}): {reason}")
+        else:
+            lines.append(
+                f"{one_line(first)}: {reason}; likewise {len(others):,} more ({_some(others)})"
+            )
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(one_line, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def shell(text: str) -> str:

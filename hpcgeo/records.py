@@ -2,7 +2,7 @@
 
 A file of records is JSON lines; records are appended, never changed. Three kinds are never mixed:
 ``measured`` (this code, from a clock), ``published`` (read from a paper) and ``predicted`` (by
-arithmetic). Two records may stand on one axis where their `key` agrees.
+arithmetic). Two records may stand on one axis where their `key` agrees but for `SOFT`.
 """
 
 import json
@@ -28,8 +28,10 @@ from hpcgeo.measured import (
     Shown,
     Spread,
     Traffic,
+    Transfer,
     Wait,
 )
+from hpcgeo.variables import of
 
 MISSING = "not recorded"
 #: What bands and chip of a mixture are.
@@ -69,8 +71,11 @@ _NEUTRAL_PARTS = tuple(
 #: Versions beside torch that change speed.
 SOFTWARE = ("cuda", "hip", "nccl", "rccl", "deepspeed")
 
+#: Entries of a key that mark a point which differs in them from its line, and do not part them.
+SOFT = ("torch", "software", "environment")
+
 #: Entries of a key that a point knows only once it has started.
-UNSTARTED = ("device", "software", "environment")
+UNSTARTED = ("device", "transport", "software", "environment")
 
 
 class Record(RecordPart):
@@ -120,7 +125,7 @@ class Record(RecordPart):
         MISSING, description="none, full, selective, or every k-th block"
     )
     communication: Annotated[Literal["on", "off"], Shown("head")] = Field(
-        "on", description="off: collectives do nothing"
+        "on", description="off: ranks exchange no gradients, so it is no training"
     )
 
     warmup_steps: Annotated[Count | None, Shown("made")] = Field(
@@ -198,6 +203,9 @@ class Record(RecordPart):
     source: Annotated[str | None, Shown("made")] = Field(
         None, description="where a published point was read"
     )
+    notes: Annotated[list[str], Shown("omissions")] = Field(
+        [], description="what a reader must know wherever the point appears"
+    )
     config: Annotated[dict[str, Any] | None, Shown("head")] = Field(
         None, description="the resolved RunConfig"
     )
@@ -209,7 +217,11 @@ class Record(RecordPart):
 
     @property
     def key(self) -> dict[str, str]:
-        """What must agree between two points on one axis, beside micro-batch or global batch."""
+        """What must agree between two points on one axis, beside micro-batch or global batch.
+
+        `transport` is empty on one node, which has no network, and agrees with any; of `SOFT` a
+        difference marks a point.
+        """
         unknown = SEVERAL if self.mixed else MISSING
         return {
             "kind": self.kind,
@@ -223,11 +235,19 @@ class Record(RecordPart):
             "recompute": self.recompute,
             "data": self.data,
             "communication": self.communication,
+            "transport": pairs(of(self.environment, "transport")) if self.nodes > 1 else "",
             "torch": self.versions.get("torch", MISSING),
             "software": software(self),
-            "environment": pairs(self.environment),
+            "environment": pairs(of(self.environment, "tuning")),
             "options": MISSING if self.config is None else json.dumps(options(self.config)),
         }
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """Versions, driver and variables that may change speed, by name."""
+        return {"torch": self.versions.get("torch", MISSING), **_versions(self)} | of(
+            self.environment, "tuning"
+        )
 
     @property
     def mixed(self) -> bool:
@@ -248,19 +268,6 @@ class Record(RecordPart):
         """
         pace = self.tokens_per_s or self.step_s
         return pace is not None and pace.relative > NOISY
-
-
-class Transfer(RecordPart):
-    """One point of the curve of a collective."""
-
-    collective: Literal["all_reduce", "all_gather", "reduce_scatter"]
-    group: Literal["pair", "node", "all"]
-    ranks: Count
-    nodes: Count
-    message_bytes: Count = Field(description="as in `Traffic`")
-    seconds: Spread = Field(description="of a call, slowest rank")
-    algorithm_bytes_per_s: float
-    bus_bytes_per_s: float
 
 
 class LinksRecord(RecordPart):
@@ -290,8 +297,12 @@ Line = TypeVar("Line", Record, LinksRecord)
 
 def software(made: Record | LinksRecord) -> str:
     """Return the versions beside torch that change speed, and the driver, as text."""
+    return pairs(_versions(made))
+
+
+def _versions(made: Record | LinksRecord) -> dict[str, str]:
     found = {name: made.versions[name] for name in SOFTWARE if name in made.versions}
-    return pairs(found | ({"driver": made.driver} if made.driver else {}))
+    return found | ({"driver": made.driver} if made.driver else {})
 
 
 def pairs(named: Mapping[str, str]) -> str:
@@ -352,8 +363,9 @@ def read_on(paths: Iterable[Path], newer: Callable[[str], None] | None = None) -
     found = read(paths, torn.append, newer)
     if torn and not found:
         raise InputError(torn[0])
-    for line in torn:
-        log.warning("%s: left out", line)
+    if torn:
+        more = f", and {len(torn) - 1:,} more lines" if len(torn) > 1 else ""
+        log.warning("%s%s: left out", torn[0], more)
     return found
 
 

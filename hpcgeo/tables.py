@@ -4,10 +4,13 @@ YAML that is not ours is read by `own`, or by `parse` where it is no file, and h
 `checked`.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +23,10 @@ Row = TypeVar("Row")
 
 #: Characters of a value that a message repeats.
 LONGEST = 200
+#: How pydantic calls it that a group of values was expected, and something else found.
+GROUPS = ("model_type", "model_attributes_type", "dict_type")
+#: How it calls a type among several, at the end of the place of an error.
+_TRIED = re.compile(r"(literal|constrained-|function-|is-instance|tuple|list|dict)[\[\w-]|none$")
 
 
 def read(name: str) -> Any:
@@ -73,7 +80,10 @@ def parse(text: str, name: str) -> Any:
     except RecursionError:
         raise InputError(f"{name}: not YAML that can be read: nested too deeply") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{name}: not YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{name}{where}: not YAML: {said}") from None
     except (ValueError, KeyError, AttributeError) as error:
         # PyYAML: the 99th month, `!!bool maybe`, `!!timestamp today`
         raise InputError(f"{name}: not YAML: a value is not of its type: {error}") from None
@@ -82,12 +92,13 @@ def parse(text: str, name: str) -> Any:
             loader.dispose()
 
 
-def own(path: Path, what: str) -> Any:
+def own(path: Path, what: str, way_out: str = "") -> Any:
     """Return the values of a YAML file of the user's own.
 
     Args:
         path: of the file.
         what: it is, for the message ("machine").
+        way_out: what the message says where it cannot be read.
 
     Raises:
         InputError: it cannot be read, is no YAML, or not of plain values.
@@ -95,28 +106,22 @@ def own(path: Path, what: str) -> Any:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise InputError(f"{what} {path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{what} {path}: {error.strerror}{way_out}") from None
     except UnicodeDecodeError:
         raise InputError(f"{what} {path}: not a text file in UTF-8") from None
     return parse(text, f"{what} {path}")
 
 
 def checked(form: type[Row], values: Any, name: str) -> Row:
-    """Return values as what `form` says they are.
+    """Return the values of a file as what `form` says they are.
 
     Raises:
-        InputError: they are not; a line for each place, with its value and the rule.
+        InputError: they are not; a line for each value that breaks a rule.
     """
     try:
         return TypeAdapter(form).validate_python(values)
     except ValidationError as error:
-        lines = []
-        for detail in error.errors():
-            place = ".".join(map(str, detail["loc"]))[:LONGEST]
-            value = "" if detail["type"] == "missing" else f" = {brief(detail['input'])}"
-            rule = detail["msg"].removeprefix("Value error, ")
-            lines.append(": ".join([name, *([place + value] if place else []), rule]))
-        raise InputError("\n".join(lines)) from None
+        raise InputError(f"{name}: {broken_rules(error, form)}") from None
 
 
 def brief(value: Any) -> str:
@@ -125,10 +130,79 @@ def brief(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
+@cache
+def _aliases() -> dict[str, list[str]]:
+    return {_plain(word): names for word, names in read("aliases").items()}
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_. ]", "", name.casefold())
+
+
+def same(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names that `name` is another word for.
+
+    Those that are spelled so but for case, hyphens, underscores and dots; else those of
+    facts/aliases.yaml; else the dotted ones that end so.
+    """
+    known, asked = list(known), _plain(name)
+    spelled = [each for each in known if _plain(each) == asked]
+    others = [each for each in _aliases().get(asked, ()) if each in known]
+    dotted = (each for each in known if "." in each)
+    return spelled or others or [e for e in dotted if _plain(e.rpartition(".")[2]) == asked]
+
+
+def close(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known name closest to `name`, if one is close; case does not count."""
+    spelled = {each.casefold(): each for each in known}
+    return [spelled[each] for each in get_close_matches(name.casefold(), spelled, n=1)]
+
+
+def did_you_mean(found: Sequence[str]) -> str:
+    """Return ``" (did you mean 'x'?)"``, or nothing where nothing was found."""
+    return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the known name closest to `name`, or nothing."""
-    found = get_close_matches(name, list(known), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    """Return ``" (did you mean 'x'?)"`` for the known name that `name` may mean, or nothing."""
+    known = list(known)
+    return did_you_mean(same(name, known) or close(name, known))
+
+
+def place_of(detail: Mapping[str, Any]) -> list[str]:
+    """Return where an error of pydantic lies, without the types that it tried there."""
+    steps = [str(step) for step in detail["loc"]]
+    return list(takewhile(lambda step: not _TRIED.match(step), steps))
+
+
+def rule_of(detail: Mapping[str, Any]) -> str:
+    """Return which rule of pydantic a value breaks, and which of its choices may be meant."""
+    rule = str(detail["msg"]).removeprefix("Value error, ").replace("valid tuple", "list: [a, b]")
+    if detail["type"] != "literal_error":
+        return rule
+    return rule + nearest(str(detail["input"]), re.findall(r"'([^']+)'", rule))
+
+
+def broken_rules(error: ValidationError, form: type) -> str:
+    """Return a line for each value that breaks a rule: key, value, rule."""
+    lines: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        key, value = ".".join(place_of(detail)), brief(detail["input"])
+        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = (
+                list(getattr(form, "__pydantic_fields__", ())) if len(detail["loc"]) == 1 else []
+            )
+            more = f"; known: {', '.join(known)}" if known else ""
+            lines[key] = f"unknown key {brief(key)}{nearest(key, known)}{more}"
+        elif detail["type"] == "missing":
+            lines[key] = f"{key} is missing: write it"
+        elif detail["type"] in GROUPS:
+            lines[key] = f"{key or 'the file'} = {value}: keys and values are needed"
+        elif key in lines:
+            lines[key] += f", or {rule_of(detail)}"
+        else:
+            lines[key] = (f"{key} = {value}: " if key else "") + rule_of(detail)
+    return "\n".join(lines.values())
 
 
 def find(table: Mapping[str, Row], name: str, what: str) -> Row:

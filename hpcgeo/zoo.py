@@ -117,6 +117,7 @@ class Forms:
         edge_flops: forward FLOPs outside of the blocks.
         input_flops: those of them whose inputs are pixels, which want no gradient.
         edge_bytes: bytes held outside of the blocks at the loss, of the bytes of a number.
+        view_bytes: of all its views, as the model takes them.
         summary: what an image becomes, for people.
     """
 
@@ -125,6 +126,7 @@ class Forms:
     edge_flops: int
     input_flops: int
     edge_bytes: Callable[[int], float]
+    view_bytes: int
     summary: str
 
     @property

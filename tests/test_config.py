@@ -7,14 +7,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcgeo.cli.options import options
 from hpcgeo.config import RunConfig, differences, load, recipes
 from hpcgeo.data.readers.table import READERS
 from hpcgeo.errors import InputError
+from hpcgeo.optimizers.table import optimizers
 from hpcgeo.options import Mixture
-from hpcgeo.strategies import strategy
+from hpcgeo.sensors import sensors
+from hpcgeo.strategies import strategies, strategy
 from hpcgeo.tables import read
 from hpcgeo.zoo import architecture
 
+#: Choices that are no rows of a table.
+OTHERS = ("bfloat16", "float32", "knn", "forest", "linear", "transformers")
 MINIMAL = {"run": {"dir": "runs/x"}, "model": {"name": "vit_tiny"}, "train": {"steps": 3}}
 
 
@@ -64,8 +69,24 @@ def test_overrides_are_dotted_yaml(tmp_path: Path) -> None:
     [
         (
             "train.step=1",
-            r"unknown option 'train.step' \(did you mean 'steps'\?\); known in 'train'",
+            r"unknown option 'train.step' \(did you mean 'train.steps'\?\); known in 'train'",
         ),
+        ("steps=5", r"'steps' \(did you mean 'train.steps'\?\)"),
+        ("batch_size=5", r"'batch_size' \(did you mean 'train.micro_batch'\?\)"),
+        ("train.LR=5", r"'train.LR' \(did you mean 'optim.base_lr'\?\)"),
+        ("data_path=x", r"did you mean 'data.path'\?"),
+        ("name=x", r"did you mean 'model.name' or 'objective.name' or 'optim.name'\?"),
+        ("train.dtype=bf16", r"'bf16': .*did you mean 'bfloat16'\?"),
+        ("model.name=ViT-Tiny", r"did you mean 'vit_tiny'\?"),
+        ("objective.name=MAE", r"did you mean 'mae'\?"),
+        ("train=5", r"train = 5: it has options of its own: steps, "),
+        ("data.chip=[5]", r"data.chip = \[5\]: too few values"),
+        (
+            "parallel.recompute=ful",
+            r"recompute = 'ful': Input should be 'none', .*'full'\?\), or Input should be a valid",
+        ),
+        ("train.steps=5", r"warmup_steps 10 is longer.*\(optim.warmup_steps is of the recipe\)"),
+        ("optim.ema=0.999", r"\(train.steps is of the recipe\)"),
         ("trian.steps=1", r"unknown option 'trian' \(did you mean 'train'\?\); known at the top"),
         ("train.steps=0", "train.steps = 0: Input should be greater than 0"),
         ("train.steps=many", "train.steps = 'many': Input should be a valid integer"),
@@ -97,6 +118,40 @@ def test_bad_recipes(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             load(str(file))
+
+
+def test_a_recipe_says_what_it_changes_of_another(tmp_path: Path) -> None:
+    task = "{reader: generated, path: scenes}"
+    (tmp_path / "mine.yaml").write_text(
+        f"extends: gpna_tiny\ndata: {{tasks: {{a: {task}}}}}\ntrain: {{steps: 77}}\n"
+    )
+    mine, base = load(str(tmp_path / "mine.yaml")), load("gpna_tiny")
+    assert isinstance(mine.data, Mixture) and list(mine.data.tasks) == ["a"]
+    assert mine.run.dir == Path("runs/mine") and mine.optim == base.optim
+    assert mine.train == base.train.model_copy(update={"steps": 77})
+    (tmp_path / "next.yml").write_text(
+        "extends: mine.yaml\nrun: {dir: x}\nmodel: {name: vit_tiny}\nobjective: {name: mae}\n"
+        "data: {path: sets/photos}\n"
+    )
+    other = load(str(tmp_path / "next.yml"), ["seed=3"])
+    assert (other.run.dir, other.seed, other.train.steps) == (Path("x"), 3, 77)
+    assert other.source == "shards" and other.objective.name == "mae"
+    for text, message in (
+        ("extends: gpna_tinny", r"unknown recipe 'gpna_tinny' \(did you mean 'gpna_tiny'"),
+        ("extends: none.yaml", r"none\.yaml: No such file"),
+        ("extends: [gpna_tiny]", r"extends \['gpna_tiny'\]: name one recipe"),
+        ("extends: bad.yaml", r"they extend each other"),
+    ):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load(str(tmp_path / "bad.yaml"))
+
+
+def test_every_other_word_names_what_is_known() -> None:
+    known = {option.key for option in options()} | {*strategies(), *sensors(), *OTHERS}
+    known |= {row.name for row in optimizers().values()}
+    for word, names in read("aliases").items():
+        assert set(names) <= known, word
 
 
 def test_a_resumed_run_may_change_how_fast_not_what() -> None:

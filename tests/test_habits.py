@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import hpcgeo
+from hpcgeo.cli.main import TORCH
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -30,6 +31,7 @@ def test_the_matrix_is_what_the_readme_claims():
     assert f"python_requires = >={matrix['python'][0]}" in setup
     assert f"PyTorch ({matrix['torch'][0]} or newer" in readme
     assert f"torch >= {matrix['torch'][0]}" in setup
+    assert matrix["torch"][0] == ".".join(map(str, TORCH))
     assert matrix["torch"][-1] == "latest"
 
 

@@ -21,10 +21,13 @@ TOOLS = {
     "options",
     "json_lines",
     "measured",
+    "variables",
 }
 LAYERS = {
     **dict.fromkeys(["", "errors", "files", "quoting", "facts", "recipes"], -2),
-    **dict.fromkeys(["tables", "log", "phases", "options", "json_lines", "measured"], -1),
+    **dict.fromkeys(
+        ["tables", "log", "phases", "options", "json_lines", "measured", "variables"], -1
+    ),
     **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "optimizers"], 0),
     **dict.fromkeys(["plan", "models", "pictures"], 1),
     "kinds": 2,
@@ -55,6 +58,7 @@ INSTANT = [
         "hpcgeo.cli.main",
         "hpcgeo.cli.list",
         "hpcgeo.cli.jobs",
+        "hpcgeo.train.preflight",
     ),
     *(f"hpcgeo.plan.{path.stem}" for path in sorted((ROOT / "hpcgeo/plan").glob("[!_]*.py"))),
     *(f"hpcgeo.launch.{path.stem}" for path in sorted((ROOT / "hpcgeo/launch").glob("[!_]*.py"))),

@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
-from hpcgeo_analysis.comparisons import Comparison, Scaled
+from hpcgeo_analysis.comparisons import Scaled
 from hpcgeo_analysis.formatting import (
     NOT_MEASURED,
     counted,
@@ -29,31 +29,7 @@ from hpcgeo_analysis.tables import (
     without_constant,
     without_empty,
 )
-
-#: Two rates closer than this are called level where no spread is given.
-LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Field:
-    """All lines of one comparison on one number of devices, fastest first."""
-
-    comparison: Comparison
-    ranked: list[Scaled]
-
-    @property
-    def best(self) -> Scaled:
-        return self.ranked[0]
-
-    @property
-    def tied(self) -> list[Scaled]:
-        """The lines that cannot be told from the best."""
-        return [other for other in self.ranked[1:] if _tied(self.best, other)]
-
-    @property
-    def spread(self) -> bool:
-        """Whether the best and the next have a spread; only then is one claimed to be faster."""
-        return all(scaled.point.range for scaled in self.ranked[:2])
+from hpcgeo_analysis.winners import LEVEL, Field, fields
 
 
 def section(study: Study) -> Section:
@@ -73,29 +49,13 @@ def section(study: Study) -> Section:
     return Section("best", "Best configuration", "", [b for b in blocks if not b.empty])
 
 
-def fields(comparisons: Sequence[Comparison]) -> list[Field]:
-    """Return every field of lines that ran, each set of points once."""
-    found = []
-    seen: set[frozenset[int]] = set()
-    for comparison in comparisons:
-        for count in comparison.devices if comparison.context["kind"] != "predicted" else ():
-            ranked = sorted(
-                (s for s in comparison.scaled if s.point.devices == count and s.point.images_per_s),
-                key=lambda scaled: -(scaled.point.images_per_s or 0),
-            )
-            same = frozenset(id(scaled.point) for scaled in ranked)
-            if ranked and same not in seen:
-                seen.add(same)
-                found.append(Field(comparison, ranked))
-    return found
-
-
 def serves(found: Sequence[Field]) -> list[str]:
     """Return which line serves which model best, where several models were run alike."""
     groups: dict[tuple[str, ...], dict[str, Field]] = defaultdict(dict)
     for each in found:
         context = each.comparison.context
-        alike = tuple(v for name, v in context.items() if name not in ("model", "options"))
+        unsaid = ("model", "options", *SOFT)
+        alike = tuple(v for name, v in context.items() if name not in unsaid)
         if len(each.ranked) > 1:
             key = (*alike, each.comparison.fixed)
             largest = groups[key].get(each.comparison.model)
@@ -176,7 +136,7 @@ def _verdict(lines: Sequence[str], found: Sequence[Field]) -> str:
     why = (
         "their spreads overlap"
         if last.spread
-        else f"less than {percent(LEVEL)} apart, no spread given"
+        else f"less than {percent(LEVEL)} apart beside rounding, no spread given"
     )
     sentence = f"{listed(names)} cannot be told apart {where} ({why}): {speed} of {best.name}"
     return f"{', '.join([sentence, 'the highest', *([listed(ratios)] if ratios else [])])}."
@@ -236,13 +196,6 @@ def _lead(each: Field) -> list[TableCell]:
         text(other.name, "line noisy" if other.point.mark else "line"),
         text(told),
     ]
-
-
-def _tied(best: Scaled, other: Scaled) -> bool:
-    """Whether the spreads of two points overlap; without spreads, whether they are level."""
-    if best.point.range is None or other.point.range is None:
-        return _ratio(best, other) < 1 + LEVEL
-    return other.point.range[1] >= best.point.range[0]
 
 
 def _ratio(best: Scaled, other: Scaled) -> float:

@@ -5,10 +5,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
-from hpcgeo.measured import Spread, Traffic
+from hpcgeo.measured import Spread, Traffic, Transfer
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import in_words
-from hpcgeo.records import MISSING, LinksRecord, Transfer, pairs, software
+from hpcgeo.records import MISSING, LinksRecord, pairs, software
+from hpcgeo.variables import of
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.charts import BandwidthCurve
@@ -72,7 +73,7 @@ def _surroundings(link: LinksRecord) -> dict[str, str]:
         "device": link.device,
         "torch": link.versions.get("torch", MISSING),
         "software": software(link),
-        "environment": pairs(link.environment),
+        "environment": pairs(of(link.environment, "transport") | of(link.environment, "tuning")),
     }
 
 

@@ -19,6 +19,7 @@ CAUSE = {
     "optimizer_bytes": ("optimizer", CAUSES[2][0]),
     "gathered_bytes": ("gathered units", CAUSES[4][0]),
     "activations_bytes": ("activations", CAUSES[5][0]),
+    "batch_bytes": ("batch", CAUSES[1][0]),
     "other_bytes": ("other", REST[0]),
 }
 #: Memory further apart than this is worth a sentence; so is more than this share of the limit.
@@ -180,7 +181,9 @@ def _cause(comparison: Comparison) -> list[str]:
         if total:
             key = max(by_cause, key=lambda cause: by_cause[cause])
             share = percent(by_cause[key] / total)
-            parts.setdefault(CAUSE[key][0], []).append(f"{scaled.name} ({share})")
+            parts.setdefault(CAUSE[key][0], []).append(
+                f"{scaled.name} ({share} of {gib(total)} GiB)"
+            )
     if not parts:
         return []
     said = [f"{cause} under {listed(lines)}" for cause, lines in parts.items()]
@@ -194,4 +197,5 @@ def _full(comparison: Comparison) -> list[str]:
     if most is None or share < FULL:
         return []
     on = counted(most.point.devices, "device")
-    return [f"{most.name} on {on} takes {percent(share)} of what a device has."]
+    has = most.point.memory.limit_bytes if most.point.memory else None
+    return [f"{most.name} on {on} takes {percent(share)} of the {gib(has)} GiB of a device."]

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import MISSING, NOISY, UNSTARTED, Record
+from hpcgeo.records import MISSING, NOISY, SOFT, UNSTARTED, Record
 from hpcgeo_analysis.blocks import ALIKE, DRAWN, ReportBlock, Section, Study, name
 from hpcgeo_analysis.comparisons import Comparison
 from hpcgeo_analysis.formatting import counted, listed, percent, rate, seconds, span
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
-from hpcgeo_analysis.sections.best import LEVEL
 from hpcgeo_analysis.sections.steps import decomposition
 from hpcgeo_analysis.separation import BATCHING, differing, setting, shortened, sides
 from hpcgeo_analysis.tables import Table, TableCell, text, whole, without_constant
+from hpcgeo_analysis.winners import LEVEL
 
 #: Largest disagreement between images_per_s and global_batch / median step.
 DISAGREE = 0.02
@@ -36,13 +36,13 @@ def section(study: Study) -> Section:
 
 def separated(points: Sequence[StudyPoint]) -> list[str]:
     """Return what keeps records apart, from their own values, and whose values these are."""
-    trained = [point for point in points if not point.first.bare]
+    trained = [point for point in points if point.candidate]
     contexts = {point.context for point in trained}
-    names = [column for column in CONTEXT if column != "options"]
+    names = [column for column in CONTEXT if column not in ("options", *SOFT)]
     sentences = []
     for key, values in differing(contexts).items():
-        if key == BATCHING:
-            continue  # its values are lines of one comparison
+        if key == BATCHING or key in SOFT:
+            continue  # the one is lines of a comparison, the other marks points of a line
         if key in names or key == "configuration" or len(values) <= 6:
             who = listed([shortened(key, value, values) for value in values])
             if key == "dtype":
@@ -54,8 +54,8 @@ def separated(points: Sequence[StudyPoint]) -> list[str]:
         first = "Only points of equal key stand in one comparison; these differ:"
         return [f"{first} {' '.join(sentences)}"]
     if trained:
-        common = [f"{column} {setting(trained[0].context, column)}" for column in names]
-        known = [words for words in common if MISSING not in words]
+        values = {column: setting(trained[0].context, column) for column in names}
+        known = [f"{column} {text}" for column, text in values.items() if text not in ("", MISSING)]
         return [f"Nothing: all points have {listed(known)}, and every recorded option in common."]
     return []
 
@@ -208,7 +208,27 @@ def cautions(study: Study) -> list[str]:
             f"Figures of {DRAWN} of {len(study.comparisons):,} comparisons, those of each model "
             "with most points; the tables hold all."
         )
-    return [*sentences, *_commits(study.comparisons), *_impossible(records)]
+    return [
+        *sentences,
+        *noted(study.points),
+        *_commits(study.comparisons),
+        *_impossible(records),
+    ]
+
+
+def noted(points: Sequence[StudyPoint]) -> list[str]:
+    """Return what records note, and of which points."""
+    found: dict[str, list[StudyPoint]] = {}
+    for point in points:
+        for note in point.notes:
+            found.setdefault(note, []).append(point)
+    sentences = []
+    for note, own in found.items():
+        models = listed(list(dict.fromkeys(point.first.model for point in own)))
+        layouts = list(dict.fromkeys(point.layout for point in own))
+        who = f"{listed(layouts)} of {models}" if len(layouts) < 3 else models
+        sentences.append(f"{counted(len(own), 'point')}, {who}: {note}.")
+    return sentences
 
 
 def _commits(comparisons: Sequence[Comparison]) -> list[str]:

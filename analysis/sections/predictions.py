@@ -1,12 +1,15 @@
 """Predicted against measured: memory by cause, and whole points of kind `predicted`."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from hpcgeo.measured import Memory
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import NOT_MEASURED, counted, gib, rate, times
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.sections.memory import CAUSE
+from hpcgeo_analysis.separation import TRANSPORT
 from hpcgeo_analysis.tables import (
     Table,
     TableCell,
@@ -23,24 +26,24 @@ from hpcgeo_analysis.tables import (
 OFF = 0.1
 
 #: What a prediction need not know: software, variables, and options that a formula does not take.
-_FREE = ("kind", "torch", "software", "environment", "options")
+_FREE = ("kind", TRANSPORT, *SOFT, "options")
 
 
 def section(study: Study) -> Section:
     """Return ratios of predicted to measured, where both exist."""
     blocks = [_memory(study), _speed(study)]
     missing = "Nothing was predicted that was measured too."
-    found = [block for block in blocks if block.tables]
+    found = [block for block in blocks if not block.empty]
     return Section("predictions", "Predicted against measured", "", found, missing)
 
 
 def _memory(study: Study) -> ReportBlock:
-    points = study.points
+    both_known = [point for point in study.points if point.memory and point.predicted_memory]
+    points = [point for point in both_known if point.predictable]
     rows: list[list[TableCell]] = []
     ratios: list[tuple[float, StudyPoint]] = []
     for point in points:
-        found = point.memory
-        predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
+        found, predicted = point.memory, point.predicted_memory
         if found is None or predicted is None:
             continue
         both = _together(predicted, predicted), _together(found, predicted)
@@ -59,23 +62,35 @@ def _memory(study: Study) -> ReportBlock:
                 valued(gib, next(iter(point.held.values()), None)),
             ]
         )
+    said = _elsewhere([point for point in both_known if not point.predictable])
     if not rows:
-        return ReportBlock()
+        return ReportBlock("Memory", said)
     names = [cause for cause, _ in CAUSE.values()]
     head = ["model", "strategy", "devices", "setting", *names, "together", "predicted (GiB)"]
     head += ["measured (GiB)", "peak (GiB)"]
     caption = "Memory: predicted over measured, by cause; together are the causes known to both"
     table = without_empty(Table(caption, head, rows), head[3:])
-    said = [*_extent("Memory of all causes together", ratios), *_worst(points)]
+    said = [*_extent("Memory of all causes together", ratios), *_worst(points), *said]
     return ReportBlock("Memory", said, (), [without_constant(table, ("setting",))])
+
+
+def _elsewhere(points: Sequence[StudyPoint]) -> list[str]:
+    """Return how many points are at their peak where the closed form says nothing."""
+    phases = Counter(point.memory.phase if point.memory else None for point in points)
+    return [
+        f"{counted(count, 'point')} at the peak in {phase.replace('_', ' ')}: not compared, the "
+        "closed form describes forward and backward."
+        if phase
+        else f"{counted(count, 'point')} without the phase of the peak: not compared."
+        for phase, count in phases.items()
+    ]
 
 
 def _worst(points: Sequence[StudyPoint]) -> list[str]:
     """Return which cause is predicted worst, where it is further off than `OFF`."""
     ratios = []
     for point in points:
-        found = point.memory
-        predicted = next((r.predicted_memory for r in point.records if r.memory == found), None)
+        found, predicted = point.memory, point.predicted_memory
         for key, (cause, _) in CAUSE.items():
             ratio = _ratio(getattr(predicted, key, None), getattr(found, key, None))
             if ratio and abs(ratio - 1) > OFF:

@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
 
 from hpcgeo_analysis import charts, messages
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
@@ -12,15 +11,14 @@ from hpcgeo_analysis.formatting import counted, listed, nodes, percent, rate, sp
 from hpcgeo_analysis.tables import (
     Table,
     TableCell,
+    footnotes,
     line,
     number,
     whole,
     without_constant,
     without_empty,
 )
-
-#: A line "loses" between two counts where its efficiency falls to less than this fraction.
-DROP = 0.75
+from hpcgeo_analysis.winners import LineLoss, losses
 
 
 def section(study: Study) -> Section:
@@ -51,7 +49,8 @@ def file_name(comparison: Comparison) -> str:
 def kept(comparison: Comparison) -> list[str]:
     """Return how much of its throughput per device each line keeps, and where it loses it."""
     ends: dict[tuple[int, int], list[Scaled]] = defaultdict(list)
-    single, untimed, losses = list[str](), list[str](), list[str]()
+    single, untimed, breaks = list[str](), list[str](), list[str]()
+    lost = [loss for loss in losses(comparison) if loss.breaks]
     for name, members in comparison.lines.items():
         known = [scaled for scaled in members if scaled.efficiency is not None]
         if not known:
@@ -60,7 +59,7 @@ def kept(comparison: Comparison) -> list[str]:
             continue
         assert known[0].base is not None
         ends[known[0].base.devices, known[-1].point.devices].append(known[-1])
-        losses += _loss(known)
+        breaks += _loss([loss for loss in lost if loss.after.line == name], len(known) == 2)
     sentences = []
     for (base, top), lasts in sorted(ends.items()):
         best_first = sorted(lasts, key=lambda scaled: -(scaled.efficiency or 0))
@@ -72,7 +71,7 @@ def kept(comparison: Comparison) -> list[str]:
         )
     if len({base for base, _ in ends}) > 1:
         sentences.append("Efficiencies against runs of different size are not comparable.")
-    sentences += losses
+    sentences += breaks
     if single and len(comparison.devices) > 1:
         verb = "was" if len(single) == 1 else "were"
         sentences.append(
@@ -96,22 +95,22 @@ def _share(scaled: Scaled) -> str:
     return words
 
 
-def _loss(known: Sequence[Scaled]) -> list[str]:
-    """Return where a line loses much between adjacent counts, with its messages there."""
+def _loss(lost: Sequence[LineLoss], said: bool) -> list[str]:
+    """Return where a line loses much between neighbouring sizes, with its messages there.
+
+    Args:
+        said: what the line keeps is said already.
+    """
     sentences = []
-    for before, after in pairwise(known):
-        if not before.efficiency or not after.efficiency:
-            continue
-        ratio = after.efficiency / before.efficiency
-        if ratio < DROP:
-            first, second = before.point, after.point
-            where = nodes(first.nodes, second.nodes, (first.devices, second.devices))
-            change = messages.change(first, second)
-            if len(known) == 2 and not change:
-                continue  # what the line keeps is said already
+    for loss in lost:
+        before, after = loss.before, loss.after
+        first, second = before.point, after.point
+        where = nodes(first.nodes, second.nodes, (first.devices, second.devices))
+        change = messages.change(first, second)
+        if change or not said:
             name = marked(after.line, (before, after))
             sentences.append(
-                f"{name} loses {percent(1 - ratio)} of its throughput per device between "
+                f"{name} loses {percent(loss.share)} of its throughput per device between "
                 f"{where}, from {percent(before.efficiency)} to {percent(after.efficiency)} of its "
                 f"smallest run{change}."
             )
@@ -137,7 +136,8 @@ def _table(comparison: Comparison) -> Table:
     if predicted:
         best = {}  # no clock says which is fastest
     rows = [_row(scaled, best.get(scaled.point.devices)) for scaled in comparison.scaled]
-    table = Table(f"Throughput and efficiency: {comparison.fixed}", head, rows)
+    notes = footnotes(comparison.scaled)
+    table = Table(f"Throughput and efficiency: {comparison.fixed}", head, rows, notes)
     table = without_empty(table, ("p10 to p90", "its range"))
     same = ["against", "nodes", "micro-batch", "accumulation", "runs"]
     return without_constant(table, [*same, *(["of the fastest"] if predicted else [])])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import Record
+from hpcgeo.records import SOFT, Record
 from hpcgeo_analysis import charts
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.blocks import name as named
@@ -12,6 +12,7 @@ from hpcgeo_analysis.formatting import counted, listed, percent, seconds
 from hpcgeo_analysis.plots import CAUSES, REST, Plot
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.sections.scaling import file_name
+from hpcgeo_analysis.separation import merged
 from hpcgeo_analysis.tables import Table, layout, line, number, text, valued, whole, without_empty
 
 #: Causes of time in a traced step, with their colours; together they are the step.
@@ -25,6 +26,8 @@ ACTIVITY = {
 PHASES = {
     "step_s": "mean rank's step",
     "data_wait_s": "data wait",
+    "augmentation_s": "augmentation",
+    "collate_s": "collate",
     "host_to_device_s": "host to device",
     "forward_s": "forward",
     "backward_s": "backward",
@@ -224,7 +227,7 @@ def _pairs(
     sides: dict[tuple[object, ...], dict[str, StudyPoint]] = {}
     for point in points:
         record = point.first
-        rest = tuple(value for at, value in enumerate(point.context) if at != place)
+        rest = merged(point.context, (name, *SOFT))
         sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
         if point.step_s:
             sides.setdefault((rest, point.layout, *sizes), {})[point.context[place]] = point

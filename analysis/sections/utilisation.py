@@ -1,7 +1,6 @@
 """How much of the peak is used: MFU and HFU, with the source of the peak."""
 
 from collections.abc import Sequence
-from statistics import median
 
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
@@ -18,6 +17,8 @@ from hpcgeo_analysis.tables import (
     without_constant,
     without_empty,
 )
+from hpcgeo_analysis.utilisation import flops_per_s, mfu, peak
+from hpcgeo_analysis.winners import most_used
 
 
 def section(study: Study) -> Section:
@@ -36,38 +37,20 @@ def section(study: Study) -> Section:
     return Section("mfu", "MFU", intro, blocks)
 
 
-def mfu(point: StudyPoint, name: str = "mfu") -> float | None:
-    """Return MFU (or ``hfu``) where the peak has one source and every repeat is possible."""
-    shares = point.all(lambda record: getattr(record, name))
-    return median(shares) if shares and max(shares) <= 1 and peak(point) else None
-
-
-def peak(point: StudyPoint) -> tuple[float, str] | None:
-    """Return the peak of a device and its source, where repeats agree."""
-    value = point.same(lambda record: record.peak_flops_per_s)
-    source = point.same(lambda record: record.peak_source)
-    return (value, source) if value and source else None
-
-
 def _known(point: StudyPoint) -> bool:
     return any(record.mfu or record.hfu or record.product_flops_per_s for record in point.records)
 
 
 def _sentences(comparison: Comparison) -> list[str]:
-    known = [(share, s) for s in comparison.scaled if (share := mfu(s.point)) is not None]
     found = []
-    if known:
-        share, best = max(known, key=lambda pair: pair[0])
-        least, worst = min(known, key=lambda pair: pair[0])
-        shown = peak(best.point)
-        assert shown
-        on = counted(best.point.devices, "device")
-        sentence = f"The best MFU is {percent(share)}, {best.name} on {on} against "
-        sentence += f"{flops(shown[0])} a device ({shown[1]})"
-        if worst is not best:
-            sentence += f"; the least {percent(least)}, {worst.name} on {worst.point.devices:,}"
-        found.append(f"{sentence}.")
-    elif comparison.noun == "samples":
+    for dtype, most in most_used(comparison).items():
+        on = counted(most.scaled.point.devices, "device")
+        found.append(
+            f"In {dtype} a device achieves most under {most.scaled.name} on {on}: "
+            f"{flops(most.flops_per_s)}, an MFU of {percent(most.mfu)} of "
+            f"{flops(most.peak_flops_per_s)} ({most.peak_source})."
+        )
+    if not found and comparison.noun == "samples":
         found.append("No MFU: steps of a mixture differ in their tokens, and so in their FLOPs.")
     return found + _products(comparison)
 
@@ -96,9 +79,7 @@ def _table(known: Sequence[Scaled]) -> Table:
         shown, product = peak(point), _product(point)
         model = point.median(lambda record: record.model_flops)
         counted_flops = point.median(lambda record: record.counted_flops)
-        images = point.images_per_s
-        steps = images / point.first.global_batch if images else None
-        speed = model * steps / point.devices if model and steps else None
+        speed = flops_per_s(point)
         rows.append(
             [
                 line(scaled),

@@ -360,7 +360,10 @@ def reader_of(folder: Path) -> Reader:
     except InputError:
         raise
     except (ValueError, OSError) as error:
-        raise InputError(f"{folder} is damaged: {_cause(error)}") from None
+        raise InputError(
+            f"{folder} is damaged: {_cause(error)}: choose another with --step, or train on: the "
+            f"run goes on from the one before"
+        ) from None
 
 
 def _sizes(files: Mapping[str, FileEntry]) -> dict[str, int]:

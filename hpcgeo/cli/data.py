@@ -15,8 +15,10 @@ from hpcgeo.data.shards.generated_scenes import write_scenes
 from hpcgeo.data.shards.index import Index, load
 from hpcgeo.data.shards.index import verify as verify_set
 from hpcgeo.data.shards.settings import Compression, Settings
+from hpcgeo.data.shards.sources import passed_over
 from hpcgeo.launch.schedulers.table import started
 from hpcgeo.log import log, set_up
+from hpcgeo.quoting import grouped
 
 app = typer.Typer(
     rich_markup_mode="markdown",
@@ -93,6 +95,8 @@ def build(
 
 def _report(out: Path, outcome: Outcome) -> int:
     index = outcome.index
+    if outcome.others:
+        typer.echo(f"passed over, not read: {passed_over(outcome.others)}")
     if index is None:
         log.error(
             "%d shard files could not be written; when that is mended, the same command goes on",
@@ -166,7 +170,7 @@ def verify(folder: Folder) -> None:
         hpcgeo data verify sets/photos
     """
     index = load(folder)
-    problems = verify_set(folder, index)
+    problems = grouped(verify_set(folder, index))
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
@@ -181,6 +185,9 @@ def synthesize(
     scenes: Annotated[int, typer.Option(min=1, help="How many.")] = 8,
     size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds, other scenes.")] = 0,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="In folders by class: country and town.")
+    ] = False,
 ) -> None:
     """Write generated scenes (RGB GeoTIFF: fields, rivers, roads, buildings) to try things on.
 
@@ -188,7 +195,7 @@ def synthesize(
 
         hpcgeo data synthesize scenes/ --scenes 4 && hpcgeo data build scenes/ --out sets/made
     """
-    paths = write_scenes(out, scenes, size, seed)
+    paths = write_scenes(out, scenes, size, seed, classes=classes)
     typer.echo(f"{len(paths)} scenes of {size} x {size} pixels in {out}")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.launch.environment import discover
 
 app = typer.Typer()
@@ -44,6 +45,10 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that says something else.")
     ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score runs on the tasks they were trained on, beside baselines and published figures.
@@ -63,6 +68,7 @@ def evaluate(
 
     Every rank holds the whole model.
     """
+    refuse_unwritable(out, "--out")
     names = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
 
     def work() -> None:
@@ -70,7 +76,13 @@ def evaluate(
         from hpcgeo.evaluate import table as made
 
         table = made.evaluate(
-            runs, split=split.value, step=step, baselines=names, out=out, force=force
+            runs,
+            split=split.value,
+            step=step,
+            baselines=names,
+            out=out,
+            force=force,
+            moved=data or [],
         )
         if discover().rank:
             return

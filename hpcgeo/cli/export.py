@@ -37,6 +37,10 @@ def export(
         int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Of the values in the file.")] = Dtype.float32,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
+    ] = None,
 ) -> None:
     """Write the weights of a run as one file for other libraries.
 
@@ -60,7 +64,7 @@ def export(
 
         hpcgeo export runs/gpna_tiny --to safetensors
 
-    `hpcgeo train RECIPE model.weights=FILE` starts from an export for safetensors or transformers;
+    `hpcgeo train RECIPE model.weights=OUT` starts from an export for safetensors or transformers;
     a Perceiver takes its backbone, and every stem and head of equal name.
 
     Models with gated MLPs are known to neither transformers nor timm: choose safetensors for them.
@@ -68,4 +72,4 @@ def export(
     # torch is imported from here on: help is instant.
     from hpcgeo.weights.export import export
 
-    typer.echo(export(run, to.value, out, step, dtype.value))
+    typer.echo(export(run, to.value, out, step, dtype.value, data or []))

@@ -1,4 +1,4 @@
-"""`hpcgeo jobs`: render job scripts."""
+"""`hpcgeo jobs`: render job scripts, and look at them before the queue."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +8,16 @@ import typer
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.launch import scripts
+from hpcgeo.launch.look import look
+from hpcgeo.quoting import terminal
+from hpcgeo.train.preflight import job_problems
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def jobs() -> None:
-    """Render job scripts from the facts of machines."""
+    """Render job scripts from the facts of machines; check them before the queue."""
 
 
 @app.command()
@@ -35,12 +38,16 @@ def render(
     time: Annotated[str | None, typer.Option(help="For how long, HH:MM:SS.")] = None,
 ) -> None:
     """Write the shipped job scripts, or print one for another machine, recipe or size."""
-    if machine or recipe or nodes or time:
-        if not (machine and recipe and nodes and time) or names or check:
+    parts = {"--machine": machine, "--recipe": recipe, "--nodes": nodes, "--time": time}
+    typed = [name for name, value in parts.items() if value is not None]
+    if typed:
+        if too_much := [*(names or []), *(["--check"] if check else [])]:
             raise InputError(
-                "one script takes --machine, --recipe, --nodes and --time together, no names and "
-                "no --check"
+                f"{', '.join(too_much)}: for shipped jobs: leave {typed[0]} out, or it"
             )
+        if missing := [name for name, value in parts.items() if value in (None, "")]:
+            raise InputError(f"{', '.join(typed)}: one script needs {', '.join(missing)} too")
+        assert machine and recipe and nodes is not None and time
         text = scripts.render(scripts.one_off(machine, recipe, nodes, time))
         load(recipe, ["run.dir=runs"])  # an unknown recipe is told here, not on the machine
         typer.echo(text, nl=False)
@@ -58,3 +65,37 @@ def render(
     if stale:
         typer.echo("run `hpcgeo jobs render`", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    script: Annotated[Path, typer.Argument(help="A script of `hpcgeo jobs render`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Options of the run, as after the script.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="As for sbatch. [default: the script's]", min=1)
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="As for sbatch, HH:MM:SS. [default: the script's]")
+    ] = None,
+) -> None:
+    """Look at a job before it waits: its files, options, data set, memory, queue, run folder.
+
+    On a login node, in seconds, without torch where the data are images:
+
+        DATA=sets/photos hpcgeo jobs check jobs/frontier_vit15b.sbatch train.steps=2000
+
+    Exit codes: 0 nothing found; 2 something is wrong, a line for each on standard error.
+    """
+    looked = look(script, overrides or [])
+    try:
+        hours = scripts.hours_of(time or looked.asked.time)
+    except ValueError as error:
+        raise InputError(f"--time {time}: {error}") from None
+    found, told = job_problems(looked, nodes or looked.asked.nodes, hours)
+    for line in found:
+        typer.echo(terminal(line), err=True)
+    if found:
+        raise typer.Exit(2)
+    typer.echo("\n  ".join([f"{script}: all is there; submit it", *told]))

@@ -24,7 +24,7 @@ from hpcgeo.objectives.table import objectives
 from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
-from hpcgeo.tables import loaded, plugins, read
+from hpcgeo.tables import loaded, nearest, plugins, read
 from hpcgeo.zoo import Architecture, PerceiverArchitecture, Stack, models, perceivers
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
@@ -251,10 +251,14 @@ def show(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Show the facts: models, machines, strategies, recipes, sensors, readers, options, ...."""
+    if as_json and as_markdown:
+        raise InputError("--json and --markdown: choose one")
     caption, rows_of = TABLES[kind.value]
     rows = [row for row in rows_of() if str(next(iter(row.values()))).startswith(prefix)]
     if not rows:
-        raise InputError(f"hpcgeo list {kind.value} {prefix}: no row begins so; leave it out")
+        names = {str(next(iter(row.values()))).partition(".")[0] for row in rows_of()}
+        hint = nearest(prefix.rstrip("."), sorted(names))
+        raise InputError(f"{kind.value} {prefix}: no row begins so{hint}; leave it out")
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return

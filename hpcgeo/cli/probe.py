@@ -39,6 +39,10 @@ def probe(
     step: Annotated[
         int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fit simple models to what the frozen backbone of a run says of its samples.
@@ -65,6 +69,7 @@ def probe(
         replicates=replicates,
         model=model,
         tasks=tasks.split(",") if tasks else (),
+        moved=data or [],
     )
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))

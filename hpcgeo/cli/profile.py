@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.errors import InputError
 from hpcgeo.log import set_up
 from hpcgeo.machines import grid as grid_of
@@ -81,6 +82,8 @@ def run(
     The same with --communication off, and with --data synthetic, says how much of a step is
     communication that hurts, and how much is reading; the report puts them side by side.
     """
+    refuse_unwritable(records, "--records")
+    refuse_unwritable(trace, "--trace", folder=True)
     # torch is imported from here on: help is instant.
     from hpcgeo.cli.ranks import ranked
     from hpcgeo.profiling import profiler, run
@@ -165,8 +168,15 @@ def sweep(
     Jobs go on when --watch is interrupted; --cancel takes them out of the queue.
     """
     set_up()
-    if not submit and (watch or cancel or budget is not None or submit_options is not None):
-        raise InputError("--budget, --submit-options, --watch and --cancel go with --submit")
+    of_jobs = {
+        "--budget": budget is not None,
+        "--submit-options": submit_options is not None,
+        "--watch": watch,
+        "--cancel": cancel,
+    }
+    if not submit and any(of_jobs.values()):
+        typed = ", ".join(name for name, given in of_jobs.items() if given)
+        raise InputError(f"{typed}: for jobs of a scheduler: add --submit, or leave it out")
     from hpcgeo.sweep.points import load_sweep
 
     grid = load_sweep(file, overrides or [], until_oom)
@@ -221,6 +231,8 @@ def collectives(
     """
     from hpcgeo.plan.links import bytes_of as in_bytes
 
+    refuse_unwritable(records, "--records")
+    refuse_unwritable(machine_file, "--machine-file")
     first_bytes, last_bytes = in_bytes(first), None if last is None else in_bytes(last)
     # torch is imported from here on: help and a refused size are instant.
     from hpcgeo.cli.ranks import ranked
@@ -251,26 +263,28 @@ def compare(
     between: Annotated[
         list[str] | None,
         typer.Option(
-            help="A key that may differ between A and B: torch, device, machine, dtype, options; "
-            "repeatable."
+            help="A key that may differ between A and B: device, machine, dtype, transport, "
+            "options; repeatable. Versions and variables may without."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say which points of B are faster or slower than in A, or within noise.
 
-    Points are matched by all that makes them alike but the commit; records of one point are
-    repeats. Slower is a ratio of median step times above the tolerance whose confidence interval
-    leaves out 1. The interval comes from the runs' medians where a side has several, else from
-    blocks of consecutive steps: then it covers the noise within a run alone. Peak memory is
-    compared with the same tolerance.
+    Points are matched by all that makes them alike but commit, versions and variables that change
+    speed; of these a pair says what differs. Records of one point are repeats. Slower is a ratio of
+    median step times above the tolerance whose confidence interval leaves out 1. The interval comes
+    from the runs' medians where a side has several, else from blocks of consecutive steps: then it
+    covers the noise within a run alone. Peak memory is compared with the same tolerance.
 
     Exit codes: 0 nothing is shown to be worse; 2 bad input, or no point is in both; 3 a point is
     slower, takes more memory, or fails where it did not.
 
         hpcgeo-profile compare before.jsonl after.jsonl
 
-        hpcgeo-profile compare torch-2.7/ torch-2.13/ --between torch --json
+        hpcgeo-profile compare torch-2.7/ torch-2.13/ --json
+
+        hpcgeo-profile compare float32/ bfloat16/ --between dtype
     """
     from hpcgeo.profiling import compare as module
 

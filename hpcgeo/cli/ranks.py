@@ -14,7 +14,7 @@ import torch.distributed as dist
 import typer
 
 from hpcgeo.errors import FaultError, InputError
-from hpcgeo.launch.environment import discover
+from hpcgeo.launch.environment import discover, leave_exit_code
 from hpcgeo.parallel.group import barrier
 from hpcgeo.quoting import terminal
 from hpcgeo.train.faults import explain
@@ -45,6 +45,8 @@ def ranked(action: Callable[[], object]) -> None:
         dist.destroy_process_group()
     except (InputError, FaultError) as error:
         code = 2 if isinstance(error, InputError) else 1
+        if code == 2:
+            leave_exit_code(code)
         if error.shared and environment.rank:
             time.sleep(1)  # rank 0 speaks for all, before the launcher takes it down
         else:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.errors import InputError
 
 try:
@@ -36,7 +37,7 @@ def report(
         str,
         typer.Option(
             metavar="KEY,...",
-            help="Lay lines over each other that differ in these keys, e.g. dtype,torch; figures "
+            help="Lay lines over each other that differ in these keys, e.g. dtype,device; figures "
             "and tables then say so.",
         ),
     ] = "",
@@ -47,7 +48,8 @@ def report(
 
     hpcgeo report records.jsonl --run runs/mae_vit_tiny --out report
 
-    hpcgeo report mine.jsonl profiles/records --together machine,device,kind,torch --out report
+    hpcgeo report mine.jsonl profiles/records --together machine,device,kind --out report
     """
+    refuse_unwritable(out, "--out", folder=True)
     keys = [key.strip() for key in together.split(",") if key.strip()]
     typer.echo(make(records, out, run or [], keys))

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from hpcgeo.config import load
+from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
 from hpcgeo.launch.preemption import hold
+from hpcgeo.train.preflight import refuse_unnamed_data
 
 app = typer.Typer()
 
@@ -23,7 +25,10 @@ def train(
         bool, typer.Option("--print", help="Print the resolved configuration and stop.")
     ] = False,
     dry: Annotated[
-        bool, typer.Option("--dry", help="Build everything, say what would happen, and stop.")
+        bool,
+        typer.Option(
+            "--dry", help="Build everything, say whether it fits and what it takes, and stop."
+        ),
     ] = False,
     check_resume: Annotated[
         int | None,
@@ -60,19 +65,30 @@ def train(
     Ctrl-C does not wait. srun and mpirun hand USR2 on to their ranks; torchrun does not. The job
     scripts of `hpcgeo jobs` then requeue their job until the run is done (launch.requeue).
 
+    --dry says first whether the run fits the memory of the machine's devices, how long it takes and
+    how many node-hours, as far as that is known; it exits with 2 where the run does not fit.
     --check-resume N exits with 0 where an interrupted run is bit by bit the uninterrupted one, else
     with 1.
     """
+    _refuse_together(show=show, dry=dry, check_resume=check_resume is not None)
+    if ranks is not None and not dry:
+        raise InputError(
+            "--ranks has no effect without --dry: a launcher starts the ranks of a run"
+        )
     run = load(recipe, overrides or [])
     if show:
         typer.echo(run.to_yaml(), nl=False)
         return
     # torch is imported from here on: help and a refused option are instant.
     if dry:
-        from hpcgeo.train.dry_run import dry_run_summary
+        from hpcgeo.train.dry_run import dry_run
 
-        typer.echo(dry_run_summary(run, ranks or discover().world_size))
+        found = dry_run(run, ranks or discover().world_size)
+        typer.echo(str(found))
+        if found.fits.word == "does not fit":
+            raise typer.Exit(2)
         return
+    refuse_unnamed_data(run)
     hold()
     from hpcgeo.cli.ranks import ranked
 
@@ -84,3 +100,12 @@ def train(
     from hpcgeo.train.loop import pretrain
 
     ranked(lambda: pretrain(run))
+
+
+def _refuse_together(**given: bool) -> None:
+    """Refuse options each of which asks for something instead of training."""
+    names = [
+        "--" + name.replace("_", "-").replace("show", "print") for name, on in given.items() if on
+    ]
+    if len(names) > 1:
+        raise InputError(f"{' and '.join(names)}: each stands instead of training: choose one")

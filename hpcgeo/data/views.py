@@ -19,7 +19,9 @@ from torch.nn.functional import interpolate
 from hpcgeo.data.loader import ImageBatch
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.shards.dataset import Dataset
+from hpcgeo.data.transfer import sent
 from hpcgeo.options import Augment
+from hpcgeo.phases import phase
 
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
@@ -124,18 +126,21 @@ class Views:
 
     def prepare(self, batch: ImageBatch) -> ViewBatch:
         """Draw the random views, and cut them where that is done by whoever reads."""
-        return self._prepared(batch, [self.draw(batch, view) for view in range(self._num_views)])
+        with phase("augmentation"):
+            crops = [self.draw(batch, view) for view in range(self._num_views)]
+            return self._prepared(batch, crops)
 
     def finish(self, batch: ViewBatch, device: torch.device) -> list[torch.Tensor]:
         """Return the normalised views (B, C, h, w) on their device."""
-        pixels = batch.pixels.to(device, non_blocking=True)
+        with phase("host_to_device"):
+            pixels, layout, crops = sent((batch.pixels, batch.layout, batch.crops), device)
         if batch.is_cut:
             return [*pixels]
-        layout, crops = (part.to(device, non_blocking=True) for part in (batch.layout, batch.crops))
-        mean, std = self._of("mean", layout), self._of("std", layout)
-        filled = self._filled(pixels, layout, mean)
-        views = (self._resized(filled, each, pixels.dtype) for each in crops)
-        return [view.sub_(mean).div_(std) for view in views]
+        with phase("augmentation"):
+            mean, std = self._of("mean", layout), self._of("std", layout)
+            filled = self._filled(pixels, layout, mean)
+            views = (self._resized(filled, each, pixels.dtype) for each in crops)
+            return [view.sub_(mean).div_(std) for view in views]
 
     def denormalise(self, views: torch.Tensor, layout: torch.Tensor) -> torch.Tensor:
         """Return views (B, C, h, w) in the units of the pixels of their layouts (B,)."""

@@ -28,7 +28,7 @@ from hpcgeo.evaluate.baselines import (
     probe_model,
     whole,
 )
-from hpcgeo.evaluate.score import SPREAD, refuse_other_data
+from hpcgeo.evaluate.score import SPREAD, found_or_moved, refuse_other_data
 from hpcgeo.evaluate.table import provenance
 from hpcgeo.kinds.metrics import metric_of, metrics, start
 from hpcgeo.kinds.states import RESAMPLES, interval
@@ -72,6 +72,7 @@ def probe(
     replicates: int | None = None,
     model: str = "linear",
     tasks: Sequence[str] = (),
+    moved: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score probes of a run's backbone on tasks with a label for a whole sample.
 
@@ -85,6 +86,7 @@ def probe(
         model: what is fitted: linear, knn, forest, or that of an installed package.
         tasks: of `data.tasks`; by default all such tasks that the run read. Of others it must know
             the bands.
+        moved: where its data lies now, see `config_of`.
 
     Returns:
         A row for each task: metric, number of samples and labels, `values` by `OF` for each label
@@ -99,9 +101,11 @@ def probe(
         replicates = REPLICATES if labels < 1 else 1
     if replicates < 1:
         raise InputError(f"replicates {replicates}: at least one")
+    if not 0 < labels <= 1:
+        raise InputError(f"labels {labels}: a fraction above 0, at most 1")
     if discover().world_size > 1:
         raise InputError("hpcgeo probe runs in one process: start it without a launcher")
-    work = _opened(folder)
+    work = _opened(folder, moved)
     step, checkpoint = chosen(folder, step)
     refuse_other_data(folder, checkpoint, _trained_on(folder, work))
     if tasks:
@@ -151,14 +155,16 @@ def probe(
     }
 
 
-def _opened(folder: Path) -> MixtureRun:
+def _opened(folder: Path, moved: Sequence[str]) -> MixtureRun:
     """Return what a run was made of, to be read whole, whatever strategy trained it.
 
     Images of `data.path` are read as labelled samples; a ViT whole, so that a pass holds no more
     than images of one size.
     """
-    run = config_of(folder).model_copy(update={"parallel": Parallel(strategy=SPREAD)})
-    return _made(as_samples(run))
+    run = config_of(folder, moved).model_copy(update={"parallel": Parallel(strategy=SPREAD)})
+    samples = as_samples(run)
+    with found_or_moved():
+        return _made(samples)
 
 
 def _trained_on(folder: Path, work: MixtureRun) -> str:

@@ -4,8 +4,8 @@ Baselines are kept in a file, a line for each, so that they are fitted once.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,13 +113,13 @@ class Case:
         return ScoredData(task.reader, task.target, scored.fingerprint, metric, size)
 
 
-def open_case(folder: Path, split: str, step: int | None) -> Case:
-    """Open a run and a split of its data.
+def open_case(folder: Path, split: str, step: int | None, moved: Sequence[str] = ()) -> Case:
+    """Open a run and a split of its data, which may have moved (`config_of`).
 
     Raises:
         InputError: no such run, checkpoint or split; it has no tasks; its data has changed.
     """
-    run = config_of(folder)
+    run = config_of(folder, moved)
     chosen_objective = objective_of(run)
     if not chosen_objective.labels:
         fitting = ", ".join(name for name, row in OBJECTIVES.items() if row.labels)
@@ -130,13 +130,25 @@ def open_case(folder: Path, split: str, step: int | None) -> Case:
     # Whole on every rank, from a checkpoint, whatever trained it.
     run = run.model_copy(update={"parallel": Parallel(strategy=SPREAD)})
     step, checkpoint = chosen(folder, step)
-    work = MixtureRun(run, chosen_objective)
+    with found_or_moved():
+        work = MixtureRun(run, chosen_objective)
     refuse_other_data(folder, checkpoint, work.dataset.fingerprint)
     sets = work.sets_of(split)
     for name in work.sets:
         if name not in sets:
             raise InputError(f"{folder}: task {name} has no samples in the split {split!r}")
     return Case(folder, step, checkpoint, run, work, sets)
+
+
+@contextmanager
+def found_or_moved() -> Iterator[None]:
+    """Say of data that a run no longer finds how to tell where it is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"{error}\nIf the data lies elsewhere now: --data PATH, of a mixture --data TASK=PATH"
+        ) from None
 
 
 def refuse_other_data(folder: Path, checkpoint: Path, found: str) -> None:

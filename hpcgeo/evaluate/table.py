@@ -46,6 +46,7 @@ def evaluate(
     baselines: Sequence[str] = (),
     out: Path | None = None,
     force: bool = False,
+    moved: Sequence[str] = (),
 ) -> Content:
     """Score runs on a split of the data of their tasks; every rank calls it.
 
@@ -58,6 +59,7 @@ def evaluate(
         baselines: names, of which each task takes those that suit it.
         out: file to write, .json, .csv or .md.
         force: replace a file that says something else.
+        moved: where the data of all runs lies now, see `config_of`.
 
     Raises:
         InputError: no such run, checkpoint, split, baseline or format; runs that cannot be
@@ -69,7 +71,8 @@ def evaluate(
         find(all_baselines(), name, "baseline")
     labels = _labels(folders)
     cases = {
-        label: open_case(folder, split, step) for label, folder in zip(labels, folders, strict=True)
+        label: open_case(folder, split, step, moved)
+        for label, folder in zip(labels, folders, strict=True)
     }
     agree(list(cases.values()))
     found = dict(zip(labels, score_all(list(cases.values())), strict=True))

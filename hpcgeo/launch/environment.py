@@ -8,7 +8,9 @@ srun is torchrun, mpirun inside a job is MPI.
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpcgeo.errors import InputError
 from hpcgeo.launch.schedulers.scheduler import Counts, Scheduler, count
@@ -33,6 +35,9 @@ FAMILIES: tuple[tuple[str, str, int, tuple[str, str, str, str]], ...] = (
     ("MPICH", "mpi", 2, ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")),
     ("Cray PALS", "mpi", 2, ("PMI_RANK", "PMI_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE")),
 )
+
+#: Names the file that a process of a job leaves its exit code in.
+EXIT_CODE = "HPCGEO_EXIT_CODE"
 
 
 @dataclass(frozen=True)
@@ -127,3 +132,13 @@ def _launched(environ: Mapping[str, str], scheduler: Scheduler | None) -> tuple[
             "PMI_RANK is set without a local rank: start with mpirun, srun or torchrun, or unset it"
         )
     return "single", (0, 1, 0, 1)
+
+
+def leave_exit_code(code: int, environ: Mapping[str, str] = os.environ) -> None:
+    """Leave an exit code for the script of the job: its launcher answers with another.
+
+    That of a process it killed since this one failed.
+    """
+    if path := environ.get(EXIT_CODE):
+        with suppress(OSError), Path(path).open("x") as file:  # the first one's alone
+            file.write(f"{code}\n")

@@ -16,12 +16,20 @@ from hpcgeo.launch.schedulers.table import scheduler_of
 from hpcgeo.machines import Check, FactRow, Line, Setting, machine
 from hpcgeo.options import SYNTHETIC, Data
 from hpcgeo.quoting import shell
-from hpcgeo.tables import find, read
+from hpcgeo.tables import broken_rules, find, read
 
 WIDTH = 96
 
 #: What a script does: train one recipe, or measure the points of a sweep, one a task of an array.
 Work = Literal["job", "sweep"]
+
+
+def hours_of(time: str) -> float:
+    """Return HH:MM:SS in hours; anything else is a ValueError."""
+    if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", time) or not time.strip("0:"):
+        raise ValueError("write the time as HH:MM:SS, e.g. 02:00:00")
+    hours, minutes, seconds = map(int, time.split(":"))
+    return hours + minutes / 60 + seconds / 3600
 
 
 class Job(FactRow):
@@ -45,15 +53,13 @@ class Job(FactRow):
     @field_validator("time")
     @classmethod
     def _hours_minutes_seconds(cls, value: str) -> str:
-        if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", value) or not value.strip("0:"):
-            raise ValueError("write the time as HH:MM:SS, e.g. 02:00:00")
+        hours_of(value)
         return value
 
     @property
     def hours(self) -> float:
         """The time in hours."""
-        hours, minutes, seconds = map(int, self.time.split(":"))
-        return hours + minutes / 60 + seconds / 3600
+        return hours_of(self.time)
 
     @property
     def signal_s(self) -> int:
@@ -89,9 +95,7 @@ def one_off(machine_name: str, recipe: str, nodes: int, time: str) -> Job:
     try:
         return Job(name=name, machine=machine_name, recipe=recipe, nodes=nodes, time=time, data=own)
     except ValidationError as error:
-        first = error.errors()[0]
-        rule = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{first['loc'][0]} {first['input']!r}: {rule}") from None
+        raise InputError(broken_rules(error, Job)) from None
 
 
 def file_name(job: Job) -> str:

@@ -19,6 +19,7 @@ from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.data.sample import Channel
 from hpcgeo.data.sampling.order import uniform
 from hpcgeo.data.sampling.packing import clusters, waste
+from hpcgeo.data.transfer import sent
 from hpcgeo.kinds.target import labelled
 from hpcgeo.models.ragged import TokenLayout, packed, padded
 from hpcgeo.models.tokenizers import ObservationGroup, Tokens
@@ -198,7 +199,7 @@ def centres(pixel: Tensor, frame: tuple[int, int]) -> Tensor:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Return a value with all tensors in it on a device, in one copy that nobody waits for."""
+    """Return a value with all tensors in it on a device, in one copy."""
     tensors: list[Tensor] = []
 
     def found(tensor: Tensor) -> Tensor:
@@ -209,7 +210,7 @@ def moved(value: Any, device: torch.device) -> Any:
     if device.type == "cpu" or not tensors:
         return value
     area, begins = packed_bytes(tensors, pinned=device.type == "cuda")
-    there, places = area.to(device, non_blocking=True), iter(begins)
+    [there], places = sent([area], device), iter(begins)
     return _replaced(value, lambda tensor: view_of(there, next(places), tensor))
 
 

@@ -43,13 +43,13 @@ def join(
 ) -> torch.device:
     """Join the process group and return the device of this rank.
 
-    A CPU rank gets its share of the cores it may use; a GPU rank its device (device 0 where the
+    A rank gets its share of the cores it may use, and a GPU rank its device (device 0 where the
     launcher shows each task one only).
 
     Args:
         meeting: address and port of rank 0, and what the launcher calls this start (empty:
             nothing); None for a single process.
-        threads: of a CPU rank; None for its share.
+        threads: of a rank on its host; None for its share.
         run: what all ranks work at, and those of another run do not: a port can be shared.
         host: of this rank.
         rendezvous_timeout_s: seconds to wait for the others.
@@ -68,7 +68,10 @@ def join(
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
-        torch.set_num_threads(threads or share_of_cores(local_size))
+    # Of a GPU rank they update what is offloaded; torchrun would leave it one.
+    torch.set_num_threads(threads or share_of_cores(local_size))
+    # No device_id, which would connect them here: meshes then split their groups off this one
+    # (ncclCommSplit), and that has not been run on devices yet.
     backend = "nccl" if device.type == "cuda" else "gloo"
     if meeting is None:
         alone = dist.HashStore()  # type: ignore[attr-defined]

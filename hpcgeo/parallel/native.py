@@ -66,6 +66,10 @@ class NativeEngine:
         self._averages, self._holds_average = optim.ema is not None, False
         if optim.ema is not None:
             keep_average(self.optimizer, optim.ema)
+        # What follows a step that was made has to know whether it was; so has a step on the host.
+        known = self._averages or hasattr(objective, "after_step") or parallel.offload
+        guards = getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        self._guarded = guards and not known
 
     def forward_backward(
         self, micro_batches: Iterable[Inputs], count: int | None = None
@@ -90,14 +94,18 @@ class NativeEngine:
 
     def _step(self, lr: float) -> Tensor:
         norm = self._norm()
-        if norm.isfinite():
-            if self.clip is not None:
-                # As torch's clip_grad_norm_, epsilon included.
-                shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
-                gradients = [local(parameter.grad) for parameter in _trained(self.objective)]
-                torch._foreach_mul_(gradients, shrink.to(gradients[0].device))
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+        if self.clip is not None:
+            # As torch's clip_grad_norm_, epsilon included.
+            shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+            gradients = [local(parameter.grad) for parameter in _trained(self.objective)]
+            torch._foreach_mul_(gradients, shrink.to(gradients[0].device))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if self._guarded:
+            # A fused kernel reads it and changes nothing: the host need not wait for the norm.
+            self.optimizer.found_inf = (~norm.isfinite()).float()
+            self.optimizer.step()
+        elif norm.isfinite():
             self.optimizer.step()
             if hasattr(self.objective, "after_step"):
                 with torch.no_grad():

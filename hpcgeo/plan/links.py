@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
-from hpcgeo.records import LinksRecord, Transfer
+from hpcgeo.measured import Transfer
+from hpcgeo.records import LinksRecord
 from hpcgeo.tables import brief, checked, own
 
 #: A larger message that takes less than a best smaller one's bandwidth over this is over a cliff.

@@ -25,11 +25,12 @@ class PredictedMemory:
     optimizer: float
     gathered: float
     activations: float
+    batch: float
 
     @property
     def total(self) -> float:
         """Bytes of all causes; the allocator's slack and the libraries come on top."""
-        return self.parameters + self.gradients + self.optimizer + self.gathered + self.activations
+        return sum(vars(self).values())
 
 
 def checkpoint_bytes(parameters: int, root_parameters: int, optim: Optim) -> int:
@@ -51,7 +52,8 @@ def predict(
     """Return what one of `world_size` ranks will hold at most, of each cause.
 
     Under accumulation all but gathered units meet when the last forward ends. Without it gradients
-    grow while activations go, and the sum is an upper bound.
+    grow while activations go, and the sum is an upper bound. Of the batch its views are counted,
+    not what making them takes before forward.
 
     Args:
         forms: of the objective, on one image.
@@ -70,6 +72,7 @@ def predict(
     activations = train.micro_batch * forms.activation_bytes(
         low, recompute=parallel.recompute, tensor=layout.tp
     )
+    batch = train.micro_batch * float(forms.view_bytes)
     units = [stack.cut_parameters(layout.tp) / stack.depth for stack in stacks]
     if chosen.name in ("DDP", "ZERO0"):
         gathered = 0.0 if low == 4 else low * P
@@ -78,7 +81,7 @@ def predict(
     else:
         gathered = low * P
     if parallel.offload:
-        return PredictedMemory(0, 0, 0, gathered, activations)
+        return PredictedMemory(0, 0, 0, gathered, activations, batch)
     k = layout.dp_shard
     optim, root = optim or Optim(), forms.root_parameters
     in_block, other = optimizer(optim.name).state_bytes(optim)
@@ -92,4 +95,5 @@ def predict(
         optimizer=(in_block * (P - root) + other * root) / k,
         gathered=gathered,
         activations=activations,
+        batch=batch,
     )

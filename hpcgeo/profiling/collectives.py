@@ -23,14 +23,14 @@ from hpcgeo.launch.environment import discover
 from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.log import bar, log, set_up
 from hpcgeo.machines import machine
-from hpcgeo.measured import Spread
+from hpcgeo.measured import Spread, Transfer
 from hpcgeo.parallel.device import row_of
 from hpcgeo.parallel.group import barrier, join, on_rank_0
 from hpcgeo.parallel.topology import RankPlace, near_first, placed
 from hpcgeo.plan import links as machine_files
 from hpcgeo.plan.links import Collective, Group, in_words
 from hpcgeo.profiling.communication import BUS
-from hpcgeo.records import LinksRecord, Transfer, append
+from hpcgeo.records import LinksRecord, append
 from hpcgeo.train.device import hold_to
 from hpcgeo.train.faults import compare_ranks, explained
 from hpcgeo.train.provenance import command, commit, device_name, driver, environment, versions

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hpcgeo.profiling.clock import Clock
+from hpcgeo.train.clock import Clock
 
 #: Operation of c10d -> its name, and the argument that is the whole message.
 OPERATIONS = {

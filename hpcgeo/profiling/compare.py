@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from hpcgeo.errors import InputError
 from hpcgeo.profiling.intervals import ALONE, BLOCKS, METHOD, interval, middle
-from hpcgeo.records import UNSTARTED, Record, read_on
+from hpcgeo.records import SOFT, UNSTARTED, Record, read_on
 from hpcgeo.tables import find
 
 Verdict = Literal[
@@ -109,13 +110,24 @@ def compare(
     rows = _rows(a), _rows(b)
     for key in between:
         find(rows[0][0].identity, key, "key")
+        if key in SOFT:
+            raise InputError(
+                f"--between {key}: it may differ without, and the pair says so; leave it out"
+            )
     points = [_points(side, between, path) for side, path in zip(rows, (a, b), strict=True)]
-    pairs = [
-        _pair(point, runs, points[1][point], tolerance=tolerance, confidence=confidence)
-        for point, runs in points[0].items()
-        if point in points[1]
+    matched = _matched(*points)
+    failed = list(_failed(rows, between))
+    known = {tuple(pair.point.items()) for pair in failed}
+    pairs = failed + [
+        _pair(
+            tuple(each for each in one if each in other),
+            points[0][one],
+            points[1][other],
+            tolerance=tolerance,
+            confidence=confidence,
+        )
+        for one, other in matched
     ]
-    pairs += _failed(rows, between)
     if not pairs:
         raise InputError(
             f"nothing to compare: no point of {a} is in {b}; the first of A "
@@ -123,7 +135,6 @@ def compare(
             f"lets a key differ"
         )
     pairs.sort(key=lambda pair: _order(pair.point))
-    paired = {tuple(pair.point.items()) for pair in pairs}
     timed = [pair for pair in pairs if pair.low is not None]
     notes = [ALONE] if any(pair.a.runs + pair.b.runs == 2 for pair in timed) else []
     if len(timed) > 1:
@@ -134,8 +145,8 @@ def compare(
         tolerance=tolerance,
         between=list(between),
         pairs=pairs,
-        only_a=_only(points[0], paired, rows[1]),
-        only_b=_only(points[1], paired, rows[0]),
+        only_a=_only(points[0], known.union(one for one, _ in matched), rows[1]),
+        only_b=_only(points[1], known.union(other for _, other in matched), rows[0]),
         notes=notes,
     )
 
@@ -218,6 +229,20 @@ def _points(rows: Sequence[KeyedRecord], between: Sequence[str], path: Path) -> 
     return found
 
 
+def _matched(a: Points, b: Points) -> list[tuple[PointKey, PointKey]]:
+    """Return the points that are on both sides.
+
+    Versions and variables may differ where that leaves one point on each side.
+    """
+    found = [(point, point) for point in a if point in b]
+    loose: dict[PointKey, tuple[list[PointKey], list[PointKey]]] = defaultdict(lambda: ([], []))
+    for side, (own, others) in enumerate(((a, b), (b, a))):
+        for point in own.keys() - others.keys():
+            loose[tuple(each for each in point if each[0] not in SOFT)][side].append(point)
+    pairs = [(one, other) for one, other in loose.values() if len(one) == len(other) == 1]
+    return found + [(one[0], other[0]) for one, other in pairs]
+
+
 def _worked(record: Record) -> bool:
     return record.status == "ok" and bool(_times(record))
 
@@ -238,6 +263,7 @@ def _pair(
             notes.append(f"{name} is noisy")
         if len(side.commits) > 1:
             notes.append(f"{name} holds {len(side.commits)} commits together")
+    notes += _unlike(a[0], b[0])
     times = [[_times(record) for record in runs] for runs in (a, b)]
     ratio, span = middle(times[1]) / middle(times[0]), interval(times[0], times[1], confidence)
     verdict: Verdict
@@ -265,6 +291,16 @@ def _pair(
         memory_ratio=memory_ratio,
         notes=notes,
     )
+
+
+def _unlike(a: Record, b: Record) -> list[str]:
+    """Return in words what surrounds the two sides of a pair unlike: versions and variables."""
+    ours, theirs = a.surroundings, b.surroundings
+    return [
+        f"{name} {ours.get(name, 'not set')} in A, {theirs.get(name, 'not set')} in B"
+        for name in sorted(ours | theirs)
+        if ours.get(name) != theirs.get(name)
+    ]
 
 
 def _side(runs: Sequence[Record]) -> Side:
@@ -296,9 +332,9 @@ def _failed(rows: Sequence[Sequence[KeyedRecord]], between: Sequence[str]) -> It
     """Yield the points that failed on a side and never worked there.
 
     A point that failed before it started knows neither device nor driver nor the variables of its
-    ranks: these keys are left out.
+    ranks: these keys are left out, as are those that may differ in any pair.
     """
-    apart = [*between, *UNSTARTED]
+    apart = [*between, *UNSTARTED, *SOFT]
     good, bad = (
         [{row.point(apart): row for row in side if belongs(row.record)} for side in rows]
         for belongs in (_worked, lambda record: record.status != "ok")
@@ -338,6 +374,7 @@ def _only(points: Points, paired: set[PointKey], others: Sequence[KeyedRecord]) 
 def _nearest(mine: dict[str, str], others: Sequence[dict[str, str]]) -> str:
     """Return in words what the nearest of other points differs in."""
     unlike = [[key for key in mine if mine[key] != other[key]] for other in others]
+    unlike = [[key for key in keys if key not in SOFT] or keys for keys in unlike]
     keys, theirs = min(zip(unlike, others, strict=True), key=lambda pair: len(pair[0]))
     values = []
     for key in keys:

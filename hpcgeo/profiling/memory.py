@@ -8,7 +8,8 @@ What the causes mean, as the peak of the step finds them:
   gathered     units gathered from shards, and the buffers they arrive in; the copies of DDP's
                autocast
   activations  made by forward, or again by recompute, and not yet released
-  other        batches, gradients of activations, buckets, temporaries
+  batch        made before forward: a micro-batch, its views, and what making them takes
+  other        gradients of activations, buckets, temporaries
 
 The dispatcher of torch sees an allocation, a weak reference to the storage its release. A step that
 is observed is slower, and is no measured one. Compiled code would not run as such under an eye on
@@ -40,13 +41,17 @@ from hpcgeo.config import RunConfig
 from hpcgeo.measured import Memory
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.phases import PHASES, watched
 from hpcgeo.plan.memory import predict
 from hpcgeo.train.meter import peak_memory_bytes
 from hpcgeo.zoo import Forms
 
 Item = TypeVar("Item")
 
-CAUSES = ("parameters", "gradients", "optimizer", "gathered", "activations", "other")
+CAUSES = ("parameters", "gradients", "optimizer", "gathered", "activations", "batch", "other")
+
+#: The phases in which a batch becomes what the model takes.
+BEFORE = PHASES[: PHASES.index("forward")]
 
 #: Operators that carry units from and to their shards: what all their tensors are.
 CARRIERS = {
@@ -69,14 +74,16 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         before: bytes of the storages that were there at the start, by their number.
         in_forward: whether the model computes its loss.
+        phase: of the step, now; after `at_peak` that of the peak.
     """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.before: dict[int, int] = {}
         self.in_forward = False
+        self.phase = "other"
         self._device = device
-        self._lines: list[tuple[int, int]] = []  # number, bytes more or fewer
+        self._lines: list[tuple[int, int, str]] = []  # number, bytes more or fewer, phase
         self._open: dict[int, tuple[int, int, Any]] = {}  # by id: number, bytes, weak reference
         self._opened = 0
         self._held: dict[int, str] = {}  # by number, as the engine says
@@ -100,17 +107,28 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for number, size in self.before.items():
             now[cause_of.get(number, "other")] += size
         yield now
-        for number, change in self._lines:
+        for number, change, phase in self._lines:
+            self.phase = phase
             now[cause_of.get(number, "other")] += change
             yield now
 
     def at_peak(self) -> Counter[str]:
         """Return the bytes by cause at the moment when they were most."""
-        peak: Counter[str] = Counter()
+        peak, phase = Counter[str](), self.phase
         for now in self.course():
             if now.total() > peak.total():
-                peak = now.copy()
+                peak, phase = now.copy(), self.phase
+        self.phase = phase
         return peak
+
+    @contextmanager
+    def watch(self, name: str) -> Iterator[None]:
+        """Know the phase of the step, inside another one too."""
+        before, self.phase = self.phase, name
+        try:
+            yield
+        finally:
+            self.phase = before
 
     def save(self, tensor: Tensor) -> Tensor:
         """Book what autograd saves: compiled code has made it unseen."""
@@ -127,7 +145,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if id(storage) in self._open:
             number, size, reference = self._open[id(storage)]
             if storage.nbytes() != size:
-                self._lines.append((number, storage.nbytes() - size))
+                self._lines.append((number, storage.nbytes() - size, self.phase))
                 self._open[id(storage)] = (number, storage.nbytes(), reference)
 
     def __torch_dispatch__(
@@ -138,7 +156,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         named = named or {}
         answer = operator(*arguments, **named)
         again = torch._C._current_graph_task_id() >= 0 and torch.is_grad_enabled()
-        made = "activations" if self.in_forward or again else "other"
+        made = "batch" if self.phase in BEFORE else "other"
+        made = "activations" if self.in_forward or again else made
         for tensor in tree_leaves((answer, named.get("out"))):
             self._book(tensor, made)
         name = operator.name().partition(".")[0]
@@ -181,7 +200,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             number = self._number(storage)
             self._made[number] = made
-            self._lines.append((number, storage.nbytes()))
+            self._lines.append((number, storage.nbytes(), self.phase))
 
     def _storage(self, tensor: Any) -> torch.UntypedStorage | None:
         if isinstance(tensor, DTensor):
@@ -200,7 +219,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _release(self, key: int, reference: Any) -> None:
         number, size, _ = self._open.pop(key)
-        self._lines.append((number, -size))
+        self._lines.append((number, -size, self.phase))
 
 
 def observe(
@@ -223,7 +242,7 @@ def observe(
     ledger = Ledger(device)
     ledger.hold(engine.holdings())
     seen = saved_tensors_hooks(ledger.save, lambda tensor: tensor) if compiled else ledger
-    with _watching(ledger, engine), seen:
+    with _watching(ledger, engine), watched(ledger.watch), seen:
         answer = step()
     ledger.hold(engine.holdings())
     if on_device:
@@ -235,7 +254,8 @@ def observe(
         named = peak.total() - peak["other"]
         most = torch.cuda.max_memory_allocated(device) if on_device else 0
         bytes_of["other_bytes"] = max(0, most - named) if on_device else None
-    return answer, Memory(**bytes_of, **_of_allocator(device), limit_bytes=limit_bytes(topology))
+    allocator, limit = _of_allocator(device), limit_bytes(topology)
+    return answer, Memory(**bytes_of, **allocator, limit_bytes=limit, phase=ledger.phase)
 
 
 def worst(memory: Memory, topology: Topology) -> Memory:

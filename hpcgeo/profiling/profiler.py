@@ -10,11 +10,11 @@ import math
 import os
 import statistics
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,10 +31,10 @@ from hpcgeo.measured import Activity, CrossCheck, Phases
 from hpcgeo.parallel.group import barrier
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import flops, memory, trace, waits
-from hpcgeo.profiling.clock import Clock
 from hpcgeo.profiling.communication import Bookkeeping, Calls
 from hpcgeo.profiling.energy import Joules
 from hpcgeo.records import Record
+from hpcgeo.train.clock import Clock
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
 
@@ -132,7 +132,8 @@ class Profiler(Meter):
             self._cached = list(super().waiting(batches, count))
         yield from super().waiting(iter(self._cached), count)
 
-    def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
+    def measure(self, step: Callable[[], Item]) -> tuple[Item, Callable[[], float]]:
+        """Run one step, from where the device has nothing to do to where it has nothing left."""
         stage = self._stage
         if stage == "traced" and self._trace is None:
             self._start_trace()
@@ -144,14 +145,17 @@ class Profiler(Meter):
         if noted:
             self._book.begin()
         with record_function(trace.STEP) if stage == "traced" else nullcontext():
-            answer, seconds = super().measure(partial(self._observed, stage, step))
+            begin = time.perf_counter()
+            answer = self._observed(stage, step)
+            self._clock.wait()
+            seconds = time.perf_counter() - begin
         if noted:
             self._calls[stage].append(self._book.end())
         self._own[stage].append([*self._clock.take(), seconds])
-        return answer, seconds
+        return answer, lambda: seconds
 
     def record(self, *arguments: Any, **named: Any) -> bool:
-        stop = super().record(*arguments, **named)
+        stop = super().record(*arguments, **named | {"report": True})
         if self.stable is None:
             self._warm_up()
         elif self._number == self.options.steps:
@@ -192,8 +196,7 @@ class Profiler(Meter):
     def _begin_together(self) -> None:
         """Wait for all ranks: one that wrote metrics, or started a trace, is not late for that."""
         barrier()
-        if self.topology.device.type == "cuda":
-            torch.cuda.synchronize(self.topology.device)
+        self._clock.wait()
 
     def _observed(self, stage: str, step: Callable[[], Item]) -> Item:
         """Run a step, under the eye of its stage."""
@@ -352,6 +355,5 @@ def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
     for _ in range(6):
         a @ b
         moments.append(clock.now())
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    clock.wait()
     return 2 * side**3 / min(clock.seconds(*pair) for pair in pairwise(moments))

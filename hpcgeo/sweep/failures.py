@@ -20,16 +20,26 @@ FOLLOWED = re.compile(
     r"lost the other ranks|a collective was given up|no sign of life|failed and said why"
     r"|has ended: look for its line"
 )
-#: The first process that torchrun saw end, where it was killed.
-KILLED = re.compile(r"Root Cause.*?exitcode\s*:\s*-9\b", re.DOTALL)
+
+
+#: Exit code of the first process that torchrun saw end.
+FIRST = re.compile(r"Root Cause.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
+WRONG_INPUT = 2
+#: How a rank says who it is.
+RANK = re.compile(r"^rank \d+ of \d+ on \S+: ")
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a point has no measurement; one that was cancelled is no data point."""
+    """Why a point has no measurement; one that was cancelled is no data point.
+
+    Attributes:
+        wrong_input: what was wrong with its input, whichever rank says it; None: something else.
+    """
 
     status: Status
     error: str
+    wrong_input: str | None = None
 
 
 def ending(said: str, code: int | None = None) -> Ending:
@@ -56,7 +66,8 @@ def ending(said: str, code: int | None = None) -> Ending:
         if line := _first(patterns, lines):
             return _ending(status, f"{cause}{line}")
     if causes:
-        return _ending("failed", causes[0])
+        wrong = WRONG_INPUT in (code, _first_code(said))
+        return _ending("failed", causes[0], RANK.sub("", causes[0]) if wrong else None)
     if _killed(said, code, [their.first_rank for their in words]):
         return _ending(
             "failed",
@@ -72,12 +83,18 @@ def _killed(said: str, code: int | None, first_rank: list[re.Pattern[str]]) -> b
     for pattern in first_rank:
         if first := pattern.search(said):
             return first[1].startswith("Killed")
-    return code in (137, -9) or KILLED.search(said) is not None
+    return code in (137, -9) or _first_code(said) == -9
+
+
+def _first_code(said: str) -> int | None:
+    found = FIRST.search(said)
+    return int(found[1]) if found else None
 
 
 def _first(patterns: list[re.Pattern[str]], lines: list[str]) -> str | None:
     return next((line for line in lines if any(p.search(line) for p in patterns)), None)
 
 
-def _ending(status: Status, error: str) -> Ending:
-    return Ending(status, error if len(error) <= LONGEST else f"{error[:LONGEST]}...")
+def _ending(status: Status, error: str, wrong_input: str | None = None) -> Ending:
+    short = error if len(error) <= LONGEST else f"{error[:LONGEST]}..."
+    return Ending(status, short, wrong_input)

@@ -17,7 +17,7 @@ from hpcgeo.launch.schedulers.table import scheduler, scheduler_of
 from hpcgeo.log import log
 from hpcgeo.machines import machine
 from hpcgeo.sweep.batch import Contents, JobBatch
-from hpcgeo.sweep.local import StoppedError, TakenError, alone, existing, table
+from hpcgeo.sweep.local import StoppedError, TakenError, alone, existing, refuse_wrong, table
 from hpcgeo.sweep.points import Cell, Sweep, cell_of
 from hpcgeo.sweep.progress import Board
 from hpcgeo.sweep.recorded import Known, answer, pending, recorded, say_measured_again
@@ -166,6 +166,7 @@ class Jobs:
                 (those before it are submitted).
         """
         self.afford(budget)
+        refuse_wrong(self.sweep, [cell for one in self.planned for cell in one.cells], self.known)
         if commit()[1]:
             raise InputError(
                 "the code has uncommitted changes, and what it measures would never be skipped: "

@@ -27,6 +27,7 @@ from hpcgeo.sweep.recorded import (
     say_measured_again,
     standing,
 )
+from hpcgeo.train.preflight import problems
 from hpcgeo.train.provenance import commit
 
 GRACE_S = 60  # torchrun gives its ranks half of it
@@ -36,7 +37,8 @@ def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
     """Measure what is not recorded yet; return the states of all points.
 
     A point that cannot exist (a group that does not divide the ranks) is said and left out. Ctrl-C
-    ends the ranks that run; what they did is not recorded, the rest is.
+    ends the ranks that run; what they did is not recorded, the rest is. A wrong input that two
+    points in a row have in common ends the sweep.
 
     Args:
         records: a file of records (.jsonl), or a folder of such files.
@@ -55,12 +57,17 @@ def run_sweep(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
     with alone(file):
         known = Known(sweep, recorded(records), retry=retry)
         say_measured_again(every, known)
+        refuse_wrong(sweep, every, known)
         before = len(recorded(file))
         with table(sweep, every, known) as board:
             try:
                 with terminated_is_interrupted():
+                    before_it = None
                     for index, cell in enumerate(every):
-                        _measure(sweep, cell, known.answers[cell.key], file, board, index)
+                        wrong = _measure(sweep, cell, known.answers[cell.key], file, board, index)
+                        if wrong and wrong == before_it:
+                            raise InputError(f"{wrong}: on two points in a row; the sweep ends")
+                        before_it = wrong
             except KeyboardInterrupt:
                 _interrupted(sweep, every, known, recorded(file)[before:], board)
                 raise StoppedError(board) from None
@@ -72,6 +79,23 @@ def plan(sweep: Sweep, records: Path, *, retry: bool = False) -> Board:
     every, known = _here(sweep), Known(sweep, recorded(records), retry=retry)
     say_measured_again(every, known)
     return table(sweep, every, known)
+
+
+def refuse_wrong(sweep: Sweep, every: Sequence[Cell], known: Known) -> None:
+    """Refuse what is wrong with every point that is left, before one is started.
+
+    Raises:
+        InputError: the same would stop each of them.
+    """
+    left = [cell for cell in every if pending(sweep, cell, known.answers[cell.key])]
+    shared = problems(left[0].run, left[0].point.ranks) if left else []
+    for cell in left[1:]:
+        if not shared:
+            return
+        own = problems(cell.run, cell.point.ranks)
+        shared = [line for line in shared if line in own]
+    if shared:
+        raise InputError("\n".join([*shared, f"so none of {len(left)} points can be measured"]))
 
 
 class TakenError(InputError):
@@ -160,8 +184,8 @@ def _here(sweep: Sweep) -> list[Cell]:
 
 def _measure(
     sweep: Sweep, cell: Cell, answers: list[Record], file: Path, board: Board, index: int
-) -> None:
-    """Measure what is pending of a cell; its answers grow."""
+) -> str | None:
+    """Measure what is pending of a cell; its answers grow. Return what was wrong with its input."""
     while point := pending(sweep, cell, answers):
         board.set(index, "running", point.overrides[-1] if sweep.until_oom else "")
         before = len(recorded(file))
@@ -173,13 +197,14 @@ def _measure(
             new = recorded(file)[before:]
         if new[-1].status == "failed":
             board.set(index, "failed", new[-1].error or "")
-            return
+            return how.wrong_input if how else None
         answers += new
         if pending(sweep, cell, answers) == point:  # it would be measured for ever
             board.set(index, "failed", "recorded, but not as asked")
-            return
+            return None
     if board.rows[index].state == "running":
         board.set(index, *answer(sweep, answers))
+    return None
 
 
 def _interrupted(

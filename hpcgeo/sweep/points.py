@@ -205,7 +205,13 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
 def cell_of(sweep: Sweep, point: Point) -> Cell:
     """Return the cell of a point of the grid."""
     first = try_of(sweep, point, sweep.until_oom.start) if sweep.until_oom else point
-    run = resolve(sweep, first)
+    try:
+        run = resolve(sweep, first)
+    except InputError as error:
+        if sweep.until_oom is None:
+            raise
+        tried = f"{sweep.until_oom.option}, tried first with {sweep.until_oom.start}"
+        raise InputError(f"until_oom {tried}: {error}") from None
     options = FLAGS | dict(point.options)
     key = key_of(sweep, run.model_dump(mode="json"), point.ranks, point.nodes, options)
     return Cell(point, run, key)

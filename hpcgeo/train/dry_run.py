@@ -1,19 +1,35 @@
-"""The dry-run summary of a run: sizes, arithmetic of the global batch, memory."""
+"""The dry-run summary of a run: first whether it fits and how long it takes, then its terms."""
 
-import math
+from dataclasses import dataclass
 
 import torch
 
 from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
 from hpcgeo.optimizers.table import optimizer
+from hpcgeo.plan.fit import GIB, Fit, fit, fit_of_states
 from hpcgeo.strategies import strategy
-from hpcgeo.train.estimates import estimates
+from hpcgeo.train.estimates import duration, estimates
+from hpcgeo.train.schedule import extent
 from hpcgeo.workloads.choice import workload_of
+from hpcgeo.workloads.workload import Workload
 
 
-def dry_run_summary(run: RunConfig, world_size: int) -> str:
-    """Open the data, build the model without weights, and return the summary.
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do; `fits` is the verdict, as a text the answer comes first."""
+
+    fits: Fit
+    duration: str
+    terms: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = (f"verdict       {self.fits}", f"time          {self.duration}", *self.terms)
+        return "\n".join(lines)
+
+
+def dry_run(run: RunConfig, world_size: int) -> DryRun:
+    """Open the data, build the model without weights, and return what the run would do.
 
     Raises:
         InputError: anything that would stop the run before its first step.
@@ -28,37 +44,38 @@ def dry_run_summary(run: RunConfig, world_size: int) -> str:
     workload.initial(objective)  # weights that do not fit are said now
     micro, accumulate = run.train.micro_batch, run.train.accumulate
     global_batch = micro * accumulate * layout.data_parallel
-    samples = global_batch * run.train.steps
     flops = workload.model_flops(global_batch)
-    rows = [
+    terms = (
+        f"run           {run.run.dir}",
+        *workload.about(),
         f"strategy      {run.parallel.strategy}: {world_size} ranks = "
         + " x ".join(f"{size} {axis}" for axis, size in layout._asdict().items()),
         f"global batch  {global_batch} = micro-batch {micro} x accumulate {accumulate} x "
         f"{layout.data_parallel} data-parallel ranks",
-        f"steps         {run.train.steps:,} = {samples:,} samples = "
-        f"{samples / len(workload.dataset):.2f} epochs",
+        f"steps         {extent(run.train.steps, global_batch, len(workload.dataset))}",
         f"FLOPs         {flops:.3g} a step, forward and backward"
         if flops
         else "FLOPs         not known in closed form; `hpcgeo-profile run` counts them",
-    ]
-    return "\n".join(
-        [
-            f"run           {run.run.dir}",
-            workload.summary(rows, world_size),
-            *estimates(run, workload, world_size),
-            *_queue(run.launch.machine, world_size),
-        ]
+        *estimates(run, workload, world_size),
     )
+    return DryRun(_fit(run, workload, world_size), duration(run, workload, world_size), terms)
 
 
-def _queue(name: str, world_size: int) -> list[str]:
-    """Say how long a job of so many ranks may last, where the machine's facts know it."""
-    where = machine(name)
-    nodes = math.ceil(world_size / where.devices_per_node.value)
-    hours = where.hours(nodes)
-    if hours is None:
-        return []
-    return [
-        f"queue         {where.name}: a job of {nodes} nodes may last {hours:g} h; start-up and a "
-        f"save should stay below {6 * hours:g} minutes"
-    ]
+def _fit(run: RunConfig, workload: Workload, world_size: int) -> Fit:
+    memory = _memory_gib(run)
+    if memory is None:
+        name = machine(run.launch.machine).name
+        return Fit("not known", f"{name} names no device; a machine that does: launch.machine")
+    if workload.forms:
+        return fit(workload.forms, run.parallel, run.train, world_size, run.optim, memory)
+    parameters = workload.facts()["parameters"]
+    return fit_of_states(parameters, run.parallel, world_size, run.optim, memory)
+
+
+def _memory_gib(run: RunConfig) -> float | None:
+    """Return the memory of a device: the machine's, else of one that is here; None: neither."""
+    if model := machine(run.launch.machine).model:
+        return model.memory
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory / GIB)
+    return None

@@ -1,49 +1,70 @@
-"""What a run will take, in lines of its dry-run summary: step time, micro-batches, checkpoints."""
+"""What a run will take, in its dry-run summary: time, memory, micro-batches, checkpoints."""
 
+import math
 from collections.abc import Iterator
 
 from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
+from hpcgeo.plan.fit import GIB, RESERVED, states_bytes
 from hpcgeo.plan.memory import checkpoint_bytes, predict
 from hpcgeo.plan.steps import PredictedStep, predict_step
-from hpcgeo.workloads.workload import GIB, Workload
+from hpcgeo.workloads.workload import Workload
 from hpcgeo.zoo import Forms
-
-#: The allocator reserved up to so many times what was allocated (arXiv 2404.11706, memory figures).
-RESERVED = 1.57
 
 #: Matrix units take so many numbers of two bytes at a time, and 64 is best (NVIDIA, Matrix
 #: Multiplication Background User's Guide).
 ALIGNED = 8
 
 
+def duration(run: RunConfig, workload: Workload, world_size: int) -> str:
+    """Return hours and node-hours of all steps, and the jobs they take, as far as known."""
+    where, steps = machine(run.launch.machine), run.train.steps
+    step = workload.forms and predict_step(
+        workload.forms, run.parallel, run.train, world_size, where
+    )
+    nodes = math.ceil(world_size / where.devices_per_node.value)
+    limit = where.hours(nodes)
+    if not step:
+        # Of CPUs nothing is tabled, nor of most devices.
+        said = "not known: `hpcgeo-profile run` measures a step"
+        longest = f"a job of {nodes} nodes on {where.name} may last {limit:g} h"
+        return f"{said}; {longest}" if limit else said
+    hours = [steps * seconds / 3600 for seconds in (step.hidden_s, step.exposed_s)]
+    low, high = (f"{value:.3g}" for value in hours)
+    said = f"{low} to {high} h in all, {nodes * hours[0]:.3g} to {nodes * hours[1]:.3g} node-hours"
+    said += f" on {nodes} nodes, estimated"
+    if limit is None:
+        return said
+    jobs = math.ceil(hours[0] / limit)
+    return (
+        f"{said}; at least {jobs:,} jobs of {limit:g} h, the longest of {nodes} nodes; start-up "
+        f"and a save should stay below {6 * limit:g} minutes"
+    )
+
+
 def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[str]:
     """Yield the lines; those of a device only where the machine has one."""
     forms = workload.forms
+    parameters = workload.facts()["parameters"]
+    if forms:
+        memory = predict(forms, run.parallel, run.train, world_size, run.optim)
+        causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())
+        yield f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})"
+    else:
+        held = states_bytes(parameters, run.parallel, world_size, run.optim)
+        yield (
+            f"memory        {held / GIB:.3g} GiB a rank for parameters, gradients and optimizer; "
+            f"activations are not predicted (objective {run.objective.name} has no closed form)"
+        )
     if forms and machine(run.launch.machine).model:
-        yield from _memory(forms, run, world_size)
         yield from _step(forms, run, world_size)
         yield from _unaligned(forms)
     if run.checkpoint.every:
         root, kept = forms.root_parameters if forms else 0, run.checkpoint.keep
-        size = checkpoint_bytes(workload.facts()["parameters"], root, run.optim) / 1e9
+        size = checkpoint_bytes(parameters, root, run.optim) / 1e9
         yield (
             f"checkpoint    {size:.3g} GB; {kept} are kept and one is written beside them: "
             f"{(kept + 1) * size:.3g} GB"
-        )
-
-
-def _memory(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
-    """Warn where a rank may hold more than its device has."""
-    device = machine(run.launch.machine).model
-    assert device is not None
-    memory = device.memory
-    held = predict(forms, run.parallel, run.train, world_size, run.optim).total / GIB
-    if held * RESERVED > memory:
-        fits = "does not fit" if held > memory else "may not fit"
-        yield (
-            f"warning       {held:.3g} GiB allocated, up to {held * RESERVED:.3g} reserved, {fits} "
-            f"in {memory:g} GiB: take a smaller train.micro_batch, or a strategy that shards more"
         )
 
 
@@ -57,9 +78,8 @@ def _step(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
     if step is None or device.reached is None:
         yield f"step time     not estimated: nothing is tabled for {device.name} or this layout"
         return
-    hours = [train.steps * seconds / 3600 for seconds in (step.hidden_s, step.exposed_s)]
     yield (
-        f"step time     {_range(step)} estimated, all steps {hours[0]:.3g} to {hours[1]:.3g} h: "
+        f"step time     {_range(step)} estimated: "
         f"arithmetic {step.compute_s:.3g} s at {device.reached.at(forms.parameters):.0%} of peak "
         f"({device.reached.source.partition(',')[0]}), collectives {step.wire_s:.3g} s at the "
         f"links' peak, all hidden or none, latency left out"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ from hpcgeo.train.faults import agree, explained
 from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
-from hpcgeo.train.run_folder import LOCK, begin, claim
-from hpcgeo.train.schedule import learning_rate
+from hpcgeo.train.run_folder import LOCK, begin, claim, say_longer
+from hpcgeo.train.schedule import extent, learning_rate
 from hpcgeo.train.watchdog import Watchdog
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
@@ -79,15 +80,19 @@ def _pretrain(
         run=fixed(run),
     )
     first_step = checkpoints.restore(parts.engine)
+    on_rank_0(lambda: say_longer(run, folder, first_step, parts.global_batch))
     on_rank_0(lambda: begin(run, folder, first_step))
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
     )
+    if environment.rank == 0 and work is None:
+        _say_what(run, parts, folder)
     meter = meter_of(folder, run, parts, first_step)
     with meter, Stop(environment, run.launch) as stop:
         step = _loop(run, parts, checkpoints, meter, stop, watchdog, first_step, folder)
-    watchdog.at("ending")
-    record = _conclude(run, parts, meter, environment, watchdog, folder, step)
+        watchdog.at("ending")
+        _evaluate_last(run, parts, meter, watchdog, folder, step)
+    record = _conclude(run, parts, meter, environment, folder)
     if step < run.train.steps and run.checkpoint.every and not parts.workload.done:
         log.info("stopped at step %d of %d; start it again to go on", step, run.train.steps)
         if run.launch.requeue and environment.rank == 0:
@@ -98,7 +103,24 @@ def _pretrain(
                 step=step,
                 saved=checkpoints.steps(),
             )
+    elif run.checkpoint.every and environment.rank == 0:
+        _say_what_next(parts, folder)
     return record
+
+
+def _say_what(run: RunConfig, parts: Parts, folder: Path) -> None:
+    """Say what is trained on what, for how long, and where to look."""
+    steps = extent(run.train.steps, parts.global_batch, len(parts.workload.dataset))
+    curves = f"curves        tensorboard --logdir {quote(str(folder))}"
+    lines = [*parts.workload.about(), f"steps         {steps}", curves]
+    log.info("%s", "\n  ".join(lines))
+
+
+def _say_what_next(parts: Parts, folder: Path) -> None:
+    """Say what can be done with a run that has ended, as commands to copy."""
+    commands = [*parts.workload.commands(), "hpcgeo report RUN --run RUN --out RUN/report"]
+    lines = [command.replace("RUN", quote(str(folder))) for command in commands]
+    log.info("%s", "\n  ".join(["next:", *lines]))
 
 
 def build(
@@ -180,7 +202,7 @@ def _loop(
     folder: Path,
 ) -> int:
     """Train from `step` on; return the step reached."""
-    every = run.checkpoint.every
+    every, looks = run.checkpoint.every, run.train.eval_every
     parts.workload.done = stopping = on_rank_0(lambda: parts.workload.ended(folder, step))
     watchdog.step = step
     workload, topology = parts.workload, parts.topology
@@ -189,29 +211,35 @@ def _loop(
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
         waited = meter.waiting(batches, run.train.accumulate)
         (losses, grad_norm), seconds = meter.measure(partial(one_step, parts, waited, lr))
-        watchdog.at("writing metrics")
+        epoch = step * parts.global_batch // len(workload.dataset)
+        step += 1
+        evaluates, saves = (bool(n and step % n == 0) for n in (looks, every))
         stopping = meter.record(
             losses,
             seconds=seconds,
-            epoch=step * parts.global_batch // len(workload.dataset),
+            epoch=epoch,
             lr=lr,
             grad_norm=grad_norm,
-            stop=stop.requested(checkpoints.save_s, seconds) is not None,
+            stop=stop.requested(checkpoints.save_s, meter.step_s) is not None,
+            report=evaluates or saves or step == run.train.steps,
         )
-        step += 1
+        watchdog.at("writing metrics")
+        meter.write()
         watchdog.step = step
-        if meter.skips:
-            divergence.keep(meter.rows[-1], losses["loss"], run, topology, workload, folder)
-            checkpoints.wait()  # one of good weights may be under way
-            divergence.refuse(meter.rows[-1], run.train.max_skips, folder, checkpoints.steps())
+        for row, loss in meter.fresh:
+            if row["skipped"]:
+                divergence.keep(row, loss, run, topology, workload, folder)
+                checkpoints.wait()  # one of good weights may be under way
+                divergence.refuse(row, run.train.max_skips, folder, checkpoints.steps())
         last = stopping or step == run.train.steps
-        if run.train.eval_every and step % run.train.eval_every == 0 and not last:
+        if evaluates and not last:
             evaluating = partial(watchdog.at, "evaluating the model")
             evaluating()
             workload.evaluate(parts.engine, topology, folder, step, evaluating)
+            meter.evaluated(step)
             last = stopping = workload.done
         # After a skipped step the parameters are in doubt: they replace no checkpoint.
-        if every and (last or (step % every == 0 and not meter.skips)):
+        if every and (last or (saves and not meter.skips)):
             watchdog.at("saving a checkpoint")
             meter.standing_still(partial(checkpoints.save, step, parts.engine))
             stop.saved(checkpoints.save_s)
@@ -229,20 +257,21 @@ def one_step(parts: Parts, batches: Iterator[Any], lr: float) -> tuple[dict[str,
     return scalars | todo.scalars, parts.engine.step(lr)
 
 
+def _evaluate_last(
+    run: RunConfig, parts: Parts, meter: Meter, watchdog: Watchdog, folder: Path, step: int
+) -> None:
+    """Leave the last evaluation."""
+    if meter.rows and run.train.eval_every is not None and not parts.workload.done:
+        ending = partial(watchdog.at, "ending")
+        parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
+        meter.evaluated(step)
+
+
 def _conclude(
-    run: RunConfig,
-    parts: Parts,
-    meter: Meter,
-    environment: Environment,
-    watchdog: Watchdog,
-    folder: Path,
-    step: int,
+    run: RunConfig, parts: Parts, meter: Meter, environment: Environment, folder: Path
 ) -> Record:
-    """Leave the last evaluation and the record."""
+    """Say what was reached, and leave the record."""
     if meter.rows:
-        if run.train.eval_every is not None and not parts.workload.done:
-            ending = partial(watchdog.at, "ending")
-            parts.workload.evaluate(parts.engine, parts.topology, folder, step, ending)
         first, last = meter.rows[0], meter.rows[-1]
         log.info(
             "loss %.4f at step %d, %.4f at step %d",

@@ -1,16 +1,19 @@
 """What a run measures of itself: a line per step, and at the end the record.
 
-Times are taken after the device is synchronised, and are those of the slowest rank. A richer meter
-(`hpcgeo.profiling`) overrides `measure` and `extras`.
+Numbers of a step stay on the device until they are reported: after every step of a CPU, every
+`train.log_every` steps of an accelerator, and before a checkpoint, an evaluation and the end. In
+between the host is a step ahead. Times are those of the slowest rank, between two moments of its
+device. A richer meter (`hpcgeo.profiling`) overrides `measure` and `extras`.
 """
 
 import json
+import math
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,14 +23,44 @@ from rich.progress import Progress
 from torch import Tensor
 
 from hpcgeo.config import RunConfig
-from hpcgeo.log import bar, log
+from hpcgeo.log import bar, log, span
 from hpcgeo.phases import phase
+from hpcgeo.train.clock import Clock
+from hpcgeo.train.curves import Curves
 from hpcgeo.train.job import Parts
 
 Item = TypeVar("Item")
 
 #: Steps that a record leaves out: the first ones build caches and grow pools.
 WARMUP_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Numbers of a step before they are reported, of this rank."""
+
+    step: int
+    epoch: int
+    lr: float
+    scalars: dict[str, Tensor]
+    seconds: Callable[[], float]
+    waited_s: float
+    checkpoint_s: float
+    memory_bytes: int
+
+
+class Asked:
+    """What was copied to the host, to be read later."""
+
+    def __init__(self, copied: Tensor) -> None:
+        self._copied = copied
+        self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._there.record()
+
+    def answer(self) -> bool:
+        """Wait for the copy, and return whether it is not zero."""
+        self._there.synchronize()
+        return bool(self._copied)
 
 
 class Meter:
@@ -43,8 +76,12 @@ class Meter:
         self.steps = run.train.steps
         self.global_batch = parts.global_batch
         self.log_every = run.train.log_every
-        self.rows: list[dict[str, Any]] = []
-        self.skips = 0  #: steps in a row, up to the last one, whose numbers were not finite
+        self.rows: list[dict[str, Any]] = []  #: reported steps
+        self.skips = 0  #: steps in a row, up to the last reported, whose numbers were not finite
+        self.fresh: list[tuple[dict[str, Any], Tensor]] = []  #: just reported: row and own loss
+        self._noted: list[Noted] = []
+        self._clock = Clock(self.topology.device)
+        self._asked: Asked | None = None
         self._waited = 0.0
         self._stood_still = 0.0
         self._writes = self.topology.rank == 0
@@ -52,23 +89,21 @@ class Meter:
         self._step = first_step
         if self._writes:
             self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-            # Imported where it writes: it brings 150 modules that every rank would ask files for
-            board = import_module("torch.utils.tensorboard.writer")
-            self._board = board.SummaryWriter(
-                str(folder / "tensorboard"), purge_step=self._step + 1
-            )
+            self._curves = Curves(folder, run, first_step)
         self._bar = bar("training", self.steps, shown=self._writes)
 
     def __enter__(self) -> "Meter":
         self._progress: Progress = self._bar.__enter__()
         self._progress.update(self._progress.task_ids[0], completed=self._step)
+        self._began = self._told = time.perf_counter()  #: of the loop, and of the last line
+        self._untold = 0  #: rows before this one were in a line
         return self
 
     def __exit__(self, *raised: Any) -> None:
         self._bar.__exit__(*raised)
         if self._writes:
             self._metrics.close()
-            self._board.close()
+            self._curves.close()
 
     def waiting(self, batches: Iterator[Item], count: int) -> Iterator[Item]:
         """Yield `count` batches, and count the time waited for each."""
@@ -89,60 +124,108 @@ class Meter:
         checkpoint()
         self._stood_still += time.perf_counter() - begin
 
-    def measure(self, step: Callable[[], Item]) -> tuple[Item, float]:
-        """Run one step; return its answer and its seconds on this rank."""
-        begin = time.perf_counter()
+    @property
+    def step_s(self) -> float:
+        """Seconds of the last step reported; 0 before the first."""
+        return float(self.rows[-1]["step_s"]) if self.rows else 0.0
+
+    def measure(self, step: Callable[[], Item]) -> tuple[Item, Callable[[], float]]:
+        """Run one step; return its answer, and what returns its seconds once it is done."""
+        begin = self._clock.now()
         answer = step()
-        if self.topology.device.type == "cuda":
-            torch.cuda.synchronize(self.topology.device)
-        return answer, time.perf_counter() - begin
+        end = self._clock.now()
+        return answer, lambda: self._clock.seconds(begin, end)
 
     def record(
         self,
         scalars: dict[str, Tensor],
         *,
-        seconds: float,
+        seconds: Callable[[], float],
         epoch: int,
         lr: float,
         grad_norm: Tensor,
         stop: bool,
+        report: bool,
     ) -> bool:
-        """Write the line of one step; return whether any rank wants to stop.
+        """Note the numbers of one step, and report them if it is time; return whether to stop.
 
         Args:
             scalars: means over this rank's samples. ``loss/x`` is a sum over the samples of a task
                 and ``samples/x`` their number, both over all samples; tokens, padding: of this
                 rank.
             seconds: of this rank.
-            stop: whether this rank was asked to stop.
+            grad_norm: equal on all ranks.
+            stop: whether this rank was asked to stop; one of them is enough.
+            report: report in any case.
         """
-        names = sorted(scalars)
-        means = torch.stack([scalars[name].double() for name in names])
-        dist.all_reduce(means)
-        means = means.cpu() / self.topology.world_size
+        self._step += 1
+        self._noted.append(
+            Noted(
+                *(self._step, epoch, lr, scalars | {"grad_norm": grad_norm}, seconds),
+                *(self._waited, self._stood_still, peak_memory_bytes(self.topology.device)),
+            )
+        )
+        self._waited = self._stood_still = 0.0
+        stopping = self._agree(stop)
+        on_host = self.topology.device.type == "cpu"
+        report = report or on_host or stopping or self._step % self.log_every == 0
+        self.fresh = self._report() if report else []
+        return stopping
+
+    def write(self) -> None:
+        """Write the lines of the steps just reported."""
+        if self._writes:
+            for row, _ in self.fresh:
+                self._write(row)
+
+    def _agree(self, stop: bool) -> bool:
+        """Return whether any rank wants to stop, as a device says it: of the step before.
+
+        So the host is one step ahead and no more.
+        """
+        wanted = torch.full((), float(stop), device=self.topology.device)  # filled there
+        dist.all_reduce(wanted, dist.ReduceOp.MAX)
+        if wanted.device.type == "cpu":
+            return bool(wanted)
+        before, self._asked = self._asked, Asked(wanted.to("cpu", non_blocking=True))
+        return before is not None and before.answer()
+
+    def _report(self) -> list[tuple[dict[str, Any], Tensor]]:
+        """Wait for the device; return the rows of the steps noted, each with this rank's loss."""
+        noted, self._noted = self._noted, []
+        names = [sorted(one.scalars) for one in noted]
+        numbers = [
+            one.scalars[name].double()
+            for one, own in zip(noted, names, strict=True)
+            for name in own
+        ]
+        sums = torch.stack(numbers)
+        dist.all_reduce(sums)
+        means = iter((sums.cpu() / self.topology.world_size).tolist())
         worst = torch.tensor(
-            [
-                seconds,
-                self._waited,
-                self._stood_still,
-                peak_memory_bytes(self.topology.device),
-                float(stop),
-            ],
+            [[one.seconds(), one.waited_s, one.checkpoint_s, one.memory_bytes] for one in noted],
             dtype=torch.float64,
             device=self.topology.device,
         )
         dist.all_reduce(worst, dist.ReduceOp.MAX)
-        step_s, waited_s, checkpoint_s, memory, stop_any = worst.tolist()
-        self._waited = self._stood_still = 0.0
-        self._step += 1
-        finite = bool(means.isfinite().all() and grad_norm.isfinite())
-        self.skips = 0 if finite else self.skips + 1
-        row = {
-            "step": self._step,
-            "epoch": epoch,
-            **self._named(dict(zip(names, means.tolist(), strict=True)), step_s),
-            "lr": lr,
-            "grad_norm": grad_norm.item(),
+        found = []
+        for one, own, slowest in zip(noted, names, worst.tolist(), strict=True):
+            row = self._row(one, {name: next(means) for name in own}, slowest)
+            found.append((row, one.scalars["loss"]))
+        self.rows += [row for row, _ in found]
+        return found
+
+    def _row(self, one: Noted, means: dict[str, float], slowest: list[float]) -> dict[str, Any]:
+        """Return the line of a step from means over ranks and the numbers of the slowest one."""
+        self.skips = 0 if all(map(math.isfinite, means.values())) else self.skips + 1
+        step_s, waited_s, checkpoint_s, memory = slowest
+        grad_norm = means.pop("grad_norm")
+        return {
+            "step": one.step,
+            "epoch": one.epoch,
+            **self._named(means, step_s),
+            "lr": one.lr,
+            "grad_norm": grad_norm,
             "skipped": self.skips,
             "step_s": step_s,
             "images_per_s": self.global_batch / step_s,
@@ -150,10 +233,6 @@ class Meter:
             "checkpoint_s": checkpoint_s,
             "peak_memory_bytes": int(memory),
         }
-        self.rows.append(row)
-        if self._writes:
-            self._write(row)
-        return bool(stop_any)
 
     def _named(self, means: dict[str, float], step_s: float) -> dict[str, Any]:
         """Return the scalars of a line from means over ranks."""
@@ -169,6 +248,11 @@ class Meter:
             row["padding"] = means["padding"] / (means["padding"] + means["tokens"])
         return row
 
+    def evaluated(self, step: int) -> None:
+        """Show what an evaluation after a step has left."""
+        if self._writes:
+            self._curves.evaluation(step)
+
     def extras(self) -> dict[str, Any]:
         """Return fields of the record that only a richer meter knows; every rank calls it."""
         return {}
@@ -180,15 +264,23 @@ class Meter:
     def _write(self, row: dict[str, Any]) -> None:
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
-        for name, value in row.items():
-            if name not in {"step", "epoch"} and value is not None:
-                self._board.add_scalar(name, value, row["step"])
-        recent = statistics.median(row["images_per_s"] for row in self.rows[-self.log_every :])
-        noun = "samples" if "tokens" in row else "images"
-        detail = f"loss {row['loss']:.4f}  {recent:.1f} {noun}/s"
+        self._curves.step(row)
+        detail = self._since_last_line(row)
         self._progress.update(self._progress.task_ids[0], completed=row["step"], detail=detail)
-        if self._quiet and (row["step"] % self.log_every == 0 or row["step"] == self.steps):
-            log.info("step %d/%d  %s  lr %.3g", row["step"], self.steps, detail, row["lr"])
+        if row["step"] % self.log_every == 0 or row["step"] == self.steps:
+            self._told, self._untold = time.perf_counter(), len(self.rows)
+            if self._quiet:
+                log.info("step %d/%d  %s", row["step"], self.steps, detail)
+
+    def _since_last_line(self, row: dict[str, Any]) -> str:
+        """Return mean loss and throughput since the last line, whatever took time, and the rest."""
+        rows, now = self.rows[self._untold :], time.perf_counter()
+        losses = [one["loss"] for one in rows if not one["skipped"]]
+        loss = statistics.fmean(losses) if losses else math.nan
+        rate = len(rows) * self.global_batch / (now - self._told)
+        noun = "samples" if "tokens" in row else "images"
+        left = span((now - self._began) / len(self.rows) * (self.steps - row["step"]))
+        return f"loss {loss:.4f}  {rate:.1f} {noun}/s  lr {row['lr']:.3g}  {left} left"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -16,20 +16,14 @@ import torch
 import hpcgeo
 from hpcgeo.launch.schedulers.table import SCHEDULERS
 from hpcgeo.parallel.device import name_of
+from hpcgeo.variables import KEPT
 
 PACKAGES = ("torch", "numpy", "h5py", "pydantic")
 #: Those that a number depends on where they are installed.
 OPTIONAL = ("triton", "pytorch-triton-rocm", "deepspeed")
 
-#: Variables that change how fast a step is, by the begin of their names.
-SPEED = (
-    *("NCCL_", "RCCL_", "FI_", "GLOO_", "UCX_", "MPICH_", "OMPI_MCA_"),
-    *("TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "OMP_", "GOMP_", "KMP_", "MKL_"),
-    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_OVERRIDE"),
-    *("HSA_", "HIP_", "ROCR_", "AMD_", "GPU_MAX_HW_QUEUES", "MIOPEN_", "ROCBLAS_", "HIPBLASLT_"),
-    *("LD_PRELOAD", "MALLOC_"),
-    *(begin for known in SCHEDULERS.values() for begin in known.speed),
-)
+#: Variables that a record keeps, by the begin of their names.
+SPEED = (*KEPT, *(begin for known in SCHEDULERS.values() for begin in known.speed))
 
 #: Of them those that name a part of one job or one rank, and whatever may be a secret.
 PRIVATE = re.compile(

@@ -24,18 +24,15 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
+from hpcgeo.checkpoint.checkpoints import saved
 from hpcgeo.config import RunConfig, differences
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log
 from hpcgeo.tables import parse
+from hpcgeo.train.schedule import learning_rate
 
 LOCK = "lock"
-#: The learning rate of every step follows from their number: a longer run is another run.
-LONGER = (
-    "\nTo train for longer on what it learned: hpcgeo export RUN --to safetensors, then "
-    "model.weights=FILE in a run.dir of its own"
-)
 #: What a process that was killed while it claimed a folder leaves in it.
 CLAIMING = {LOCK, "config.yaml.partial"}
 #: Seconds between touches of the lock by its holder: where a file system keeps locks to one host,
@@ -47,6 +44,8 @@ _HELD: list[TextIO] = []  #: locks, open for as long as the process lives
 def claim(run: RunConfig) -> Path:
     """Create the folder of a run, or agree with the run that is there; called by rank 0 alone.
 
+    One that made no step is replaced: a start that failed blocks no folder.
+
     Raises:
         InputError: the folder holds another run (the message shows the difference), or something
             that is no run, or is in use, or cannot be written.
@@ -55,12 +54,12 @@ def claim(run: RunConfig) -> Path:
     config = folder / "config.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if config.exists():
-            _agree(run, config)
-        elif any(path.name not in CLAIMING for path in folder.iterdir()):
+        if not config.exists() and any(path.name not in CLAIMING for path in folder.iterdir()):
             raise InputError(f"run.dir {folder} is not empty and holds no run: choose another")
         _lock(folder / LOCK)
-        if not config.exists():
+        if config.exists() and _has_steps(folder):
+            _agree(run, config)
+        else:
             write_text(config, run.to_yaml())
     except OSError as error:
         raise InputError(f"run.dir {folder}: {error.strerror}: choose another") from None
@@ -81,6 +80,22 @@ def begin(run: RunConfig, folder: Path, step: int) -> None:
         )
     write_text(folder / "config.yaml", run.to_yaml())
     _forget_after(folder / "metrics.jsonl", step)
+
+
+def say_longer(run: RunConfig, folder: Path, step: int, global_batch: int) -> None:
+    """Say of a run that has ended whether it goes on, and what its learning rate then does."""
+    planned, steps = _there(folder / "config.yaml").train.steps, run.train.steps
+    if planned < steps:
+        log.warning(
+            "%s goes on: planned for %d steps, now for %d; from here on the learning rate is that "
+            "of a run of %d steps, warm-up and half a cosine: %.3g at step %d, after %.3g at step "
+            "%d",
+            *(folder, planned, steps, steps),
+            *(learning_rate(step, steps, global_batch, run.optim), step + 1),
+            *(learning_rate(step - 1, planned, global_batch, run.optim), step),
+        )
+    elif step == steps:
+        log.info("%s is complete; with a larger train.steps it goes on", folder)
 
 
 def _lock(path: Path) -> None:
@@ -146,18 +161,45 @@ def _forget_after(metrics: Path, step: int) -> None:
     write_text(metrics, "".join(kept))
 
 
-def _agree(run: RunConfig, config: Path) -> None:
+def _has_steps(folder: Path) -> bool:
+    metrics = folder / "metrics.jsonl"
+    made = metrics.exists() and metrics.stat().st_size > 0
+    return made or (folder / "record.json").exists() or (folder / "checkpoints").exists()
+
+
+def _there(config: Path) -> RunConfig:
+    """Return the configuration of the run that is there; an InputError where it is none."""
     try:
-        there = RunConfig.model_validate(parse(config.read_text("utf-8"), str(config)))
+        return RunConfig.model_validate(parse(config.read_text("utf-8"), str(config)))
     except (ValidationError, UnicodeDecodeError):
         raise InputError(
             f"{config} is no configuration of this version: choose another run.dir"
         ) from None
+
+
+def _agree(run: RunConfig, config: Path) -> None:
+    there = _there(config)
     found = differences(there, run)
+    planned, steps = there.train.steps, run.train.steps
+    reached = max(saved(config.parent / "checkpoints"), default=0)
+    if steps < planned or (steps > planned and reached < planned):
+        found.append(
+            f"train.steps: {planned} -> {steps} (it is at step {reached}: never fewer, and more "
+            f"when it has ended)"
+        )
     if found:
         raise InputError(
             f"run.dir {run.run.dir} holds another run; choose another run.dir, or resume with the "
-            f"same configuration. There -> asked for:\n  "
-            + "\n  ".join(found)
-            + (LONGER if there.train.steps < run.train.steps else "")
+            f"same configuration. There -> asked for:\n  " + "\n  ".join(found)
         )
+
+
+def refuse_other(run: RunConfig) -> None:
+    """Refuse a folder in which another run has made steps, without touching it.
+
+    Raises:
+        InputError: it has; the message shows the difference.
+    """
+    config = run.run.dir / "config.yaml"
+    if config.exists() and (run.run.dir / "metrics.jsonl").exists():
+        _agree(run, config)

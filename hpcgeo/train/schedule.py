@@ -1,4 +1,6 @@
-"""The learning rate of a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
+"""How long a run is, and its learning rate: linear warm-up, then half a cosine (Loshchilov & Hutter
+2017).
+"""
 
 import math
 
@@ -15,3 +17,9 @@ def learning_rate(step: int, steps: int, global_batch: int, optim: Optim) -> flo
         return peak * (step + 1) / optim.warmup_steps
     done = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
     return optim.min_lr + (peak - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def extent(steps: int, global_batch: int, samples: int) -> str:
+    """Return steps as samples and epochs, in words."""
+    seen = steps * global_batch
+    return f"{steps:,} = {seen:,} samples = {seen / samples:.2f} epochs"

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.table import objective
 from hpcgeo.optimizers.average import EMA
 from hpcgeo.options import Data
+from hpcgeo.tables import find
 from hpcgeo.weights.names import TIMM, TRANSFORMERS, Names, convert, positions
 from hpcgeo.weights.safetensors import write
 from hpcgeo.zoo import Architecture, architecture
@@ -73,7 +74,12 @@ class Format:
 
 
 def export(
-    folder: Path, to: str, out: Path | None = None, step: int | None = None, dtype: str = "float32"
+    folder: Path,
+    to: str,
+    out: Path | None = None,
+    step: int | None = None,
+    dtype: str = "float32",
+    moved: Sequence[str] = (),
 ) -> str:
     """Write the weights of a run for another library.
 
@@ -83,6 +89,7 @@ def export(
         out: folder to create; by default below export/ of the run.
         step: which checkpoint; by default the newest.
         dtype: of the values in the file: float32, bfloat16 or float16.
+        moved: see `config_of`.
 
     Returns:
         what was written and how to load it.
@@ -91,7 +98,7 @@ def export(
         InputError: no such run or checkpoint, the folder exists or cannot be written, or the
             library has no such model.
     """
-    run = config_of(folder)
+    run = config_of(folder, moved)
     step, checkpoint = chosen(folder, step)
     out = out or folder / "export" / f"step-{step:08d}-{to}"
     if out.exists():
@@ -135,12 +142,30 @@ def export(
     )
 
 
-def config_of(folder: Path) -> RunConfig:
-    """Return the configuration of the run in a folder; an InputError where there is none."""
+def config_of(folder: Path, moved: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration of the run in a folder.
+
+    Args:
+        folder: of the run.
+        moved: where its data lies now: a path, or of a mixture ``TASK=PATH`` for each task.
+
+    Raises:
+        InputError: there is no run, or it has no such task.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder} holds no run (no config.yaml): give the run.dir of a run")
-    return load(str(path))
+    run = load(str(path))
+    return load(str(path), [_place(run, each) for each in moved]) if moved else run
+
+
+def _place(run: RunConfig, moved: str) -> str:
+    """Return the option that says where data lies."""
+    if isinstance(run.data, Data):
+        return f"data.path={json.dumps(moved)}"
+    task, _, path = moved.partition("=")
+    find(run.data.tasks, task, "task")
+    return f"data.tasks.{task}.path={json.dumps(path)}"
 
 
 def chosen(folder: Path, step: int | None) -> tuple[int, Path]:

@@ -113,10 +113,14 @@ def brief_names(names: Sequence[str]) -> str:
 
 
 def _opened(path: Path) -> Any:
-    if path.is_dir():
-        raise InputError(f"model.weights {path}: a folder: give the file, e.g. model.safetensors")
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.exists():
+        missing = "no model.safetensors in it" if path.is_dir() else "No such file"
+        raise InputError(
+            f"model.weights {path}: {missing}: give the folder that `hpcgeo export` prints"
+        )
     try:
-        return safe_open(path, framework="pt")
+        return safe_open(file, framework="pt")
     except SafetensorError as error:
         raise InputError(
             f"model.weights {path}: not a safetensors file ({error}); a pickle (.pth) runs what it "

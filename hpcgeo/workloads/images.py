@@ -1,6 +1,6 @@
 """Training on images of one layout (`data.path`): random views, any objective that takes images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
 from hpcgeo.pictures import pages
-from hpcgeo.plan.memory import predict
 from hpcgeo.weights.initial import initial
-from hpcgeo.workloads.workload import Alive, Step, predicted_line
+from hpcgeo.workloads.workload import Alive, Step
 from hpcgeo.zoo import architecture
 
 NUM_PICTURES = 6
@@ -122,28 +121,26 @@ class Images:
         """Forward once, backward twice as much (weights and inputs)."""
         return 3.0 * self.forms.forward_flops * global_batch if self.forms else None
 
-    def summary(self, rows: Sequence[str], world_size: int) -> str:
+    def about(self) -> list[str]:
         data, facts, (height, width) = self.data, self.facts(), self.data.chip
-        run, becomes = self.run, f" = {self.forms.summary}" if self.forms else ""
-        memory = (
-            predict(self.forms, run.parallel, run.train, world_size, run.optim)
-            if self.forms
-            else None
-        )
-        return "\n".join(
-            [
-                f"model         {self.model.name}, {facts['parameters']:,} parameters, those of "
-                f"objective {run.objective.name} included",
-                f"data          {data.path}: {len(self.dataset):,} samples, {facts['bands']} bands",
-                f"chip          {height} x {width} pixels{becomes}",
-                *rows,
-                predicted_line(run, facts["parameters"], memory, world_size),
-            ]
-        )
+        becomes = f" = {self.forms.summary}" if self.forms else ""
+        return [
+            f"model         {self.model.name}, {facts['parameters']:,} parameters, those of "
+            f"objective {self.run.objective.name} included",
+            f"data          {data.path}: {len(self.dataset):,} samples, {facts['bands']} bands",
+            f"chip          {height} x {width} pixels{becomes}",
+        ]
+
+    def commands(self) -> list[str]:
+        encoder, (height, width) = getattr(self.model, "encoder", None), self.data.chip
+        known = encoder is not None and encoder.mlp == "plain" and height == width
+        to = next(iter(self._objective.exports if known else ()), "safetensors")
+        probe = ["hpcgeo probe RUN"] if self.dataset.classes and height == width else []
+        return [f"hpcgeo export RUN --to {to}", *probe]
 
     def _inputs(self, batch: ViewBatch, device: torch.device) -> Inputs:
-        with phase("host_to_device"):
-            views = self.views.finish(batch, device)
+        views = self.views.finish(batch, device)
+        with phase("augmentation"):
             num_patches = self.model.num_patches(self.data.chip)
             return self._objective.image_inputs(views, batch.position, num_patches)
 

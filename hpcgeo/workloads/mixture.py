@@ -44,7 +44,7 @@ from hpcgeo.weights.initial import initial
 from hpcgeo.workloads.images import refuse_idle_options
 from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
 from hpcgeo.workloads.task_pictures import Album
-from hpcgeo.workloads.workload import Alive, Source, Step, predicted_line
+from hpcgeo.workloads.workload import Alive, Source, Step
 from hpcgeo.zoo import Forms, PerceiverArchitecture, architecture
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
@@ -176,9 +176,11 @@ class MixtureRun:
 
         def made() -> Iterator[Inputs]:
             for part in parts:
-                with phase("host_to_device"):
+                with phase("collate"):
                     some = [drawn[i] for i in part]
-                    inputs = moved_all(self.inputs(some, [visible[i] for i in part]), device)
+                    inputs = self.inputs(some, [visible[i] for i in part])
+                with phase("host_to_device"):
+                    inputs = moved_all(inputs, device)
                 yield inputs | {"scale": count / len(drawn)}  # outside: what follows is no part
 
         scalars = {"tokens": sum(lengths), "padding": padded, "passes": count}
@@ -186,7 +188,8 @@ class MixtureRun:
             made(),
             count,
             {
-                name: torch.tensor(value, dtype=torch.float64, device=device)
+                # Filled there: a copy would be waited for.
+                name: torch.full((), value, dtype=torch.float64, device=device)
                 for name, value in scalars.items()
             },
         )
@@ -280,23 +283,24 @@ class MixtureRun:
     def model_flops(self, global_batch: int) -> None:
         return None
 
-    def summary(self, rows: Sequence[str], world_size: int) -> str:
-        parameters = self.facts()["parameters"]
-        return "\n".join(
-            [
-                f"model         {self.model.name} ({self.model.family}), {parameters:,} parameters",
-                *(
-                    f"task          {name}: {part.target.kind} of {len(part.target.names)}, "
-                    f"{len(part):,} samples, "
-                    f"sampling weight {self.mixture.sampling_weights[name]:.1%}"
-                    for name, part in self.sets.items()
-                ),
-                f"batching      {self.data.batching.mode}, forward-backward passes of at most "
-                f"{self.data.batching.max_tokens:,} tokens",
-                *rows,
-                predicted_line(self.run, parameters, None, world_size),
-            ]
-        )
+    def about(self) -> list[str]:
+        parameters, batching = self.facts()["parameters"], self.data.batching
+        shares, tasks = self.mixture.sampling_weights, self.data.chosen
+        return [
+            f"model         {self.model.name} ({self.model.family}), {parameters:,} parameters",
+            *(
+                f"task          {name}: {tasks[name].path}, {part.target.kind} of "
+                f"{len(part.target.names)}, {len(part):,} samples, "
+                f"sampling weight {shares[name]:.1%}"
+                for name, part in self.sets.items()
+            ),
+            f"batching      {batching.mode}, forward-backward passes of at most "
+            f"{batching.max_tokens:,} tokens",
+        ]
+
+    def commands(self) -> list[str]:
+        judged = "evaluate" if self._objective.labels else "probe"
+        return [f"hpcgeo {judged} RUN", "hpcgeo export RUN --to safetensors"]
 
 
 def open_sets(run: RunConfig) -> dict[str, TaskSet]:
@@ -387,6 +391,6 @@ def moved_all(inputs: Inputs, device: torch.device) -> dict[str, Any]:
 
 def _most(count: int, device: torch.device) -> int:
     """Return the largest count of all ranks."""
-    found = torch.tensor(count, device=device)
+    found = torch.full((), count, device=device)
     dist.all_reduce(found, dist.ReduceOp.MAX)
     return int(found)

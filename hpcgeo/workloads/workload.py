@@ -1,6 +1,6 @@
 """What a run learns, and from what: all of a step that is not distribution."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,15 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hpcgeo.config import RunConfig
-from hpcgeo.optimizers.table import optimizer
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
-from hpcgeo.plan.memory import PredictedMemory
-from hpcgeo.strategies import strategy
 from hpcgeo.zoo import Forms
-
-GIB = 2**30
 
 #: Says that a rank still moves: what takes long calls it now and then.
 Alive = Callable[[], None]
@@ -97,23 +91,8 @@ class Workload(Protocol):
     def model_flops(self, global_batch: int) -> float | None:
         """Return the model FLOPs of a step, or None where they are not known."""
 
-    def summary(self, rows: Sequence[str], world_size: int) -> str:
-        """Say what a run would do."""
+    def about(self) -> list[str]:
+        """Say what is trained on what, a line each."""
 
-
-def predicted_line(
-    run: RunConfig, parameters: int, memory: PredictedMemory | None, world_size: int
-) -> str:
-    """Say what memory a rank will need: by cause, or where no closed form is known what is."""
-    if memory is not None:
-        causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())
-        return f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})"
-    parallel = run.parallel
-    shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
-    # Weights and gradients are 8 bytes a parameter.
-    held = (8 + optimizer(run.optim.name).state_bytes(run.optim)[1]) * parameters / shards
-    return (
-        f"memory        {held / GIB:.3g} GiB a rank for parameters, gradients "
-        f"and optimizer; activations are not predicted (objective {run.objective.name} has no "
-        f"closed form)"
-    )
+    def commands(self) -> list[str]:
+        """Return what follows on a run, each a command with RUN for its folder."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Wait
-from hpcgeo.records import LinksRecord, Record, Transfer
+from hpcgeo.measured import Activity, Energy, Memory, Phases, Spread, Traffic, Transfer, Wait
+from hpcgeo.records import LinksRecord, Record
 
 GIB = 2**30
 
@@ -111,7 +111,9 @@ def memory(shards: int) -> Memory:
         optimizer_bytes=2 * GIB // shards,
         gathered_bytes=0,
         activations_bytes=GIB // 2,
-        other_bytes=GIB // 4,
+        batch_bytes=GIB // 16,
+        phase="backward",
+        other_bytes=3 * GIB // 16,
         peak_allocated_bytes=4 * GIB // shards + 3 * GIB // 4,
         peak_resident_bytes=4 * GIB // shards + GIB,
         limit_bytes=8 * GIB,

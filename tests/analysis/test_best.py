@@ -35,7 +35,7 @@ def test_without_a_spread_five_percent_is_level_and_nobody_is_fastest(make):
     level = [published("DDP", 1207.0), published("FULL_SHARD", 1155.0)]
     assert fastest(level) == [
         "DDP and FULL_SHARD cannot be told apart for vit_tiny on 8 devices (less than 5.0 % "
-        "apart, no spread given): 1,207 images/s of DDP, the highest."
+        "apart beside rounding, no spread given): 1,207 images/s of DDP, the highest."
     ]
     apart = [published("DDP", 1207.0), published("FULL_SHARD", 1000.0)]
     assert fastest(apart) == [

@@ -49,8 +49,8 @@ def test_memory_at_the_limit_is_said(whole):
     held = whole("DDP", 1, 0.1).memory.model_copy(update={"limit_bytes": 5 * GIB + GIB // 4})
     (comparison,) = compare(points([whole("DDP", 1, 0.1, memory=held)]))
     assert memory.sentences(comparison) == [
-        "On 1 device most is taken by optimizer under DDP (42 %).",
-        "DDP on 1 device takes 95 % of what a device has.",
+        "On 1 device most is taken by optimizer under DDP (42 % of 4.75 GiB).",
+        "DDP on 1 device takes 95 % of the 5.25 GiB of a device.",
     ]
 
 
@@ -249,7 +249,7 @@ def test_a_predicted_rate_wins_nothing(make):
     assert "## Best configuration\n\nNot measured." in written
     assert "of the fastest not ranked" in written and "100 %" not in written
     with pytest.raises(InputError, match="--together kind: predicted points do not compete"):
-        render([make(), *predicted], together=["kind", "torch"])
+        render([make(), *predicted], together=["kind"])
 
 
 def test_predicted_memory_is_held_against_its_own_kind_alone(make):

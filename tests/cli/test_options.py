@@ -63,8 +63,8 @@ def test_marks_reach_who_asks():
     assert {"seed", "train.steps", "launch.machine"} <= neutral
     assert set(IDLE) == {name for row in strategies().values() for name in row.takes}
     free = {option.key for option in options() if option.resume}
-    assert {"run.dir", "parallel.strategy", "checkpoint.every"} <= free
-    assert not free & {"seed", "train.steps", "optim.base_lr", "train.dtype"}
+    assert {"run.dir", "parallel.strategy", "checkpoint.every", "train.steps"} <= free
+    assert not free & {"seed", "optim.base_lr", "train.dtype"}
 
 
 def test_sections_of_a_run():

@@ -264,7 +264,7 @@ def test_a_shard_file_of_another_disk_is_not_half_read(photos, tmp_path):
 def test_verify_names_what_is_damaged_or_missing(mixed, tmp_path):
     out = tmp_path / "set"
     index = make(mixed, out)
-    assert verify(out, index) == []
+    assert verify(out, index) == {}
     one, two = sorted(out.glob("*.h5"))
     content = bytearray(two.read_bytes())
     content[len(content) // 2] ^= 1
@@ -285,6 +285,60 @@ def test_nothing_of_use_is_said_so(tmp_path):
     write_tiff(tmp_path / "in" / "a.tif", noise(6, 40, 40, dtype="uint16"))
     with pytest.raises(InputError, match=r"no sample in 1 files; see .*skipped.csv"):
         make(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_build_without_a_sample_does_not_block_another(tmp_path):
+    write_tiff(tmp_path / "in" / "a.tif", noise(2, 40, 40), ["x", "y"])
+    out = tmp_path / "out"
+    for wrong in ({"bands": ("a", "b", "c")}, {"chip": 1000}):
+        with pytest.raises(InputError, match="no sample in 1 files"):
+            make(tmp_path / "in", out, **wrong)
+        assert [path.name for path in out.iterdir()] == ["skipped.csv"]
+    (out / "plan.json").write_text('{"settings": {"chip": 7}, "sour')  # cut off before any shard
+    assert make(tmp_path / "in", out).samples == 1
+
+
+def test_equal_reasons_are_one_line(photos, tmp_path, caplog):
+    folder = photos(1)
+    for number in range(20):
+        (folder / f"{number:02d}.jpg").write_bytes(b"\xff\xd8\xff no image")
+        Image.fromarray(noise(5, 5 + number, 3)).save(folder / f"small{number:02d}.png")
+    assert make(folder, tmp_path / "set").skipped == 40
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2 and lines[0].startswith("skipped 20 files (00.jpg, 01.jpg, 02.jpg, ...)")
+    assert lines[1].startswith("skipped small00.png: 5 x 5 pixels")
+    assert lines[1].endswith("likewise 19 more (small01.png, small02.png, small03.png, ...)")
+
+
+def test_masks_and_labels_are_no_images_unless_it_is_said(tmp_path):
+    folder = tmp_path / "in"
+    for number in range(3):
+        for name, pixels in (
+            (f"images/{number}.png", noise(64, 64, 3)),
+            (f"grey/{number}.png", noise(64, 64)),
+            (f"classes/{number}.png", noise(64, 64, high=5)),  # by what is in it
+            (f"{number}_cloudmask.png", noise(64, 64, 3)),  # by its name
+            (f"Labels/{number}.png", noise(64, 64)),
+        ):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / name)
+    index = make(folder, tmp_path / "set")
+    assert {name: row.samples // 4 for name, row in index.layouts.items()} == {
+        "rgb-uint8": 3,
+        "grey-uint8": 3,
+    }
+    with (tmp_path / "set" / "skipped.csv").open() as file:
+        skipped = {row["source"].rstrip("012.png"): row["reason"] for row in csv.DictReader(file)}
+    assert {path: reason[:17] for path, reason in skipped.items()} == {
+        "classes/": "a mask or labels:",
+        "0_cloudmask": "a mask or labels,",
+        "1_cloudmask": "a mask or labels,",
+        "2_cloudmask": "a mask or labels,",
+        "Labels/": "a mask or labels,",
+    }
+    assert make(folder, tmp_path / "said", bands=("grey",)).samples == 4 * 9
+    alone = make(folder / "Labels", tmp_path / "alone")  # a folder of nothing else
+    assert alone.samples == 4 * 3
 
 
 def test_a_name_in_another_encoding_is_skipped(photos, tmp_path, caplog):

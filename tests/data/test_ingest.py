@@ -17,7 +17,7 @@ from rasterio.warp import transform
 from hpcgeo.data.shards.chips import cut, num_windows
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.skipped import Skipped, UnusableError
-from hpcgeo.data.shards.sources import SourceFile, _of_sensor, find, inspect
+from hpcgeo.data.shards.sources import SourceFile, _of_sensor, find, inspect, passed_over
 from hpcgeo.errors import InputError
 from hpcgeo.sensors import sensor
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
@@ -200,7 +200,8 @@ def test_grey_palette_and_deep_images(tmp_path, mode):
     image = Image.fromarray(grey)
     image = image if mode == "I;16" else image.convert(mode)
     image.save(tmp_path / "a.png")
-    source, (chip,) = ingest(tmp_path / "a.png")
+    said = {"bands": ("grey",)} if mode == "1" else {}  # else a mask
+    source, (chip,) = ingest(tmp_path / "a.png", **said)
     if mode == "P":
         expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
         assert source.bands == ("red", "green", "blue")
@@ -294,15 +295,31 @@ def test_find_is_sorted_and_leaves_other_files_out(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert [file.path for file in find(tmp_path)] == ["a/1.jpeg", "b/2.PNG", "c.tiff"]
+    assert [file.path for file in find(tmp_path).images] == ["a/1.jpeg", "b/2.PNG", "c.tiff"]
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "x").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "y").symlink_to(tmp_path / "a")
-    assert [file.path for file in find(tmp_path)] == ["a/1.jpeg", "b/2.PNG", "c.tiff"]
+    assert [file.path for file in find(tmp_path).images] == ["a/1.jpeg", "b/2.PNG", "c.tiff"]
     for folder in (tmp_path / "none", tmp_path / ".hidden" / "deeper"):
         with pytest.raises(InputError, match="no such folder"):
             find(folder)
+
+
+def test_what_is_passed_over_is_counted_by_ending(tmp_path):
+    for name in ("a.jpg", "b.webp", "sub/c.WEBP", "d.bmp", "README", ".hidden.bmp"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for number in range(3):
+        (tmp_path / f"{number}.png").symlink_to(tmp_path / "nowhere.png")
+    others = find(tmp_path).others
+    assert passed_over(others) == "3 dangling links, 2 .webp, 1 .bmp, 1 without ending"
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(
+        InputError, match=r"no image in it, but 3 dangling links, 2 \.webp.*known: "
+    ):
+        find(tmp_path)
 
 
 def test_links_to_other_folders_are_followed_once(tmp_path):
@@ -314,7 +331,7 @@ def test_links_to_other_folders_are_followed_once(tmp_path):
     (tmp_path / "in" / "b").symlink_to(tmp_path / "out")
     (tmp_path / "out" / "back").symlink_to(tmp_path / "in")
     (tmp_path / "out" / "self").symlink_to(tmp_path / "out")
-    assert [file.path for file in find(tmp_path / "in")] == ["a/deep/1.png"]
+    assert [file.path for file in find(tmp_path / "in").images] == ["a/deep/1.png"]
 
 
 def test_settings_name_value_and_rule():

@@ -3,13 +3,8 @@
 The same commands on the host are the reference: losses agree to the rounding of the device.
 """
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,49 +13,12 @@ import torch
 from hpcgeo.parallel.device import name_of
 from hpcgeo.profiling.energy import find
 from hpcgeo.records import Record, read
+from tests.device.commands import GPNA, GPU, HOST, MAE, hpcgeo, losses, needs
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator"),
-]
+pytestmark = GPU
 
-GPU = torch.device("cuda", 0)
-#: No device is seen.
-HOST = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-MAE = (
-    *("mae_vit_tiny", "data.chip=32", "train.micro_batch=8", "train.eval_every=null"),
-    *("optim.warmup_steps=1", "train.steps=4", "checkpoint.every=0", "launch.threads=1"),
-)
-GPNA = (
-    *("gpna_tiny", "train.micro_batch=8", "train.eval_every=null", "optim.warmup_steps=1"),
-    *("train.steps=3", "checkpoint.every=0", "launch.threads=1"),
-)
+DEVICE = torch.device("cuda", 0)
 BF16 = "train.dtype=bfloat16"
-
-
-def hpcgeo(*words: object, ranks: int = 1, variables: dict[str, str] | None = None) -> str:
-    """Run a command; return what it said."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    done = subprocess.run(
-        [sys.executable, *(launch if ranks > 1 else []), "-m", "hpcgeo", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | (variables or {}),
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def losses(
-    run: Path, *options: str, ranks: int = 1, variables: dict[str, str] | None = None
-) -> list[float]:
-    """Train, and return the loss of each step."""
-    said = hpcgeo("train", *options, f"run.dir={run}", ranks=ranks, variables=variables)
-    assert f" {ranks} {'cpu' if variables else 'cuda'} ranks" in said
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +26,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[Sequence[str], li
     """Losses on the host, by recipe."""
     folder = tmp_path_factory.mktemp("host")
     return {recipe: losses(folder / recipe[0], *recipe, variables=HOST) for recipe in (MAE, GPNA)}
-
-
-def needs(*packages: str) -> pytest.MarkDecorator:
-    missing = [name for name in packages if find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"no {', '.join(missing)}")
 
 
 @pytest.mark.parametrize(
@@ -139,11 +92,11 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 def test_a_profile(record: Record) -> None:
     """Phases by the device's clock; a peak, or a product that was measured in its place."""
-    assert record.device == name_of(GPU)
+    assert record.device == name_of(DEVICE)
     assert record.peak_source in ("tabled", "measured") and record.mfu
     assert record.phases and record.phases.forward_s > 0 and record.phases.backward_s > 0
     assert record.memory and record.memory.limit_bytes and record.memory_source == "reserved"
-    assert bool(record.energy) == bool(find(GPU, leads=True))
+    assert bool(record.energy) == bool(find(DEVICE, leads=True))
 
 
 def test_the_trace_of_a_device(record: Record) -> None:
@@ -152,11 +105,11 @@ def test_the_trace_of_a_device(record: Record) -> None:
 
 @needs("pynvml") if torch.version.cuda else needs("amdsmi")
 def test_the_device_counts_its_energy() -> None:
-    counters = find(GPU, leads=True)
+    counters = find(DEVICE, leads=True)
     assert counters is not None and counters.own
     before = counters.read()
     for _ in range(20):
-        torch.randn(4096, 4096, device=GPU) @ torch.randn(4096, 4096, device=GPU)
+        torch.randn(4096, 4096, device=DEVICE) @ torch.randn(4096, 4096, device=DEVICE)
     torch.cuda.synchronize()
     assert all(joules >= before[name] for name, joules in counters.read().items())
 

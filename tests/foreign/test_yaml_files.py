@@ -12,7 +12,7 @@ from hpcgeo.profiling.run import configure
 from hpcgeo.strategies import strategy
 from hpcgeo.sweep.points import load_sweep, points
 from hpcgeo.train import run_folder
-from hpcgeo.train.dry_run import dry_run_summary
+from hpcgeo.train.dry_run import dry_run
 from hpcgeo.train.schedule import learning_rate
 from hpcgeo.zoo import architecture
 from tests.foreign.mutations import SNIPPETS, many, texts
@@ -37,7 +37,7 @@ def use(run: RunConfig) -> None:
     model = architecture(run.model.name)
     model.num_visible(run.data.chip, run.objective.mask_ratio)
     strategy(run.parallel.strategy).shard_size(4, run.parallel.group_size)
-    dry_run_summary(run, 4)
+    dry_run(run, 4)
     learning_rate(0, run.train.steps, run.train.micro_batch * run.train.accumulate, run.optim)
 
 

@@ -28,7 +28,7 @@ def test_a_machine(install, tmp_path: Path) -> None:
     assert code == 2 and "longer than the 0.5 h that 2 nodes may have on friends" in said, said
     there = ("mae_vit_tiny", "launch.machine=friends.yaml", "--dry")
     code, said = hpcgeo("train", *there, "--ranks", 4)
-    assert code == 0 and "friends: a job of 2 nodes may last 0.5 h" in said, said
+    assert code == 0 and "a job of 2 nodes on friends may last 0.5 h" in said, said
     code, said = hpcgeo("jobs", "render", "--machine", "friends", *job, "00:20:00")
     assert code == 2 and "unknown machine 'friends'" in said and "known: cuda-node, " in said, said
 

@@ -32,6 +32,7 @@ def published(record: Record) -> PredictedStep:
         edge_flops=2 * patches * 3 * model.patch**2 * model.encoder.width,
         input_flops=0,
         edge_bytes=lambda _: 0.0,
+        view_bytes=4 * 3 * 224**2,
         summary="",
     )
     parallel = Parallel(

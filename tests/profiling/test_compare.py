@@ -175,32 +175,63 @@ def test_failures_are_points(tmp_path: Path) -> None:
 
 
 def test_what_is_on_one_side_only_is_said(tmp_path: Path) -> None:
-    newer = point("NO_SHARD", versions={"torch": "2.14"})
+    newer = point("NO_SHARD", device="GPU", versions={"torch": "2.14"})
     found = compared(tmp_path, [point(), point("NO_SHARD")], [point(), newer, point("ZERO1")])
     assert len(found.pairs) == 1
     assert found.only_a == [
-        "vit_tiny NO_SHARD, 2 ranks, micro-batch 8: differs in torch (2.13.0; there 2.14)"
+        "vit_tiny NO_SHARD, 2 ranks, micro-batch 8: differs in device (CPU, 1 thread; there GPU)"
     ]
     assert found.only_b[1] == "vit_tiny ZERO1, 2 ranks, micro-batch 8"
 
 
 def test_keys_that_may_differ(tmp_path: Path) -> None:
-    newer = point(versions={"torch": "2.14"}, device="GPU")
-    with pytest.raises(InputError, match=r"nothing to compare: .* differs in device .*, torch"):
-        compared(tmp_path, [point()], [newer], "torch")
-    [pair] = compared(tmp_path, [point()], [newer], "torch", "device").pairs
-    assert pair.verdict == "within noise" and "torch" not in pair.point
-    with pytest.raises(InputError, match=r"b.jsonl: .* several values of torch \(2.14, 2.13.0\)"):
-        compared(tmp_path, [point()], [newer, point(device="GPU")], "torch", "device")
-    with pytest.raises(InputError, match=r"unknown key 'tork' \(did you mean 'torch'\?\)"):
-        compared(tmp_path, [point()], [newer], "tork")
-    ring, tree = (point(environment={"NCCL_ALGO": name}) for name in ("Ring", "Tree"))
-    with pytest.raises(InputError, match=r"environment \(NCCL_ALGO Ring; there NCCL_ALGO Tree\)"):
-        compared(tmp_path, [ring], [tree])
-    assert compared(tmp_path, [ring], [tree], "environment").pairs
+    newer = point(dtype="bfloat16", device="GPU")
+    with pytest.raises(InputError, match=r"nothing to compare: .* differs in device .*, dtype"):
+        compared(tmp_path, [point()], [newer])
+    [pair] = compared(tmp_path, [point()], [newer], "dtype", "device").pairs
+    assert pair.verdict == "within noise" and "dtype" not in pair.point
+    several = r"b.jsonl: .* several values of dtype \(bfloat16, float32\)"
+    with pytest.raises(InputError, match=several):
+        compared(tmp_path, [point()], [newer, point(device="GPU")], "dtype", "device")
+    with pytest.raises(InputError, match=r"unknown key 'devise' \(did you mean 'device'\?\)"):
+        compared(tmp_path, [point()], [newer], "devise")
     options = [point(config={"optim": {"clip": clip}}) for clip in (1.0, 2.0)]
     with pytest.raises(InputError, match=r"differs in options \(optim.clip\)"):
         compared(tmp_path, options[:1], options[1:])
+
+
+def test_versions_and_variables_may_differ_and_are_said(tmp_path: Path) -> None:
+    ring, tree = (point(environment={"NCCL_ALGO": name}) for name in ("Ring", "Tree"))
+    [pair] = compared(tmp_path, [ring], [tree]).pairs
+    assert pair.notes == ["NCCL_ALGO Ring in A, Tree in B"] and "environment" not in pair.point
+    newer = point(versions={"torch": "2.14"})
+    [pair] = compared(tmp_path, [point()], [newer]).pairs
+    assert pair.notes == ["torch 2.13.0 in A, 2.14 in B"]
+    # What is the same on both sides comes first; of two others none is the partner.
+    found = compared(tmp_path, [point()], [newer, point()])
+    assert [pair.notes for pair in found.pairs] == [[]] and len(found.only_b) == 1
+    with pytest.raises(InputError, match=r"differs in environment \(NCCL_ALGO Ring; there"):
+        compared(tmp_path, [ring], [tree, newer])
+    with pytest.raises(InputError, match="--between torch: it may differ without"):
+        compared(tmp_path, [point()], [newer], "torch")
+
+
+def test_launchers_are_no_strangers(tmp_path: Path) -> None:
+    torchrun = point(environment={"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"})
+    mpirun = point(environment={"OMPI_MCA_btl": "tcp,self", "SLURM_CPU_BIND": "none"})
+    [pair] = compared(tmp_path, [torchrun], [mpirun]).pairs
+    assert pair.notes == []
+
+
+def test_networks_of_several_nodes_are_strangers(tmp_path: Path) -> None:
+    for nodes in (1, 2):
+        ofi, socket = (point(environment={"NCCL_NET": n}, nodes=nodes) for n in ("OFI", "Socket"))
+        if nodes == 1:
+            assert compared(tmp_path, [ofi], [socket]).pairs[0].notes == []
+            continue
+        with pytest.raises(InputError, match=r"transport \(NCCL_NET OFI; there NCCL_NET Socket\)"):
+            compared(tmp_path, [ofi], [socket])
+        assert compared(tmp_path, [ofi], [socket], "transport").pairs
 
 
 def test_too_little_to_tell(tmp_path: Path) -> None:

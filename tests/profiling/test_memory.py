@@ -11,6 +11,7 @@ import torch
 from hpcgeo.config import load
 from hpcgeo.measured import Memory
 from hpcgeo.objectives.mae.objective import forms
+from hpcgeo.phases import phase
 from hpcgeo.profiling import memory as module
 from hpcgeo.profiling.memory import Ledger, host_bytes, observe, predicted, total, worst
 from hpcgeo.zoo import architecture
@@ -114,6 +115,30 @@ def test_gathered_units_at_the_peak() -> None:
         for cause in ("parameters", "optimizer"):
             held, said = (getattr(m, f"{cause}_bytes") for m in (seen.at_peak, form))
             assert held == pytest.approx(said, rel=0.05)
+
+
+def augmented(pixels: int) -> Memory:
+    """Return what is seen of a step whose views are cut from images of so many pixels."""
+    engine, topology = build({"strategy": "DDP"}, model=MODEL, bands=BANDS)
+
+    def step() -> torch.Tensor:
+        with phase("host_to_device"):
+            views = torch.rand(4, BANDS, pixels)[..., : 32 * 32].reshape(4, BANDS, 32, 32).clone()
+        engine.forward_backward([{"images": views, "noise": torch.rand(4, 16)}])
+        return engine.step(1e-3)
+
+    step()
+    return observe(engine, topology, step)[1]
+
+
+def test_the_phase_of_the_peak() -> None:
+    """Large images hold most before forward: activations and gradients are not there then."""
+    (usual,) = on_ranks(augmented, 1, 32 * 32)
+    assert usual.phase in ("forward", "backward") and usual.activations_bytes
+    assert usual.batch_bytes == 4 * 4 * BANDS * 32 * 32
+    (large,) = on_ranks(augmented, 1, 2**22)
+    assert large.phase == "host_to_device" and large.activations_bytes == 0
+    assert large.batch_bytes == pytest.approx(4 * 4 * BANDS * 2**22, rel=1e-3)
 
 
 def test_recompute() -> None:

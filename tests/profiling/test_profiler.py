@@ -75,6 +75,8 @@ def consistent(record: Record) -> None:
     assert memory is not None and predicted is not None
     assert memory.parameters_bytes == predicted.parameters_bytes
     assert memory.optimizer_bytes == pytest.approx(predicted.optimizer_bytes, rel=0.01)
+    assert memory.batch_bytes == pytest.approx(predicted.batch_bytes, rel=0.02)
+    assert memory.phase in ("forward", "backward")
     assert memory.peak_resident_bytes and memory.limit_bytes and memory.peak_allocated_bytes is None
     assert record.counted_flops == pytest.approx(record.executed_flops, rel=0.02)
     assert record.hfu and record.mfu and record.product_flops_per_s == record.peak_flops_per_s

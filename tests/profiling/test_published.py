@@ -8,6 +8,7 @@ import pytest
 from hpcgeo.machines import device_of
 from hpcgeo.records import Record, read
 from hpcgeo.zoo import architecture
+from profiles import published
 from tests.test_zoo import PUBLISHED, classifier_parameters
 
 FOLDER = Path(__file__).parents[2] / "profiles" / "records" / "frontier"
@@ -34,7 +35,14 @@ ACTIVE_GIB = {
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    return read([FOLDER])
+    """Every point with a rate of the main study."""
+    return read([FOLDER / "records-published.jsonl"])
+
+
+def test_the_records_are_made_from_the_figures() -> None:
+    """``python profiles/published.py`` writes them."""
+    for name, lines in published.made().items():
+        assert (FOLDER / name).read_text().splitlines() == lines, name
 
 
 def line(records: list[Record], model: str, layout: str) -> dict[int, Record]:
@@ -67,6 +75,12 @@ def test_what_all_have_in_common(records: list[Record]) -> None:
         assert (record.recompute, record.data, record.warmup_steps) == ("full", "synthetic", 0)
         assert record.source and "2404.11706" in record.source and "@ c4d15b74" in record.source
         assert record.step_s is None and record.config is None and record.commit is None
+        silent = record.layout == "HYBRID_SHARD(1)"
+        assert (
+            (record.communication == "off")
+            == silent
+            == any("no gradient" in note for note in record.notes)
+        )
 
 
 @pytest.mark.parametrize(("model", "layout"), RATES)
@@ -87,7 +101,7 @@ def test_what_the_study_says_of_them(records: list[Record]) -> None:
         assert efficiency(f"vit_{size}_gated", "FULL_SHARD", 1, 32) > 0.9
         assert efficiency(f"vit_{size}_gated", "FULL_SHARD", 32, 64) < 0.7
     assert efficiency("vit_base_gated", "FULL_SHARD", 16, 32) < 0.5
-    # HYBRID_1 scales at about 100 %, NO_SHARD at 87 to 92 % (huge, 1B, 3B: read 87 to 92).
+    # HYBRID_1 exchanges nothing and stays at 100 %, NO_SHARD keeps 87 to 92 %.
     for size in ("huge", "1b", "3b"):
         assert efficiency(f"vit_{size}_gated", "HYBRID_SHARD(1)", 1, 128) > 0.99
         assert 0.85 < efficiency(f"vit_{size}_gated", "NO_SHARD", 1, 128) < 0.93
@@ -139,3 +153,31 @@ def test_memory_only_where_the_number_of_ranks_is_certain(records: list[Record])
     assert hybrid.memory and full.memory
     assert hybrid.memory.peak_active_bytes == full.memory.peak_active_bytes
     assert hybrid.peak_memory_bytes == hybrid.memory.peak_reserved_bytes == round(16.0312 * 2**30)
+
+
+def test_memory_of_the_smallest_runs() -> None:
+    """Sixty figures: two runs have a rate too, the others stand alone, on one group of ranks."""
+    alone = read([FOLDER / "records-memory.jsonl"])
+    assert len(alone) == 18 and all(r.images_per_s is None and r.notes for r in alone)
+    assert [r.world_size for r in alone] == [r.group_size or 1 for r in alone]
+    both = [*alone, *read([FOLDER / "records-published.jsonl"])]
+    peaks = [r.memory for r in both if r.memory and r.memory.peak_reserved_bytes]
+    kinds = ("peak_active_bytes", "peak_allocated_bytes", "peak_reserved_bytes")
+    assert sum(getattr(memory, kind) is not None for memory in peaks for kind in kinds) == 60
+    (most,) = (r for r in alone if (r.model, r.layout) == ("vit_3b_gated", "HYBRID_SHARD(1)"))
+    assert most.communication == "off" and most.memory and most.memory.limit_bytes
+    assert most.peak_memory_bytes == round(63.6133 * 2**30) < most.memory.limit_bytes
+    # Without exchange it holds what NO_SHARD holds.
+    (replicated,) = (r for r in alone if (r.model, r.layout) == ("vit_3b_gated", "NO_SHARD"))
+    assert replicated.memory and replicated.memory.peak_allocated_bytes == pytest.approx(
+        most.memory.peak_allocated_bytes, rel=1e-3
+    )
+
+
+def test_prefetching() -> None:
+    found = read([FOLDER / "records-prefetch.jsonl"])
+    assert len(found) == 18 and {(r.model, r.nodes) for r in found} == {("vit_5b_gated", 8)}
+    rates = {(r.layout, *r.config["fsdp1"].values()): r.images_per_s for r in found if r.config}
+    assert rates["FULL_SHARD", "BACKWARD_PRE", True] == 388
+    assert rates["HYBRID_SHARD(2)", "none", False] == 280
+    assert len({r.key["options"] for r in found}) == 6

@@ -18,6 +18,7 @@ from hpcgeo.launch.schedulers.slurm import Slurm
 from hpcgeo.machines import machines
 from hpcgeo.measured import Spread
 from hpcgeo.records import Record, read
+from hpcgeo.sweep import local
 from hpcgeo.sweep import recorded as known_module
 from hpcgeo.sweep.batch import SETTLED_S, Contents, JobBatch, Now
 from hpcgeo.sweep.failures import Ending, ending
@@ -348,6 +349,44 @@ def test_a_task_says_what_it_measures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no jobs of a sweep"):
         JobBatch(tmp_path)
     assert cell_of(sweep, contents.points[0]).key == cells(sweep)[0][0].key
+
+
+def test_a_wrong_input_is_told_from_other_ends() -> None:
+    said = f"{HEAD}no device\nRoot Cause (first observed):\n exitcode  : 2 (pid: 3)"
+    assert ending(said, 1).wrong_input == ending(f"{HEAD}no device", 2).wrong_input == "no device"
+    assert ending(f"{HEAD}no device", 1).wrong_input is None
+
+
+@pytest.mark.parametrize("submitted", [False, True])
+def test_what_is_wrong_with_every_point_ends_a_sweep_before_it_starts(
+    tmp_path: Path, submitted: bool
+) -> None:
+    grid = {"train.micro_batch": [8, 16]}
+    sweep = sweep_of(set={"data.path": str(tmp_path / "none")}, ranks=[1, 2], grid=grid)
+    with pytest.raises(InputError, match=r"none: no index.json.*\n.*none of 4 points") as error:
+        if submitted:
+            Jobs(sweep, tmp_path / "records", "s").submit(100)
+        else:
+            run_sweep(sweep, tmp_path / "records.jsonl")
+    assert len(str(error.value).splitlines()) == 2
+    assert not (tmp_path / "records.jsonl").read_text() if not submitted else True
+
+
+def test_a_wrong_input_of_two_points_in_a_row_ends_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only the ranks see, such as a device that is not there."""
+    ends = iter(["chip", None, "device", "device", "device"])
+
+    def run(*_: object) -> Ending:
+        wrong = next(ends)
+        return Ending("failed", f"rank 0 of 1 on node1: {wrong}", wrong)
+
+    monkeypatch.setattr(local, "_run", run)
+    sweep = sweep_of(ranks=[1], grid={"train.micro_batch": [1, 2, 4, 8, 16]})
+    with pytest.raises(InputError, match="device: on two points in a row; the sweep ends"):
+        run_sweep(sweep, tmp_path / "records.jsonl")
+    assert len(read([tmp_path / "records.jsonl"])) == 4
 
 
 # -- jobs, without a Slurm -------------------------------------------------------------------------

@@ -3,11 +3,11 @@
 import pytest
 
 from hpcgeo.config import load
-from hpcgeo.train.dry_run import dry_run_summary
+from hpcgeo.train.dry_run import dry_run
 
 
 def summary(*options: str, machine: str = "frontier") -> str:
-    return dry_run_summary(load("mae_vit_15b", [f"launch.machine={machine}", *options]), 64)
+    return str(dry_run(load("mae_vit_15b", [f"launch.machine={machine}", *options]), 64))
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ def summary(*options: str, machine: str = "frontier") -> str:
     [
         (
             ["train.micro_batch=32", "train.accumulate=1"],
-            "46.9 GiB allocated, up to 73.6 reserved, may not fit in 64 GiB",
+            "verdict       tight: 46.9 GiB allocated, up to 73.6 reserved, of 64 GiB",
         ),
-        (["train.micro_batch=128", "train.accumulate=1"], "reserved, does not fit in 64 GiB"),
+        (["train.micro_batch=128", "train.accumulate=1"], "verdict       does not fit: 95.4 GiB"),
         (
             ["train.micro_batch=8", "train.accumulate=4"],
             "bound by communication: take a larger train.micro_batch",
@@ -31,13 +31,15 @@ def test_warnings(options: list[str], warning: str) -> None:
 
 def test_the_recipe_is_neither_tight_nor_bound_by_communication() -> None:
     said = summary()
-    assert "fit in" not in said and "bound by" not in said
+    assert said.startswith("verdict       fits: ") and "bound by" not in said
 
 
 def test_what_is_not_known_is_not_said() -> None:
     assert "step time     not estimated: nothing is tabled for H100" in summary(machine="cuda-node")
     said = summary(machine="local")
     assert "step time" not in said and "warning" not in said
+    assert said.startswith("verdict       not known: local names no device")
+    assert "time          not known: `hpcgeo-profile run` measures a step" in said
     assert "checkpoint    176 GB" in said
     assert "checkpoint    " not in summary("checkpoint.every=0")
 

@@ -12,9 +12,12 @@ import yaml
 from PIL import Image
 
 from hpcgeo.checkpoint.manifest import sealed
+from hpcgeo.cli.train import train as train_command
+from hpcgeo.errors import InputError
 from hpcgeo.options import Optim
 from hpcgeo.plan.memory import checkpoint_bytes
 from hpcgeo.records import read
+from hpcgeo.train.schedule import learning_rate
 from tests.processes import EXEC, hpcgeo
 from tests.ranks import STEPS, metrics, start, train, wait_for_step
 
@@ -24,6 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     code, said = train(folder, 1)
     assert code == 0, said
+    (folder.parent / "said").write_text(said)
     return folder
 
 
@@ -103,6 +107,23 @@ def test_a_time_limit_stops_and_the_same_command_goes_on(whole: Path, tmp_path: 
     assert [row["loss"] for row in metrics(folder)] == pytest.approx(
         [row["loss"] for row in metrics(whole)], abs=1e-6
     )
+
+
+def test_a_run_that_has_ended_goes_on_and_says_its_learning_rate(
+    whole: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run")
+    code, said = train(folder, 1)
+    assert code == 0 and "is complete; with a larger train.steps it goes on" in said, said
+    code, said = train(folder, 1, "train.steps=44")
+    assert code == 0, said
+    rows, optim = metrics(folder), Optim(base_lr=0.01, warmup_steps=2)
+    assert [row["step"] for row in rows] == list(range(1, 45))
+    before, after = learning_rate(39, 40, 16, optim), learning_rate(40, 44, 16, optim)
+    assert [row["lr"] for row in rows[39:41]] == pytest.approx([before, after])
+    told = f"of a run of 44 steps, warm-up and half a cosine: {after:.3g} at step 41, after "
+    assert f"{told}{before:.3g} at step 40" in said, said
+    assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["steps"] == 44
 
 
 def test_another_run_in_the_folder_is_refused_with_the_difference(whole: Path) -> None:
@@ -186,8 +207,51 @@ def test_print_and_dry() -> None:
     assert (
         "global batch  2048 = micro-batch 16 x accumulate 2 x 64 data-parallel ranks" in dry.stdout
     )
-    assert "step time     2.86 to 4.59 s estimated, all steps " in dry.stdout
+    lines = dry.stdout.splitlines()
+    assert lines[0].startswith("verdict       fits: 38.8 GiB allocated, up to 60.9 reserved, of 64")
+    assert lines[1].startswith(
+        "time          38.4 to 61.6 h in all, 307 to 493 node-hours on 8 nodes, estimated; "
+        "at least 20 jobs of 2 h, the longest of 8 nodes;"
+    )
+    assert "step time     2.86 to 4.59 s estimated: arithmetic " in dry.stdout
     assert "8 x 4: 3.46 to 6.32 s, 34.8 GiB; 16 x 2: 2.86 to 4.59 s, 38.8 GiB" in dry.stdout
     assert "warning       head 105: no multiple of 8" in dry.stdout
     assert "checkpoint    176 GB; 2 are kept and one is written beside them: 528 GB" in dry.stdout
-    assert "queue         frontier: a job of 8 nodes may last 2 h" in dry.stdout
+
+
+def test_a_dry_run_that_does_not_fit_exits_with_2() -> None:
+    words = ["train", "mae_vit_15b", "launch.machine=frontier", "parallel.strategy=DDP"]
+    dry = hpcgeo(*words, "--dry", "--ranks", 64)
+    assert dry.returncode == 2 and dry.stdout.startswith("verdict       does not fit: 309 GiB")
+
+
+def test_options_that_would_be_ignored_are_refused() -> None:
+    with pytest.raises(InputError, match="--ranks has no effect without --dry"):
+        train_command("mae_vit_tiny", ranks=4)
+    with pytest.raises(InputError, match="--print and --dry: each stands instead of training"):
+        train_command("mae_vit_tiny", show=True, dry=True)
+    with pytest.raises(InputError, match="--dry and --check-resume"):
+        train_command("mae_vit_tiny", dry=True, check_resume=3)
+
+
+def test_a_run_says_what_people_ask(whole: Path) -> None:
+    """At its start, in each line, and at its end, with commands that work."""
+    said = (whole.parent / "said").read_text()
+    for words in (
+        "data          synthetic: 65,536 samples, 3 bands",
+        f"steps         {STEPS} = {16 * STEPS} samples = 0.01 epochs",
+        f"curves        tensorboard --logdir {whole}",
+        "DDP: 1 cpu ranks",
+        "next:",
+        f"hpcgeo export {whole} --to transformers",
+        f"hpcgeo report {whole} --run {whole} --out {whole}/report",
+    ):
+        assert words in said, words
+    assert "hpcgeo probe" not in said, "generated images have no classes"
+    lines = re.findall(
+        rf"step (\d+)/{STEPS}  loss ([\d.]+)  [\d.]+ images/s  lr \S+  (.*) left", said
+    )
+    assert [float(loss) for _, loss, _ in lines] == pytest.approx(
+        [row["loss"] for row in metrics(whole)], abs=1e-4
+    )
+    assert lines[-1][2] == "0 s"

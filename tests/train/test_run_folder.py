@@ -12,6 +12,7 @@ from hpcgeo.data.shards.build import build
 from hpcgeo.data.shards.executors import run
 from hpcgeo.data.shards.generated_scenes import write_scenes
 from hpcgeo.data.shards.settings import Settings
+from hpcgeo.errors import InputError
 from hpcgeo.train import run_folder
 from hpcgeo.train.faults import explain
 from hpcgeo.train.run_folder import begin, claim
@@ -26,6 +27,40 @@ def test_killed_while_it_claimed_the_folder_a_run_starts(tmp_path: Path) -> None
     claim(load("mae_vit_tiny", [f"run.dir={folder}"]))
     assert load(str(folder / "config.yaml")).run.dir == folder
     assert not (folder / "config.yaml.partial").exists()
+    run_folder._HELD.pop().close()
+
+
+def test_a_start_that_failed_blocks_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    claim(load("mae_vit_tiny", [f"run.dir={folder}", "train.steps=50"]))
+    run_folder._HELD.pop().close()
+    claim(load("mae_vit_tiny", [f"run.dir={folder}", "optim.base_lr=1"]))
+    run_folder._HELD.pop().close()
+    assert load(str(folder / "config.yaml")).optim.base_lr == 1
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(InputError, match=r"another run.*\n  optim.base_lr: 1.0 -> 2.0"):
+        claim(load("mae_vit_tiny", [f"run.dir={folder}", "optim.base_lr=2"]))
+    run_folder._HELD.pop().close()
+
+
+@pytest.mark.parametrize(
+    ("reached", "steps", "allowed"), [(100, 150, True), (50, 150, False), (100, 50, False)]
+)
+def test_more_steps_are_for_a_run_that_has_ended(
+    tmp_path: Path, reached: int, steps: int, allowed: bool
+) -> None:
+    claim(load("mae_vit_tiny", [f"run.dir={tmp_path}"]))
+    run_folder._HELD.pop().close()
+    checkpoint = tmp_path / "checkpoints" / f"step-{reached:08d}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "step.json").touch()
+    longer = load("mae_vit_tiny", [f"run.dir={tmp_path}", f"train.steps={steps}"])
+    if allowed:
+        claim(longer)
+    else:
+        said = rf"train.steps: 100 -> {steps} \(it is at step {reached}: never fewer, and more when"
+        with pytest.raises(InputError, match=said):
+            claim(longer)
     run_folder._HELD.pop().close()
 
 

@@ -26,8 +26,8 @@ from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import forms
-from hpcgeo.options import Checkpoint
-from hpcgeo.weights.export import FORMATS, Weights, export
+from hpcgeo.options import Checkpoint, Data
+from hpcgeo.weights.export import FORMATS, Weights, config_of, export
 from hpcgeo.zoo import architecture, models
 from tests import processes
 from tests.distributed import on_ranks
@@ -351,6 +351,12 @@ def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
         export(tmp_path, "timm")
     with pytest.raises(InputError, match=r"config\.yaml/out\S*: Not a directory"):
         export(run, "timm", tmp_path / "config.yaml" / "out")
+
+
+def test_a_data_set_that_moved_is_found(run: Path) -> None:
+    for place in ("elsewhere", "a: [b]#c"):  # never read as YAML
+        moved = config_of(run, [place]).data
+        assert isinstance(moved, Data) and moved.path == place
 
 
 def test_the_average_is_exported_and_resumed(tmp_path: Path) -> None:

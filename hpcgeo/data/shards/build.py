@@ -8,13 +8,15 @@ files that are missing.
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from hpcgeo.data.shards.chips import num_windows
 from hpcgeo.data.shards.executors import Map
@@ -25,11 +27,11 @@ from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.shard_file import Failed, Key, Shard, ShardPlan, Span
 from hpcgeo.data.shards.shard_file import build as build_shard
 from hpcgeo.data.shards.skipped import Skipped
-from hpcgeo.data.shards.sources import ListedFile, SourceFile, find, inspect
+from hpcgeo.data.shards.sources import ListedFile, Listing, SourceFile, find, inspect, named_masks
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.log import log, track
-from hpcgeo.quoting import one_line
+from hpcgeo.quoting import grouped
 from hpcgeo.sensors import sensor
 
 PLAN = "plan.json"
@@ -38,15 +40,22 @@ SKIPPED = "skipped.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a build ended; the index is None when a shard file could not be written."""
+    """How a build ended.
+
+    Attributes:
+        index: None when a shard file could not be written.
+        others: files of other endings that were passed over.
+    """
 
     index: Index | None
+    others: Counter[str]
     num_failed: int = 0
 
 
 def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
     """Build the data set `out` from the images below `folder`.
 
+    One that ends before it wrote a shard file leaves no plan, which would block other options.
     Every source that is skipped and every shard file that fails is one line of the log.
 
     Raises:
@@ -54,9 +63,23 @@ def build(folder: Path, out: Path, settings: Settings, work: Map) -> Outcome:
         OSError: the plan or the index could not be written.
     """
     found = find(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}: choose another folder") from None
     with _alone(out):
-        return _build(folder, out, settings, work, found)
+        try:
+            return _build(folder, out, settings, work, found)
+        except BaseException:
+            if not _begun(out):
+                (out / PLAN).unlink(missing_ok=True)
+                with suppress(OSError):  # it is not empty
+                    out.rmdir()
+            raise
+
+
+def _begun(out: Path) -> bool:
+    return (out / NAME).exists() or any(out.glob("*.h5"))
 
 
 @contextmanager
@@ -78,19 +101,19 @@ def _alone(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _build(
-    folder: Path, out: Path, settings: Settings, work: Map, found: Sequence[ListedFile]
-) -> Outcome:
-    _keep_plan(out / PLAN, folder, settings, found)
+def _build(folder: Path, out: Path, settings: Settings, work: Map, found: Listing) -> Outcome:
+    _keep_plan(out / PLAN, folder, settings, found.images)
     if (out / NAME).exists():
         log.info("%s: complete, nothing to do", out)
-        return Outcome(load(out))
-    paths = [file.path for file in found]
+        return Outcome(load(out), found.others)
+    paths = [file.path for file in found.images]
     look = partial(inspect, folder, settings=settings)
     inspected = list(track(work(look, paths, chunksize=8), "inspect", len(paths)))
     sources = [each for each in inspected if isinstance(each, SourceFile)]
     skipped = [each for each in inspected if isinstance(each, Skipped)]
-    _say(skipped)
+    skipped += [] if settings.bands else named_masks(sources)
+    left_out = {each.path for each in skipped}
+    sources = [source for source in sources if source.path not in left_out]
     classes = sorted({source.label for source in sources if source.label})
     tasks = plan(folder, out, sources, classes, settings)
     layouts = [name for name, group in tasks.items() for _ in group]
@@ -102,19 +125,23 @@ def _build(
         if isinstance(result, Failed):
             log.error("failed %s: %s", out / result.name, result.reason)
         else:
-            _say(result.skipped)
             skipped.extend(result.skipped)
             shards[name].append(result)
     num_failed = sum(isinstance(result, Failed) for result in results)
     rows = dict(sorted((skip.path, skip.reason) for skip in skipped))
+    for line in grouped(rows):
+        log.warning("skipped %s", line)
     write_csv(out / SKIPPED, ("source", "reason"), rows.items())
     if num_failed:
-        return Outcome(None, num_failed)
+        return Outcome(None, found.others, num_failed)
     if not any(shard.samples for group in shards.values() for shard in group):
-        raise InputError(f"{folder}: no sample in {len(found)} files; see {out / SKIPPED}")
-    index = _index(out, settings, len(found), len(rows), classes, tasks, shards)
+        for task in flat:
+            for path in (task.path, task.path.with_name(f"{task.path.name}.sha256")):
+                path.unlink(missing_ok=True)
+        raise InputError(f"{folder}: no sample in {len(found.images)} files; see {out / SKIPPED}")
+    index = _index(out, settings, len(found.images), len(rows), classes, tasks, shards)
     write_text(out / NAME, index.model_dump_json(indent=1) + "\n")
-    return Outcome(index)
+    return Outcome(index, found.others)
 
 
 def _without_broken(
@@ -153,6 +180,12 @@ def plan(
     for key, group in groups.items():
         name = _layout_name(key, tasks)
         bytes_per_chip = len(key.bands) * settings.chip**2 * np.dtype(key.dtype).itemsize
+        if bytes_per_chip > (most := psutil.virtual_memory().total):
+            raise InputError(
+                f"chip {settings.chip}: one of {len(key.bands)} bands in {key.dtype} takes "
+                f"{bytes_per_chip / 1e9:,.0f} GB, and this machine has {most / 1e9:,.0f}: choose a "
+                f"smaller --chip"
+            )
         room = max(1, (settings.shard_mib << 20) // bytes_per_chip)
         spans = (
             Span(source, row.get(source.label or "", -1), 0, num_windows(source, settings))
@@ -197,15 +230,18 @@ def _layout_name(key: Key, taken: Iterable[str]) -> str:
 
 
 def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[ListedFile]) -> None:
-    """Save the plan of a new build; of one that goes on, check that it is the same."""
+    """Save the plan of a new build; of one that goes on, check that it is the same.
+
+    One that wrote no shard file is replaced.
+    """
     values = {"folder": str(folder.resolve())} | json.loads(json.dumps(asdict(settings)))
     sources = {file.path: [file.size, file.mtime_ns] for file in found}
+    if not (path.exists() and _begun(path.parent)):
+        text = json.dumps({"settings": values, "sources": sources}, separators=(",", ":"))
+        return write_text(path, text + "\n")
     try:
         old = json.loads(path.read_text("utf-8"))
         old["settings"].keys() | old["sources"].keys()
-    except FileNotFoundError:
-        text = json.dumps({"settings": values, "sources": sources}, separators=(",", ":"))
-        return write_text(path, text + "\n")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: damaged; remove {path.parent} and build again") from None
     changes = [
@@ -225,11 +261,6 @@ def _keep_plan(path: Path, folder: Path, settings: Settings, found: Sequence[Lis
             "use another --out, or remove it"
         )
     return None
-
-
-def _say(skipped: Iterable[Skipped]) -> None:
-    for skip in skipped:
-        log.warning("skipped %s: %s", one_line(skip.path), one_line(skip.reason))
 
 
 def _index(

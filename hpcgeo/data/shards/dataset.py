@@ -46,6 +46,10 @@ class Dataset(Protocol):
         """Names of the bands."""
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that samples are labelled with."""
+
+    @property
     def sensor(self) -> str | None:
         """Row of the sensors that the bands are of, where known."""
 
@@ -129,7 +133,7 @@ class ShardDataset:
         self._ends = np.cumsum(samples)
         self._firsts = self._ends - samples
         self._open: dict[int, _Shard] = {}
-        self.sensor = row.sensor
+        self.sensor, self.classes = row.sensor, tuple(index.classes)
         self.bands, self.dtype = row.bands, np.dtype(row.dtype)
         self.nodata = np.array([np.nan if r.nodata is None else r.nodata for r in rows])
         self.shape = len(row.bands), index.chip, index.chip

@@ -163,6 +163,8 @@ def load(folder: Path) -> Index:
         raise InputError(
             f"{folder}: no {NAME}; {way_out or 'write a data set with `hpcgeo data build`'}"
         ) from None
+    except NotADirectoryError:
+        raise InputError(f"{folder}: a file: give the folder of a data set") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValidationError, UnicodeDecodeError):
@@ -172,20 +174,21 @@ def load(folder: Path) -> Index:
     return index
 
 
-def verify(folder: Path, index: Index) -> list[str]:
-    """Return one line for every file that is missing or differs from its checksum."""
+def verify(folder: Path, index: Index) -> dict[str, str]:
+    """Return what is wrong with every file that is missing or differs from its checksum."""
     shards = [shard for layout in index.layouts.values() for shard in layout.shards]
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda file: _check(folder, file), [*index.files, *shards])
-        return [problem for problem in found if problem]
+        files = [*index.files, *shards]
+        found = pool.map(lambda file: _check(folder / file.name, file), files)
+        problems = zip(files, found, strict=True)
+        return {str(folder / file.name): problem for file, problem in problems if problem}
 
 
-def _check(folder: Path, file: File) -> str:
-    path = folder / file.name
+def _check(path: Path, file: File) -> str:
     try:
         size = path.stat().st_size
         if size != file.bytes:
-            return f"{path}: {size} bytes, {file.bytes} expected"
-        return "" if sha256(path) == file.sha256 else f"{path}: damaged: its checksum differs"
+            return f"{size} bytes, {file.bytes} expected"
+        return "" if sha256(path) == file.sha256 else "damaged: its checksum differs"
     except OSError as error:
-        return f"{path}: {error.strerror}"
+        return str(error.strerror)

@@ -120,6 +120,8 @@ def build(plan: ShardPlan) -> Shard | Failed:
         return read_summary(plan.path, digest)
     except OSError as error:
         return Failed(plan.path.name, error.strerror or str(error))
+    except MemoryError:
+        return Failed(plan.path.name, "out of memory: a smaller --shard-mib, or fewer --workers")
 
 
 def _is_of(plan: ShardPlan) -> bool:

@@ -4,13 +4,17 @@ import math
 import os
 import re
 import resource
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import rasterio
 from rasterio.enums import MaskFlags
@@ -43,6 +47,14 @@ GDAL = {
 #: A description that names no band, but counts it.
 _NUMBERED = re.compile(r"(band|layer|channel)?[ _-]?\d+", re.IGNORECASE)
 _COLOURS = frozenset({"red", "green", "blue", "nir"})
+#: A word of a file or folder of masks and labels, which lie beside the images they belong to.
+_MASK = re.compile(
+    r"(?<![a-z])((cloud|water|land|building)?masks?|labels?|gts?|truth|annotations?|segmentations?)"
+    r"(?![a-z])",
+    re.IGNORECASE,
+)
+#: Values that the middle of a mask or of a raster of labels has at most.
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -84,27 +96,50 @@ class SourceFile:
     offset: tuple[float, ...] | None = None
 
 
-def find(folder: Path) -> list[ListedFile]:
+class Listing(NamedTuple):
+    """The images of a folder, and how many files of each other ending were passed over."""
+
+    images: list[ListedFile]
+    others: Counter[str]
+
+
+def find(folder: Path) -> Listing:
     """Return the images below a folder, sorted by path; hidden files and folders are left out.
 
     Raises:
         InputError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of images")
-    found, root = [], folder.resolve()
+        raise InputError(f"{folder}: {'a file: give its' if folder.exists() else 'no such'} folder")
+    found, others, root = [], Counter[str](), folder.resolve()
     linked: set[Path] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+
+    def unread(error: OSError) -> None:
+        others["folders that cannot be read"] += 1
+
+    for parent, folders, files in os.walk(folder, onerror=unread, followlinks=True):
         folders[:] = [name for name in sorted(folders) if _is_new(Path(parent, name), root, linked)]
-        for name in files:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
+        for path in (Path(parent, name) for name in files if not name.startswith(".")):
+            ending = path.suffix.lower() or "without ending"
+            try:
                 status = path.stat()
+            except OSError:
+                others["dangling links" if path.is_symlink() else "files that cannot be read"] += 1
+                continue
+            if ending in SUFFIXES and S_ISREG(status.st_mode):
                 relative = path.relative_to(folder).as_posix()
                 found.append(ListedFile(relative, status.st_size, status.st_mtime_ns))
+            else:
+                others[ending] += 1
     if not found:
-        raise InputError(f"{folder}: no image in it; known: {', '.join(sorted(SUFFIXES))}")
-    return sorted(found, key=lambda file: file.path)
+        there = f", but {passed_over(others)}" if others else ""
+        raise InputError(f"{folder}: no image in it{there}; known: {', '.join(sorted(SUFFIXES))}")
+    return Listing(sorted(found, key=lambda file: file.path), others)
+
+
+def passed_over(others: Counter[str]) -> str:
+    """Return how many files of each ending there are, in words: ``12 .webp, 2 dangling links``."""
+    return ", ".join(f"{count:,} {ending}" for ending, count in others.most_common())
 
 
 def _is_new(path: Path, root: Path, linked: set[Path]) -> bool:
@@ -163,6 +198,8 @@ def _inspect(folder: Path, path: str, raster: DatasetReader, settings: Settings)
     crs, transform = _georeference(raster)
     exif = Exif() if crs else exif_of(folder / path)
     palette = not crs and raster.colorinterp[0].name == "palette" and settings.bands is None
+    if palette:
+        _refuse_few_values(raster)
     bands, numbers = (("red", "green", "blue"), (1,)) if palette else _bands(raster, settings)
     nodata = raster.nodata if raster.nodata is not None else settings.nodata
     if np.dtype(dtype).kind == "f":
@@ -270,6 +307,7 @@ def _bands(raster: DatasetReader, settings: Settings) -> tuple[tuple[str, ...], 
     if set(named) <= _COLOURS and len(set(named)) == len(named) and _alpha_is_mask(raster):
         return named, numbers
     if named == ("gray",) and (raster.driver != "GTiff" or raster.dtypes[0] == "uint8"):
+        _refuse_few_values(raster)
         return ("grey",), numbers
     count = f"{raster.count} band{'s' if raster.count > 1 else ''}"
     raise UnusableError(
@@ -295,11 +333,41 @@ def _alpha_is_mask(raster: DatasetReader) -> bool:
     names = [colour.name for colour in raster.colorinterp]
     if "alpha" not in names or raster.crs is None:
         return True
+    values = _middle(raster, names.index("alpha") + 1)
+    return set(values.tolist()) <= {0, np.iinfo(values.dtype.name).max}
+
+
+def _middle(raster: DatasetReader, number: int) -> npt.NDArray[np.generic]:
+    """Return the values that a band has in its middle, each once."""
     size = 256
     window = Window((raster.width - size) // 2, (raster.height - size) // 2, size, size)
     inside = window.intersection(Window(0, 0, raster.width, raster.height))
-    values = np.unique(raster.read(names.index("alpha") + 1, window=inside))
-    return set(values.tolist()) <= {0, np.iinfo(values.dtype).max}
+    return np.unique(raster.read(number, window=inside))
+
+
+def _refuse_few_values(raster: DatasetReader) -> None:
+    """Refuse a grey image that seems to be a mask or a raster of labels."""
+    if raster.driver != "JPEG" and 1 < len(_middle(raster, 1)) <= _FEW:
+        raise UnusableError(
+            f"a mask or labels: at most {_FEW} values in its middle; if it is an image, name its "
+            f"bands (--bands)"
+        )
+
+
+def named_masks(sources: Sequence[SourceFile]) -> list[Skipped]:
+    """Return the images whose names say that they are masks or labels of others.
+
+    None are where all are called so, or where they are JPEG, which keeps no labels.
+    """
+    named = [
+        source.path
+        for source in sources
+        if _MASK.search(source.path) and not source.path.lower().endswith((".jpg", ".jpeg"))
+    ]
+    if len(named) == len(sources):
+        return []
+    reason = "a mask or labels, by its name; if it is an image, name its bands (--bands)"
+    return [Skipped(path, reason) for path in named]
 
 
 def _holds(dtype: str, value: float) -> bool:
@@ -310,7 +378,7 @@ def _holds(dtype: str, value: float) -> bool:
 def _one_line(error: Exception, path: Path | None = None) -> str:
     text = str(error.__cause__ or error).strip().splitlines()
     line = text[0] if text else type(error).__name__
-    return line.replace(f"{path}: ", "").replace(f"'{path}' ", "")
+    return line if path is None else re.sub(rf"'?\S*{re.escape(path.name)}'?:? *", "", line)
 
 
 def masked(raster: DatasetReader, numbers: Sequence[int]) -> bool:

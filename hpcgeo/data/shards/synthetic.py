@@ -21,15 +21,21 @@ _ROAD = (130, 125, 120)
 _ROOFS = ((180, 90, 70), (200, 200, 195), (110, 110, 115))
 
 
-def scene(size: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Return a scene (3, size, size): the same for the same size and seed."""
+def scene(size: int, seed: int, blocks: int | None = None) -> npt.NDArray[np.uint8]:
+    """Return a scene (3, size, size): the same for the same arguments.
+
+    Args:
+        size: height and width in pixels.
+        seed: other seeds, other scenes.
+        blocks: of buildings; by default some.
+    """
     rng = np.random.default_rng([seed, size])
     down, right = np.mgrid[:size, :size].astype(np.float32)
     land = _fields(down, right, rng)
     for _ in range(3):
         _stripe(land, down, right, rng, width=3.0, bend=0.0, colour=_ROAD)
     _stripe(land, down, right, rng, width=size / 40 + 4, bend=size / 8, colour=_WATER)
-    for _ in range(max(1, size // 128)):
+    for _ in range(max(1, size // 128) if blocks is None else blocks):
         _buildings(land, rng)
     land += rng.normal(0, 4, land.shape).astype(np.float32)
     return np.clip(land, 1, 255).astype(np.uint8)  # 0 would be nodata
@@ -90,6 +96,7 @@ class SyntheticDataset:
     kind: Literal["synthetic"] = "synthetic"
     nodata = np.array([np.nan])
     sensor = None
+    classes: tuple[str, ...] = ()
     dtype = np.dtype(np.uint8)
 
     def __init__(self, shape: tuple[int, int, int], num_samples: int = 65536) -> None:

@@ -85,6 +85,15 @@ class Endings:
     first_rank: re.Pattern[str] = NEVER
 
 
+@dataclass(frozen=True)
+class JobSize:
+    """What a job script asks for, before options of the command that submits it."""
+
+    nodes: int
+    per_node: int
+    time: str
+
+
 class Scheduler(ABC):
     """A scheduler; the machine's field `scheduler` names it.
 
@@ -143,6 +152,10 @@ class Scheduler(ABC):
     @abstractmethod
     def max_tasks(self) -> int:
         """Return how many tasks an array may have; a guess where it does not answer."""
+
+    def asked(self, script: str) -> JobSize | None:
+        """Return what a job script asks for; None where it does not say all of it."""
+        return None
 
     # -- inside a job ------------------------------------------------------------------------------
 

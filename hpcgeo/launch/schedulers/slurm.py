@@ -14,6 +14,7 @@ from hpcgeo.launch.schedulers.scheduler import (
     Allocation,
     Endings,
     InDoubtError,
+    JobSize,
     Queued,
     Scheduler,
     Started,
@@ -43,7 +44,6 @@ class Slurm(Scheduler):
     name = "slurm"
     suffix = "sbatch"
     package = "hpcgeo.launch.schedulers"
-    speed = ("SLURM_CPU_BIND",)
     #: What it says when it ends a job, and its names of the state then. (It also says that a step
     #: was cancelled when one rank has failed.)
     endings = Endings(
@@ -107,6 +107,12 @@ class Slurm(Scheduler):
         except InputError:  # a plan is made anywhere
             found = None
         return max(1, int(found[1])) if found else MAX_ARRAY
+
+    def asked(self, script: str) -> JobSize | None:
+        said = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", script, re.MULTILINE))
+        words = [said.get(name) for name in ("nodes", "ntasks-per-node", "time")]
+        nodes, per_node, time = words
+        return JobSize(int(nodes), int(per_node), time) if nodes and per_node and time else None
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation | None:
         if "SLURM_JOB_ID" not in environ:

@@ -111,5 +111,6 @@ def forms(
         edge_flops=2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P,
         input_flops=2 * V * P * W,
         edge_bytes=edge_bytes,
+        view_bytes=4 * bands * chip[0] * chip[1],
         summary=f"{N} patches of {architecture.patch} x {architecture.patch}, {V} visible",
     )

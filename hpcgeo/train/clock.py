@@ -23,7 +23,8 @@ class Clock:
         self.on_device = device.type == "cuda"
         self.naming = False  #: phases stand in the trace
         self._prefix = prefix
-        self._phases: list[tuple[str, Any, Any]] = []
+        self._phases: list[tuple[str, str | None, Any, Any]] = []  #: name, what it is inside of
+        self._open: list[str] = []
 
     def now(self) -> Any:
         """Return this moment."""
@@ -33,24 +34,35 @@ class Clock:
         event.record()
         return event
 
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.on_device:
+            torch.cuda.synchronize()
+
     def seconds(self, begin: Any, end: Any) -> float:
         """Return the seconds between two moments; the device is synchronised."""
         return float(begin.elapsed_time(end)) * 1e-3 if self.on_device else float(end - begin)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Watch a phase."""
+        """Watch a phase; one inside another is no part of that."""
+        outer = self._open[-1] if self._open else None
+        self._open.append(name)
         with record_function(self._prefix + name) if self.naming else nullcontext():
             begin = self.now()
             try:
                 yield
             finally:
-                self._phases.append((name, begin, self.now()))
+                self._phases.append((name, outer, begin, self.now()))
+                self._open.pop()
 
     def take(self) -> list[float]:
         """Return the seconds of each of PHASES since the last call; the device is synchronised."""
         seconds = dict.fromkeys(PHASES, 0.0)
-        for name, begin, end in self._phases:
-            seconds[name] += self.seconds(begin, end)
+        for name, outer, begin, end in self._phases:
+            took = self.seconds(begin, end)
+            seconds[name] += took
+            if outer:
+                seconds[outer] -= took
         self._phases.clear()
         return list(seconds.values())
