@@ -36,14 +36,19 @@ golden: $(VENV)/dev.stamp
 	$(BIN)/hpcgeo jobs render
 	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis tests/cli/test_options.py tests/test_records.py
 
-# Nothing is pushed: look at the tag, then `git push origin v$(VERSION)`.
+# Nothing is pushed: look at the tag, then `git push origin v$(VERSION)`. A build folder that was left
+# would bring modules that are gone into the wheel.
 release: $(VENV)/dev.stamp
-	test -n "$(VERSION)" || { echo "make release VERSION=0.1.0"; exit 2; }
-	test -z "$$(git status --porcelain)" || { echo "commit or stash first"; exit 2; }
-	grep -q "__version__ = \"$(VERSION)\"" hpcgeo/__init__.py
-	grep -q "^version: $(VERSION)$$" CITATION.cff
-	grep -q "^## \[$(VERSION)\] - 20" CHANGELOG.md || { echo "CHANGELOG.md: no ## [$(VERSION)] - DATE"; exit 2; }
+	@test -n "$(VERSION)" || { echo "say which: make release VERSION=0.1.0"; exit 2; }
+	@test -z "$$(git status --porcelain)" || { echo "commit or stash first"; exit 2; }
+	@! git rev-parse -q --verify "v$(VERSION)" > /dev/null || { echo "v$(VERSION) is tagged already"; exit 2; }
+	@for line in "hpcgeo/__init__.py:__version__ = \"$(VERSION)\"" "CITATION.cff:version: $(VERSION)" \
+	  "CHANGELOG.md:## [$(VERSION)] - $$(date -u +%Y-%m-%d)"; do \
+	  grep -qxF "$${line#*:}" "$${line%%:*}" || { echo "$${line%%:*}: no line '$${line#*:}'"; exit 2; }; \
+	done
+	$(MAKE) lint
 	$(BIN)/pytest -q tests/test_package.py
+	rm -rf build dist
 	$(BIN)/python -m build --wheel
 	git tag -a "v$(VERSION)" -m "hpcgeo $(VERSION)"
 

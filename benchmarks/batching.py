@@ -43,7 +43,7 @@ from hpcgeo.objectives.multitask.objective import MultiTaskOptions
 from hpcgeo.options import Batching
 from hpcgeo.profiling.memory import Ledger
 from hpcgeo.workloads.mixture import band_of
-from hpcgeo.zoo import perceiver
+from hpcgeo.zoo import architecture
 
 #: Limits of padding that are tried, in tokens of a cluster.
 LIMITS = (256, 1024, 4096, 16384)
@@ -166,7 +166,7 @@ class Bench:
         self.lengths = [one.length for one in self.drawn]
         options = MultiTaskOptions(name="multitask")
         self.model = MultiTaskNetwork(
-            PerceiverBackbone(perceiver(options.model), channels, "uniform"), asked, options
+            PerceiverBackbone(architecture(options.model), channels, "uniform"), asked, options
         )
         for name, parameter in self.model.named_parameters():
             parameter.data = draw(name, parameter.shape, slice(None), 0)

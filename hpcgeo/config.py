@@ -42,12 +42,13 @@ from hpcgeo.tables import (
     close,
     did_you_mean,
     nearest,
+    own,
     parse,
     place_of,
     rule_of,
     same,
 )
-from hpcgeo.zoo import architecture_of
+from hpcgeo.zoo import architecture
 
 #: How a recipe names the one it builds on, and how a file is told from a name.
 EXTENDS, SUFFIXES = "extends", (".yaml", ".yml")
@@ -126,7 +127,7 @@ class RunConfig(OptionGroup):
     def _fits(self) -> "RunConfig":
         row, name = objective(self.objective.name), self.objective.name
         try:
-            family = architecture_of(self.model.name).family
+            family = architecture(self.model.name).family
             refuse_backbone(row, name, self.model.name, family)
         except InputError as error:
             raise ValueError(str(error)) from None
@@ -203,29 +204,19 @@ def fixed(run: RunConfig) -> dict[str, str]:
     return {key: str(value) for key, value in _fixed(run).items()}
 
 
-def _text(recipe: str) -> str:
-    if recipe.endswith(SUFFIXES):
-        try:
-            return Path(recipe).read_text("utf-8")
-        except OSError as error:
-            raise InputError(
-                f"recipe {recipe}: {error.strerror}: give a YAML file that is there, or a name of "
-                f"`hpcgeo list recipes`"
-            ) from None
-        except UnicodeDecodeError:
-            raise InputError(f"recipe {recipe}: not a text file in UTF-8") from None
+def _read(recipe: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of a recipe over those of the recipe that it extends."""
     known = recipes()
-    if recipe not in known:
+    if recipe.endswith(SUFFIXES):
+        hint = ": give a YAML file that is there, or a name of `hpcgeo list recipes`"
+        values = own(Path(recipe), "recipe", hint)
+    elif recipe in known:
+        values = parse(known[recipe], f"recipe {recipe}")
+    else:
         raise InputError(
             f"unknown recipe {brief(recipe)}{nearest(recipe, known)}; give a YAML file (*.yaml) or "
             f"one of: {', '.join(known)}"
         )
-    return known[recipe]
-
-
-def _read(recipe: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the values of a recipe over those of the recipe that it extends."""
-    values = parse(_text(recipe), f"recipe {recipe}")
     if not isinstance(values, dict):
         raise InputError(
             f"recipe {recipe}: expected a mapping of options, found {brief(values)}: "

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
-from hpcgeo.tables import broken_rules, find, loaded, parse, plugins, read
+from hpcgeo.tables import checked, find, loaded, own, plugins, read
 
 #: Of the entry points that name further devices, ``NAME = MODULE:OBJECT``.
 DEVICES = "hpcgeo.devices"
@@ -179,11 +179,6 @@ class Device(FactRow):
         """Bytes of device memory."""
         return int(self.memory * 2**30)
 
-    @property
-    def memory_bytes_per_s(self) -> float:
-        """Bytes per second between the device and its memory."""
-        return self.bandwidth * 1e12
-
     def peak(self, dtype: str) -> float | None:
         """Return the peak FLOP/s of dense matrix products; None: not known."""
         return self.flops[dtype] * 1e12 if dtype in self.flops else None
@@ -312,17 +307,9 @@ def machine(name: str) -> Machine:
 
 @cache
 def _own(path: Path) -> Machine:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"machine {path}: cannot be read: {error}") from None
-    rows = parse(text, f"machine {path}")
-    try:
-        return Machine.model_validate(
-            {"name": path.stem} | rows if isinstance(rows, dict) else rows
-        )
-    except ValidationError as error:
-        raise InputError(f"machine {path}: {broken_rules(error, Machine)}") from None
+    rows = own(path, "machine")
+    named = {"name": path.stem} | rows if isinstance(rows, dict) else rows
+    return checked(Machine, named, f"machine {path}")
 
 
 @cache

@@ -55,7 +55,10 @@ class RunPlace(OptionGroup):
 class Model(OptionGroup):
     """What is trained."""
 
-    name: str = Field(description="a row of `hpcgeo list models`", json_schema_extra=NEUTRAL)
+    name: str = Field(
+        description="a row of `hpcgeo list models`, or a YAML file",
+        json_schema_extra=NEUTRAL,
+    )
     weights: Path | None = Field(
         None,
         description="start from this export for safetensors or transformers, or a public ViTMAE: "
@@ -139,9 +142,7 @@ class Task(OptionGroup):
     epochs: PositiveInt | None = Field(
         None, description="passes over its training part, after which it ends; by default never"
     )
-    metric: str | None = Field(
-        None, description="what it is judged by; by default that of its kind of target"
-    )
+    metric: str | None = Field(None, description="what it is judged by; or the usual of its kind")
     local: bool = Field(
         True,
         description="a pixel's query carries what the tokens nearest to it say; false: only its "
@@ -384,9 +385,7 @@ class Launch(OptionGroup):
         le=4096,
         description="threads of a rank on its host; by default its share of the cores",
     )
-    rendezvous_timeout_s: float = Field(
-        50.0, gt=0, description="seconds that ranks wait for each other at the start"
-    )
+    rendezvous_timeout_s: float = Field(50.0, gt=0, description="seconds that ranks wait to meet")
     time_limit: float | None = Field(
         None,
         gt=0,

@@ -119,7 +119,7 @@ class Record(RecordPart):
     accumulate: Annotated[Count, Shown("scaling"), ABOVE_ZERO]
     global_batch: Annotated[Count, Shown("scaling"), ABOVE_ZERO]
     data: Annotated[str, Shown("head")] = Field(
-        description="shards, synthetic (generated), or held: the first batches, held in memory"
+        description="shards, synthetic (generated), or cached: the first batches, kept in memory"
     )
     recompute: Annotated[str, Shown("head")] = Field(
         MISSING, description="none, full, selective, or every k-th block"
@@ -258,7 +258,7 @@ class Record(RecordPart):
     @property
     def bare(self) -> bool:
         """Whether communication or reading was left out of its steps, to see what they cost."""
-        return self.communication == "off" or self.data == "held"
+        return self.communication == "off" or self.data == "cached"
 
     @property
     def noisy(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import brief, find, parse, read
+from hpcgeo.tables import brief, find, own, read
 
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 
@@ -102,10 +102,7 @@ def _band(name: str, cells: Any) -> Band:
 
 def _rows(path: Path) -> dict[str, Any]:
     """Return the rows of a user's file, each of them of the form that `_sensor` takes."""
-    try:
-        rows = parse(path.read_text("utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    rows = own(path, "sensors")
     if not isinstance(rows, dict):
         raise InputError(f"{path}: sensors by name, e.g. {_EXAMPLE}")
     for name, row in rows.items():

@@ -1,6 +1,7 @@
 """Facts are tables in YAML: read one, find a row, say which rows there are when it is missing.
 
-YAML that is not ours is read by `parse`.
+YAML that is not ours is read by `own`, or by `parse` where it is no file, and held to a form by
+`checked`.
 """
 
 import re
@@ -10,10 +11,11 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hpcgeo.errors import InputError
 
@@ -90,6 +92,38 @@ def parse(text: str, name: str) -> Any:
             loader.dispose()
 
 
+def own(path: Path, what: str, way_out: str = "") -> Any:
+    """Return the values of a YAML file of the user's own.
+
+    Args:
+        path: of the file.
+        what: it is, for the message ("machine").
+        way_out: what the message says where it cannot be read.
+
+    Raises:
+        InputError: it cannot be read, is no YAML, or not of plain values.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"{what} {path}: {error.strerror}{way_out}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path}: not a text file in UTF-8") from None
+    return parse(text, f"{what} {path}")
+
+
+def checked(form: type[Row], values: Any, name: str) -> Row:
+    """Return the values of a file as what `form` says they are.
+
+    Raises:
+        InputError: they are not; a line for each value that breaks a rule.
+    """
+    try:
+        return TypeAdapter(form).validate_python(values)
+    except ValidationError as error:
+        raise InputError(f"{name}: {broken_rules(error, form)}") from None
+
+
 def brief(value: Any) -> str:
     """Return a value as a message shows it: what is long is cut."""
     text = repr(value)
@@ -149,13 +183,15 @@ def rule_of(detail: Mapping[str, Any]) -> str:
     return rule + nearest(str(detail["input"]), re.findall(r"'([^']+)'", rule))
 
 
-def broken_rules(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return a line for each value of a file that breaks a rule of a model: key, value, rule."""
+def broken_rules(error: ValidationError, form: type) -> str:
+    """Return a line for each value that breaks a rule: key, value, rule."""
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         key, value = ".".join(place_of(detail)), brief(detail["input"])
-        if detail["type"] == "extra_forbidden":
-            known = list(model.model_fields) if len(detail["loc"]) == 1 else []
+        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = (
+                list(getattr(form, "__pydantic_fields__", ())) if len(detail["loc"]) == 1 else []
+            )
             more = f"; known: {', '.join(known)}" if known else ""
             lines[key] = f"unknown key {brief(key)}{nearest(key, known)}{more}"
         elif detail["type"] == "missing":

@@ -7,29 +7,44 @@ module by a test.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, Strict
+from pydantic.dataclasses import dataclass
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import find, find_open, read
+from hpcgeo.tables import brief, checked, find_open, own, read
 
 Mlp = Literal["plain", "gated"]
+Size = Annotated[int, Strict(), Field(gt=0)]
+Row = TypeVar("Row")
+
+STRICT = ConfigDict(extra="forbid")
 
 #: Which blocks compute their activations again in backward; a number k: every k-th.
 Recompute = Literal["none", "full", "selective"] | int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Stack:
     """A pile of equal transformer blocks."""
 
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-    mlp: Mlp
+    width: Size
+    depth: Size
+    heads: Size
+    hidden: Size
+    mlp: Mlp = "plain"
+
+    def __post_init__(self) -> None:
+        for divisor in (self.heads, 4):
+            if self.width % divisor:
+                raise ValueError(
+                    f"width {self.width} is no multiple of {divisor}: attention needs one of its "
+                    f"{self.heads} heads, positions one of 4"
+                )
 
     @property
     def parameters(self) -> int:
@@ -157,18 +172,21 @@ class Forms:
         return kept + max(edges, again)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Architecture:
-    """A vision transformer and its MAE decoder; a row of facts/models.yaml."""
+    """A vision transformer and its MAE decoder; a row of facts/models.yaml.
+
+    By default the decoder is that of the MAE paper.
+    """
 
     family: ClassVar = "vit"
     any_sensor: ClassVar = False  #: it reads images of one set of bands, of one size
 
     name: str
     encoder: Stack
-    decoder: Stack
-    patch: int
+    patch: Size
     source: str
+    decoder: Stack = Stack(width=512, depth=8, heads=16, hidden=2048)
 
     def num_patches(self, chip: tuple[int, int]) -> int:
         """Return N for a chip of (height, width) pixels.
@@ -231,7 +249,7 @@ class Architecture:
         return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PerceiverArchitecture:
     """A Perceiver: latents that read tokens once, and a stack on them; a row of facts/models.yaml.
 
@@ -243,9 +261,16 @@ class PerceiverArchitecture:
 
     name: str
     stack: Stack
-    latents: int
-    context: int
+    latents: Size
+    context: Size
     source: str
+
+    def __post_init__(self) -> None:
+        if self.stack.width // self.stack.heads % 8:
+            raise ValueError(
+                f"heads are {self.stack.width // self.stack.heads} wide: the kernel for samples of "
+                "any length takes multiples of 8"
+            )
 
     @property
     def parameters(self) -> int:
@@ -328,61 +353,44 @@ def _refuse_cut(name: str, stacks: Sequence[Stack], tensor: int) -> None:
 @cache
 def models() -> dict[str, Architecture]:
     """Return every architecture by name."""
-    facts = read("models")
-    return {
-        name: _architecture(name, mlp, row, row.get("decoder", facts["decoder"]))
-        for mlp in ("plain", "gated")
-        for name, row in facts[mlp].items()
-    }
-
-
-def architecture(name: str) -> Architecture:
-    """Return one architecture; an unknown name is an InputError that lists the known ones."""
-    return find(models(), name, "model")
+    rows = read("models")["vit"]
+    return {name: _checked(Architecture, name, row, "models.yaml") for name, row in rows.items()}
 
 
 @cache
 def perceivers() -> dict[str, PerceiverArchitecture]:
     """Return every Perceiver by name."""
-    return {
-        name: PerceiverArchitecture(
-            name=name,
-            stack=Stack(row["width"], row["depth"], row["heads"], row["hidden"], "plain"),
-            latents=row["latents"],
-            context=row["context"],
-            source=row["source"],
-        )
-        for name, row in read("models")["perceiver"].items()
-    }
+    form, rows = PerceiverArchitecture, read("models")["perceiver"]
+    return {name: _checked(form, name, row, "models.yaml") for name, row in rows.items()}
 
 
-def perceiver(name: str) -> PerceiverArchitecture:
-    """Return one Perceiver; an unknown name is an InputError that lists the known ones."""
-    return find(perceivers(), name, "Perceiver")
+def architecture(name: str) -> Any:
+    """Return any architecture: ours, one of a YAML file, or one that an installed package adds.
 
-
-def architecture_of(name: str) -> Any:
-    """Return any architecture: ours, or one that an installed package adds.
-
+    A YAML file of the user's own (*.yaml) has the keys of a row of facts/models.yaml, and `family`.
     An entry point of the group `hpcgeo.models` is an architecture: `name`, `source`, `family`
     (of its backbone), `any_sensor`, `num_patches` and `refuse_cut`.
 
     Raises:
-        InputError: nobody has that name; the message lists the known ones.
+        InputError: nobody has that name (the message lists the known ones), or the file is none.
     """
-    return find_open({**models(), **perceivers()}, "hpcgeo.models", name, "model")
+    if name.endswith((".yaml", ".yml")):
+        return _own(Path(name))
+    try:
+        return find_open({**models(), **perceivers()}, "hpcgeo.models", name, "model")
+    except InputError as error:
+        raise InputError(f"{error}; or give a YAML file (*.yaml) of your own") from None
 
 
-def _architecture(
-    name: str, mlp: Mlp, row: Mapping[str, Any], decoder: Mapping[str, Any]
-) -> Architecture:
-    # The decoder is plain in both families: it is the MAE paper's, hidden = 4 width.
-    return Architecture(
-        name=name,
-        encoder=Stack(row["width"], row["depth"], row["heads"], row["hidden"], mlp),
-        decoder=Stack(
-            decoder["width"], decoder["depth"], decoder["heads"], 4 * decoder["width"], "plain"
-        ),
-        patch=row["patch"],
-        source=row["source"],
-    )
+@cache
+def _own(path: Path) -> Any:
+    families: dict[str, type] = {one.family: one for one in (Architecture, PerceiverArchitecture)}
+    row = own(path, "model")
+    family = row.pop("family", None) if isinstance(row, dict) else None
+    if family not in families:
+        raise InputError(f"model {path}: family {brief(family)}: choose {' or '.join(families)}")
+    return _checked(families[family], path.stem, row, f"model {path}")
+
+
+def _checked(form: type[Row], name: str, row: dict[str, Any], where: str) -> Row:
+    return checked(form, {"name": name} | row, where)

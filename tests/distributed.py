@@ -1,6 +1,5 @@
 """Run a function on N real gloo processes and return what each rank answered."""
 
-import multiprocessing
 import os
 import tempfile
 import traceback
@@ -10,60 +9,82 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.processes import CONTEXT
+
 #: Whole tables and long tests too: HPCGEO_ALL=1 takes the better part of an hour on two cores.
 ALL = bool(os.environ.get("HPCGEO_ALL"))
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["hpcgeo.parallel.native", "hpcgeo.objectives.mae.network"])
+
+class Ranks:
+    """Processes of one gloo group that call one function after the other, until they are ended."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._processes: list[Any] = []
+
+    def __enter__(self) -> "Ranks":
+        self._folder = tempfile.TemporaryDirectory()
+        store = f"{self._folder.name}/store"
+        pipes = [CONTEXT.Pipe() for _ in range(self.count)]
+        self._ends = [end for end, _ in pipes]
+        self._processes = [
+            CONTEXT.Process(target=_serve, args=(rank, self.count, store, other))
+            for rank, (_, other) in enumerate(pipes)
+        ]
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+        self._processes = []
+        self._folder.cleanup()
+
+    def __call__(
+        self, function: Callable[..., Any], *arguments: Any, timeout_s: float = 120
+    ) -> list[Any]:
+        """Call ``function(*arguments)`` on every rank; return their answers.
+
+        The function must be importable (at the top of a test module). A rank that raises fails the
+        caller with that rank's traceback; then, and where one does not answer in `timeout_s`, all
+        are started anew.
+        """
+        try:
+            for end in self._ends:
+                end.send((function, arguments))
+            answers = []
+            for rank, end in enumerate(self._ends):
+                if not end.poll(timeout_s):
+                    raise TimeoutError(f"rank {rank} of {self.count}: no answer in {timeout_s} s")
+                good, answer = end.recv()
+                assert good, f"rank {rank} of {self.count} failed:\n{answer}"
+                answers.append(answer)
+            return answers
+        except BaseException:
+            self.__exit__()
+            self.__enter__()
+            raise
 
 
 def on_ranks(
-    function: Callable[..., Any], ranks: int, *arguments: Any, timeout_s: float = 120
+    function: Callable[..., Any], count: int, *arguments: Any, timeout_s: float = 120
 ) -> list[Any]:
-    """Call ``function(*arguments)`` on `ranks` processes of one gloo group; return their answers.
-
-    The function must be importable (at the top of a test module). A rank that raises fails the
-    caller with that rank's traceback; ranks that hang are killed after `timeout_s`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        pipes = [CONTEXT.Pipe(duplex=False) for _ in range(ranks)]
-        processes = [
-            CONTEXT.Process(
-                target=_rank,
-                args=(function, rank, ranks, f"{folder}/store", pipes[rank][1], arguments),
-            )
-            for rank in range(ranks)
-        ]
-        for process in processes:
-            process.start()
-        try:
-            answers = []
-            for rank, (end, _) in enumerate(pipes):
-                if not end.poll(timeout_s):
-                    raise TimeoutError(f"rank {rank} of {ranks} gave no answer in {timeout_s} s")
-                good, answer = end.recv()
-                assert good, f"rank {rank} of {ranks} failed:\n{answer}"
-                answers.append(answer)
-            return answers
-        finally:
-            for process in processes:
-                process.kill()
-                process.join()
+    """Call ``function(*arguments)`` once on so many `Ranks`; return their answers."""
+    with Ranks(count) as ranks:
+        return ranks(function, *arguments, timeout_s=timeout_s)
 
 
-def _rank(
-    function: Callable[..., Any],
-    rank: int,
-    ranks: int,
-    store: str,
-    pipe: Any,
-    arguments: tuple[Any, ...],
-) -> None:
+def _serve(rank: int, count: int, store: str, pipe: Any) -> None:
     torch.set_num_threads(1)
-    try:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-        pipe.send((True, function(*arguments)))
-        dist.barrier()
-    except BaseException:
-        pipe.send((False, traceback.format_exc()))
-    os._exit(0)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            pipe.send((True, function(*arguments)))
+        except BaseException:
+            pipe.send((False, traceback.format_exc()))

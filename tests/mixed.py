@@ -23,11 +23,11 @@ from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
 from hpcgeo.objectives.multitask.objective import MultiTaskOptions
 from hpcgeo.options import Batching
 from hpcgeo.workloads.mixture import band_of
-from hpcgeo.zoo import PerceiverArchitecture, perceiver
+from hpcgeo.zoo import PerceiverArchitecture, architecture
 
 #: Pixels on a side of a token, by task.
 PATCHES = {"scenes": 8, "tiles": 4, "series": 1, "table": 1, "pairs": 4}
-TINY = perceiver("gpna_tiny")
+TINY = architecture("gpna_tiny")
 KNOWN = partial(band_of, None)
 PADDING = Batching(mode="padding")
 

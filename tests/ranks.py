@@ -4,11 +4,14 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.processes import EXEC, Process
+
+Rank = Process | subprocess.Popen[str]
 
 STEPS = 40
 SMALL = [
@@ -19,51 +22,74 @@ SMALL = [
     "checkpoint.every=4",
 ]
 #: All ranks that were started, for a test that ends before they do.
-STARTED: list[subprocess.Popen[str]] = []
-ALONE = [sys.executable, "-m", "hpcgeo"]
+STARTED: list[Rank] = []
 
 
 @dataclass(frozen=True)
 class Own:
-    """What one rank gets for itself."""
+    """What one rank gets for itself; with variables it is started by the real command."""
 
     options: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    site: Path | None = None  #: a folder of installed packages
 
 
 def start(
     folder: Path, ranks: int, *options: str, only: Mapping[int, Own] | None = None
-) -> list[subprocess.Popen[str]]:
-    """Start the ranks of a run, each a process of its own that torchrun might have started.
+) -> list[Rank]:
+    """Start the ranks of a run of a tiny MAE, with a global batch of 16.
 
     `only` starts these ranks alone, each with options, variables and a folder to run in of its own.
+    """
+    words = ["train", "mae_vit_tiny", f"run.dir={folder}", f"train.micro_batch={16 // ranks}"]
+    return launch(ranks, *words, *SMALL, *options, only=only)
+
+
+def launch(
+    ranks: int,
+    *words: object,
+    only: Mapping[int, Own] | None = None,
+    before: Callable[[], object] | None = None,
+) -> list[Rank]:
+    """Start the ranks of a command, each a process of its own that torchrun might have started.
+
+    `before` is called first in each of them.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [*ALONE, "train", "mae_vit_tiny", f"run.dir={folder}"]
-    words += [f"train.micro_batch={16 // ranks}", *SMALL, *options]
-    processes = []
+    processes: list[Rank] = []
     for rank, mine in (only or dict.fromkeys(range(ranks), Own())).items():
         variables = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank}
         variables |= {"LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         variables |= mine.variables
+        if mine.site:
+            paths = [str(mine.site), os.environ.get("PYTHONPATH", "")]
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         own = os.environ | {name: str(value) for name, value in variables.items()}
-        processes.append(
-            subprocess.Popen(
-                [*words, *mine.options], env=own, cwd=mine.cwd, stderr=subprocess.PIPE, text=True
+        said = [*map(str, words), *mine.options]
+        if mine.variables:
+            processes.append(
+                subprocess.Popen(
+                    [*EXEC, *said], env=own, cwd=mine.cwd, stderr=subprocess.PIPE, text=True
+                )
             )
-        )
+        else:
+            processes.append(Process(*said, env=own, cwd=mine.cwd, before=before))
     STARTED.extend(processes)
     return processes
 
 
 def train(folder: Path, ranks: int, *options: str) -> tuple[int, str]:
     """Run to the end; return the worst exit code and what rank 0 said."""
-    processes = start(folder, ranks, *options)
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    return max(process.returncode for process in processes), said[0]
+    return ended(start(folder, ranks, *options))
+
+
+def ended(ranks: Sequence[Rank]) -> tuple[int, str]:
+    """Wait for ranks to end; return the worst exit code and what rank 0 said."""
+    said = [rank.communicate(timeout=200)[1] for rank in ranks]
+    return max(rank.returncode or 0 for rank in ranks), said[0]
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -74,9 +100,9 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+def wait_for_step(process: Rank, folder: Path, step: int) -> None:
     """Wait for a step, and for the first checkpoint of `SMALL`, which is written behind steps."""
-    limit = time.monotonic() + 90
+    limit = time.monotonic() + 200
     saved = folder / "checkpoints"
     while (
         not (rows := metrics(folder))
@@ -88,9 +114,9 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
         time.sleep(0.02)
 
 
-def end(ranks: list[subprocess.Popen[str]]) -> list[str]:
-    """Wait for ranks to end, for a minute at most; return what each said."""
-    return [rank.communicate(timeout=60)[1] for rank in ranks]
+def end(ranks: Sequence[Rank]) -> list[str]:
+    """Wait for ranks to end; return what each said."""
+    return [rank.communicate(timeout=200)[1] for rank in ranks]
 
 
 def tell(fault: str, said: str, began: float, code: int) -> None:

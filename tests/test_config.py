@@ -16,7 +16,7 @@ from hpcgeo.options import Mixture
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies, strategy
 from hpcgeo.tables import read
-from hpcgeo.zoo import architecture, perceiver
+from hpcgeo.zoo import architecture
 
 #: Choices that are no rows of a table.
 OTHERS = ("bfloat16", "float32", "knn", "forest", "linear", "transformers")
@@ -27,7 +27,7 @@ MINIMAL = {"run": {"dir": "runs/x"}, "model": {"name": "vit_tiny"}, "train": {"s
 def test_every_recipe_is_whole(name: str) -> None:
     run = load(name)
     if isinstance(run.data, Mixture):
-        assert perceiver(run.model.name) and run.data.chosen == run.data.tasks
+        assert architecture(run.model.name) and run.data.chosen == run.data.tasks
         assert all(task.reader in READERS for task in run.data.tasks.values())
     else:
         model = architecture(run.model.name)

@@ -77,7 +77,7 @@ def test_a_device_is_a_gcd():
     gcd = devices()["MI250X"]
     assert gcd.peak("bfloat16") == 191.5e12
     assert gcd.memory_bytes == 64 * 2**30
-    assert gcd.memory_bytes_per_s == 1.6e12
+    assert gcd.bandwidth == 1.6
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_devices_are_plausible():
         assert row.source
         low = row.peak("bfloat16") or row.peak("float16")
         assert low is None or 1 < low / row.peak("float32") <= 30
-        assert 3e11 <= row.memory_bytes_per_s < 1e13
+        assert 0.3 <= row.bandwidth < 10
 
 
 def test_an_unknown_machine():
@@ -190,7 +190,7 @@ def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
         other.write_text(text)
         with pytest.raises(InputError, match=f"^machine {other}.*{message}|{message}"):
             machine(str(other))
-    with pytest.raises(InputError, match=r"missing\.yaml: cannot be read"):
+    with pytest.raises(InputError, match=r"missing\.yaml: No such file"):
         machine(str(tmp_path / "missing.yaml"))
 
 

@@ -3,6 +3,7 @@
 import gc
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,6 @@ from hpcgeo.zoo import (
     Stack,
     architecture,
     models,
-    perceiver,
     perceivers,
 )
 
@@ -191,7 +191,7 @@ def test_what_tensor_parallelism_shares() -> None:
 
 @pytest.mark.parametrize("name", perceivers())
 def test_parameters_of_a_perceiver_equal_the_modules(name: str) -> None:
-    model = perceiver(name)
+    model = architecture(name)
     with torch.device("meta"):
         assert model.parameters == count(Perceiver(model))
     # Heads are cut by tensor parallelism; the kernel for samples of any length wants multiples.
@@ -204,7 +204,7 @@ def test_flops_of_a_perceiver_equal_what_the_counter_counts(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "PLAIN_UP_TO", {torch.float32: 10**9})
-    row, lengths = perceiver(name), [17, 300, 40]
+    row, lengths = architecture(name), [17, 300, 40]
     model, tokens = Perceiver(row), torch.randn(sum(lengths), row.context, requires_grad=True)
     with FlopCounterMode(display=False) as forward:
         latents = model(tokens, packed(lengths))
@@ -215,7 +215,7 @@ def test_flops_of_a_perceiver_equal_what_the_counter_counts(
 
 
 def test_what_tensor_parallelism_shares_of_a_perceiver() -> None:
-    row = perceiver("gpna_tiny")
+    row = architecture("gpna_tiny")
     for how in ("none", "selective"):
         whole = row.activation_bytes([16, 40], 2, recompute=how)
         assert whole / 2 < row.activation_bytes([16, 40], 2, recompute=how, tensor=2) < whole
@@ -226,12 +226,51 @@ def test_what_tensor_parallelism_shares_of_a_perceiver() -> None:
 def test_bad_input_names_value_rule_and_way_out() -> None:
     with pytest.raises(InputError, match=r"unknown model 'vit_bse' \(did you mean 'vit_base'\?\)"):
         architecture("vit_bse")
-    with pytest.raises(InputError, match=r"unknown Perceiver 'gpna_bse' .* known: gpna_tiny, "):
-        perceiver("gpna_bse")
+    with pytest.raises(InputError, match=r"'gpna_bse' .* known: vit_tiny, .*give a YAML file"):
+        architecture("gpna_bse")
     with pytest.raises(InputError, match=r"chip 225 x 224 .* 16-pixel patch .* \[240, 224\]"):
         architecture("vit_base").num_patches((225, 224))
     with pytest.raises(InputError, match="leaves none of 4 patches visible"):
         architecture("vit_tiny").num_visible((16, 16), 0.9)
+
+
+OWN = {
+    "perceiver": "{family: perceiver, stack: {width: 32, depth: 1, heads: 2, hidden: 64}, "
+    "latents: 4, context: 20, source: test}",
+    "vit": "{family: vit, encoder: {width: 32, depth: 1, heads: 2, hidden: 64}, patch: 4, "
+    "source: test}",
+}
+
+
+@pytest.mark.parametrize("family", OWN)
+def test_a_file_of_the_users_own(family: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(OWN[family])
+    model = architecture(str(file))
+    assert (model.name, model.family, model.source) == ("mine", family, "test")
+    if family == "vit":
+        assert model.decoder == architecture("vit_base").decoder
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "model .*mine.yaml: No such file"),
+        ("[1]", r"family None: choose vit or perceiver"),
+        (OWN["vit"].replace("family: vit", "family: cnn"), "family 'cnn': choose vit or perceiver"),
+        (OWN["vit"].replace("heads: 2", "heads: 3"), "encoder = .*: width 32 is no multiple of 3"),
+        (OWN["vit"].replace("patch: 4", "patch: 4.0"), r"mine.yaml: patch = 4.0: .* valid integer"),
+        (OWN["vit"].replace("patch: 4, ", ""), r"mine.yaml: patch is missing"),
+        (OWN["vit"].replace("patch", "pitch"), r"unknown key 'pitch'"),
+        (OWN["perceiver"].replace("heads: 2", "heads: 8"), r"heads are 4 wide: .* multiples of 8"),
+    ],
+)
+def test_a_file_that_is_no_model(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError, match=said):
+        architecture(str(file))
 
 
 def test_families_differ_in_the_mlp_alone() -> None:

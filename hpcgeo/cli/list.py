@@ -40,76 +40,6 @@ Columns = dict[str, Any]
 app = typer.Typer()
 
 
-class Listed(str, Enum):
-    """What can be listed."""
-
-    models = "models"
-    machines = "machines"
-    strategies = "strategies"
-    optimizers = "optimizers"
-    recipes = "recipes"
-    sensors = "sensors"
-    readers = "readers"
-    kinds = "kinds"
-    tasks = "tasks"
-    objectives = "objectives"
-    options = "options"
-
-
-@app.command("list")
-def show(
-    kind: Annotated[Listed, typer.Argument(help="Which facts.")],
-    prefix: Annotated[
-        str, typer.Argument(help="Only rows whose name begins so, e.g. `train.`.")
-    ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-) -> None:
-    """Show the facts: models, machines, strategies, recipes, sensors, readers, options, ...."""
-    if as_json and as_markdown:
-        raise InputError("--json and --markdown: choose one")
-    caption, rows_of = TABLES[kind]
-    rows = [row for row in rows_of() if str(next(iter(row.values()))).startswith(prefix)]
-    if not rows:
-        names = {str(next(iter(row.values()))).partition(".")[0] for row in rows_of()}
-        hint = nearest(prefix.rstrip("."), sorted(names))
-        raise InputError(f"{kind.value} {prefix}: no row begins so{hint}; leave it out")
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    columns = [column for column in rows[0] if column not in JSON_ONLY]
-    if as_markdown:
-        lines = [columns, ["---"] * len(columns)]
-        lines += [[_cell(row[column]).replace("|", "\\|") for column in columns] for row in rows]
-        typer.echo(f"{caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-        return
-    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    for column in columns:
-        number = any(isinstance(row[column], int | float) for row in rows)
-        words = any(" " in str(row[column]) for row in rows)
-        widest = max(len(_cell(row[column])) for row in rows)
-        justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(
-            column.replace("_", " "), justify=justify, min_width=0 if words else widest
-        )
-    for row in rows:
-        table.add_row(*(_cell(row[column]) for column in columns))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 300  # into a pipe nothing is folded or cut off
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _encoder(stack: Stack, entry: str) -> str:
     shape = f"{stack.width} x {stack.depth}, {stack.heads} heads"
     return f"{shape}, {entry}, {stack.mlp} {stack.hidden}"
@@ -161,37 +91,30 @@ def _machines() -> list[Columns]:
     return rows
 
 
+def _fields(row: Any, *names: str) -> Columns:
+    found = {name: getattr(row, name) for name in names}
+    return {name: ", ".join(v) if isinstance(v, tuple) else v for name, v in found.items()}
+
+
 def _strategies() -> list[Columns]:
+    shards = "backend", "parameters", "gradients", "optimizer"
     return [
         {
-            "strategy": strategy.name,
-            "backend": strategy.backend,
-            "parameters": strategy.parameters,
-            "gradients": strategy.gradients,
-            "optimizer": strategy.optimizer,
-            "gathered_again": strategy.reshard_after_forward,
+            "strategy": row.name,
+            **_fields(row, *shards),
+            "gathered_again": row.reshard_after_forward,
             "pays_per_step": ", ".join(
-                f"{paid.name} {paid.of} {paid.over}" for paid in strategy.collectives
+                f"{one.name} {one.of} {one.over}" for one in row.collectives
             ),
-            "takes": ", ".join(strategy.takes),
-            "sentence": strategy.sentence,
+            **_fields(row, "takes", "sentence"),
         }
-        for strategy in strategies().values()
+        for row in strategies().values()
     ]
 
 
 def _optimizers() -> list[Columns]:
-    return [
-        {
-            "optimizer": row.name,
-            "block_bytes": row.block_bytes,
-            "other_bytes": row.other_bytes,
-            "whole_matrices": row.whole_matrices,
-            "takes": ", ".join(row.takes),
-            "source": row.source,
-        }
-        for row in optimizers().values()
-    ]
+    names = "block_bytes", "other_bytes", "whole_matrices", "takes", "source"
+    return [{"optimizer": row.name, **_fields(row, *names)} for row in optimizers().values()]
 
 
 def _recipes() -> list[Columns]:
@@ -204,12 +127,8 @@ def _recipes() -> list[Columns]:
 def _sensors() -> list[Columns]:
     return [
         {
-            "sensor": sensor.name,
-            "title": sensor.title,
-            "band": band.name,
-            "wavelength_nm": band.wavelength_nm,
-            "bandwidth_nm": band.bandwidth_nm,
-            "gsd_m": band.gsd_m,
+            **{"sensor": sensor.name, "title": sensor.title, "band": band.name},
+            **_fields(band, "wavelength_nm", "bandwidth_nm", "gsd_m"),
             "source": sensor.source,
         }
         for sensor in sensors().values()
@@ -238,12 +157,7 @@ def _kinds() -> list[Columns]:
     from hpcgeo.kinds.table import kinds
 
     return [
-        {
-            "kind": name,
-            "title": kind.title,
-            "label": kind.label,
-            "metrics": ", ".join(suiting(kind)),
-        }
+        {"kind": name, **_fields(kind, "title", "label"), "metrics": ", ".join(suiting(kind))}
         for name, kind in kinds().items()
     ]
 
@@ -282,43 +196,100 @@ def _options() -> list[Columns]:
 
 
 #: Kind: the line under its table, and its rows.
-TABLES: dict[Listed, tuple[str, Callable[[], list[Columns]]]] = {
-    Listed.models: (
+TABLES: dict[str, tuple[str, Callable[[], list[Columns]]]] = {
+    "models": (
         "encoder (width x depth, patch or latents, MLP) on one RGB image of 224 x 224, or on 196 "
         "tokens; bfloat16, no recompute",
         _models,
     ),
-    Listed.machines: (
+    "machines": (
         "memory and FLOP/s of one device, links one way; --json names what is still to verify",
         _machines,
     ),
-    Listed.strategies: (
+    "strategies": (
         "none, group, world: over which ranks a thing is cut; takes: options of `parallel` that "
         "not every strategy has a use for",
         _strategies,
     ),
-    Listed.optimizers: (
+    "optimizers": (
         "optim.name; state in bytes of a parameter inside and outside of blocks; takes: options of "
         "`optim` that not every optimizer has a use for",
         _optimizers,
     ),
-    Listed.recipes: ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
-    Listed.sensors: ("an empty cell is not stated by the source", _sensors),
-    Listed.readers: ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
-    Listed.kinds: (
+    "recipes": ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
+    "sensors": ("an empty cell is not stated by the source", _sensors),
+    "readers": ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
+    "kinds": (
         "of task, as readers name them; metrics: data.tasks.NAME.metric, the first by default",
         _kinds,
     ),
-    Listed.objectives: ("objective.name; exports: formats of hpcgeo export", _objectives),
-    Listed.tasks: (
+    "objectives": ("objective.name; exports: formats of hpcgeo export", _objectives),
+    "tasks": (
         "of SustainBench: the figures of Table 1 of the GPNA paper; hpcgeo train "
         "gpna_sustainbench data.only=[TASK]",
         _tasks,
     ),
-    Listed.options: (
+    "options": (
         "key=value after `hpcgeo train RECIPE`, or in its YAML. of: what it is for, empty for all; "
         "resume: may change when a run is resumed; neutral: points of a scaling study that differ "
         "in it are alike",
         _options,
     ),
 }
+
+#: What can be listed.
+Listed = Enum("Listed", {name: name for name in TABLES})  # type: ignore[misc]
+
+
+@app.command("list")
+def show(
+    kind: Annotated[Listed, typer.Argument(help="Which facts.")],
+    prefix: Annotated[
+        str, typer.Argument(help="Only rows whose name begins so, e.g. `train.`.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Show the facts: models, machines, strategies, recipes, sensors, readers, options, ...."""
+    if as_json and as_markdown:
+        raise InputError("--json and --markdown: choose one")
+    caption, rows_of = TABLES[kind.value]
+    rows = [row for row in rows_of() if str(next(iter(row.values()))).startswith(prefix)]
+    if not rows:
+        names = {str(next(iter(row.values()))).partition(".")[0] for row in rows_of()}
+        hint = nearest(prefix.rstrip("."), sorted(names))
+        raise InputError(f"{kind.value} {prefix}: no row begins so{hint}; leave it out")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    columns = [column for column in rows[0] if column not in JSON_ONLY]
+    if as_markdown:
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[_cell(row[column]).replace("|", "\\|") for column in columns] for row in rows]
+        typer.echo(f"{caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+    for column in columns:
+        number = any(isinstance(row[column], int | float) for row in rows)
+        words = any(" " in str(row[column]) for row in rows)
+        widest = max(len(_cell(row[column])) for row in rows)
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(
+            column.replace("_", " "), justify=justify, min_width=0 if words else widest
+        )
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 300  # into a pipe nothing is folded or cut off
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -37,13 +37,9 @@ class Option:
     neutral: bool
 
 
-def options(prefix: str = "") -> list[Option]:
-    """Return every option of a run, in the order of its file.
-
-    Args:
-        prefix: of their keys.
-    """
-    return [option for option in _listed(RunConfig) if option.key.startswith(prefix)]
+def options() -> list[Option]:
+    """Return every option of a run, in the order of its file."""
+    return list(_listed(RunConfig))
 
 
 def _listed(part: type[OptionGroup], prefix: str = "", of: str = "") -> Iterator[Option]:

@@ -48,7 +48,7 @@ def run(
     data: Annotated[
         Reading,
         typer.Option(
-            help="real: read; synthetic: every step trains on the first batches, held in memory."
+            help="real: read; synthetic: every step trains on the first batches, cached in memory."
         ),
     ] = Reading.real,
     communication: Annotated[

@@ -1,6 +1,6 @@
 """Backbones behind one protocol: inputs become features, one vector and a grid of them.
 
-A further backbone is one module: an architecture (`hpcgeo.zoo.architecture_of` finds it) whose
+A further backbone is one module: an architecture (`hpcgeo.zoo.architecture` finds it) whose
 `family` is its name here, and what builds it: a row of BACKBONES, or an entry point of the group
 `hpcgeo.backbones`.
 """
@@ -50,7 +50,7 @@ def backbone(architecture: Any, channels: Sequence[Channel], bands: int, density
     """Return the backbone of an architecture, a module that is a `Backbone`.
 
     Args:
-        architecture: what `hpcgeo.zoo.architecture_of` returns.
+        architecture: what `hpcgeo.zoo.architecture` returns.
         channels: the bands of samples, all sensors together.
         bands: of their images, where all have the same; else 0.
         density: how what is known of a coordinate is distributed around it.

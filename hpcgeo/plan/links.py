@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
 from hpcgeo.measured import Transfer
 from hpcgeo.records import LinksRecord
-from hpcgeo.tables import brief, broken_rules, parse
+from hpcgeo.tables import brief, checked, own
 
 #: A larger message that takes less than a best smaller one's bandwidth over this is over a cliff.
 CLIFF = 2.0
@@ -178,14 +178,7 @@ def read(path: Path) -> MeasuredLinks:
     Raises:
         InputError: no such file, or a line that breaks a rule.
     """
-    try:
-        return MeasuredLinks.model_validate(parse(path.read_text("utf-8"), f"machine file {path}"))
-    except OSError as error:
-        raise InputError(f"machine file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"machine file {path}: not text: {error.reason}") from None
-    except ValidationError as error:
-        raise InputError(f"machine file {path}: {broken_rules(error, MeasuredLinks)}") from None
+    return checked(MeasuredLinks, own(path, "machine file"), f"machine file {path}")
 
 
 def fit(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float | None, float]:

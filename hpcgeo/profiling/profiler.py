@@ -104,7 +104,7 @@ class Profiler(Meter):
         self._standing = self._book.installed()
         self._joules = Joules(self.topology)
         self._found: dict[str, Any] = {}  #: fields of the record, as they become known
-        self._held: list[Any] = []
+        self._cached: list[Any] = []
         self._trace: Any = None
         #: By stage, for each step of this rank: phases and the whole, in seconds; collectives.
         self._own: dict[str, list[list[float]]] = defaultdict(list)
@@ -128,9 +128,9 @@ class Profiler(Meter):
         if self.options.reading:
             yield from super().waiting(batches, count)
             return
-        if not self._held:
-            self._held = list(super().waiting(batches, count))
-        yield from super().waiting(iter(self._held), count)
+        if not self._cached:
+            self._cached = list(super().waiting(batches, count))
+        yield from super().waiting(iter(self._cached), count)
 
     def measure(self, step: Callable[[], Item]) -> tuple[Item, Callable[[], float]]:
         """Run one step, from where the device has nothing to do to where it has nothing left."""
@@ -233,7 +233,7 @@ class Profiler(Meter):
             "energy": energy,
         }
         if not self.options.reading:
-            self._found["data"] = "held"
+            self._found["data"] = "cached"
         if self.options.communication:
             busy = [calls.busy_s for calls in self._calls["measured"]]
             self._found["comm_s"] = float(np.median(self._mean_of_ranks(busy)))

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from hpcgeo.config import RunConfig
 from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
 from hpcgeo.profiling.run import configure
 from hpcgeo.strategies import strategy
-from hpcgeo.tables import brief, broken_rules, parse
-from hpcgeo.zoo import architecture_of
+from hpcgeo.tables import brief, checked, own
+from hpcgeo.zoo import architecture
 
 #: Flags of `hpcgeo-profile run` that a record states under their name, with their value where they
 #: are not given.
@@ -161,19 +161,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), until_oom: str | None 
     Raises:
         InputError: no such file, or a line that breaks a rule.
     """
-    try:
-        values = parse(path.read_text("utf-8"), f"sweep {path}")
-        if until_oom and isinstance(values, dict):
-            option = until_oom if "." in until_oom else f"train.{until_oom}"
-            values["until_oom"] = {**(values.get("until_oom") or {}), "option": option}
-        sweep = Sweep.model_validate(values)
-        return sweep.model_copy(update={"overrides": tuple(overrides)})
-    except OSError as error:
-        raise InputError(f"sweep {path}: {error.strerror}: give one, as in profiles/") from None
-    except UnicodeDecodeError:
-        raise InputError(f"sweep {path}: not a text file in UTF-8") from None
-    except ValidationError as error:
-        raise InputError(f"sweep {path}: {broken_rules(error, Sweep)}") from None
+    values = own(path, "sweep")
+    if until_oom and isinstance(values, dict):
+        option = until_oom if "." in until_oom else f"train.{until_oom}"
+        values["until_oom"] = {**(values.get("until_oom") or {}), "option": option}
+    sweep = checked(Sweep, values, f"sweep {path}")
+    return sweep.model_copy(update={"overrides": tuple(overrides)})
 
 
 def points(sweep: Sweep) -> Iterator[Point]:
@@ -197,7 +190,7 @@ def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
     for point in points(sweep):
         cell = cell_of(sweep, point)
         parallel = cell.run.parallel
-        chosen, model = strategy(parallel.strategy), architecture_of(cell.run.model.name)
+        chosen, model = strategy(parallel.strategy), architecture(cell.run.model.name)
         try:
             model.refuse_cut(chosen.layout(point.ranks, dict(parallel)).tp)
         except InputError as error:

@@ -54,7 +54,7 @@ class Known:
         self.failures: dict[str, Record] = {}
         self.others: dict[str, Record] = {}
         for record in records:
-            if record.config is None or record.data == "held":  # the latter is another question
+            if record.config is None or record.data == "cached":  # the latter is another question
                 continue
             asked = {name: str(getattr(record, name)) for name in FLAGS}
             key = key_of(sweep, record.config, record.world_size, record.nodes, asked)

@@ -19,7 +19,7 @@ from hpcgeo.options import SYNTHETIC, Data
 from hpcgeo.plan.fit import Fit, fit
 from hpcgeo.strategies import strategy
 from hpcgeo.train.run_folder import refuse_other
-from hpcgeo.zoo import architecture_of
+from hpcgeo.zoo import architecture
 
 #: Bands of generated images.
 SYNTHETIC_BANDS = 3
@@ -54,7 +54,7 @@ def fits(run: RunConfig, ranks: int) -> Fit | None:
     if device is None or not isinstance(data, Data):
         return None
     row = objective(run.objective.name)(run.objective, run.seed)
-    forms = row.forms(architecture_of(run.model.name), _bands(data), data.chip)
+    forms = row.forms(architecture(run.model.name), _bands(data), data.chip)
     if forms is None:
         return None
     return fit(forms, run.parallel, run.train, ranks, run.optim, device.memory)
@@ -102,13 +102,13 @@ def _division(run: RunConfig, ranks: int) -> None:
     chosen = strategy(run.parallel.strategy)
     layout = chosen.layout(ranks, dict(run.parallel))
     optimizer(run.optim.name).refuse(run.optim, chosen.backend, run.parallel.offload)
-    architecture_of(run.model.name).refuse_cut(layout.tp)
+    architecture(run.model.name).refuse_cut(layout.tp)
 
 
 def _data(run: RunConfig, ranks: int) -> None:
     row, data = objective(run.objective.name), run.data
     if isinstance(data, Data) and IMAGES in row.data:
-        architecture_of(run.model.name).num_patches(data.chip)
+        architecture(run.model.name).num_patches(data.chip)
         _bands(data)
         return
     from hpcgeo.workloads.choice import workload_of  # with torch

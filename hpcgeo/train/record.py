@@ -12,6 +12,7 @@ from hpcgeo.strategies import strategy
 from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.provenance import command, commit, device_name, driver, environment, versions
+from hpcgeo.zoo import architecture
 
 
 def describe(run: RunConfig, parts: Parts, meter: Meter) -> Record:
@@ -41,7 +42,7 @@ def stated(run: RunConfig, world_size: int) -> dict[str, Any]:
         "kind": "measured",
         "machine": machine(run.launch.machine).name,
         "world_size": world_size,
-        "model": run.model.name,
+        "model": architecture(run.model.name).name,
         "objective": run.objective.name,
         "chip": getattr(run.data, "chip", None),
         "strategy": run.parallel.strategy,

@@ -26,7 +26,7 @@ from hpcgeo.options import Data
 from hpcgeo.tables import find
 from hpcgeo.weights.names import TIMM, TRANSFORMERS, Names, convert, positions
 from hpcgeo.weights.safetensors import write
-from hpcgeo.zoo import Architecture, architecture_of
+from hpcgeo.zoo import Architecture, architecture
 
 #: How a checkpoint names the weights.
 PREFIX = "model."
@@ -104,7 +104,7 @@ def export(
     if out.exists():
         raise InputError(f"{out} is there already: choose another folder with --out")
     form = FORMATS[to]
-    model = architecture_of(run.model.name)
+    model = architecture(run.model.name)
     if form.names:
         _refuse(run, to, form.names, model.family)
     weights = Weights(checkpoint)

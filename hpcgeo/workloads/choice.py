@@ -8,7 +8,7 @@ from hpcgeo.options import SYNTHETIC, Data, Mixture, Task
 from hpcgeo.workloads.images import Images
 from hpcgeo.workloads.mixture import MixtureRun
 from hpcgeo.workloads.workload import Workload
-from hpcgeo.zoo import Forms, architecture_of
+from hpcgeo.zoo import Forms, architecture
 
 #: What a data set of `data.path` is called where it is read as labelled samples.
 ONLY = "images"
@@ -59,4 +59,4 @@ def forms_of(run: RunConfig, bands: int | None) -> Forms | None:
     """Return the closed forms of a run on images of so many bands; None: they are not known."""
     if bands is None or not isinstance(run.data, Data):
         return None
-    return objective_of(run).forms(architecture_of(run.model.name), bands, run.data.chip)
+    return objective_of(run).forms(architecture(run.model.name), bands, run.data.chip)

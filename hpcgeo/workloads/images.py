@@ -21,7 +21,7 @@ from hpcgeo.phases import phase
 from hpcgeo.pictures import pages
 from hpcgeo.weights.initial import initial
 from hpcgeo.workloads.workload import Alive, Step
-from hpcgeo.zoo import architecture_of
+from hpcgeo.zoo import architecture
 
 NUM_PICTURES = 6
 
@@ -39,7 +39,7 @@ class Images:
         """
         assert isinstance(run.data, Data)
         self.run, self.data, self._objective = run, run.data, objective
-        self.model = architecture_of(run.model.name)
+        self.model = architecture(run.model.name)
         refuse_idle_options(run.model, self.model.family)
         self.model.num_patches(self.data.chip)
         self.dataset = open_dataset(self.data)

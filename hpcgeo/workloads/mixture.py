@@ -45,7 +45,7 @@ from hpcgeo.workloads.images import refuse_idle_options
 from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
 from hpcgeo.workloads.task_pictures import Album
 from hpcgeo.workloads.workload import Alive, Source, Step
-from hpcgeo.zoo import Forms, PerceiverArchitecture, architecture_of
+from hpcgeo.zoo import Forms, PerceiverArchitecture, architecture
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
 #: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
@@ -91,7 +91,7 @@ class MixtureRun:
                 f"objective.patience {objective.patience} counts evaluations, and train.eval_every "
                 f"is {run.train.eval_every}: set it to so many steps between evaluations"
             )
-        self.model = architecture(run.model)
+        self.model = architecture_of(run.model)
         # A density that cannot be read is said before anything starts.
         coordinates.height(torch.zeros(1), torch.ones(1), run.model.density)
         self.sets = open_sets(run)
@@ -325,9 +325,9 @@ def open_sets(run: RunConfig) -> dict[str, TaskSet]:
     return sets
 
 
-def architecture(model: Model) -> Any:
+def architecture_of(model: Model) -> Any:
     """Return the architecture of a run: a row of the zoo, a Perceiver's with its own sizes."""
-    row = architecture_of(model.name)
+    row = architecture(model.name)
     refuse_idle_options(model, row.family)
     if not isinstance(row, PerceiverArchitecture):
         return row

@@ -176,7 +176,7 @@ def sweep() -> list[Record]:
         whole_record("DDP", 4, 0.120, wait=late),
         whole_record("DDP", 4, 0.090, communication="off", traffic=[], activity=None, comm_s=0.0),
         whole_record("DDP", 4, 0.150, data="shards"),
-        whole_record("DDP", 4, 0.120, data="held"),
+        whole_record("DDP", 4, 0.120, data="cached"),
         whole_record("FULL_SHARD", 1, 0.101, stable=False),
         whole_record("FULL_SHARD", 2, 0.140),
         whole_record("FULL_SHARD", 4, 0.250, spread=0.4, dirty=True),

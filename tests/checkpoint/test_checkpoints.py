@@ -72,7 +72,7 @@ if ALL:
         Setting("ZERO0", 2),
     ]
 GLOBAL_BATCH = 12
-SAVED, STEPS = 4, 14
+SAVED, STEPS = (4, 14) if ALL else (2, 5)
 
 
 def checkpoints_in(folder: Path, kind: type[Checkpoints] = Checkpoints, **options: Any):

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import read
 from hpcgeo.zoo import models, perceivers
+from tests.processes import hpcgeo
 
 NAMES = {
     "models": lambda: [*models(), *perceivers()],
@@ -35,8 +35,9 @@ NAMES = {
 
 
 def listed(*words: str) -> str:
-    command = [Path(sys.executable).with_name("hpcgeo"), "list", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = hpcgeo("list", *words)
+    done.check_returncode()
+    return done.stdout
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -69,14 +70,13 @@ def test_a_reader_says_its_layout():
 
 
 def test_an_unknown_kind_is_bad_input():
-    command = [Path(sys.executable).with_name("hpcgeo"), "list", "modles"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = hpcgeo("list", "modles")
     assert done.returncode == 2 and "sensors" in done.stderr
 
 
 def test_no_torch_but_for_kinds_of_task():
     program = (
-        "import sys, hpcgeo.cli.list as l; l.TABLES.pop(l.Listed.kinds); "
+        "import sys, hpcgeo.cli.list as l; l.TABLES.pop('kinds'); "
         "[rows() for _, rows in l.TABLES.values()]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
@@ -85,6 +85,5 @@ def test_no_torch_but_for_kinds_of_task():
 def test_rows_by_prefix():
     rows = json.loads(listed("options", "train.hang", "--json"))
     assert [row["key"] for row in rows] == ["train.hang_timeout_s"]
-    command = [Path(sys.executable).with_name("hpcgeo"), "list", "options", "trian."]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = hpcgeo("list", "options", "trian.")
     assert done.returncode == 2 and "no row begins so" in done.stderr

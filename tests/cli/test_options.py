@@ -1,8 +1,6 @@
 """Options declare themselves: described, listed, marked in one place, in docs/options.md."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from hpcgeo.config import RunConfig, load
 from hpcgeo.options import OptionGroup
 from hpcgeo.records import options as unlike
 from hpcgeo.strategies import IDLE, strategies
+from tests.processes import hpcgeo
 
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 HEAD = "# Options\n\nWritten by `make golden` from the declarations in the code; never edited.\n\n"
@@ -23,8 +22,7 @@ def test_every_option_is_described():
 
 def test_the_page_is_current():
     """Regenerate with HPCGEO_GOLDEN=1, and read the difference."""
-    command = [Path(sys.executable).with_name("hpcgeo"), "list", "options", "--markdown"]
-    text = HEAD + subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = HEAD + hpcgeo("list", "options", "--markdown").stdout
     if os.environ.get("HPCGEO_GOLDEN"):
         PAGE.write_text(text, "utf-8")
     assert text == PAGE.read_text("utf-8")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import ALONE, SMALL, metrics
+from tests.processes import EXEC
+from tests.ranks import SMALL, metrics
 
-TRAIN = [*ALONE, "train", "mae_vit_tiny", *SMALL, "train.steps=4", "checkpoint.every=2"]
+TRAIN = [*EXEC, "train", "mae_vit_tiny", *SMALL, "train.steps=4", "checkpoint.every=2"]
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ def test_an_old_pytorch_is_refused_before_anything(tmp_path: Path, version: str,
     facts.parent.mkdir()
     facts.write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-    words = [*ALONE, "train", "mae_vit_tiny", "--print"]
+    words = [*EXEC, "train", "mae_vit_tiny", "--print"]
     done = subprocess.run(
         words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60
     )
@@ -45,6 +46,6 @@ def test_a_run_with_closed_outputs(tmp_path: Path, closed: str) -> None:
 
 def test_a_refusal_with_closed_outputs(tmp_path: Path) -> None:
     """The exit code says it."""
-    words = [*ALONE, "train", "mae_vit_tiny", "train.steps=none", f"run.dir={tmp_path / 'run'}"]
+    words = [*EXEC, "train", "mae_vit_tiny", "train.steps=none", f"run.dir={tmp_path / 'run'}"]
     shell = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh"]
     assert subprocess.run([*shell, *words], timeout=60).returncode == 2

@@ -28,6 +28,7 @@ from hpcgeo.data.shards.index import load, verify
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.errors import InputError
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
+from tests.processes import hpcgeo
 
 HPCGEO = [sys.executable, "-c", "from hpcgeo.cli.main import hpcgeo; hpcgeo()"]
 
@@ -41,9 +42,7 @@ def make(folder: Path, out: Path, **options):
 
 
 def command(*arguments: object, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*HPCGEO, "data", *map(str, arguments)], capture_output=True, text=True, **options
-    )
+    return hpcgeo("data", *arguments, **options)
 
 
 def sums(folder: Path) -> dict[str, str]:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -34,9 +33,10 @@ from hpcgeo.objectives.collate import tokens, whole
 from hpcgeo.options import Batching
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.mixture import band_of
-from hpcgeo.zoo import perceiver
+from hpcgeo.zoo import architecture
 from tests.data.rasters import UTM, noise, write_tiff
-from tests.ranks import ALONE, metrics
+from tests.processes import hpcgeo
+from tests.ranks import metrics
 
 WEST, NORTH = 465_000, 5_080_000
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def test_they_go_through_the_model_together(four):
     sample = open_tasks("rasters", four, split="train", patch=8, size=32).read(0)
     drawn = [plain(sample)]
     channels = sorted({channel for seen in sample.observations for channel in seen.channels})
-    model = perceiver("gpna_tiny")
+    model = architecture("gpna_tiny")
     tokenizer, backbone = Tokenizer(channels, model.context), Perceiver(model)
     for part in (tokenizer, backbone):
         for name, weight in part.named_parameters():
@@ -344,7 +344,7 @@ def test_pretraining_without_labels(four, tmp_path):
     said = recipe(tmp_path, tasks, name="masked_tokens")
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(said))
-    subprocess.run([*ALONE, "train", str(path)], check=True, capture_output=True, timeout=120)
+    hpcgeo("train", path).check_returncode()
     lines = (tmp_path / "run/scores.jsonl").read_text().splitlines()
     scores = [json.loads(line) for line in lines]
     assert [(one["step"], one["task"], one["samples"]) for one in scores] == [
@@ -375,7 +375,7 @@ def test_a_new_sensor_in_five_lines(tmp_path):
     (command,) = re.findall(r"```\n(hpcgeo train.*?)```", text, re.DOTALL)
     words = shlex.split(command.replace("\\\n", ""))
     short = ["train.steps=2", "optim.warmup_steps=1", "train.micro_batch=4", "launch.threads=1"]
-    subprocess.run([*ALONE, *words[1:], *short], cwd=tmp_path, check=True, timeout=120)
+    hpcgeo(*words[1:], *short, cwd=tmp_path).check_returncode()
     (line,) = (tmp_path / "runs/gpna_tiny/scores.jsonl").read_text().splitlines()
     assert json.loads(line)["samples"] == 2  # of twelve chips
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +17,13 @@ from hpcgeo.evaluate.baselines import fit_and_score
 from hpcgeo.evaluate.probe import OF, probe
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.collate import tokens, whole
+from tests import processes
 
 SMALL = ["train.micro_batch=4", "optim.warmup_steps=1", "launch.threads=1"]
 
 
 def hpcgeo(*words: str, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, "-m", "hpcgeo", *words], capture_output=True, text=True)
+    done = processes.hpcgeo(*words)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
 

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,8 @@ from hpcgeo.evaluate.table import FORMATS, _behind, _row, _write, drawn, evaluat
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.scores import Found
 from tests.data.labelled import LAYOUTS
-
-ONE = [sys.executable, "-m", "hpcgeo"]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "hpcgeo"]
+from tests.processes import hpcgeo
+from tests.ranks import Own, ended, launch
 
 
 def said_as(
@@ -88,19 +85,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ["train.micro_batch=4", "optim.warmup_steps=1", "checkpoint.every=1"]
     for name, steps, tasks in (("both", 5, "[series, table]"), ("single", 2, "[table]")):
         options = [*small, f"train.steps={steps}", f"data.only={tasks}", f"run.dir={name}"]
-        said(folder, *ONE, "train", "gpna_tiny", *options)
+        said(folder, "train", "gpna_tiny", *options)
     return folder
 
 
 def said(folder: Path, *words: str, code: int = 0) -> str:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    done = hpcgeo(*words, cwd=folder)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
 
 
 def test_what_runs_reach_beside_baselines(runs: Path) -> None:
     words = ["evaluate", "both", "single", "--split", "validation", "--baselines", "linear,unet"]
-    table = json.loads(said(runs, *ONE, *words, "--json", "--out", "table.json"))
+    table = json.loads(said(runs, *words, "--json", "--out", "table.json"))
     assert json.loads((runs / "table.json").read_text()) == table
     assert [row["task"] for row in table["rows"]] == ["series", "table"]
     assert [run["step"] for run in table["runs"]] == [5, 2]
@@ -134,7 +131,10 @@ def test_what_runs_reach_beside_baselines(runs: Path) -> None:
     made_up = {"value": 0.125, "resampled": [0.125] * 1000}
     lines = [json.loads(line) | made_up for line in kept.read_text().splitlines()]
     kept.write_text("".join(json.dumps(line) + "\n" for line in lines) + "torn")
-    shown = said(runs, *TWO, *words, "--out", "table.md")
+    there = Own(cwd=runs)
+    ranks = launch(2, *words, "--out", "table.md", only={0: there, 1: there})
+    assert ended(ranks)[0] == 0
+    shown = ranks[0].communicate()[0]
     assert "0.125 (0.125 to 0.125) linear" in shown
     assert shown.splitlines()[-1].startswith("single: behind the best")
     rows = [line for line in (runs / "table.md").read_text().splitlines() if "series" in line]
@@ -162,7 +162,7 @@ def test_bad_input_is_said_before_the_work(runs: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             evaluate(folders, **options)
-    assert "holds no run" in said(tmp_path, *ONE, "evaluate", str(tmp_path), code=2)
+    assert "holds no run" in said(tmp_path, "evaluate", str(tmp_path), code=2)
 
 
 def test_tasks_of_one_name_have_the_same_data(runs: Path, tmp_path: Path) -> None:

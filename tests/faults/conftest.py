@@ -1,6 +1,7 @@
 """What the tests of faults start from."""
 
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -23,5 +24,5 @@ def _nothing_is_left() -> Iterator[None]:
         process = STARTED.pop()
         process.kill()
         process.wait()
-        if process.stderr is not None:
+        if isinstance(process, subprocess.Popen) and process.stderr:
             process.stderr.close()

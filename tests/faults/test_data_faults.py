@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import time
 import zlib
 from pathlib import Path
@@ -14,7 +13,8 @@ import pytest
 import rasterio
 
 from hpcgeo.data.sampling.order import shuffled
-from tests.ranks import ALONE, end, metrics, start, tell, train
+from tests.processes import hpcgeo
+from tests.ranks import end, metrics, start, tell, train
 
 SAMPLES, CHIP = 64, 32
 
@@ -47,8 +47,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--bands",
             "a,b,c",
         ]
-        build = [*ALONE, "data", "build", *words, "--compression", compression]
-        subprocess.run(build, check=True, capture_output=True)
+        hpcgeo("data", "build", *words, "--compression", compression).check_returncode()
     return folder
 
 

@@ -1,5 +1,6 @@
 """A rank that is killed, stopped, or does not arrive takes the job down; the next start resumes."""
 
+import os
 import re
 import signal
 import subprocess
@@ -8,8 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
-from tests.ranks import STEPS, end, metrics, start, tell, train, wait_for_step
+from hpcgeo.launch.environment import discover
+from hpcgeo.parallel.group import join
+from hpcgeo.train import watchdog as watchdog_module
+from hpcgeo.train.watchdog import Watchdog
+from tests.ranks import STEPS, end, launch, metrics, start, tell, train, wait_for_step
 
 #: Far from the end, so that no rank gets there first.
 LONG = ["train.steps=4000", "optim.warmup_steps=0"]
@@ -77,44 +83,33 @@ def test_ranks_that_are_suspended_together_go_on(tmp_path: Path) -> None:
     assert [rank.returncode for rank in ranks] == [0, 0], said
 
 
-HANG = """
-import sys, time
-import torch.distributed as dist
-from hpcgeo.launch.environment import discover
-from hpcgeo.parallel.group import join
-from hpcgeo.train import watchdog as watching
-from hpcgeo.train.watchdog import Watchdog
-
-def forgotten():
+def forgotten() -> None:
     time.sleep(600)
 
-rank, port, size = map(int, sys.argv[1:4])
-environment = discover()
-watching.SLOW_S = 2.0
-meeting = ("127.0.0.1", port, "") if size > 1 else None
-join(rank, size, rank, size, meeting, run="run", host=environment.host, rendezvous_timeout_s=30)
-with Watchdog(environment, 2.0) as watchdog:
-    watchdog.begin()
-    for step in range(3):
-        watchdog.at("computing")
-        dist.barrier()
+
+def hang() -> None:
+    """Rank 1 of 2 lives, but does not arrive; one alone does not go on reading."""
+    watchdog_module.SLOW_S = 2.0
+    environment = discover()
+    rank, size, port = environment.rank, environment.world_size, int(os.environ["MASTER_PORT"])
+    meeting = ("127.0.0.1", port, "") if size > 1 else None
+    join(rank, size, rank, size, meeting, run="run", host=environment.host, rendezvous_timeout_s=30)
+    with Watchdog(environment, 2.0) as watchdog:
+        watchdog.begin()
+        for step in range(3):
+            watchdog.at("computing")
+            dist.barrier()
+            watchdog.at("writing metrics")
+            watchdog.step = step + 1
+        watchdog.at("computing" if size > 1 else "reading data")
+        if rank == size - 1:
+            forgotten()
         watchdog.at("writing metrics")
-        watchdog.step = step + 1
-    watchdog.at("computing" if size > 1 else "reading data")
-    if rank == size - 1:
-        forgotten()
-    watchdog.at("writing metrics")
-    dist.barrier()
-"""
+        dist.barrier()
 
 
-def test_a_rank_that_lives_but_does_not_arrive_is_named(free_port: int) -> None:
-    ranks = []
-    for rank in range(2):
-        variables = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
-        words = [f"{name}={value}" for name, value in variables.items()]
-        words += [sys.executable, "-c", HANG, str(rank), str(free_port), "2"]
-        ranks.append(subprocess.Popen(["env", *words], stderr=subprocess.PIPE, text=True))
+def test_a_rank_that_lives_but_does_not_arrive_is_named() -> None:
+    ranks = launch(2, before=hang)
     said = end(ranks)
     assert [rank.returncode for rank in ranks] == [1, 1]
     named = r"rank 1 on \S+ \(process \d+, last seen computing after step 3\) made no progress"
@@ -125,8 +120,7 @@ def test_a_rank_that_lives_but_does_not_arrive_is_named(free_port: int) -> None:
 
 def test_a_single_rank_does_not_wait_for_ever() -> None:
     """Its storage does not answer, or a reader died without a word."""
-    words = [sys.executable, "-c", HANG, "0", "0", "1"]
-    rank = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    (rank,) = launch(1, before=hang)
     (said,) = end([rank])
     assert rank.returncode == 1
     assert "last seen reading data after step 3) made no progress" in said
@@ -163,6 +157,6 @@ def test_a_launcher_takes_a_stopped_rank_down(tmp_path: Path, launcher: list[str
 
 def test_ranks_pass_through(tmp_path: Path) -> None:
     """The watchdog is silent in a run that is well."""
-    code, said = train(tmp_path / "run", 2, "train.hang_timeout_s=1")
+    code, said = train(tmp_path / "run", 2, "train.hang_timeout_s=4")
     assert code == 0, said
     assert metrics(tmp_path / "run")[-1]["step"] == STEPS

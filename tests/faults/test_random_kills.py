@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import ALONE, STEPS, metrics, start, train
+from tests.processes import EXEC
+from tests.ranks import STEPS, metrics, start, train
 
 RUNS, BUILDS = 40, 10
 #: Seconds, at most, after which it is killed: a start, the steps of a run, a build.
@@ -62,7 +63,7 @@ def test_a_run(whole: list[dict[str, float]], tmp_path: Path, seed: int) -> None
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("scenes")
-    make = [*ALONE, "data", "synthesize", folder / "scenes", "--scenes", "6", "--size", "768"]
+    make = [*EXEC, "data", "synthesize", folder / "scenes", "--scenes", "6", "--size", "768"]
     subprocess.run(make, check=True, capture_output=True)
     subprocess.run(build(folder, folder / "set"), check=True, capture_output=True)
     return folder, sums(folder / "set")
@@ -70,7 +71,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 
 def build(folder: Path, out: Path) -> list[str]:
     options = ["--chip", "64", "--shard-mib", "1", "--workers", "2"]
-    return [*ALONE, "data", "build", str(folder / "scenes"), "--out", str(out), *options]
+    return [*EXEC, "data", "build", str(folder / "scenes"), "--out", str(out), *options]
 
 
 def sums(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from tests.slurm import Slurm
 
 JOB = Path(__file__).parents[2] / "jobs" / "local_vit_tiny.sbatch"
 OPTIONS = ["checkpoint.every=4", "train.log_every=1", "train.micro_batch=8", "data.chip=32"]
-OPTIONS += ["train.steps=4000"]
+OPTIONS += ["train.steps=4000", "train.hang_timeout_s=5"]
 
 
 def processes(run: Path) -> list[str]:
@@ -21,7 +21,7 @@ def processes(run: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+@pytest.mark.parametrize("signal", [pytest.param("KILL", marks=pytest.mark.long), "STOP"])
 def test_a_rank_is_lost(slurm: Slurm, tmp_path: Path, free_port: int, signal: str) -> None:
     run = tmp_path / "run"
     # Jobs of another cluster on this host, another test's, have the same numbers and so ports.

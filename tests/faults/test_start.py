@@ -1,14 +1,14 @@
 """Ranks that cannot meet, or differ, end before anything is written."""
 
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 import hpcgeo
-from tests.ranks import ALONE, Own, end, start, tell
+from tests import processes as commands
+from tests.ranks import Own, end, start, tell
 
 ROOT = Path(hpcgeo.__file__).parent
 
@@ -53,11 +53,10 @@ def test_ranks_that_do_not_come_are_named(tmp_path: Path) -> None:
 def _sets(folder: Path) -> None:
     for number in (0, 1):
         own = folder / str(number)
-        make = [*ALONE, "data", "synthesize", own / "scenes", "--scenes", "1", "--size", "128"]
-        make += ["--seed", str(number)]
-        build = [*ALONE, "data", "build", own / "scenes", "--out", own / "set", "--chip", "32"]
-        for command in (make, build):
-            subprocess.run(command, check=True, capture_output=True)
+        make = ["synthesize", own / "scenes", "--scenes", 1, "--size", 128, "--seed", number]
+        build = ["build", own / "scenes", "--out", own / "set", "--chip", 32]
+        for words in (make, build):
+            commands.hpcgeo("data", *words).check_returncode()
 
 
 @pytest.mark.parametrize("what", ["option", "code", "data"])
@@ -77,8 +76,7 @@ def test_ranks_that_differ_say_in_what(tmp_path: Path, what: str) -> None:
     else:
         message = "data fingerprint: "
         _sets(tmp_path)
-        here = {"PYTHONPATH": str(ROOT.parent)}
-        both = {rank: Own(variables=here, cwd=tmp_path / str(rank)) for rank in (0, 1)}
+        both = {rank: Own(cwd=tmp_path / str(rank)) for rank in (0, 1)}
         ranks = start(run, 2, "data.path=set", only=both)
     said = end(ranks)
     tell(f"another {what}", said[0] + said[1], began, ranks[0].returncode)

@@ -16,7 +16,7 @@ from tests.slurm import Slurm
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 JOB = Path(__file__).parents[2] / "jobs" / "local_vit_tiny.sbatch"
-STEPS = 80
+STEPS = 60
 PATIENCE_S = 400
 #: With a worker, which signals reach too.
 WORDS = [f"train.steps={STEPS}", "train.log_every=1", "checkpoint.every=20", "data.workers=1"]
@@ -85,6 +85,7 @@ def test_three_jobs_by_signal_and_requeue_then_a_lost_node(
     assert losses(run) == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.long
 def test_stopped_by_the_clock_and_requeued(slurm: Slurm, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*WORDS, "train.steps=100000", "launch.time_limit=4", "checkpoint.every=5"]

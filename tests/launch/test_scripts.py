@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hpcgeo.config import load, recipes
 from hpcgeo.errors import InputError
 from hpcgeo.launch import scripts
 from hpcgeo.machines import machine, machines
+from tests.processes import hpcgeo
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SLURM_MACHINES = [name for name, row in machines().items() if row.scheduler == "slurm"]
@@ -26,11 +26,6 @@ case $END in
     echo "$SLURM_PROCID ready"; while :; do sleep 0.1; done ;;
 esac
 """
-
-
-def hpcgeo(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("hpcgeo"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 def one(machine: str, time: str, recipe: str = "mae_vit_tiny") -> list[str]:

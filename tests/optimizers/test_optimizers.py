@@ -15,11 +15,11 @@ from hpcgeo.errors import InputError
 from hpcgeo.optimizers import layerwise
 from hpcgeo.optimizers.table import GROUP, Group, Optimizer, optimizer, optimizers
 from hpcgeo.options import Checkpoint, Optim
-from tests.distributed import on_ranks
+from tests.distributed import Ranks, on_ranks
 from tests.parallel.test_sameness import parameters_differ
 from tests.parallel.training import build, run, whole
 
-LR, DECAY, STEPS = 1e-2, 0.1, 4
+LR, DECAY, STEPS = 1e-2, 0.1, 3
 MOMENTUM, BETAS = 0.8, (0.9, 0.99)
 
 
@@ -162,8 +162,9 @@ def resumed(folder: Path) -> dict[str, dict[str, Any]]:
 
 def test_one_process_is_many_and_resumed(tmp_path):
     alone = on_ranks(trained, 1, [ALONE])[0]
-    many = on_ranks(trained, 2, OVER_RANKS, timeout_s=300)[0]
-    again = on_ranks(resumed, 2, tmp_path, timeout_s=300)[0]
+    with Ranks(2) as ranks:
+        many = ranks(trained, OVER_RANKS, timeout_s=300)[0]
+        again = ranks(resumed, tmp_path, timeout_s=300)[0]
     for name in OPTIMS:
         wanted = alone[f"{name} {ALONE}"]
         found = {str(options): many[f"{name} {options}"] for options in OVER_RANKS}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import hpcgeo
+from tests.ranks import Own, ended, launch
+
 #: Returns the exit code of `hpcgeo` with an installed package, and what it said.
 Run = Callable[..., tuple[int, str]]
 
@@ -26,18 +29,21 @@ def install(tmp_path: Path) -> Callable[[str, dict[str, str]], Run]:
         (info / "entry_points.txt").write_text("\n".join(lines))
 
         def run(*words: object, ranks: int = 1, program: str = "") -> tuple[int, str]:
-            what = ["-c", program] if program else ["-m", "hpcgeo"]
-            launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
             path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-            done = subprocess.run(
-                [sys.executable, *(launch if ranks > 1 else []), *what, *map(str, words)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                cwd=tmp_path,
-                env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-                timeout=240,
-            )
+            env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+            if ranks > 1:
+                own = Own(cwd=tmp_path, site=site)
+                return ended(launch(ranks, *words, only=dict.fromkeys(range(ranks), own)))
+            if program:
+                done = subprocess.run(
+                    [sys.executable, "-c", program],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env=env,
+                )
+            else:
+                done = hpcgeo(*words, cwd=tmp_path, env=env, together=True)
             return done.returncode, done.stdout
 
         return run

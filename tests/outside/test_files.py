@@ -33,6 +33,27 @@ def test_a_machine(install, tmp_path: Path) -> None:
     assert code == 2 and "unknown machine 'friends'" in said and "known: cuda-node, " in said, said
 
 
+MODEL = """\
+family: vit
+encoder: {width: 48, depth: 2, heads: 3, hidden: 192}
+decoder: {width: 32, depth: 1, heads: 2, hidden: 128}
+patch: 8
+source: made for a test
+"""
+
+
+def test_a_model(install, tmp_path: Path) -> None:
+    """It trains, and its record is that of a model of the name of the file."""
+    hpcgeo = install("", {})
+    (tmp_path / "mini.yaml").write_text(MODEL)
+    options = ("mae_vit_tiny", "model.name=mini.yaml", "data.chip=32", "train.steps=7")
+    words = ("train.micro_batch=4", "optim.warmup_steps=1", "checkpoint.every=0", "run.dir=run")
+    code, said = hpcgeo("train", *options, *words)
+    assert code == 0, said
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["model"] == "mini" and record["parameters"] > 0
+
+
 def test_a_recipe(install, tmp_path: Path) -> None:
     hpcgeo = install("", {})
     mine = {

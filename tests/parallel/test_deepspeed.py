@@ -4,10 +4,9 @@
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from hpcgeo.parallel.engines import engine_of
 from hpcgeo.plan.memory import predict
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import architecture
-from tests.distributed import ALL, on_ranks
+from tests.distributed import ALL, Ranks, on_ranks
 from tests.parallel.test_sameness import (
     STEPS,
     initial,
@@ -36,6 +35,7 @@ from tests.parallel.test_sameness import (
     train_all,
 )
 from tests.parallel.training import BANDS, CHIP, PATCHES, Answer, build, run, train, whole
+from tests.processes import hpcgeo
 
 needs_deepspeed = pytest.mark.skipif(
     not find_spec("deepspeed"), reason="needs pip install 'hpcgeo[deepspeed]'"
@@ -43,6 +43,15 @@ needs_deepspeed = pytest.mark.skipif(
 
 STAGES: list[dict[str, Any]] = [{"strategy": f"ZERO{stage}"} for stage in range(4)]
 HPZ = {"strategy": "ZERO3_HPZ", "group_size": 2}
+NATIVE, SHARDED = {"strategy": "DDP"}, {"strategy": "FULL_SHARD"}
+#: Ranks, and the strategies of a run one after the other.
+CHAIN: list[tuple[int, list[dict[str, Any]]]] = [
+    (2, [STAGES[3], SHARDED, STAGES[1], NATIVE]),
+    (4, [STAGES[2]]),
+    (2, [SHARDED, STAGES[0], HPZ, STAGES[3] | {"offload": True}, SHARDED]),
+]
+LINK = 2 if ALL else 1  #: steps of each
+LINKS = LINK * sum(len(strategies) for _, strategies in CHAIN)
 SETTINGS: dict[int, list[tuple[dict[str, Any], int]]] = {
     2: table(STAGES)
     + [({"strategy": "ZERO3", "recompute": "selective"}, 1)]
@@ -52,37 +61,44 @@ SETTINGS: dict[int, list[tuple[dict[str, Any], int]]] = {
 
 
 @pytest.fixture(scope="module")
-def alone() -> Answer:
-    answer: Answer = on_ranks(train, 1, {"strategy": "DDP"}, STEPS)[0]
-    return answer
+def alone() -> dict[int, Answer]:
+    """One process, by its number of steps; the longer one does not end as the shorter."""
+    return {steps: on_ranks(train, 1, {"strategy": "DDP"}, steps)[0] for steps in (STEPS, LINKS)}
 
 
 @pytest.fixture(scope="module")
-def answers() -> dict[tuple[int, str], Answer]:
+def groups() -> Iterator[dict[int, Ranks]]:
+    """Groups of two ranks and of four, each of which imports DeepSpeed once."""
+    with Ranks(2) as two, Ranks(4) as four:
+        yield {2: two, 4: four}
+
+
+@pytest.fixture(scope="module")
+def answers(groups: dict[int, Ranks]) -> dict[tuple[int, str], Answer]:
     return {
         (ranks, named(setting)): answer
         for ranks, settings in SETTINGS.items()
         for setting, answer in zip(
-            settings, on_ranks(train_all, ranks, settings, timeout_s=900)[0], strict=True
+            settings, groups[ranks](train_all, settings, timeout_s=3600)[0], strict=True
         )
     }
 
 
 @needs_deepspeed
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(4000)
 @pytest.mark.parametrize(
     ("ranks", "setting"),
     [(ranks, named(setting)) for ranks, settings in SETTINGS.items() for setting in settings],
 )
 def test_every_stage_trains_as_one_process(
-    alone: Answer, answers: dict[tuple[int, str], Answer], ranks: int, setting: str
+    alone: dict[int, Answer], answers: dict[tuple[int, str], Answer], ranks: int, setting: str
 ) -> None:
-    answer = answers[ranks, setting]
-    losses = max(abs(a - b) for a, b in zip(answer.losses, alone.losses, strict=True))
-    parameters = parameters_differ(answer.parameters, alone.parameters)
+    answer, expected = answers[ranks, setting], alone[STEPS]
+    losses = max(abs(a - b) for a, b in zip(answer.losses, expected.losses, strict=True))
+    parameters = parameters_differ(answer.parameters, expected.parameters)
     print(f"\n{ranks} ranks {setting}: loss {losses:.1e}, parameters {parameters:.1e}", end="")
     assert losses < 1e-6
-    assert answer.norms == pytest.approx(alone.norms, rel=1e-4)
+    assert answer.norms == pytest.approx(expected.norms, rel=1e-4)
     assert parameters < 2e-5
 
 
@@ -94,13 +110,13 @@ def test_initial_weights_are_the_same_bits() -> None:
 
 
 @needs_deepspeed
-def test_bfloat16_follows_float32(alone: Answer) -> None:
+def test_bfloat16_follows_float32(alone: dict[int, Answer], groups: dict[int, Ranks]) -> None:
     """The arithmetic is bfloat16; weights, optimizer and sums of gradients are not."""
     reduced = [options | {"reduce_dtype": "bfloat16"} for options in STAGES[2:]]
-    answers = on_ranks(low, 2, STAGES + reduced, timeout_s=300)[0]
+    answers = groups[2](low, STAGES + reduced, timeout_s=300)[0]
     for answer in answers:
-        assert answer.losses == pytest.approx(alone.losses, abs=2e-2)
-        assert answer.losses != pytest.approx(alone.losses, abs=1e-6)
+        assert answer.losses == pytest.approx(alone[STEPS].losses, abs=2e-2)
+        assert answer.losses != pytest.approx(alone[STEPS].losses, abs=1e-6)
         assert all(value.dtype == np.float32 for value in answer.parameters.values())
     for safe, risky in zip(answers[2:4], answers[4:], strict=True):
         assert safe.losses[0] == risky.losses[0]  # the forward is the same
@@ -124,21 +140,13 @@ def legs(chain: list[dict[str, Any]], folder: str, first: int, steps: int) -> li
 
 @needs_deepspeed
 def test_state_crosses_between_stages_backends_and_world_sizes(
-    alone: Answer, tmp_path: Path
+    alone: dict[int, Answer], groups: dict[int, Ranks], tmp_path: Path
 ) -> None:
     """Parameters and moments: the losses are those of the run that nothing interrupted."""
-    native, sharded = {"strategy": "DDP"}, {"strategy": "FULL_SHARD"}
-    zero, one, two, three = STAGES
-    chain: list[tuple[int, list[dict[str, Any]]]] = [
-        (2, [three, sharded, one, native]),
-        (4, [two]),
-        (2, [sharded, zero, HPZ, three | {"offload": True}, sharded]),
-    ]
     losses: list[float] = []
-    steps = STEPS // sum(len(strategies) for _, strategies in chain)
-    for ranks, strategies in chain:
-        losses += on_ranks(legs, ranks, strategies, str(tmp_path), len(losses), steps)[0]
-    assert losses == pytest.approx(alone.losses, abs=1e-6)
+    for ranks, strategies in CHAIN:
+        losses += groups[ranks](legs, strategies, str(tmp_path), len(losses), LINK)[0]
+    assert losses == pytest.approx(alone[LINKS].losses, abs=1e-6)
 
 
 def handed_over(folder: str, chain: list[dict[str, Any]]) -> list[tuple[bool, float]]:
@@ -160,11 +168,14 @@ def handed_over(folder: str, chain: list[dict[str, Any]]) -> list[tuple[bool, fl
 
 
 @needs_deepspeed
-def test_float32_weights_of_bfloat16_cross(alone: Answer, tmp_path: Path) -> None:
-    chain = [*STAGES[::-1], {"strategy": "FULL_SHARD"}, HPZ]
-    found = on_ranks(handed_over, 2, str(tmp_path), chain, timeout_s=300)[0]
+def test_float32_weights_of_bfloat16_cross(
+    alone: dict[int, Answer], groups: dict[int, Ranks], tmp_path: Path
+) -> None:
+    chain = [*STAGES[::-1], SHARDED, HPZ]
+    found = groups[2](handed_over, str(tmp_path), chain, timeout_s=300)[0]
     assert all(same for same, _ in found)
-    assert [loss for _, loss in found] == pytest.approx(alone.losses[: len(chain)], abs=2e-2)
+    expected = alone[LINKS].losses[: len(chain)]
+    assert [loss for _, loss in found] == pytest.approx(expected, abs=2e-2)
 
 
 def looked_at(settings: list[dict[str, Any]]) -> list[tuple[list[float], Any]]:
@@ -183,11 +194,12 @@ def looked_at(settings: list[dict[str, Any]]) -> list[tuple[list[float], Any]]:
 
 
 @needs_deepspeed
-def test_evaluation_between_steps_changes_nothing(alone: Answer) -> None:
-    settings = [{"strategy": "DDP"}, *STAGES, HPZ]
-    (_, expected), *found = on_ranks(looked_at, 2, settings)[0]
+def test_evaluation_between_steps_changes_nothing(
+    alone: dict[int, Answer], groups: dict[int, Ranks]
+) -> None:
+    (_, expected), *found = groups[2](looked_at, [NATIVE, *STAGES, HPZ])[0]
     for losses, picture in found:
-        assert losses == pytest.approx(alone.losses[:4], abs=1e-6)
+        assert losses == pytest.approx(alone[LINKS].losses[:4], abs=1e-6)
         np.testing.assert_allclose(picture, expected, atol=1e-5)
 
 
@@ -207,14 +219,16 @@ def poisoned(settings: list[tuple[dict[str, Any], str]]) -> list[tuple[float, li
 
 
 @needs_deepspeed
-def test_a_norm_that_is_not_finite_skips_the_step(alone: Answer) -> None:
+def test_a_norm_that_is_not_finite_skips_the_step(
+    alone: dict[int, Answer], groups: dict[int, Ranks]
+) -> None:
     settings = [(options, "float32") for options in STAGES]
     settings += [(options, "bfloat16") for options in STAGES[1:3]]
-    for answers in on_ranks(poisoned, 2, settings):
+    for answers in groups[2](poisoned, settings):
         for (_, dtype), (norm, losses) in zip(settings, answers, strict=True):
             assert not np.isfinite(norm)
             tolerance = 1e-6 if dtype == "float32" else 2e-2
-            assert losses == pytest.approx(alone.losses[:3], abs=tolerance)
+            assert losses == pytest.approx(alone[LINKS].losses[:3], abs=tolerance)
 
 
 def held(settings: list[dict[str, Any]]) -> list[tuple[int, int]]:
@@ -233,8 +247,8 @@ def held(settings: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 
 @needs_deepspeed
-def test_ranks_hold_what_is_predicted() -> None:
-    answers = on_ranks(held, 2, STAGES)
+def test_ranks_hold_what_is_predicted(groups: dict[int, Ranks]) -> None:
+    answers = groups[2](held, STAGES)
     for options, *ranks in zip(STAGES, *answers, strict=True):
         config = load_config("mae_vit_tiny", [f"parallel.strategy={options['strategy']}"])
         closed = forms(architecture(config.model.name), BANDS, config.data.chip, 0.75)
@@ -266,15 +280,14 @@ def gathered(options: dict[str, Any]) -> tuple[int, list[int]]:
 
 
 @needs_deepspeed
-def test_a_unit_is_whole_only_around_its_use() -> None:
-    for bound, live in on_ranks(gathered, 2, {"strategy": "ZERO3"}):
+def test_a_unit_is_whole_only_around_its_use(groups: dict[int, Ranks]) -> None:
+    for bound, live in groups[2](gathered, {"strategy": "ZERO3"}):
         assert max(live) <= bound
         assert live[-1] == 0
 
 
 @needs_deepspeed
 def test_one_process_needs_no_launcher_and_goes_on_as_native(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if "RANK" not in name}
     options = [
         f"run.dir={tmp_path / 'run'}",
         "data.chip=32",
@@ -283,12 +296,7 @@ def test_one_process_needs_no_launcher_and_goes_on_as_native(tmp_path: Path) -> 
     ]
     for name, limit in (("ZERO3", 0.01), ("FULL_SHARD", 0.01), ("ZERO1", None)):
         end = [f"parallel.strategy={name}", *([f"launch.time_limit={limit}"] if limit else [])]
-        process = subprocess.run(
-            [sys.executable, "-m", "hpcgeo", "train", "mae_vit_tiny", *options, *end],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        process = hpcgeo("train", "mae_vit_tiny", *options, *end)
         assert process.returncode == 0, process.stderr
         assert not any(word in process.stdout + process.stderr for word in ("eepSpeed", "arning"))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -310,9 +318,20 @@ def compiled(options: dict[str, Any]) -> list[list[float]]:
 @pytest.mark.slow
 @needs_deepspeed
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++ on a CPU")
-@pytest.mark.parametrize("name", ["ZERO2", "ZERO3"])
-@pytest.mark.parametrize("recompute", ["none", "full"])
-def test_compiled_units_compute_the_same(name: str, recompute: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "recompute"),
+    [
+        ("ZERO2", "none"),
+        ("ZERO3", "full"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.long)
+            for pair in (("ZERO2", "full"), ("ZERO3", "none"))
+        ),
+    ],
+)
+def test_compiled_units_compute_the_same(
+    groups: dict[int, Ranks], name: str, recompute: str
+) -> None:
     options = {"strategy": name, "recompute": recompute}
-    eager, quick = on_ranks(compiled, 2, options, timeout_s=280)[0]
+    eager, quick = groups[2](compiled, options, timeout_s=280)[0]
     assert quick == pytest.approx(eager, abs=1e-6)

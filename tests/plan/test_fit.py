@@ -7,12 +7,12 @@ import pytest
 from hpcgeo.config import load
 from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.plan.fit import Fit, fit, fit_of_states
-from hpcgeo.zoo import architecture_of
+from hpcgeo.zoo import architecture
 
 
 def judged(*options: str, ranks: int = 64, memory: float = 64) -> Fit:
     run = load("mae_vit_15b", list(options))
-    of_images = forms(architecture_of("vit_15b"), 3, (224, 224), 0.75)
+    of_images = forms(architecture("vit_15b"), 3, (224, 224), 0.75)
     return fit(of_images, run.parallel, run.train, ranks, run.optim, memory)
 
 

@@ -1,11 +1,9 @@
-"""`hpcgeo` with a fault in this process: ``python injected.py slow_rank profile run ...``."""
+"""Faults that a process of `hpcgeo` has from its start."""
 
 import os
-import sys
 import time
 from typing import Any
 
-from hpcgeo.cli.main import hpcgeo
 from hpcgeo.data.shards import synthetic
 from hpcgeo.profiling import memory
 from hpcgeo.workloads import images as imagery
@@ -43,9 +41,3 @@ def failing_observer() -> None:
         raise RuntimeError("no memory left to follow memory")
 
     memory.observe = observe
-
-
-if __name__ == "__main__":
-    faults = (slow_rank, slow_loader, failing_observer)
-    {fault.__name__: fault for fault in faults}[sys.argv.pop(1)]()
-    hpcgeo()

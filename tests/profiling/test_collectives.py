@@ -1,8 +1,6 @@
 """`hpcgeo-profile collectives`: real ranks under real launchers, and its groups."""
 
-import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +13,7 @@ from hpcgeo.parallel.topology import RankPlace
 from hpcgeo.plan import links as machine_files
 from hpcgeo.profiling.collectives import BUS, _refuse_size, doubling, groups_of
 from hpcgeo.records import LinksRecord, read_links
+from tests.ranks import Own, launch
 from tests.slurm import Slurm
 
 HPCGEO = [sys.executable, "-m", "hpcgeo"]
@@ -87,18 +86,10 @@ def test_two_nodes_under_slurm(slurm: Slurm, tmp_path: Path) -> None:
 
 def said(*options: list[str], ranks: int) -> list[tuple[int, str]]:
     """Start ranks with options of their own; return exit code and words of each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = []
-    for rank, words in enumerate(options):
-        variables = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank}
-        variables |= {"LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environ = os.environ | {name: str(value) for name, value in variables.items()}
-        command = [*HPCGEO, "profile", "collectives", *words]
-        processes.append(subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True))
-    words_of = [process.communicate(timeout=120)[1] for process in processes]
-    return [(p.returncode, words) for p, words in zip(processes, words_of, strict=True)]
+    own = {rank: Own(options=tuple(words)) for rank, words in enumerate(options)}
+    started = launch(ranks, "profile", "collectives", only=own)
+    words_of = [rank.communicate(timeout=120)[1] for rank in started]
+    return [(rank.wait(), words) for rank, words in zip(started, words_of, strict=True)]
 
 
 def test_ranks_that_differ_end_together(tmp_path: Path) -> None:

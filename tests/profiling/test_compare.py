@@ -1,9 +1,8 @@
 """`hpcgeo-profile compare`: verdicts, exit codes, messages, and how often its interval is right."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from hpcgeo.measured import Spread
 from hpcgeo.profiling.compare import RecordComparison, compare
 from hpcgeo.profiling.intervals import interval
 from hpcgeo.records import Record, append
+from tests.processes import hpcgeo
 
 GIB = 2**30
 
@@ -254,9 +254,8 @@ def test_exit_codes_and_output(tmp_path: Path) -> None:
     append(after, point(factor=1.2, seed=1))
     append(other, point(model="vit_base"))
 
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "hpcgeo", "profile", "compare", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    def run(*words: object) -> CompletedProcess[str]:
+        return hpcgeo("profile", "compare", *words)
 
     same = run(before, before)
     assert same.returncode == 0 and "within noise" in same.stdout

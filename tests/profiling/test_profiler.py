@@ -1,9 +1,7 @@
 """A profile run on real ranks: what it says of a step, and of faults that were put into it."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,12 @@ from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.profiling.profiler import TRACED_STEPS, settled
 from hpcgeo.records import Record, read
 from hpcgeo.zoo import architecture
+from tests.processes import hpcgeo
+from tests.profiling import injected
+from tests.ranks import ended, launch
 
 ALL = ["launch.threads=1", "train.micro_batch=4", "train.dtype=float32"]
 SMALL = [*ALL, "data.chip=32"]
-INJECTED = Path(__file__).parent / "injected.py"
 
 
 def profile(
@@ -23,16 +23,13 @@ def profile(
     ranks: int,
     strategy: str,
     *words: object,
-    fault: str | None = None,
+    fault: Callable[[], None] | None = None,
     recipe: Sequence[str] = ("mae_vit_tiny", *SMALL),
 ) -> Record:
     """Measure a tiny run on real ranks; return its record."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
-    program = [INJECTED, fault] if fault else ["-m", "hpcgeo"]
-    command = [sys.executable, *launcher, *program, "profile", "run", *recipe]
-    command += [f"parallel.strategy={strategy}", "--steps", 6, "--records", records, *words]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    command = ["profile", "run", *recipe, f"parallel.strategy={strategy}", *words]
+    code, said = ended(launch(ranks, *command, "--steps", 6, "--records", records, before=fault))
+    assert code == 0, said
     return read([records])[-1]
 
 
@@ -152,7 +149,7 @@ def test_communication_left_out(records: Path, sharded: Record) -> None:
 
 
 def test_a_late_rank_is_named(records: Path) -> None:
-    record = profile(records, 4, "FULL_SHARD", fault="slow_rank")
+    record = profile(records, 4, "FULL_SHARD", fault=injected.slow_rank)
     assert record.wait is not None and record.wait.straggler == 2
     assert record.wait.late_s is not None and 0.025 < record.wait.late_s < 0.5
     assert record.wait.late_ranks == 1
@@ -161,19 +158,18 @@ def test_a_late_rank_is_named(records: Path) -> None:
 
 
 def test_a_slow_loader_is_waiting_for_data(records: Path) -> None:
-    slow = profile(records, 2, "DDP", fault="slow_loader")
+    slow = profile(records, 2, "DDP", fault=injected.slow_loader)
     assert slow.phases is not None and slow.phases.data_wait_s >= 0.05
     assert slow.data_wait_s is not None and slow.data_wait_s >= 0.05
-    held = profile(records, 2, "DDP", "--data", "synthetic", fault="slow_loader")
-    assert held.phases is not None and held.phases.data_wait_s < 0.05
-    assert held.data == "held"
+    cached = profile(records, 2, "DDP", "--data", "synthetic", fault=injected.slow_loader)
+    assert cached.phases is not None and cached.phases.data_wait_s < 0.05
+    assert cached.data == "cached"
 
 
 def test_what_was_measured_outlives_what_is_observed_later(tmp_path: Path) -> None:
     records = tmp_path / "records.jsonl"
-    command = [sys.executable, INJECTED, "failing_observer", "profile", "run", "mae_vit_tiny"]
-    command += [*SMALL, "--steps", 6, "--records", records]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+    command = ["profile", "run", "mae_vit_tiny", *SMALL, "--steps", 6, "--records", records]
+    done = hpcgeo(*command, before=injected.failing_observer)
     assert done.returncode == 1 and "no memory left to follow memory" in done.stderr
     (record,) = read([records])
     assert record.step_s is not None and len(record.step_s.values) == 6
@@ -183,9 +179,8 @@ def test_what_was_measured_outlives_what_is_observed_later(tmp_path: Path) -> No
 
 def test_a_run_that_is_stopped_early_is_not_recorded(tmp_path: Path) -> None:
     records = tmp_path / "records.jsonl"
-    command = [sys.executable, "-m", "hpcgeo", "profile", "run", "mae_vit_tiny", *SMALL]
-    command += ["launch.time_limit=0.001", "--records", str(records)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = ["profile", "run", "mae_vit_tiny", *SMALL, "launch.time_limit=0.001"]
+    done = hpcgeo(*command, "--records", records)
     assert done.returncode == 2
     assert "nothing is recorded; give the run more time" in done.stderr
     assert not records.exists()
@@ -193,13 +188,7 @@ def test_a_run_that_is_stopped_early_is_not_recorded(tmp_path: Path) -> None:
 
 def test_zero_3_cannot_be_without_communication(tmp_path: Path) -> None:
     command = ["profile", "run", "mae_vit_tiny", "parallel.strategy=ZERO3"]
-    done = subprocess.run(
-        [sys.executable, "-m", "hpcgeo", *command, "--communication", "off"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=60,
-    )
+    done = hpcgeo(*command, "--communication", "off", cwd=tmp_path)
     assert done.returncode == 2 and "ZERO3 compares its ranks" in done.stderr
 
 

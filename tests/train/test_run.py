@@ -18,7 +18,8 @@ from hpcgeo.options import Optim
 from hpcgeo.plan.memory import checkpoint_bytes
 from hpcgeo.records import read
 from hpcgeo.train.schedule import learning_rate
-from tests.ranks import ALONE, STEPS, metrics, start, train, wait_for_step
+from tests.processes import EXEC, hpcgeo
+from tests.ranks import STEPS, metrics, start, train, wait_for_step
 
 
 @pytest.fixture(scope="module")
@@ -198,15 +199,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_print_and_dry() -> None:
-    show = subprocess.run(
-        [*ALONE, "train", "mae_vit_tiny", "seed=5", "--print"], capture_output=True, text=True
-    )
+    words = [*EXEC, "train", "mae_vit_tiny", "seed=5", "--print"]
+    show = subprocess.run(words, capture_output=True, text=True)
     assert yaml.safe_load(show.stdout)["seed"] == 5
-    dry = subprocess.run(
-        [*ALONE, "train", "mae_vit_15b", "launch.machine=frontier", "--dry", "--ranks", "64"],
-        capture_output=True,
-        text=True,
-    )
+    dry = hpcgeo("train", "mae_vit_15b", "launch.machine=frontier", "--dry", "--ranks", 64)
     assert "vit_15b, 14,665,553,484 parameters" in dry.stdout
     assert (
         "global batch  2048 = micro-batch 16 x accumulate 2 x 64 data-parallel ranks" in dry.stdout
@@ -225,7 +221,7 @@ def test_print_and_dry() -> None:
 
 def test_a_dry_run_that_does_not_fit_exits_with_2() -> None:
     words = ["train", "mae_vit_15b", "launch.machine=frontier", "parallel.strategy=DDP"]
-    dry = subprocess.run([*ALONE, *words, "--dry", "--ranks", "64"], capture_output=True, text=True)
+    dry = hpcgeo(*words, "--dry", "--ranks", 64)
     assert dry.returncode == 2 and dry.stdout.startswith("verdict       does not fit: 309 GiB")
 
 

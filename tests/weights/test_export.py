@@ -29,6 +29,7 @@ from hpcgeo.objectives.mae.objective import forms
 from hpcgeo.options import Checkpoint, Data
 from hpcgeo.weights.export import FORMATS, Weights, config_of, export
 from hpcgeo.zoo import architecture, models
+from tests import processes
 from tests.distributed import on_ranks
 from tests.ranks import train
 
@@ -128,8 +129,7 @@ def test_transformers_computes_the_same_loss(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_chosen_step_for_timm_from_the_command_line(run: Path) -> None:
-    command = [sys.executable, "-m", "hpcgeo", "export", run, "--to", "timm", "--step", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = processes.hpcgeo("export", run, "--to", "timm", "--step", 2)
     assert done.returncode == 0, done.stderr
     out = run / "export" / "step-00000002-timm"
     assert done.stdout.splitlines()[-1] == (
@@ -336,7 +336,7 @@ def test_what_a_perceiver_learned_starts_another_run(tmp_path: Path) -> None:
 
 
 def hpcgeo(*words: str | Path) -> str:
-    done = subprocess.run([sys.executable, "-m", "hpcgeo", *words], capture_output=True, text=True)
+    done = processes.hpcgeo(*words)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,8 @@ from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.scores import Found, Score, kept_scores, standing
 from tests.data import labelled
 from tests.mixed import TINY, drawn, masked, multitask
-from tests.ranks import metrics, wait_for_step
+from tests.processes import hpcgeo
+from tests.ranks import Rank, ended, launch, metrics, wait_for_step
 
 OPTIONS = [
     *(f"data.tasks.{name}.size=16" for name in ("scenes", "tiles", "pairs")),
@@ -31,31 +29,14 @@ OPTIONS = [
 ]
 
 
-def start(folder: Path, ranks: int, *options: str) -> list[subprocess.Popen[str]]:
+def start(folder: Path, ranks: int, *options: str) -> list[Rank]:
     """Start the ranks of a run, with a global batch of 8."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "hpcgeo", "train", "gpna_tiny", f"run.dir={folder}"]
-    words += [*OPTIONS, f"train.micro_batch={8 // ranks}", *options]
-    where = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
-    where |= {"MASTER_ADDR": "127.0.0.1"}
-    return [
-        subprocess.Popen(
-            words,
-            env=os.environ
-            | {name: str(v) for name, v in (where | {"RANK": rank, "LOCAL_RANK": rank}).items()},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
+    words = ["train", "gpna_tiny", f"run.dir={folder}", f"train.micro_batch={8 // ranks}"]
+    return launch(ranks, *words, *OPTIONS, *options)
 
 
 def train(folder: Path, ranks: int, *options: str) -> tuple[int, str]:
-    processes = start(folder, ranks, *options)
-    said = [process.communicate(timeout=200)[1] for process in processes]
-    return max(process.returncode for process in processes), said[0]
+    return ended(start(folder, ranks, *options))
 
 
 def looks(folder: Path) -> list[Score]:
@@ -93,12 +74,11 @@ def test_killed_and_resumed_on_another_number_of_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("objective", ["multitask", "masked_tokens"])
 def test_a_resume_is_exact(tmp_path: Path, objective: str) -> None:
     own = ["objective={name: masked_tokens}"] if objective == "masked_tokens" else []
-    words = [sys.executable, "-m", "hpcgeo", "train", "gpna_tiny", f"run.dir={tmp_path / 'run'}"]
-    words += [*OPTIONS, "train.micro_batch=4", "--check-resume", "3", *own]
-    ended = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr
+    words = ["train", "gpna_tiny", f"run.dir={tmp_path / 'run'}", *OPTIONS, "train.micro_batch=4"]
+    done = hpcgeo(*words, "--check-resume", 3, *own)
+    assert done.returncode == 0, done.stderr
     for kind in ("loss", "parameters", "optimizer"):
-        assert f"{kind:12}equal       0" in ended.stderr
+        assert f"{kind:12}equal       0" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -120,8 +100,7 @@ def test_several_labels_of_a_photograph_are_learned_and_scored(tmp_path: Path) -
     assert code == 0, said
     (last,) = [score for score in looks(folder) if score.step == 60]
     assert (last.task, last.metric) == ("halves", "f1") and last.value > 0.95
-    words = [sys.executable, "-m", "hpcgeo", "evaluate", str(folder), "--json"]
-    table = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    table = json.loads(hpcgeo("evaluate", folder, "--json").stdout)
     (row,) = table["rows"]
     assert set(row["baselines"]) == {"knn", "linear", "forest"}
     assert row["scores"]["run"]["value"] > 0.95 and row["samples"] == 20

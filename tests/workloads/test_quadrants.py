@@ -1,8 +1,6 @@
 """Any objective, any backbone, any data: each pair trains a step and is evaluated, or is refused in
 one line that says what would fit."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from hpcgeo.train.loop import new_engine
 from hpcgeo.workloads.choice import workload_of
 from tests.distributed import on_ranks
 from tests.parallel.mixing import topology_of
+from tests.processes import hpcgeo
 
 SMALL = (
     *("train.micro_batch=4", "train.steps=2", "optim.warmup_steps=1", "train.dtype=float32"),
@@ -34,8 +33,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(15):
             pixels = generator.integers(low, low + 40, (32, 32, 3)).astype("uint8")
             Image.fromarray(pixels).save(folder / "src" / name / f"{number}.png")
-    words = ["data", "build", folder / "src", "--chip", "32", "--out", folder / "set"]
-    subprocess.run([sys.executable, "-m", "hpcgeo", *words], check=True, capture_output=True)
+    words = ["data", "build", folder / "src", "--chip", 32, "--out", folder / "set"]
+    hpcgeo(*words).check_returncode()
     return folder / "set"
 
 

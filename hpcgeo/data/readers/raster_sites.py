@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator
 from rasterio.crs import CRS
 
 from hpcgeo.data.readers.collection import Frame, days, reading, refuse_outside
@@ -20,7 +20,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.options import OptionGroup
 from hpcgeo.sensors import sensors, spelled
-from hpcgeo.tables import brief, broken_rules, parse
+from hpcgeo.tables import brief, checked, own
 
 #: Of a {date}: a year, a month or a day.
 DATE = r"\d{4}(?:[-_]?\d\d){0,2}"
@@ -136,12 +136,7 @@ class Site:
 
 def parsed(path: Path) -> SamplesFile:
     """Return what a YAML file says; an InputError names what is not of its form."""
-    with reading(path):
-        values = parse(path.read_text("utf-8"), str(path))
-    try:
-        samples = SamplesFile.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"{path}: {broken_rules(error, SamplesFile)}") from None
+    samples = checked(SamplesFile, own(path, "samples file"), f"samples file {path}")
     for entry in samples.rasters:
         if entry.patch:
             Frame(entry.patch)  # a power of two
