@@ -195,7 +195,7 @@ def _switched_off(study: Study) -> Iterator[str]:
     """Yield how much shorter steps are without communication, and without reading."""
     for key, plain, without, what in (
         ("communication", "on", "off", "communication"),
-        ("data", "shards", "held", "reading"),
+        ("data", "shards", "cached", "reading"),
     ):
         found = [
             pair

@@ -275,7 +275,7 @@ def counts(points: Sequence[RawPoint]) -> list[Fact]:
             *[("note", note) for note in row["notes"]],
             ("all", True),
             ("kind", row["kind"]),
-            ("bare", row["communication"] == "off" or row["data"] in ("held", "cached")),
+            ("bare", row["communication"] == "off" or row["data"] == "cached"),
             ("noisy", noisy),
             ("timed", bool(point.rate)),
             ("model", row["model"]),

@@ -80,7 +80,7 @@ def test_what_communication_and_reading_cost(make, whole, study):
         whole("DDP", 4, 0.2),
         whole("DDP", 4, 0.15, communication="off"),
         whole("DDP", 4, 0.25, data="shards"),
-        whole("DDP", 4, 0.2, data="held"),
+        whole("DDP", 4, 0.2, data="cached"),
     ]
     assert steps.figure(study(records)).sentences[-2:] == (
         "Without communication a step is up to 25 % shorter: DDP of vit_tiny on 4 devices.",
