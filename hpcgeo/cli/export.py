@@ -60,6 +60,9 @@ def export(
 
         hpcgeo export runs/mae_vit_base --to timm --dtype bfloat16 --step 4000
 
+    Both carry how the run prepares images: mean, deviation, crop, interpolation. What the library
+    cannot express, as more than three bands or missing pixels, is a line of the output.
+
     A Perceiver, under our own names alone:
 
         hpcgeo export runs/gpna_tiny --to safetensors

@@ -5,6 +5,9 @@ split, a sixth of the training split is it: whole clusters (samples of one locat
 class, always the same ones.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +27,8 @@ Int64 = npt.NDArray[np.int64]
 
 #: Training samples that means and deviations of the values are taken over.
 SAMPLED = 256
+#: What a data set of `data.path` is called where it is read as labelled samples.
+ONLY = "images"
 
 
 class TaskSet(Protocol):
@@ -167,6 +172,11 @@ def open_tasks(
         indices = _fewer(collection, train, labels, seed)
     standardised, moments = _standardised(collection, train), _moments(collection, train)
     return LabelledSplit(collection, standardised, splits, indices, moments, place)
+
+
+def fingerprint_of(sets: Mapping[str, str]) -> str:
+    """Return the fingerprint of several data sets, by name, of their own fingerprints."""
+    return hashlib.sha256(json.dumps(dict(sets)).encode()).hexdigest()
 
 
 def _splits(collection: Collection) -> npt.NDArray[np.str_]:

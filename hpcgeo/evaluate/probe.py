@@ -16,7 +16,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.labelled import TaskSet
+from hpcgeo.data.labelled import ONLY, TaskSet
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.sample import Float64
 from hpcgeo.errors import InputError
@@ -44,7 +44,7 @@ from hpcgeo.options import Data, Mixture, Parallel
 from hpcgeo.tables import find
 from hpcgeo.weights.export import Weights, chosen, config_of
 from hpcgeo.weights.initial import BACKBONE
-from hpcgeo.workloads.choice import ONLY, as_samples, objective_of
+from hpcgeo.workloads.choice import as_samples, objective_of
 from hpcgeo.workloads.mixture import MixtureRun, open_sets
 
 #: What it is fitted to: latents of the run, of the weights it would begin from, the samples.

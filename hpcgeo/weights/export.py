@@ -1,4 +1,7 @@
-"""The weights of a checkpoint as one file for other libraries, one tensor in memory at a time."""
+"""The weights of a checkpoint for other libraries, with how images are prepared for them.
+
+One tensor is in memory at a time.
+"""
 
 import json
 import math
@@ -15,7 +18,6 @@ from hpcgeo import __version__
 from hpcgeo.checkpoint.checkpoints import reader_of
 from hpcgeo.checkpoint.folders import saved
 from hpcgeo.config import RunConfig, load
-from hpcgeo.data.loader import open_dataset
 from hpcgeo.errors import InputError
 from hpcgeo.files import sync_folder, write_text
 from hpcgeo.log import track
@@ -26,6 +28,7 @@ from hpcgeo.optimizers.average import EMA
 from hpcgeo.options import Data
 from hpcgeo.tables import find
 from hpcgeo.weights.names import TIMM, TRANSFORMERS, Names, convert, positions
+from hpcgeo.weights.preprocessing import Preprocessing, preprocessing
 from hpcgeo.weights.safetensors import write
 from hpcgeo.zoo import Architecture, architecture
 
@@ -62,16 +65,20 @@ class Weights:
         return value
 
 
+#: Contents of JSON files, by name.
+Files = dict[str, dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Format:
-    """What a library wants to find: names of weights, a config.json, and how it is asked to load.
+    """What a library wants to find: names of weights, further files, and how it is asked to load.
 
-    Without names the weights keep ours, and no config.json is written.
+    Without names the weights keep ours, and no other file is written.
     """
 
     load: str
     names: Names | None = None
-    config: Callable[[RunConfig, Architecture, int], dict[str, Any]] | None = None
+    files: Callable[[RunConfig, Architecture, int, Preprocessing | None], Files] | None = None
 
 
 def export(
@@ -109,7 +116,8 @@ def export(
     if form.names:
         _refuse(run, to, form.names, model.family)
     weights = Weights(checkpoint)
-    config, fixed, named = _translation(run, model, weights, form)
+    images, missing = _prepared(run, checkpoint, form)
+    files, fixed, named = _translation(run, model, weights, form, images)
     sources = [name for name in weights.shapes if not form.names or form.names.of(name)]
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
@@ -121,13 +129,13 @@ def export(
     for name in sources:
         empty = torch.empty(weights.shapes[name], device="meta")
         shapes |= {target: value.shape for target, value in named(name, empty).items()}
-    words, missing = _words(run, checkpoint, step)
+    words = _words(run, step) | (images.metadata() if images else {})
     aside = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        if config is not None:
-            write_text(aside / "config.json", json.dumps(config, indent=2) + "\n")
+        for name, content in files.items():
+            write_text(aside / name, json.dumps(content, indent=2) + "\n")
         size = write(aside / "model.safetensors", shapes, getattr(torch, dtype), tensors(), words)
         aside.rename(out)
         sync_folder(out.parent)
@@ -137,9 +145,14 @@ def export(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     count = sum(math.prod(shape) for shape in shapes.values())
-    return (
-        f"{out}: step {step} of {run.model.name}, {count:,} values in {dtype}, "
-        f"{size / 1e6:,.1f} MB{missing}\n{form.load.format(out=out)}"
+    limits = images.limits() if images and form.names else ()
+    return "\n".join(
+        [
+            f"{out}: step {step} of {run.model.name}, {count:,} values in {dtype}, "
+            f"{size / 1e6:,.1f} MB{missing}",
+            *(f"not in the files of {to}: {limit}" for limit in limits),
+            form.load.format(out=out),
+        ]
     )
 
 
@@ -216,52 +229,48 @@ def _chip(run: RunConfig) -> tuple[int, int]:
 
 
 def _translation(
-    run: RunConfig, model: Any, weights: Weights, form: Format
-) -> tuple[dict[str, Any] | None, dict[str, Tensor], Callable[[str, Tensor], dict[str, Tensor]]]:
-    """Return config.json, weights that are not learned, and what gives others a library's names."""
+    run: RunConfig, model: Any, weights: Weights, form: Format, images: Preprocessing | None
+) -> tuple[Files, dict[str, Tensor], Callable[[str, Tensor], dict[str, Tensor]]]:
+    """Return JSON files, weights that are not learned, and what gives others a library's names."""
     names = form.names
     if names is None:
-        return None, {}, lambda name, value: {name: value}
+        return {}, {}, lambda name, value: {name: value}
     bands = weights.shapes["backbone.embed.weight"][1] // model.patch**2
-    config = form.config(run, model, bands) if form.config else None
+    files = form.files(run, model, bands, images) if form.files else {}
     height, width = _chip(run)
     grid = height // model.patch, width // model.patch
     fixed = positions(model, grid, names)
-    return config, fixed, lambda name, value: convert(name, value, model, names)
+    return files, fixed, lambda name, value: convert(name, value, model, names)
 
 
-def _words(run: RunConfig, checkpoint: Path, step: int) -> tuple[dict[str, str], str]:
-    """Return what the file says of itself, and a remark where it cannot say how to normalise.
-
-    Bands, mean and deviation are those of the data set (in the numbers of the first layout), if it
-    is still the one trained on; of a mixture, which has those of each of its sets, they are left
-    out.
-    """
-    words = {
+def _words(run: RunConfig, step: int) -> dict[str, str]:
+    """Return what the file says of the run."""
+    return {
         "format": "pt",
         "hpcgeo": __version__,
         "model": run.model.name,
         "step": str(step),
         "config": json.dumps(run.model_dump(mode="json")),
     }
-    if not isinstance(run.data, Data):
-        return words, ""
+
+
+def _prepared(run: RunConfig, checkpoint: Path, form: Format) -> tuple[Preprocessing | None, str]:
+    """Return how images are prepared, and a remark where that is not known.
+
+    Under our names, samples of a mixture have none: each of its sets brings its own.
+    """
+    if form.names is None and not isinstance(run.data, Data):
+        return None, ""
     try:
-        data = open_dataset(run.data)
+        return preprocessing(run, _chip(run), checkpoint), ""
     except InputError as error:
-        return words, f"; without the bands and their moments: {error}"
-    if data.fingerprint != json.loads((checkpoint / "step.json").read_text()).get("data"):
-        return words, f"; without the bands and their moments: {run.data.path} was built anew"
-    words |= {
-        "bands": json.dumps(data.bands),
-        "mean": json.dumps(data.mean[0].tolist()),
-        "std": json.dumps(data.std[0].tolist()),
-    }
-    return words | ({"sensor": data.sensor} if data.sensor else {}), ""
+        return None, f"; without preprocessing (bands, mean, deviation): {error}"
 
 
-def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
-    """Return the configuration of transformers' ViTMAE.
+def _vit_mae(
+    run: RunConfig, model: Architecture, bands: int, images: Preprocessing | None
+) -> Files:
+    """Return the configurations of transformers' ViTMAE and of its image processor.
 
     Raises:
         InputError: the chip is not square.
@@ -274,7 +283,7 @@ def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
             f"--to safetensors or --to timm"
         )
     encoder, decoder = model.encoder, model.decoder
-    return {
+    config = {
         "architectures": ["ViTMAEForPreTraining"],
         "model_type": "vit_mae",
         "image_size": height,
@@ -296,9 +305,11 @@ def _vit_mae(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
         "mask_ratio": options.mask_ratio,
         "norm_pix_loss": options.normalise_target,
     }
+    prepared = {"preprocessor_config.json": images.transformers()} if images else {}
+    return {"config.json": config, **prepared}
 
 
-def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
+def _vit(run: RunConfig, model: Architecture, bands: int, images: Preprocessing | None) -> Files:
     """Return the configuration of timm's VisionTransformer: its plainest, every argument named.
 
     The class token is pooled; the first convolution is not named, for timm adapts it to other bands
@@ -308,7 +319,7 @@ def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
     ratio = encoder.hidden / encoder.width
     if int(encoder.width * ratio) < encoder.hidden:
         ratio = math.nextafter(ratio, math.inf)
-    return {
+    config = {
         "architecture": "vit_base_patch16_224",
         "num_classes": 0,
         "num_features": encoder.width,
@@ -331,8 +342,10 @@ def _vit(run: RunConfig, model: Architecture, bands: int) -> dict[str, Any]:
             "input_size": [bands, *_chip(run)],
             "fixed_input_size": True,
             "num_classes": 0,
+            **(images.timm() if images else {}),
         },
     }
+    return {"config.json": config}
 
 
 FORMATS = {
@@ -340,12 +353,14 @@ FORMATS = {
         'weights = safetensors.torch.load_file("{out}/model.safetensors")',
     ),
     "transformers": Format(
+        'processor = transformers.AutoImageProcessor.from_pretrained("{out}")\n'
         'model = transformers.ViTMAEForPreTraining.from_pretrained("{out}")',
         TRANSFORMERS,
         _vit_mae,
     ),
     "timm": Format(
-        'model = timm.create_model("local-dir:{out}", pretrained=True)',
+        'model = timm.create_model("local-dir:{out}", pretrained=True)\n'
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
         TIMM,
         _vit,
     ),

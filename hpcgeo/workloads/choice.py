@@ -1,6 +1,7 @@
 """Which workload a run is: by its data, and by what its objective takes."""
 
 from hpcgeo.config import RunConfig
+from hpcgeo.data.labelled import ONLY
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.objective import IMAGES, Objective
 from hpcgeo.objectives.table import objective
@@ -9,9 +10,6 @@ from hpcgeo.workloads.images import Images
 from hpcgeo.workloads.mixture import MixtureRun
 from hpcgeo.workloads.workload import Workload
 from hpcgeo.zoo import Forms, architecture
-
-#: What a data set of `data.path` is called where it is read as labelled samples.
-ONLY = "images"
 
 
 def objective_of(run: RunConfig) -> Objective:

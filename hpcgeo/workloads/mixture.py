@@ -5,8 +5,6 @@ before the step, and one with fewer tokens fills up with smaller or empty passes
 rank runs the same collectives, whatever samples it has.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.labelled import TaskSet, open_tasks
+from hpcgeo.data.labelled import TaskSet, fingerprint_of, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
 from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel, Observation
@@ -103,8 +101,8 @@ class MixtureRun:
             self.bands(channel)  # an unknown sensor is said before anything starts
         objective.check(tasks, self.sets)
         sizes = {name: len(part) for name, part in self.sets.items()}
-        fingerprints = json.dumps({name: part.fingerprint for name, part in self.sets.items()})
-        self.dataset: Source = MixedSource(sizes, hashlib.sha256(fingerprints.encode()).hexdigest())
+        fingerprints = {name: part.fingerprint for name, part in self.sets.items()}
+        self.dataset: Source = MixedSource(sizes, fingerprint_of(fingerprints))
         ranks = discover().world_size // run.parallel.tensor
         self.mixture = MixtureSampler(
             sizes,

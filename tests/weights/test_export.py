@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,21 +16,21 @@ from transformers import ViTMAEForPreTraining
 from transformers import logging as transformers_logging
 
 from hpcgeo import __version__
-from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of
+from hpcgeo.checkpoint.checkpoints import reader_of
 from hpcgeo.checkpoint.manifest import sealed
-from hpcgeo.config import RunConfig, load
+from hpcgeo.config import load
 from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import forms
-from hpcgeo.options import Checkpoint, Data
+from hpcgeo.options import Data
 from hpcgeo.weights.export import FORMATS, Weights, config_of, export
 from hpcgeo.zoo import architecture, models
 from tests import processes
-from tests.distributed import on_ranks
 from tests.ranks import train
+from tests.weights.made_up import trained, untrained
 
 transformers_logging.disable_progress_bar()
 CHIP, STEP = 32, 4
@@ -47,46 +46,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trained(run: Path, step: int = STEP) -> MAE:
-    """The model of a checkpoint, read whole."""
-    config = load(str(run / "config.yaml"))
-    mae = MAE(architecture(config.model.name), 3, config.objective)
-    weights = {f"model.{name}": value for name, value in mae.state_dict().items()}
-    reader_of(run / "checkpoints" / f"step-{step:08d}").fill(weights)  # in place
-    return mae
-
-
-def untrained(folder: Path, *options: str, scale: float = 1.0) -> Path:
-    """A run of which there is but one checkpoint of made up weights."""
-    config = load("mae_vit_tiny", [f"run.dir={folder}", *options])
-    on_ranks(save_made_up, 1, folder, config, scale)
-    (folder / "config.yaml").write_text(config.to_yaml())
-    return folder
-
-
-class MadeUp:
-    """The part of an engine that a checkpoint sees."""
-
-    def __init__(self, config: RunConfig, scale: float) -> None:
-        with torch.device("meta"):
-            empty = MAE(architecture(config.model.name), 3, config.objective).state_dict()
-        generator = torch.Generator().manual_seed(0)
-        self.weights = {
-            name: scale * torch.randn(value.shape, generator=generator)
-            for name, value in empty.items()
-        }
-
-    def state(self) -> dict[str, Any]:
-        return {"model": self.weights}
-
-
-def save_made_up(folder: Path, config: RunConfig, scale: float) -> None:
-    engine: Any = MadeUp(config, scale)
-    digest = SyntheticDataset((3, *config.data.chip)).fingerprint
-    options = Checkpoint(asynchronous=False)
-    Checkpoints(folder / "checkpoints", options, global_batch=1, data=digest).save(7, engine)
-
-
 def samples(chip: tuple[int, int] = (CHIP, CHIP)) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(4, 3, *chip, generator=generator)
@@ -96,7 +55,7 @@ def samples(chip: tuple[int, int] = (CHIP, CHIP)) -> tuple[Tensor, Tensor]:
 def test_our_names_hold_every_weight_and_say_what_they_are(run: Path, tmp_path: Path) -> None:
     said = export(run, "safetensors", tmp_path / "out")
     weights = load_file(tmp_path / "out" / "model.safetensors")
-    expected = trained(run).state_dict()
+    expected = trained(run, STEP).state_dict()
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
@@ -124,7 +83,7 @@ def test_transformers_computes_the_same_loss(run: Path, tmp_path: Path) -> None:
     images, noise = samples()
     with torch.no_grad():
         loss = theirs(pixel_values=images, noise=noise).loss
-        expected = trained(run)(images, noise)["loss"]
+        expected = trained(run, STEP)(images, noise)["loss"]
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -132,9 +91,7 @@ def test_a_chosen_step_for_timm_from_the_command_line(run: Path) -> None:
     done = processes.hpcgeo("export", run, "--to", "timm", "--step", 2)
     assert done.returncode == 0, done.stderr
     out = run / "export" / "step-00000002-timm"
-    assert done.stdout.splitlines()[-1] == (
-        f'model = timm.create_model("local-dir:{out}", pretrained=True)'
-    )
+    assert f'model = timm.create_model("local-dir:{out}", pretrained=True)' in done.stdout
     same_features(out, trained(run, 2), (CHIP, CHIP))
     with pytest.raises(InputError, match="is there already: choose another folder with --out"):
         export(run, "timm", step=2)
@@ -143,7 +100,7 @@ def test_a_chosen_step_for_timm_from_the_command_line(run: Path) -> None:
 def test_timm_takes_chips_that_are_not_square(tmp_path: Path) -> None:
     folder = untrained(tmp_path / "run", "data.chip=[32, 64]", scale=0.1)
     export(folder, "timm", tmp_path / "out")
-    same_features(tmp_path / "out", trained(folder, 7), (32, 64))
+    same_features(tmp_path / "out", trained(folder), (32, 64))
 
 
 def same_features(out: Path, mae: MAE, chip: tuple[int, int]) -> None:
@@ -217,16 +174,17 @@ def timm_features(weights: dict[str, Tensor], arguments: dict, images: Tensor) -
 
 def test_timm_builds_the_hidden_width_of_every_model() -> None:
     for model in models().values():
-        config = FORMATS["timm"].config
-        assert config is not None
-        arguments = config(load("mae_vit_tiny"), model, 3)["model_args"]
+        files = FORMATS["timm"].files
+        assert files is not None
+        config = files(load("mae_vit_tiny"), model, 3, None)["config.json"]
+        arguments = config["model_args"]
         assert int(model.encoder.width * arguments["mlp_ratio"]) == model.encoder.hidden
 
 
 def test_half_the_bytes(run: Path, tmp_path: Path) -> None:
     export(run, "safetensors", tmp_path / "out", dtype="bfloat16")
     weights = load_file(tmp_path / "out" / "model.safetensors")
-    expected = trained(run).state_dict()
+    expected = trained(run, STEP).state_dict()
     assert all(torch.equal(weights[n], value.bfloat16()) for n, value in expected.items())
 
 
@@ -296,7 +254,7 @@ def test_data_built_anew_says_nothing_of_the_weights(tmp_path: Path) -> None:
     saved = folder / "checkpoints" / "step-00000007" / "step.json"
     saved.write_text(sealed(json.loads(saved.read_text()) | {"data": "another digest"}))
     said = export(folder, "safetensors", tmp_path / "out")
-    assert "without the bands and their moments: synthetic was built anew" in said
+    assert "without preprocessing (bands, mean, deviation): synthetic was built anew" in said
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         assert not {"bands", "mean", "std"} & file.metadata().keys()
 
@@ -366,7 +324,7 @@ def test_the_average_is_exported_and_resumed(tmp_path: Path) -> None:
     assert code == 0, said
     export(tmp_path / "run", "safetensors", tmp_path / "out")
     found = load_file(tmp_path / "out" / "model.safetensors")
-    weights, average = trained(tmp_path / "run"), trained(tmp_path / "run")
+    weights, average = trained(tmp_path / "run", STEP), trained(tmp_path / "run", STEP)
     moving = {f"optimizer.state.{name}.ema": value for name, value in average.state_dict().items()}
     reader_of(tmp_path / "run" / "checkpoints" / f"step-{STEP:08d}").fill(moving)  # in place
     for name, value in average.state_dict().items():

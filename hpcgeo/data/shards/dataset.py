@@ -54,6 +54,10 @@ class Dataset(Protocol):
         """Row of the sensors that the bands are of, where known."""
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the pixels."""
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a sample."""
 
