@@ -11,14 +11,15 @@ DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint golden release clean
+.PHONY: help demo test lint docs golden release clean
 help:
 	@echo "make demo [DATA=folder]  from images to the scaling report, in minutes"
 	@echo "make test                all tests (slurm-wlm, munge and openmpi-bin make more of them run)"
 	@echo "make lint                ruff, mypy, job scripts"
+	@echo "make docs                the documentation site, in site/; broken links are errors"
 	@echo "make golden              rewrite job scripts, the golden report and tables in docs; read the difference"
 	@echo "make release VERSION=x   check tree, changelog and wheel, build it, tag; pushes nothing"
-	@echo "make clean               remove $(VENV), demo/ and what building leaves"
+	@echo "make clean               remove $(VENV), demo/, site/ and what building leaves"
 
 demo: $(VENV)/report.stamp
 	PATH="$(abspath $(BIN)):$$PATH" ./demo.sh $(if $(DATA),"$(DATA)")
@@ -32,9 +33,12 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/hpcgeo jobs render --check
 
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 golden: $(VENV)/dev.stamp
 	$(BIN)/hpcgeo jobs render
-	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis tests/cli/test_options.py tests/test_records.py
+	HPCGEO_GOLDEN=1 $(BIN)/pytest -q tests/analysis tests/cli/test_options.py tests/docs/test_reference.py
 
 # Nothing is pushed: look at the tag, then `git push origin v$(VERSION)`. A build folder that was left
 # would bring modules that are gone into the wheel.
@@ -53,7 +57,7 @@ release: $(VENV)/dev.stamp
 	git tag -a "v$(VERSION)" -m "hpcgeo $(VERSION)"
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What is installed changes with these two files only: the tree itself is installed editable.

@@ -21,7 +21,7 @@ def load(paths: Iterable[Path | str]) -> "pandas.DataFrame":
         A row for each point (repeats joined) and for each failure; the columns are those of the
         report's table.csv: what is alike in a comparison (machine, model, dtype, ...), `layout`,
         `devices`, sizes of batches, rates per second, times in `_s`, memory in `_bytes`, weak and
-        strong efficiency, MFU, and every other declared field (profiles/README.md). Missing is NaN.
+        strong efficiency, MFU, and every other declared field (docs/records.md). Missing is NaN.
 
     Raises:
         InputError: pandas is not installed, no records, or a line that is not a record.

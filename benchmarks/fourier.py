@@ -1,6 +1,6 @@
 """Axis-aligned frequencies (GPNA, equation 2) against vectors of the first quadrant (equation 4).
 
-    python benchmarks/fourier.py --figure docs/fourier.png
+    python benchmarks/fourier.py --figure docs/images/fourier.png
 
 A function of the plane is fitted by least squares on the features of random points and judged on
 others; both encodings have the same number of features and the same lowest and highest frequency.

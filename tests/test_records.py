@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -104,27 +103,6 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
         read([tmp_path / "x"])
     with pytest.raises(InputError, match=r"no record\.json"):
         read([tmp_path])
-
-
-README = Path(__file__).parents[1] / "profiles" / "README.md"
-MARKS = "<!-- fields: written by `make golden` -->\n", "<!-- end of fields -->"
-
-
-def test_the_table_of_fields_is_current() -> None:
-    """Regenerate with HPCGEO_GOLDEN=1, and read the difference."""
-    rows = [
-        f"| `{one.name}` | {one.unit} | {one.section} | {one.description} |\n"
-        for one in told(Record).values()
-    ]
-    table = "| field | unit | section of the report | meaning |\n|---|---|---|---|\n" + "".join(
-        rows
-    )
-    text = README.read_text("utf-8")
-    before, rest = text.split(MARKS[0])
-    current = before + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1]
-    if os.environ.get("HPCGEO_GOLDEN"):
-        README.write_text(current, "utf-8")
-    assert README.read_text("utf-8") == current
 
 
 def columns(files: dict[str, bytes]) -> list[dict[str, str]]:

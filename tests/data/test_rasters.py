@@ -362,9 +362,9 @@ def test_pretraining_without_labels(four, tmp_path):
 
 
 def test_a_new_sensor_in_five_lines(tmp_path):
-    """What CONTRIBUTING.md says, word by word."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    text = text[text.index("## A new sensor in five lines") :]
+    """What docs/extending.md says, word by word."""
+    text = (ROOT / "docs/extending.md").read_text("utf-8")
+    text = text[text.index("## A new sensor in five lines") : text.index("## How to add")]
     sensors, samples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert len((sensors + samples).splitlines()) == 5
     (tmp_path / "sensors.yaml").write_text(sensors)
@@ -372,7 +372,7 @@ def test_a_new_sensor_in_five_lines(tmp_path):
     for field in "abc":
         for day in ("20240501", "20240601"):
             write_tiff(tmp_path / f"{field}_{day}.tif", noise(3, 64, 64), **at(0.1))
-    (command,) = re.findall(r"```\n(hpcgeo train.*?)```", text, re.DOTALL)
+    (command,) = re.findall(r"```sh\n(hpcgeo train.*?)```", text, re.DOTALL)
     words = shlex.split(command.replace("\\\n", ""))
     short = ["train.steps=2", "optim.warmup_steps=1", "train.micro_batch=4", "launch.threads=1"]
     hpcgeo(*words[1:], *short, cwd=tmp_path).check_returncode()

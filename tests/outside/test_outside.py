@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says can be added from outside, added: everything works on it."""
+"""What docs/extending.md says can be added from outside, added: everything works on it."""
 
 import json
 import shutil
