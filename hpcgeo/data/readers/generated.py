@@ -92,8 +92,8 @@ def _scene(rng: np.random.Generator, size: int, patch: int) -> Sample:
 def _tile(rng: np.random.Generator, size: int, patch: int) -> Sample:
     """Roofs, brighter than the ground by one step; how bright that is, the place says."""
     truth, where = np.zeros((size, size), dtype=np.int64), rng.integers(4)
-    for _ in range(3):
-        height, width = rng.integers(size // 4, size // 2, 2)
+    for _ in range(2):
+        height, width = rng.integers(size // 3, 2 * size // 3, 2)
         top, left = rng.integers(0, (size - height, size - width))
         truth[top : top + height, left : left + width] = 1
     image = (truth + LIGHT[where][0]) * np.array([1.5, -1.0, 0.5])[:, None, None]
@@ -136,7 +136,7 @@ def _pair(rng: np.random.Generator, size: int, patch: int) -> Sample:
         mask[top : top + size // 2, left : left + size // 2] = 1
     lit = masks + np.array(LIGHT[where])[:, None, None]
     values = lit[:, None] * np.array([1.0, -1.5])[:, None, None]
-    values = values + rng.normal(0, 0.4, (2, 2, size, size))
+    values = values + rng.normal(0, 0.6, (2, 2, size, size))
     time = np.array([[MIDDLE - 3650, 180.0], [MIDDLE, 180.0]])
     seen = Observation(PAIR, values.astype(np.float32), time, 30.0, patch)
     return Sample((seen,), (masks[0] != masks[1]).astype(np.int64), PLACES[where])
