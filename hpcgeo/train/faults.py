@@ -98,8 +98,8 @@ def explain(error: Exception) -> str | None:
         return _of_backend(str(error))
     if "Too many open files" in str(error):
         return (
-            "too many open files; raise their limit where the ranks start (ulimit -n), or read with "
-            "fewer data.workers"
+            "too many open files; raise their limit where the ranks start (ulimit -n), or read "
+            "with fewer data.workers"
         )
     if "DataLoader worker" in str(error):
         return (
