@@ -96,6 +96,11 @@ def explain(error: Exception) -> str | None:
         )
     if isinstance(error, dist.DistError) or "/gloo/" in str(error):
         return _of_backend(str(error))
+    if "Too many open files" in str(error):
+        return (
+            "too many open files; raise their limit where the ranks start (ulimit -n), or read "
+            "with fewer data.workers"
+        )
     if "DataLoader worker" in str(error):
         return (
             f"a reader process ended{detail}: killed, out of memory (fewer data.workers), or a "

@@ -578,3 +578,10 @@ def test_a_file_of_several_images_is_refused(tmp_path):
     write_tiff(tmp_path / "in" / "a.tif", noise(3, 32, 32), list("ABC"))
     make(tmp_path / "in", tmp_path / "out")
     assert "pages.tif,it holds 2 images" in (tmp_path / "out" / "skipped.csv").read_text()
+
+
+def test_a_picture_in_other_colours_is_skipped_with_what_to_do(photos, tmp_path):
+    folder = photos(2)
+    Image.new("CMYK", (64, 64)).save(folder / "print.jpg")
+    assert make(folder, tmp_path / "out").skipped == 1
+    assert "(CMYK as RGB)" in (tmp_path / "out" / "skipped.csv").read_text()

@@ -145,6 +145,11 @@ def test_an_error_that_is_a_bug_stays_one() -> None:
     assert explain(RuntimeError("libx.so: cannot allocate memory in static TLS block")) is None
 
 
+def test_readers_that_may_open_no_more_files() -> None:
+    text = "Too many open files. Communication with the workers is no longer possible. Please ..."
+    assert "ulimit -n" in str(explain(RuntimeError(text)))
+
+
 def test_the_one_that_failed_first_is_named() -> None:
     told: list[tuple[str, bool]] = []
 

@@ -174,5 +174,8 @@ def _decode(path: Path, num_bands: int) -> Pixels:
         raise UnusableError(f"broken: {error}") from None
     pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)  # (C, H, W)
     if len(pixels) != num_bands:
-        raise UnusableError(f"{len(pixels)} bands in the picture, {num_bands} expected")
+        raise UnusableError(
+            f"{len(pixels)} bands in the picture, {num_bands} expected: store it in the colours of "
+            f"the others (CMYK as RGB)"
+        )
     return np.ascontiguousarray(pixels)
