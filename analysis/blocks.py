@@ -1,36 +1,32 @@
-"""A report is sections, a section is blocks: sentences, figures and tables about one comparison."""
+"""What a report is made from, and sections: sentences and tables about one question."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from hpcgeo.records import LinksRecord, Record
+from hpcgeo_analysis import naming
 from hpcgeo_analysis.comparisons import Comparison
-from hpcgeo_analysis.plots import LineStyles, Plot
+from hpcgeo_analysis.formatting import counted
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import differing, phrase, value
 from hpcgeo_analysis.tables import Table
 
-#: Comparisons that get figures: more than a reader looks at, and drawing takes time.
-DRAWN = 6
 #: The setting of a point that differs in nothing from the others.
 ALIKE = "as the rest"
 
 
 @dataclass(frozen=True)
 class ReportBlock:
-    """Sentences, figures and tables that belong together."""
+    """Sentences and tables that belong together."""
 
     title: str = ""
     sentences: Sequence[str] = ()
-    plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()
-    #: Sentences that warn.
-    warns: bool = False
 
     @property
     def empty(self) -> bool:
-        return not (self.sentences or self.plots or self.tables)
+        return not (self.sentences or self.tables)
 
 
 @dataclass(frozen=True)
@@ -52,20 +48,19 @@ class Study:
     links: Sequence[LinksRecord]
     points: Sequence[StudyPoint]
     comparisons: Sequence[Comparison]
-    styles: LineStyles
     copies: int = 0
     #: Fields of records of a newer minor version, left out, and how many records have each.
     newer: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
-    def plotted(self) -> set[int]:
-        """The numbers of the comparisons that get figures: of each model those with most points."""
-        turns: dict[str, int] = {}
-        order = []
-        for comparison in sorted(self.comparisons, key=lambda c: -len(c.scaled)):
-            turn = turns[comparison.model] = turns.get(comparison.model, 0) + 1
-            order.append((turn, -len(comparison.scaled), comparison.number))
-        return {number for _, _, number in sorted(order)[:DRAWN]}
+    def names(self) -> dict[str, str]:
+        """What models are called where they stand beside each other."""
+        return naming.models(list(dict.fromkeys(record.model for record in self.records)))[1]
+
+    def called(self, point: StudyPoint) -> str:
+        """Return a point in a sentence, e.g. ``FULL_SHARD of 3B on 8 devices``."""
+        on = counted(point.devices, "device")
+        return f"{point.layout} of {self.names[point.first.model]} on {on}"
 
     @cached_property
     def _apart(self) -> dict[str, list[str]]:

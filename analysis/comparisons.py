@@ -105,11 +105,6 @@ class Comparison:
         """What it trains on: images, or samples of a mixture."""
         return "samples" if any(scaled.point.first.mixed for scaled in self.scaled) else "images"
 
-    @property
-    def subtitle(self) -> str:
-        """Where and how it was made."""
-        return ", ".join(self.context[name] for name in ("machine", "device", "dtype", "kind"))
-
 
 def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[Comparison]:
     """Return every comparison: measured first, then by size of model, weak before strong.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from hpcgeo.measured import Activity, Memory, Phases
 from hpcgeo.records import Record
 from hpcgeo_analysis.comparisons import Comparison
+from hpcgeo_analysis.figures.energy import carbon, energy, kwh
 from hpcgeo_analysis.points import CONTEXT, KINDS, StudyPoint, declared, median_of
-from hpcgeo_analysis.sections.energy import carbon, energy, kwh
 from hpcgeo_analysis.utilisation import mfu, peak
 
 _ACTIVITY, _PHASES = [*Activity.model_fields], [*Phases.model_fields]
@@ -105,10 +105,16 @@ def _row(point: StudyPoint) -> dict[str, object]:
         **{f"memory_{key}": getattr(by_cause, key) for key in Memory.model_fields},
         **{f"memory_peak_{kind}_bytes": point.held.get(kind) for kind in KINDS},
         "joules_per_image": found.joules_per_image if found else None,
-        "kwh_per_million_images": kwh(found) if found else None,
+        "kwh_per_million_images": kwh_of(point),
         "kg_co2_per_million_images": carbon(found) if found else None,
     }
     return row | _declared(point, row)
+
+
+def kwh_of(point: StudyPoint) -> float | None:
+    """Return the energy of a million images in kWh, where a counter saw it."""
+    found = energy(point)
+    return kwh(found) if found else None
 
 
 def _settled(point: StudyPoint) -> bool:

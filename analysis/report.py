@@ -1,10 +1,11 @@
-"""Records become a report: sections of sentences, figures and tables; HTML, Markdown, CSV, SVG."""
+"""Records become a report: answers, figures, one table of all points; HTML, Markdown, CSV, SVG."""
 
 import gc
 import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +14,52 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
 from hpcgeo.quoting import markdown
-from hpcgeo.records import MISSING, LinksRecord, Record
+from hpcgeo.records import LinksRecord, Record
 from hpcgeo.tables import loaded, plugins
-from hpcgeo_analysis import export, page
+from hpcgeo_analysis import export, naming, page
 from hpcgeo_analysis import separation as guard
+from hpcgeo_analysis.answers import answers
 from hpcgeo_analysis.blocks import Section, Study
-from hpcgeo_analysis.comparisons import compare
-from hpcgeo_analysis.formatting import listed
-from hpcgeo_analysis.plots import LineStyles
-from hpcgeo_analysis.points import CONTEXT, points
-from hpcgeo_analysis.reading import load
-from hpcgeo_analysis.sections import (
+from hpcgeo_analysis.comparisons import compare, rank
+from hpcgeo_analysis.embedded import embedded
+from hpcgeo_analysis.figures import (
     batching,
-    best,
     collectives,
     energy,
     memory,
-    omissions,
-    others,
     predictions,
-    provenance,
+    scaling,
     steps,
     stragglers,
     utilisation,
 )
-from hpcgeo_analysis.sections import scaling as growth
+from hpcgeo_analysis.figures.figure import Figure
+from hpcgeo_analysis.point_table import point_table
+from hpcgeo_analysis.points import points
+from hpcgeo_analysis.reading import load
+from hpcgeo_analysis.sections import omissions, others, provenance
 from hpcgeo_analysis.sections.runs import Run, load_run
+from hpcgeo_analysis.styles import css
+from hpcgeo_analysis.winner_map import alone, maps, settings
+from hpcgeo_analysis.winners import fields
+
+#: Our figures in their order.
+FIGURES: tuple[Callable[[Study], Figure | None], ...] = (
+    *(scaling.figure, steps.figure, memory.figure, utilisation.figure, batching.figure),
+    *(collectives.figure, stragglers.figure, energy.figure, predictions.figure),
+)
+
+#: Figures that are open from the start; of the others the page shows the claim.
+UNFOLDED = ("scaling", "steps", "memory")
 
 #: Our sections in their order.
-SECTIONS = (
-    *(best.section, growth.section, steps.section, memory.section, utilisation.section),
-    *(batching.section, collectives.section, stragglers.section, energy.section),
-    *(predictions.section, others.section, omissions.section, provenance.section),
-)
+SECTIONS = (others.section, omissions.section, provenance.section)
+
+#: Winner maps that are drawn, those with most points; the table has every point.
+MAPS = 4
 
 #: Figures of an older report that a new one no longer has are removed; nothing else is.
-_OURS = re.compile(
-    r"(throughput|efficiency|step|share|memory|tokens|links|loss|reconstruction)-\d+-.*\.(png|svg)"
-)
+_OURS = re.compile(r"[a-z]+(-[a-z]+)?-\d+(-.*)?\.(png|svg)")
 
 
 def make(
@@ -115,18 +124,19 @@ def render(
     found = points(records)
     guard.check(together, found)
     comparisons = compare(found, together)
-    styles = LineStyles(comparisons)
-    study = Study(records, links, found, comparisons, styles, copies, newer or {})
-    answers = [section(study) for section in track(_sections(), "sections")]
-    sections = [answer for answer in answers if answer.blocks or answer.missing]
-    plots = [plot for section in sections for block in section.blocks for plot in block.plots]
-    plots += [curve for run in runs for curve in run.curves]
-    files = {f"figures/{plot.name}.svg": plot.svg.encode() for plot in plots}
-    pictures = [picture for run in runs for picture in run.pictures]
-    files |= {f"figures/{picture.name}.png": picture.png for picture in pictures}
+    study = Study(records, links, found, comparisons, copies, newer or {})
+    drawn = [figure for make_it in track(FIGURES, "figures") if (figure := make_it(study))]
+    sections = [section(study) for section in _sections()]
+    view = _view(study, drawn, sections, runs)
+    shown = [*view["figures"], *(run.figure for run in runs)]
+    files = {
+        f"figures/{page.file_name(figure, n)}": page.standalone(panel).encode()
+        for figure in shown
+        for n, panel in enumerate(figure.panels, 1)
+    }
+    files |= {f"figures/{p.name}.png": p.png for run in runs for p in run.pictures}
     files["table.csv"] = export.table(comparisons, found, records).encode()
-    templates = _templates(styles)
-    view = _view(study, sections) | {"runs": runs}
+    templates = _templates()
     for name in ("report.md", "report.html"):
         files[name] = templates.get_template(f"{name}.j2").render(view).encode()
     return files
@@ -138,7 +148,7 @@ def _sections() -> list[Callable[[Study], Section]]:
     return [*SECTIONS[:-1], *added, SECTIONS[-1]]
 
 
-def _templates(styles: LineStyles) -> Environment:
+def _templates() -> Environment:
     templates = Environment(
         loader=PackageLoader("hpcgeo_analysis"),
         autoescape=lambda name: name is not None and "html" in name,
@@ -147,63 +157,80 @@ def _templates(styles: LineStyles) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    names = page.variables(styles)
-    colours = {line: f"var(--{names[light]})" for line, (light, _) in styles.pair.items()}
-    templates.filters["md"] = markdown
-    templates.filters["md_table"] = page.markdown_table
-    templates.filters["html_table"] = lambda table: page.html_table(table, colours)
-    templates.filters["base64"] = lambda content: b64encode(content).decode()
-    templates.filters["svg"] = lambda plot: page.inline(plot, names)
+    filters: dict[str, Callable[..., Any]] = {
+        "md": markdown,
+        "words": page.words,
+        "key": page.key_of,
+        "base64": lambda content: b64encode(content).decode(),
+        "file": page.file_name,
+        "md_table": page.markdown_table,
+        "html_table": page.html_table,
+        "map_html": page.map_html,
+        "map_md": page.map_markdown,
+        "points_html": page.points_html,
+        "points_md": page.points_markdown,
+        "phone_labels": page.phone_labels,
+    }
+    templates.filters |= filters
     return templates
 
 
-def _view(study: Study, sections: Sequence[Section]) -> dict[str, Any]:
-    models = list(dict.fromkeys(record.model for record in study.records))
-    machines = list(dict.fromkeys(made.machine for made in (*study.records, *study.links)))
-    contexts = {point.context for point in study.points}
-    common = {}
-    for place, name in enumerate(CONTEXT[:-1]):
-        values = {context[place] for context in contexts}
-        if len(values) == 1 and not values & {MISSING, ""}:
-            common[name] = values.pop()
+def _view(
+    study: Study, drawn: Sequence[Figure], sections: Sequence[Section], runs: Sequence[Run]
+) -> dict[str, Any]:
+    """Return what the templates show."""
+    found = fields(study.comparisons)
+    winners = maps(found)
+    with_data = [figure for figure in drawn if figure.panels or figure.sentences]
+    full = [section for section in sections if section.blocks]
+    table = point_table(study, found)
+    folder = resources.files("hpcgeo_analysis.templates")
     return {
-        "title": f"Scaling of {listed(models or ['collectives'])} on {listed(machines)}",
-        "tiles": _tiles(study),
-        "common": common,
-        "sections": sections,
-        "shown": SHOWN,
-        "pairs": list(study.styles.variables.values()),
+        "answers": answers(study, winners),
+        "maps": list(zip(winners[:MAPS], settings(winners[:MAPS]), strict=True)),
+        "map_title": page.map_title(winners),
+        "map_key": page.map_key(winners[:MAPS], alone(found, winners)),
+        "models": list(naming.models(_models(study))[1].items()),
+        "lines": page.letters(_layouts(study)),
+        "figures": with_data,
+        "unfolded": UNFOLDED,
+        "absent": [
+            *((f.anchor, f.missing) for f in drawn if f not in with_data and f.missing),
+            *(
+                (s.anchor, f"{s.title}: {s.missing}")
+                for s in sections
+                if s not in full and s.missing
+            ),
+        ],
+        "anchors": {figure.anchor for figure in with_data},
+        "table": table,
+        "shows": _shows(study, table.standing),
+        "runs": runs,
+        "sections": full,
+        "records": embedded(study.points),
+        "css": page.raw(css() + (folder / "report.css").read_text("utf-8")),
+        "script": page.raw((folder / "report.js").read_text("utf-8")),
     }
 
 
-def _tiles(study: Study) -> list[tuple[str, str]]:
-    """Return the figures at the head of the report: a number and what it counts."""
-    records = study.records
-    counts = sorted({made.world_size for made in (*records, *study.links)})
-    kinds = {kind: sum(r.kind == kind for r in records) for kind in _KINDS}
-    layouts = len({record.layout for record in records})
-    devices = "device" if counts == [1] else "devices"
-    numbers = (
-        (len(study.comparisons), "comparison"),
-        (sum(point.noisy for point in study.points), "noisy point"),
-        (len(omissions.failed(records)[0]), "failed point"),
-    )
-    return [
-        *(
-            (f"{count:,}", f"{kind} record{'s' * (count > 1)}")
-            for kind, count in kinds.items()
-            if count
-        ),
-        (f"{layouts:,}", "strategy" if layouts == 1 else "strategies"),
-        (f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else f"{counts[0]:,}", devices),
-        *((f"{count:,}", noun if count == 1 else f"{noun}s") for count, noun in numbers),
-    ]
+def _models(study: Study) -> list[str]:
+    sizes = {p.first.model: p.parameters or 0 for p in study.points}
+    return sorted(sizes, key=lambda model: (sizes[model], model))
 
 
-#: Tables of a section with more blocks than this are folded.
-SHOWN = 12
+def _layouts(study: Study) -> list[str]:
+    layouts = {point.layout: point.first.strategy for point in study.points}
+    return sorted(layouts, key=lambda layout: rank(layout, layouts[layout]))
 
-_KINDS = ("measured", "published", "predicted")
+
+def _shows(study: Study, standing: bool) -> list[tuple[str, str]]:
+    """Return the filters of the table: what is shown first comes first."""
+    kinds = dict.fromkeys(point.first.kind for point in study.points)
+    found = [("best", "Best and ties")] if standing else []
+    found.append(("all", "All"))
+    if any(point.noisy for point in study.points):
+        found.append(("noisy", "Noisy"))
+    return found + ([(kind, kind.capitalize()) for kind in kinds] if len(kinds) > 1 else [])
 
 
 def _write(files: dict[str, bytes], out: Path) -> None:

@@ -1,13 +1,12 @@
 """The tables of the report: cells with the text a reader sees and the value a column sorts by."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from hpcgeo.records import MISSING
-from hpcgeo_analysis.comparisons import Scaled
-from hpcgeo_analysis.formatting import NOT_MEASURED, devices, listed
+from hpcgeo_analysis.formatting import NOT_MEASURED
 from hpcgeo_analysis.points import StudyPoint
 
 
@@ -52,37 +51,9 @@ def number(words: str, value: float | None, css: str = "") -> TableCell:
     return TableCell(words, float(value), css)
 
 
-def valued(words: Callable[[float], str], value: float | None, css: str = "") -> TableCell:
-    """Return a number in words; None is not measured."""
-    return number(NOT_MEASURED if value is None else words(value), value, css)
-
-
 def whole(value: int) -> TableCell:
     """Return a count."""
     return number(f"{value:,}", value)
-
-
-def line(scaled: Scaled) -> TableCell:
-    """Return the cell that names a line, in its colour, with the marks of the point."""
-    words = f"{scaled.name} †" if scaled.footnotes else scaled.name
-    return TableCell(words, words, "line noisy" if scaled.point.mark else "line", scaled.line)
-
-
-def footnotes(shown: Sequence[Scaled]) -> list[str]:
-    """Return what the points with a dagger have unlike the base of their line, each once."""
-    known = sorted({scaled.point.devices for scaled in shown})
-    found: dict[str, dict[str, list[int]]] = {}
-    for scaled in shown:
-        for said in scaled.footnotes:
-            found.setdefault(said, {}).setdefault(scaled.line, []).append(scaled.point.devices)
-    notes = []
-    for said, counts in found.items():
-        lines: dict[str, list[str]] = {}
-        for line, own in counts.items():
-            lines.setdefault(devices(own, known), []).append(line)
-        where = [f"{listed(own)} on {on}" for on, own in lines.items()]
-        notes.append(f"† {'; '.join(where)}: {said}.")
-    return notes
 
 
 def layout(point: StudyPoint) -> TableCell:
@@ -92,16 +63,14 @@ def layout(point: StudyPoint) -> TableCell:
 
 
 def without_empty(table: Table, titles: Sequence[str]) -> Table:
-    """Leave out those columns that nobody measured, and say so below."""
+    """Leave out those columns that nobody measured."""
     gone = [
         place
         for place, title in enumerate(table.head)
         if title in titles
         and all(row[place].text in (NOT_MEASURED, MISSING, "none given") for row in table.rows)
     ]
-    names = [table.head[place] for place in gone]
-    note = [f"Not measured in any row: {listed(names)}."] if names else []
-    return _without(table, gone, note)
+    return _without(table, gone, [])
 
 
 def without_constant(table: Table, titles: Sequence[str]) -> Table:

@@ -10,7 +10,6 @@ from hpcgeo.strategies import strategies
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.separation import footnotes
-from hpcgeo_analysis.utilisation import Use, use
 
 #: Two rates closer than this tie where no spread is given.
 LEVEL = 0.05
@@ -70,6 +69,11 @@ class LineLoss:
 
     @property
     def breaks(self) -> bool:
+        """Whether it is large, and no spread of the two explains it."""
+        first, second = self.before.point, self.after.point
+        if first.range and second.range:
+            apart = first.range[0] / first.devices > second.range[1] / second.devices
+            return self.share > LOSS and apart
         return self.share > LOSS
 
 
@@ -130,9 +134,13 @@ def ties(best: StudyPoint, other: StudyPoint) -> bool:
 
 def losses(comparison: Comparison) -> list[LineLoss]:
     """Return what each line loses between neighbouring sizes, in the order of lines and sizes."""
+    return [loss for members in comparison.lines.values() for loss in losses_of(members)]
+
+
+def losses_of(members: Sequence[Scaled]) -> list[LineLoss]:
+    """Return what one line loses between neighbouring sizes."""
     return [
         LineLoss(before, after, 1 - after.efficiency / before.efficiency)
-        for members in comparison.lines.values()
         for before, after in pairwise([scaled for scaled in members if scaled.efficiency])
         if before.efficiency and after.efficiency
     ]
@@ -156,9 +164,8 @@ def smallest_group(comparison: Comparison) -> SmallestGroup | None:
     if len(kinds) > 1:
         return None
     _, value, kind, point = min((row for row in known if row[0] == group), key=lambda row: row[1])
-    return SmallestGroup(
-        point, group, kind, value, point.memory.limit_bytes if point.memory else None
-    )
+    limit = point.memory.limit_bytes if point.memory else None
+    return SmallestGroup(point, group, kind, value, limit)
 
 
 def shared_by(point: StudyPoint) -> int | None:
@@ -173,13 +180,3 @@ def shared_by(point: StudyPoint) -> int | None:
 def node_hours(point: StudyPoint) -> float | None:
     """Return node-hours per million images."""
     return point.nodes * 1e6 / point.images_per_s / 3600 if point.images_per_s else None
-
-
-def most_used(comparison: Comparison) -> dict[str, Use]:
-    """Return by precision the point that achieves most FLOP/s a device: peaks differ with it."""
-    found: dict[str, Use] = {}
-    for scaled in comparison.scaled:
-        own, dtype = use(scaled), scaled.point.first.dtype
-        if own is not None and (dtype not in found or own.flops_per_s > found[dtype].flops_per_s):
-            found[dtype] = own
-    return found

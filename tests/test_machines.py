@@ -181,7 +181,7 @@ def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
     )
     assert machine(str(file)).name == "desk" and machine(str(file)).devices_per_node.value == 2
     for text, message in (
-        ("[]", "dictionary"),
+        ("[]", "keys and values"),
         ("{title: x", "not YAML"),
         ("title: x", "devices_per_node"),
         ("modules: [{text: rocm, reason: it}]", "modules"),

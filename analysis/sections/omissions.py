@@ -2,62 +2,54 @@
 
 from collections.abc import Sequence
 
-from hpcgeo.records import MISSING, NOISY, SOFT, UNSTARTED, Record
-from hpcgeo_analysis.blocks import ALIKE, DRAWN, ReportBlock, Section, Study, name
-from hpcgeo_analysis.comparisons import Comparison
+from hpcgeo.records import MISSING, SOFT, UNSTARTED, Record
+from hpcgeo_analysis.blocks import ALIKE, ReportBlock, Section, Study, name
 from hpcgeo_analysis.formatting import counted, listed, percent, rate, seconds, span
-from hpcgeo_analysis.points import CONTEXT, StudyPoint
-from hpcgeo_analysis.sections.steps import decomposition
-from hpcgeo_analysis.separation import BATCHING, differing, setting, shortened, sides
+from hpcgeo_analysis.points import StudyPoint
+from hpcgeo_analysis.separation import BATCHING, CONFIGURATION, differing, shortened, sides
 from hpcgeo_analysis.tables import Table, TableCell, text, whole, without_constant
-from hpcgeo_analysis.winners import LEVEL
 
 #: Largest disagreement between images_per_s and global_batch / median step.
 DISAGREE = 0.02
 #: What a point is, as `_place` says it.
 Place = tuple[str | int, ...]
 
-#: Points of one kind named before the rest is counted.
-NAMED = 20
+#: Sentences of one kind before the rest is counted.
+NAMED = 10
+#: Values that are listed, words that a list may have, and that the name of a point may have.
+LISTED, WORDS, NAME = 4, 14, 10
 
 
 def section(study: Study) -> Section:
     """Return failures, noise, what was separated, and cautions."""
     blocks = [
-        ReportBlock("Separated", separated(study.points)),
         _failed(study.records),
-        ReportBlock("Noisy", _few(noisy(study)), warns=True),
-        ReportBlock("Still getting faster", _few(unsettled(study)), warns=True),
-        ReportBlock("Cautions", cautions(study), warns=True),
+        ReportBlock("Kept apart, since unlike", _few(separated(study.points))),
+        ReportBlock("Noisy: repeat these", _few(noisy(study))),
+        ReportBlock("Still getting faster: repeat with more warm-up", _few(unsettled(study))),
+        ReportBlock("Cautions", _few(cautions(study))),
     ]
     found = [block for block in blocks if not block.empty]
-    return Section("omissions", "What was left out, and why", "", found, "Nothing.")
+    return Section("omissions", "What was left out, and why", "", found, "")
 
 
 def separated(points: Sequence[StudyPoint]) -> list[str]:
     """Return what keeps records apart, from their own values, and whose values these are."""
     trained = [point for point in points if point.candidate]
-    contexts = {point.context for point in trained}
-    names = [column for column in CONTEXT if column not in ("options", *SOFT)]
     sentences = []
-    for key, values in differing(contexts).items():
-        if key == BATCHING or key in SOFT:
-            continue  # the one is lines of a comparison, the other marks points of a line
-        if key in names or key == "configuration" or len(values) <= 6:
+    for key, values in differing({point.context for point in trained}).items():
+        if key in ("model", BATCHING, *SOFT):
+            continue  # named everywhere, lines of one comparison, footnotes on one line
+        if key == CONFIGURATION:
+            sentences.append("options: recorded of some points only.")
+            continue
+        who = sides(trained, key) if key == "dtype" else ""
+        if not who and len(values) <= LISTED:
             who = listed([shortened(key, value, values) for value in values])
-            if key == "dtype":
-                who = sides(trained, key)
-            sentences.append(f"{key}: {who}.")
-        else:
-            sentences.append(f"{key}: {counted(len(values), 'value')}.")
-    if sentences:
-        first = "Only points of equal key stand in one comparison; these differ:"
-        return [f"{first} {' '.join(sentences)}"]
-    if trained:
-        values = {column: setting(trained[0].context, column) for column in names}
-        known = [f"{column} {text}" for column, text in values.items() if text not in ("", MISSING)]
-        return [f"Nothing: all points have {listed(known)}, and every recorded option in common."]
-    return []
+        if not who or len(who.split()) > WORDS:
+            who = counted(len(values), "value")
+        sentences.append(f"{key}: {who}.")
+    return sentences
 
 
 def noisy(study: Study) -> list[str]:
@@ -65,20 +57,11 @@ def noisy(study: Study) -> list[str]:
     found = []
     for point in study.points:
         if point.noisy and point.tokens_per_s and point.tokens_range:
-            found.append(
-                f"{_where(study, point)}: {rate(point.tokens_per_s)} tokens a second, "
-                f"{span(*point.tokens_range)}."
-            )
+            found.append(f"{_where(study, point)}: {span(*point.tokens_range)} tokens/s.")
         elif point.noisy and point.step_range:
             low, high = point.step_range
-            found.append(
-                f"{_where(study, point)}: {seconds(point.step_s)} a step, {seconds(low)} to "
-                f"{seconds(high)}."
-            )
-    head = f"(p90 - p10) / median of the step time exceeds {percent(NOISY)}: repeat these."
-    if any(point.tokens_per_s for point in study.points):
-        head = head.replace("step time", "step time, or of tokens per second,")
-    return [head, *found] if found else []
+            found.append(f"{_where(study, point)}: a step takes {seconds(low)} to {seconds(high)}.")
+    return found
 
 
 def unsettled(study: Study) -> list[str]:
@@ -88,14 +71,13 @@ def unsettled(study: Study) -> list[str]:
 
 
 def _where(study: Study, point: StudyPoint) -> str:
-    setting = study.setting(point)
-    rest = f"{name(point)}, micro-batch {point.first.micro_batch:,}"
-    return rest if setting == ALIKE else f"{rest}, {setting}"
+    words = f"{name(point)}, {study.setting(point)}"
+    return name(point) if len(words.split()) > NAME or words.endswith(ALIKE) else words
 
 
 def _few(sentences: Sequence[str]) -> list[str]:
     rest = len(sentences) - NAMED
-    more = [f"{rest:,} more; they are marked wherever they appear."]
+    more = [f"{rest:,} more, marked in the table."]
     return [*sentences[:NAMED], *more] if rest > 1 else list(sentences)
 
 
@@ -137,8 +119,8 @@ def _failed(records: Sequence[Record]) -> ReportBlock:
     sentences = [
         f"{counted(last.count(status), 'point')} {words}"
         for status, words in (
-            ("failed", "failed; in no figure."),
-            ("out_of_memory", "ran out of memory; in no figure."),
+            ("failed", "failed."),
+            ("out_of_memory", "ran out of memory."),
         )
         if status in last
     ]
@@ -155,7 +137,7 @@ def _failed(records: Sequence[Record]) -> ReportBlock:
         rows += [_failure(same[0], len(same)) for same in causes.values()]
     table = Table("Points that failed, with their cause", head, rows)
     tables = [without_constant(table, ("communication",))] if rows else []
-    return ReportBlock("Failed", sentences, (), tables, warns=True)
+    return ReportBlock("Failed", sentences, tables)
 
 
 def _failure(record: Record, times: int) -> list[TableCell]:
@@ -179,67 +161,23 @@ def cautions(study: Study) -> list[str]:
     records, sentences = study.records, []
     if study.copies:
         sentences.append(f"{counted(study.copies, 'record')} read twice and counted once.")
-    if study.newer:
-        fields = listed([f"{name} ({count:,})" for name, count in sorted(study.newer.items())])
-        sentences.append(
-            f"Records of a newer version have fields that this one does not know, left out: "
-            f"{fields}."
-        )
+    for field, count in sorted(study.newer.items()):
+        sentences.append(f"{counted(count, 'record')} of a newer version: {field} was left out.")
     silent = sum(record.bare for record in records)
     if silent:
-        shown = "" if decomposition(study.points).empty else "; see the decomposition"
         sentences.append(
-            f"{counted(silent, 'record')} with communication off or cached batches: no "
-            f"training, so in no comparison of throughput{shown}."
+            f"{counted(silent, 'record')} without communication or reading: no training, ranked "
+            "nowhere."
         )
     dirty = sum(record.dirty is True for record in records)
     if dirty:
         sentences.append(f"{counted(dirty, 'record')} made from a tree with uncommitted changes.")
-    timed = [p for p in study.points if p.images_per_s and p.first.kind != "predicted"]
-    bare = sum(point.range is None for point in timed)
-    if bare:
+    commits = sorted({(record.commit or "")[:10] for record in records} - {""})
+    if len(commits) > 1:
         sentences.append(
-            f"{counted(bare, 'point')} of {len(timed):,} without a spread: less than "
-            f"{percent(LEVEL)} apart they are called level, and beyond it nothing says that a "
-            "difference is more than noise."
+            f"{len(commits)} commits made these records; a row of the table names its own."
         )
-    if len(study.comparisons) > DRAWN:
-        sentences.append(
-            f"Figures of {DRAWN} of {len(study.comparisons):,} comparisons, those of each model "
-            "with most points; the tables hold all."
-        )
-    return [
-        *sentences,
-        *noted(study.points),
-        *_commits(study.comparisons),
-        *_impossible(records),
-    ]
-
-
-def noted(points: Sequence[StudyPoint]) -> list[str]:
-    """Return what records note, and of which points."""
-    found: dict[str, list[StudyPoint]] = {}
-    for point in points:
-        for note in point.notes:
-            found.setdefault(note, []).append(point)
-    sentences = []
-    for note, own in found.items():
-        models = listed(list(dict.fromkeys(point.first.model for point in own)))
-        layouts = list(dict.fromkeys(point.layout for point in own))
-        who = f"{listed(layouts)} of {models}" if len(layouts) < 3 else models
-        sentences.append(f"{counted(len(own), 'point')}, {who}: {note}.")
-    return sentences
-
-
-def _commits(comparisons: Sequence[Comparison]) -> list[str]:
-    sentences = []
-    for comparison in comparisons:
-        commits = sorted(
-            {(r.commit or "")[:10] for s in comparison.scaled for r in s.point.records} - {""}
-        )
-        if len(commits) > 1:
-            sentences.append(f"{comparison.title}: made by several commits: {listed(commits)}.")
-    return sentences
+    return [*sentences, *_impossible(records)]
 
 
 def _impossible(records: Sequence[Record]) -> list[str]:
@@ -249,9 +187,8 @@ def _impossible(records: Sequence[Record]) -> list[str]:
         above = [share for share in shares if share > 1]
         if above:
             sentences.append(
-                f"{counted(len(above), 'record')} with an {what.upper()} above 100 % (up to "
-                f"{percent(max(above))}): impossible, so the peak or the FLOPs are wrong; not "
-                "shown, nor that of its repeats."
+                f"{counted(len(above), 'record')} with an impossible {what.upper()} of up to "
+                f"{percent(max(above))}: peak or FLOPs are wrong."
             )
     for record in records:
         if record.step_s and record.images_per_s:
@@ -259,7 +196,6 @@ def _impossible(records: Sequence[Record]) -> list[str]:
             if abs(record.images_per_s / implied - 1) > DISAGREE:
                 sentences.append(
                     f"{record.model}, {record.layout} on {counted(record.world_size, 'device')}: "
-                    f"images_per_s is {rate(record.images_per_s)}, but global batch over median "
-                    f"step is {rate(implied)}."
+                    f"{rate(record.images_per_s)} images/s recorded, {rate(implied)} by its steps."
                 )
     return sentences

@@ -6,10 +6,10 @@ from hpcgeo_analysis.tables import Table, TableCell, layout, text, whole
 
 
 def section(study: Study) -> Section:
-    """Return a table of every declared field of no section, where a point has one."""
+    """Return a table of every declared plain field of no section, where a point has one."""
     head = ["model", "strategy", "devices", "micro-batch"]
     declares = declared(study.records[0]) if study.records else {}
-    columns = [shown for shown in declares.values() if shown.section == "other"]
+    columns = [shown for shown in declares.values() if shown.section == "other" and shown.plain]
     table = []
     for point in study.points:
         values = [median_of(point, shown.name) for shown in columns]
@@ -21,7 +21,7 @@ def section(study: Study) -> Section:
     kept = [n for n in range(len(head)) if n < 4 or any(row[n].text for row in table)]
     rows = [[row[n] for n in kept] for row in table]
     tables = [Table("Fields that no section above shows", [head[n] for n in kept], rows)]
-    blocks = [ReportBlock("", (), (), tables)] if rows else []
+    blocks = [ReportBlock("", (), tables)] if rows else []
     return Section("others", "Other fields", "", blocks, "")
 
 

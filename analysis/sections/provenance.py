@@ -1,21 +1,11 @@
-"""How each number was made: environments, and of every point its steps, commits and commands."""
+"""How each number was made: rules, and what surrounded the records."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, LinksRecord, Record, pairs
 from hpcgeo_analysis.blocks import ReportBlock, Section, Study
-from hpcgeo_analysis.formatting import NOT_MEASURED, seconds
-from hpcgeo_analysis.points import StudyPoint
-from hpcgeo_analysis.tables import (
-    Table,
-    TableCell,
-    layout,
-    number,
-    text,
-    whole,
-    without_constant,
-    without_empty,
-)
+from hpcgeo_analysis.tables import Table, text, whole, without_empty
 
 #: Hosts named before the rest is counted.
 HOSTS = 4
@@ -23,43 +13,33 @@ HOSTS = 4
 
 #: How the numbers of each kind came about.
 RULES = {
-    "measured": "throughput is global batch over the median step, of all devices; of repeats, the "
-    "median of their medians. Where the time of a step goes is said of one repeat, that with the "
-    "median step. Memory is the highest of the repeats, on the worst rank.",
-    "published": "as printed by the source named below; how steps were timed is the source's.",
-    "predicted": "by arithmetic; no clock ran.",
+    "measured": (
+        "Measured: throughput is global batch over the median step.",
+        "Of repeats it is the median of their medians; memory is the highest, on the worst rank.",
+        "Whether ranks shared cores or a device is not recorded: hold devices against hosts.",
+    ),
+    "published": ("Published: as printed by the source, which also chose how to time steps.",),
+    "predicted": ("Predicted: by arithmetic; no clock ran.",),
 }
-SPREADS = (
-    "The spread reaches from the lowest p10 to the highest p90 of the step times of all repeats; "
-    "two points whose spreads overlap are within noise of each other.",
-    "The range of an efficiency combines the spreads of both runs.",
-)
+SPREAD = "A spread reaches from the lowest p10 to the highest p90 of the steps of all repeats."
 
 
 def section(study: Study) -> Section:
-    """Return the rules of the numbers, the environments, and one row for each point."""
-    kinds = [kind for kind in RULES if any(made.kind == kind for made in study.records)]
-    rules = [f"{kind.capitalize()}: {RULES[kind]}" for kind in kinds]
+    """Return the rules of the numbers, and the environments."""
+    made = [*study.records, *study.links]
+    rules = [rule for kind in RULES if any(m.kind == kind for m in made) for rule in RULES[kind]]
     if any(point.step_range for point in study.points):
-        rules += SPREADS
-    if "measured" in kinds:
-        rules.append(
-            "Whether ranks shared cores or a device is not recorded: hold devices against device "
-            "text and hosts below."
-        )
-    tables, used = _environments([*study.records, *study.links])
-    made = [_points(study, used)] if study.points else []
-    return Section(
-        "made", "How each number was made", "", [ReportBlock("", rules, (), [*tables, *made])]
-    )
+        rules.append(SPREAD)
+    rules.append("Commit, command and record of a point stand in its row of the table.")
+    tables = [_environments(made)]
+    return Section("made", "How each number was made", "", [ReportBlock("", rules, tables)])
 
 
-def _environments(made: Sequence[Record | LinksRecord]) -> tuple[list[Table], dict[int, str]]:
-    """Return what surrounded the records, each surrounding once, and the name of each record's."""
-    names: dict[tuple[str, ...], str] = {}
-    used = {}
+def _environments(made: Sequence[Record | LinksRecord]) -> Table:
+    """Return what surrounded the records, each surrounding once, and how many it holds."""
+    found: Counter[tuple[str, ...]] = Counter()
     for record in made:
-        values = (
+        found[
             record.kind,
             record.machine,
             record.device,
@@ -70,66 +50,11 @@ def _environments(made: Sequence[Record | LinksRecord]) -> tuple[list[Table], di
             record.commit or MISSING,
             {None: MISSING, True: "uncommitted changes", False: "clean"}[record.dirty],
             record.source or MISSING,
-        )
-        used[id(record)] = names.setdefault(values, f"E{len(names) + 1}")
-    rows = [[text(name), *(text(value) for value in values)] for values, name in names.items()]
-    head = ["name", "kind", "machine", "device", "hosts", "versions", "driver", "environment"]
+        ] += 1
+    rows = [[whole(count), *map(text, values)] for values, count in found.items()]
+    head = ["records", "kind", "machine", "device", "hosts", "versions", "driver", "environment"]
     head += ["commit", "tree", "source"]
-    if not rows:
-        return [], used
-    return [without_empty(Table("Environments", head, rows), head[4:])], used
-
-
-def _points(study: Study, used: dict[int, str]) -> Table:
-    head = ["model", "strategy", "devices", "setting", "micro-batch", "made in"]
-    head += [
-        "steps: warm-up + measured",
-        "step: p10 / median / p90",
-        "runs",
-        "last made",
-        "command",
-    ]
-    rows = []
-    for point in study.points:
-        record = point.first
-        step: TableCell = number(NOT_MEASURED, None)
-        if point.step_range:
-            low, high = point.step_range
-            words = " / ".join(seconds(value) for value in (low, point.step_s, high))
-            step = number(words, point.step_s)
-        commands = list(dict.fromkeys(point.all(lambda record: record.command)))
-        rows.append(
-            [
-                text(record.model),
-                layout(point),
-                whole(point.devices),
-                text(study.setting(point), "line"),
-                whole(record.micro_batch),
-                text(", ".join(dict.fromkeys(used[id(each)] for each in point.records))),
-                text(_steps(point)),
-                step,
-                whole(len(point.records)),
-                text(_last_made(point)),
-                TableCell("; ".join(commands) or MISSING, "; ".join(commands), "code"),
-            ]
-        )
-    table = Table("One row per point; click a column to sort", head, rows)
-    table = without_empty(table, head[6:])
-    return without_constant(table, ("setting", "micro-batch", "runs"))
-
-
-def _last_made(point: StudyPoint) -> str:
-    """Return when; a published point's date is that of its transcription."""
-    if point.first.kind == "published":
-        return MISSING
-    return max(record.created for record in point.records)
-
-
-def _steps(point: StudyPoint) -> str:
-    record = point.first
-    warmup = MISSING if record.warmup_steps is None else f"{record.warmup_steps:,}"
-    values = record.step_s.values if record.step_s else []
-    return f"{warmup} + {len(values):,}" if values else f"{warmup} + {MISSING}"
+    return without_empty(Table("Environments", head, rows), head[4:])
 
 
 def _hosts(names: Sequence[str]) -> str:

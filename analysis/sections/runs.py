@@ -3,22 +3,29 @@
 import math
 import re
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Literal, TypeVar
 
-from matplotlib.axes import Axes
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from hpcgeo.errors import InputError
-from hpcgeo_analysis.formatting import rate
-from hpcgeo_analysis.plots import CAUSES, COLOURS, MARKERS, OTHERS, Plot, render
+from hpcgeo_analysis import svg
+from hpcgeo_analysis.figures.figure import Figure
+from hpcgeo_analysis.formatting import counted, rate
+from hpcgeo_analysis.svg import Canvas, Scale, apart, width
 
 #: The smoothed curve is a running median over this fraction of the run.
 WINDOW = 0.05
 
+#: Points of a curve that are drawn: more than its pixels.
+DRAWN = 600
+
+#: Variables of the colours of curves, in turn.
+_COLOURS = ("ddp", "full-shard", "hybrid-1", "zero2", "shard-grad-op", "no-shard", "other-line")
 
 #: How a PNG begins.
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -59,11 +66,9 @@ class RunPicture:
 
 @dataclass(frozen=True)
 class Run:
-    """What the report shows of one training run."""
+    """What the report shows of one training run: its curves, and its last pictures."""
 
-    title: str
-    sentence: str
-    curves: tuple[Plot, ...]
+    figure: Figure
     pictures: tuple[RunPicture, ...]
 
 
@@ -82,68 +87,84 @@ def load_run(number: int, folder: Path) -> Run:
         raise InputError(f"{folder}/metrics.jsonl: not the metrics of a run: no step")
     there = (folder / "scores.jsonl").exists()
     scores = _lines(folder / "scores.jsonl", _Score) if there else []
-    losses = [step.loss for step in metrics]
+    at, losses = [step.step for step in metrics], [step.loss for step in metrics]
     loss = running_median(losses, max(1, int(WINDOW * len(metrics))))
-    speed = f"{rate(median(step.images_per_s for step in metrics))} images/s"
-    tokens = [step.tokens_per_s for step in metrics if step.tokens_per_s]
-    if tokens:
-        speed = f"{speed.replace('images', 'samples')}, {rate(median(tokens))} tokens/s"
-    sentence = (
-        f"{len(metrics):,} steps at {speed} (median); the loss went from "
-        f"{loss[0]:.4g} to {loss[-1]:.4g} (running median)."
-    )
-    last = [score for score in scores if score.step == scores[-1].step]
-    said = [
-        f"{one.task} {one.metric} {one.value:.3f}"
-        + ("" if one.best == one.value else f" (best {one.best:.3f} at step {one.best_step:,})")
-        for one in last
-    ]
-    if said:
-        sentence += f" On the validation splits, at step {last[0].step:,}: {', '.join(said)}."
     name = f"{number}-{folder.name}"
-    at = [step.step for step in metrics]
-
-    def plot(axes: Axes) -> None:
-        light, dark = COLOURS["DDP"][0], COLOURS["FULL_SHARD"][0]
-        axes.plot(at, losses, color=light, alpha=0.35, label="each step")
-        axes.plot(at, loss, color=dark, linewidth=2, label="running median")
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss")
-
-    title = f"Loss: {folder.name}"
-    curves = [render(f"loss-{name}", title, f"{len(metrics):,} steps", sentence, plot)]
-    if scores:
-        curves += _scored(name, folder.name, scores)
-    return Run(folder.name, sentence, tuple(curves), tuple(_pictures(folder, name)))
-
-
-def _scored(name: str, title: str, scores: Sequence[_Score]) -> Iterator[Plot]:
-    """Yield a figure of the metrics that are the better the higher they are, and of the others."""
+    curves = {"each step": (at, losses), "running median": (at, loss)}
+    panels = [_panel("loss", curves)]
     for better in ("higher", "lower"):
-        lines: dict[str, list[_Score]] = {}
+        tasks: dict[str, tuple[list[float], list[float]]] = {}
         for score in scores:
             if score.better == better:
-                lines.setdefault(f"{score.task} ({score.metric})", []).append(score)
-        if not lines:
-            continue
+                steps, values = tasks.setdefault(f"{score.task} ({score.metric})", ([], []))
+                steps.append(score.step)
+                values.append(score.value)
+        if tasks:
+            panels.append(_panel(f"score, {better} is better", tasks))
+    title = f"{folder.name}: the loss went from {loss[0]:.4g} to {loss[-1]:.4g}"
+    figure = Figure(
+        f"run-{name}", title, tuple(panels), sentences=(*_speed(metrics), *_scored(scores))
+    )
+    return Run(figure, tuple(_pictures(folder, name)))
 
-        def plot(axes: Axes, lines: dict[str, list[_Score]] = lines, better: str = better) -> None:
-            colours = [pair[0] for pair in (*CAUSES, *OTHERS)]
-            for number, (label, line) in enumerate(lines.items()):
-                axes.plot(
-                    [score.step for score in line],
-                    [score.value for score in line],
-                    color=colours[number % len(colours)],
-                    marker=MARKERS[number % len(MARKERS)],
-                    label=label,
-                )
-            axes.set_xlabel("step")
-            axes.set_ylabel(f"{better} is better")
-            if better == "lower":
-                axes.set_yscale("log")
 
-        words = f"Scores: {title}", "validation splits", f"tasks: {', '.join(lines)}"
-        yield render(f"scores-{better}-{name}", *words, plot)
+def _speed(metrics: Sequence[_Step]) -> Iterator[str]:
+    speed = rate(median(step.images_per_s for step in metrics))
+    tokens = [step.tokens_per_s for step in metrics if step.tokens_per_s]
+    if tokens:
+        speed += f" samples/s, {rate(median(tokens))} tokens/s"
+        yield f"{counted(len(metrics), 'step')} at {speed} (median)."
+    else:
+        yield f"{counted(len(metrics), 'step')} at {speed} images/s (median)."
+
+
+def _scored(scores: Sequence[_Score]) -> Iterator[str]:
+    for one in (score for score in scores if score.step == scores[-1].step):
+        best = f"; best {one.best:.3f} at step {one.best_step:,}" if one.best != one.value else ""
+        yield f"{one.task}: {one.metric} {one.value:.3f} at step {one.step:,}{best}."
+
+
+def _panel(what: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    """Return curves over steps, each with its name and last value at its end."""
+    canvas = Canvas(360, 230)
+    names = {name: f"{name} {ys[-1]:.3g}" for name, (_, ys) in curves.items()}
+    right = min(150.0, max(width(words) for words in names.values()) + 10)
+    steps = [x for xs, _ in curves.values() for x in xs]
+    values = [y for _, ys in curves.values() for y in ys if math.isfinite(y)] or [0.0]
+    low, high = min(values), max(values)
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    across = Scale(min(steps), max(steps), 46, 360 - right)
+    up = Scale(low, high, 200, 24)
+    canvas.text(0, 12, what, bold=True)
+    for value in up.ticks(5):
+        canvas.add(svg.path([(46, up(value)), (360 - right, up(value))], class_="grid"))
+        canvas.text(40, up(value) + 4, f"{value:.4g}", "muted", "end")
+    for value in across.ticks(4):
+        canvas.text(across(value), 216, f"{value:,.0f}", "muted", "middle")
+    canvas.text((46 + 360 - right) / 2, 229, "step", "muted", "middle")
+    ends = [
+        up(next((y for y in reversed(ys) if math.isfinite(y)), low)) for _, ys in curves.values()
+    ]
+    for place, ((name, (xs, ys)), y) in enumerate(
+        zip(curves.items(), apart(ends, 14, 24, 200), strict=True)
+    ):
+        colour = f"stroke:var(--{_COLOURS[place % len(_COLOURS)]})"
+        faint = "opacity:.35;" if name == "each step" else ""
+        for part in _parts(xs, ys):
+            seen = [(across(a), up(b)) for a, b in part]
+            canvas.add(svg.path(seen, class_="line", style=faint + colour))
+        canvas.text(360 - right + 6, y + 4, names[name], font=10)
+    return canvas.svg(f"{what} over steps: {'; '.join(names.values())}")
+
+
+def _parts(xs: Sequence[float], ys: Sequence[float]) -> Iterator[list[tuple[float, float]]]:
+    """Yield a curve in pieces between values that are no numbers, of at most `DRAWN` points."""
+    every = max(1, len(xs) // DRAWN)
+    pairs = list(zip(xs, ys, strict=True))
+    thinned = [*pairs[:-1:every], pairs[-1]]
+    for finite, group in groupby(thinned, key=lambda pair: math.isfinite(pair[1])):
+        if finite:
+            yield list(group)
 
 
 def running_median(values: Sequence[float], window: int) -> list[float]:

@@ -11,10 +11,10 @@ from hpcgeo.errors import InputError
 try:
     from hpcgeo_analysis.report import make
 except ModuleNotFoundError as error:
-    if error.name not in ("matplotlib", "jinja2"):
+    if error.name != "jinja2":
         raise
     raise InputError(
-        f"the report needs {error.name}: install it with `pip install 'hpcgeo[report]'`"
+        "the report needs jinja2: install it with `pip install 'hpcgeo[report]'`"
     ) from None
 
 app = typer.Typer()
@@ -38,7 +38,7 @@ def report(
         typer.Option(
             metavar="KEY,...",
             help="Lay lines over each other that differ in these keys, e.g. dtype,device; figures "
-            "and tables then say so.",
+            "then say so.",
         ),
     ] = "",
 ) -> None:

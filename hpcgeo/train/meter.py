@@ -49,18 +49,18 @@ class Noted:
     memory_bytes: int
 
 
-class Asked:
-    """What was copied to the host, to be read later."""
+class Copied:
+    """A flag on its way to the host, to be read later."""
 
-    def __init__(self, copied: Tensor) -> None:
-        self._copied = copied
+    def __init__(self, flag: Tensor) -> None:
+        self._flag = flag
         self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._there.record()
 
     def answer(self) -> bool:
         """Wait for the copy, and return whether it is not zero."""
         self._there.synchronize()
-        return bool(self._copied)
+        return bool(self._flag)
 
 
 class Meter:
@@ -81,7 +81,7 @@ class Meter:
         self.fresh: list[tuple[dict[str, Any], Tensor]] = []  #: just reported: row and own loss
         self._noted: list[Noted] = []
         self._clock = Clock(self.topology.device)
-        self._asked: Asked | None = None
+        self._asked: Copied | None = None
         self._waited = 0.0
         self._stood_still = 0.0
         self._writes = self.topology.rank == 0
@@ -187,7 +187,7 @@ class Meter:
         dist.all_reduce(wanted, dist.ReduceOp.MAX)
         if wanted.device.type == "cpu":
             return bool(wanted)
-        before, self._asked = self._asked, Asked(wanted.to("cpu", non_blocking=True))
+        before, self._asked = self._asked, Copied(wanted.to("cpu", non_blocking=True))
         return before is not None and before.answer()
 
     def _report(self) -> list[tuple[dict[str, Any], Tensor]]:

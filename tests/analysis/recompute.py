@@ -51,11 +51,12 @@ NAMES = (
 TOPICS = {
     "mfu": r"MFU|HFU",
     "padding": r"is padding",
-    "line": r"loses|kept|keeps|of its smallest run|per device between",
-    "memory": r"of a device has|GiB of a device|of (what )?(a|its) device|reserved",
-    "cause": r"most is taken by",
+    "line": r"loses|kept|keeps|of its smallest run|per device (between|for)|breaks here",
+    "memory": r"of a device has|GiB of a device|of (what )?(a|its) device|reserved|It fits",
+    "cause": r"most is taken by|what tensors hold",
+    "traffic": r"in messages of",
     "activity": r"Exposed|Idle|idle|Launching",
-    "silent": r"hurts",
+    "silent": r"hurts|Without (communication|reading)",
     "late": r"wait .* longer",
 }
 CAUSES = ("parameters", "gradients", "optimizer", "gathered", "activations", "batch", "other")
@@ -189,6 +190,7 @@ def of_point(point: RawPoint) -> Iterator[Fact]:
         yield from fact("bytes", moved["message_bytes"])
         yield from fact("bytes", moved["message_bytes"] / moved["ranks"])
         yield from fact("seconds", moved["seconds"])
+        yield from fact("share", moved["seconds"], 1 / step if step else 0, "traffic")
         yield from fact("bandwidth", moved["bus_bytes_per_s"])
         yield from fact("count", moved["calls"])
     if block := _block_bytes(row):
@@ -200,6 +202,8 @@ def _memory(point: RawPoint, fact: Any) -> Iterator[Fact]:
     yield from fact("bytes", limit)
     for value in point.held.values():
         yield from fact("bytes", value)
+        for other in point.held.values():
+            yield from fact("ratio", value / other)
         if limit:
             yield from fact("share", value / limit, topic="memory")
     for row in point.rows:
@@ -271,7 +275,7 @@ def counts(points: Sequence[RawPoint]) -> list[Fact]:
             *[("note", note) for note in row["notes"]],
             ("all", True),
             ("kind", row["kind"]),
-            ("bare", row["communication"] == "off" or row["data"] in ("held", "cached")),
+            ("bare", row["communication"] == "off" or row["data"] == "cached"),
             ("noisy", noisy),
             ("timed", bool(point.rate)),
             ("model", row["model"]),
@@ -325,12 +329,18 @@ def _scopes(
     """Yield models and numbers of devices that a part of a line names, then those of the line."""
     for text in (part, line):
         chosen = _named(text, names) or _named(heading, names) or names
-        counts = _counts(_bare(text, names)) & sizes
-        yield chosen, counts or _counts(_bare(heading, names)) & sizes
+        own = _counts(_bare(text, names), sizes) or _counts(_bare(heading, names), sizes)
+        yield chosen, own
 
 
-def _counts(text: str) -> set[int]:
-    return {int(each.replace(",", "")) for each in re.findall(r"\b\d[\d,]*\b", text)}
+def _counts(text: str, sizes: set[int]) -> set[int]:
+    """Return the numbers of devices that a text names: ``one device``, or all of ``8 to 64``."""
+    found = {int(each.replace(",", "")) for each in re.findall(r"\b\d[\d,]*\b", text)}
+    found |= {1} if "one device" in text else set()
+    for ends in re.findall(r"\b(\d[\d,]*) to (\d[\d,]*) devices", text):
+        low, high = (int(end.replace(",", "")) for end in ends)
+        found |= {size for size in sizes if low <= size <= high}
+    return found & sizes
 
 
 def _of(

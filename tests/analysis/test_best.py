@@ -1,76 +1,101 @@
-"""Who is fastest, by how much, and when that cannot be told."""
+"""Who is fastest among like, who ties, and the map of it."""
 
 from hpcgeo_analysis.comparisons import compare
+from hpcgeo_analysis.page import map_html, map_markdown
 from hpcgeo_analysis.points import points
-from hpcgeo_analysis.sections import best
+from hpcgeo_analysis.winner_map import alone, maps, settings
+from hpcgeo_analysis.winners import fields
 
 
-def fields(records):
-    return best.fields(compare(points(records)))
+def found(records):
+    return fields(compare(points(records)))
 
 
-def fastest(records):
-    return best.fastest(fields(records))
+def names(each):
+    return [scaled.line for scaled in (each.best, *each.tied)]
 
 
-def test_the_fastest_and_by_how_much(make):
-    records = [make("SHARD_GRAD_OP", 4, 0.1), make("FULL_SHARD", 4, 0.13)]
-    assert fastest(records) == [
-        "SHARD_GRAD_OP is fastest for vit_tiny on 4 devices: 320 images/s, 1.30 x FULL_SHARD."
-    ]
+def published(make, name, rate, devices=8, **values):
+    return make(name, devices, None, kind="published", images_per_s=rate, **values)
 
 
-def test_overlapping_spreads_are_not_told_apart(make):
+def test_spreads_that_overlap_tie(make):
     records = [make("DDP", 4, 0.1), make("NO_SHARD", 4, 0.101), make("FULL_SHARD", 4, 0.2)]
-    assert fastest(records) == [
-        "DDP and NO_SHARD cannot be told apart for vit_tiny on 4 devices (their spreads overlap): "
-        "320 images/s of DDP, the highest, 2.00 x FULL_SHARD."
-    ]
+    (each,) = found(records)
+    assert names(each) == ["DDP", "NO_SHARD"] and each.spread
 
 
-def test_without_a_spread_five_percent_is_level_and_nobody_is_fastest(make):
-    def published(name, rate):
-        return make(name, 8, None, kind="published", images_per_s=rate)
-
-    level = [published("DDP", 1207.0), published("FULL_SHARD", 1155.0)]
-    assert fastest(level) == [
-        "DDP and FULL_SHARD cannot be told apart for vit_tiny on 8 devices (less than 5.0 % "
-        "apart beside rounding, no spread given): 1,207 images/s of DDP, the highest."
-    ]
-    apart = [published("DDP", 1207.0), published("FULL_SHARD", 1000.0)]
-    assert fastest(apart) == [
-        "DDP has the highest rate for vit_tiny on 8 devices: 1,207 images/s, 1.21 x FULL_SHARD; "
-        "no spread given."
-    ]
+def test_without_a_spread_five_percent_tie(make):
+    (level,) = found([published(make, "DDP", 1207.0), published(make, "FULL_SHARD", 1155.0)])
+    assert names(level) == ["DDP", "FULL_SHARD"] and not level.spread
+    (apart,) = found([published(make, "DDP", 1207.0), published(make, "FULL_SHARD", 1000.0)])
+    assert names(apart) == ["DDP"]
 
 
-def test_equal_verdicts_are_one_sentence(make):
-    records = [make(name, n, s) for name, s in (("DDP", 0.1), ("ZERO3", 0.2)) for n in (1, 2, 4)]
-    assert fastest(records) == [
-        "DDP is fastest for vit_tiny on 1 to 4 devices: 320 images/s on 4, 2.00 x ZERO3."
-    ]
-
-
-def test_nobody_is_fastest_alone(make):
-    assert fastest([make(devices=1), make(devices=2)]) == []
-    records = [make("DDP", 1), make("DDP", 2), make("FULL_SHARD", 2, 0.2)]
-    assert "Without a rival: DDP on 1 device." in fastest(records)
-
-
-def test_which_strategy_serves_which_model(make):
-    steps = {"vit_b": {"DDP": 0.1, "FULL_SHARD": 0.2}, "vit_h": {"DDP": 0.4, "FULL_SHARD": 0.3}}
-    records = [
-        make(name, n, step * n**0.1, model=model)
-        for model, lines in steps.items()
-        for name, step in lines.items()
-        for n in (2, 4)
-    ]
-    assert best.serves(fields(records)) == [
-        "Fastest on 4 devices (testbed, 8 images per device and step): DDP for vit_b; FULL_SHARD "
-        "for vit_h."
-    ]
-
-
-def test_a_field_that_weak_and_strong_share_is_ranked_once(make):
+def test_a_field_that_weak_and_strong_share_stands_once(make):
     records = [make(name, n, micro_batch=16 // n) for name in ("DDP", "ZERO3") for n in (1, 2)]
-    assert [each.best.point.devices for each in fields(records)] == [1, 2]
+    assert [each.devices for each in found(records)] == [1, 2]
+
+
+def test_predictions_win_nothing(make):
+    assert not found([make("DDP", 4, None, kind="predicted", images_per_s=9.0)])
+
+
+def test_ranks_that_exchange_no_gradients_are_no_candidate(make):
+    records = [
+        published(make, "HYBRID_SHARD", 2000.0, group_size=1, communication="off"),
+        published(make, "NO_SHARD", 1000.0),
+    ]
+    (each,) = found(records)
+    assert names(each) == ["NO_SHARD"]
+
+
+def test_the_map_of_models_has_the_best_of_each(make):
+    records = [
+        published(make, name, rate, devices, model=model, parameters=size)
+        for model, size, rates in (
+            ("vit_3b", 3_000, {"DDP": (80, 160), "FULL_SHARD": (120, 156)}),
+            ("vit_base", 87, {"DDP": (800, 1600), "FULL_SHARD": (400, 600)}),
+        )
+        for name, pair in rates.items()
+        for devices, rate in zip((8, 16), pair, strict=True)
+    ]
+    (winners,) = maps(found(records))
+    assert map_markdown(winners).splitlines() == [
+        "| devices | 8 | 16 |",
+        "| --- | ---: | ---: |",
+        "| Base | D 100 | D 100 |",
+        "| 3B | F 15.0 | D= 10.0 |",
+    ]
+    drawn = map_html(winners)
+    assert 'title="DDP: 10.0 images/s per device; tied: FULL_SHARD"' in drawn
+    assert drawn.count("<td>") == 4 and 'data-model="vit_3b"' in drawn
+
+
+def test_the_map_of_one_model_is_in_percent_of_the_best(make):
+    records = [make(n, d, s) for n, s in (("DDP", 0.1), ("ZERO3", 0.2)) for d in (1, 2)]
+    records.append(make("FULL_SHARD", 2, 0.1, spread=0.5))
+    (winners,) = maps(found(records))
+    assert map_markdown(winners).splitlines()[2:] == [
+        "| DDP | D 100 | D= 100 |",
+        "| FULL\\_SHARD |  | F= 100~ |".replace("\\_", "_"),
+        "| ZERO3 | Z3 50 | Z3 50 |",
+    ]
+    assert 'class="best hatched"' in map_html(winners)
+
+
+def test_unlike_settings_are_maps_of_their_own(make):
+    records = [make(n, d, dtype=t) for n in ("A", "B") for d in (1, 2) for t in ("fp8", "bfloat16")]
+    records.append(make("C", 1, dtype="float32"))
+    shown = maps(found(records))
+    assert settings(shown) == [
+        "8 images per device and step, bfloat16",
+        "8 images per device and step, fp8",
+    ]
+    assert alone(found(records), shown) == ["C (float32)"]
+
+
+def test_one_more_size_of_models_that_are_there_is_no_map(make):
+    records = [make(n, d) for n in ("A", "B") for d in (1, 2)]
+    records += [make(n, 2, data="shards") for n in ("A", "B")]
+    assert len(maps(found(records))) == 1

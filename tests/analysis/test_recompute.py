@@ -12,7 +12,7 @@ from tests.analysis.recompute import Fact, facts, read, unexplained
 RECORDS = Path(__file__).parents[2] / "profiles" / "records"
 
 #: A number with its unit.
-STATED = re.compile(r"(\d[\d,]*\.?\d*) (?=%|x |images/s|samples/s|GiB|ms|KB|TFLOP/s|GFLOP/s)")
+STATED = re.compile(r"(\d[\d,]*\.?\d*) (?=%|x (?!\d)|images/s|samples/s|GiB|ms|KB|TFLOP/s|GFLOP/s)")
 
 
 @pytest.fixture(scope="module", params=["frontier", "local"])
@@ -41,5 +41,5 @@ def test_a_wrong_number_is_seen(stated: tuple[str, list[Fact]]) -> None:
             wrong = float(digits) + max(0.07 * float(digits), 2 * 10.0**-places)
             changed = f"{line[: match.start(1)]}{wrong:,.{places}f}{line[match.end(1) :]}"
             seen.append(bool(list(unexplained(f"{heading}\n{changed}", known))))
-    assert len(seen) > 10
+    assert len(seen) > 8
     assert sum(seen) >= 0.8 * len(seen)

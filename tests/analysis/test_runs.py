@@ -26,10 +26,19 @@ def write_run(folder: Path) -> Path:
 
 def test_a_run_becomes_a_curve_a_sentence_and_the_last_picture(tmp_path: Path) -> None:
     run = load_run(1, write_run(tmp_path / "first"))
-    assert run.title == "first"
-    assert run.sentence.startswith("10 steps at 106 images/s (median); the loss went from 2 to 0.2")
-    (picture,), (curve,) = run.pictures, run.curves
-    assert "after 10 steps" in picture.alt and "</svg>" in curve.svg
+    assert run.figure.title == "first: the loss went from 2 to 0.2"
+    assert run.figure.sentences == ("10 steps at 106 images/s (median).",)
+    (picture,), (curve,) = run.pictures, run.figure.panels
+    assert "after 10 steps" in picture.alt and "running median 0.2" in curve
+
+
+def test_a_loss_that_is_no_number_leaves_a_gap(tmp_path: Path) -> None:
+    rows = [
+        {"step": s, "loss": 1.0 if s != 5 else float("nan"), "images_per_s": 1} for s in range(9)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (curve,) = load_run(1, tmp_path).figure.panels
+    assert curve.count("opacity:.35") == 2 and "nan" not in curve.lower()
 
 
 def test_a_mixture_has_scores_and_a_picture_of_every_task(tmp_path: Path) -> None:
@@ -49,13 +58,13 @@ def test_a_mixture_has_scores_and_a_picture_of_every_task(tmp_path: Path) -> Non
         for step in (5, 10):
             Image.new("RGB", (8, 8)).save(folder / "pictures" / f"{task}-step-{step:08d}.png")
     run = load_run(2, folder)
-    assert "64.0 samples/s, 20,000 tokens/s (median)" in run.sentence
-    assert "at step 10: kilns accuracy 0.700 (best 0.800 at step 5), yields rmse 0.300." in (
-        run.sentence
+    assert run.figure.sentences == (
+        "1 step at 64.0 samples/s, 20,000 tokens/s (median).",
+        "kilns: accuracy 0.700 at step 10; best 0.800 at step 5.",
+        "yields: rmse 0.300 at step 10.",
     )
-    names = [curve.name for curve in run.curves]
-    assert names == ["loss-2-mixed", "scores-higher-2-mixed", "scores-lower-2-mixed"]
-    assert "kilns (accuracy)" in run.curves[1].svg and "yields (rmse)" in run.curves[2].svg
+    loss, higher, lower = run.figure.panels
+    assert "loss" in loss and "kilns (accuracy) 0.7" in higher and "yields (rmse) 0.3" in lower
     assert [picture.name for picture in run.pictures] == ["kilns-2-mixed", "yields-2-mixed"]
     assert "Task kilns" in run.pictures[0].alt and "after 10 steps" in run.pictures[0].alt
 
@@ -66,12 +75,12 @@ def test_the_report_shows_it_and_stays_self_contained(tmp_path: Path, sweep) -> 
     out = tmp_path / "report"
     make([records], out, [write_run(tmp_path / "first")])
     page = (out / "report.html").read_text()
-    assert "Training runs" in page and 'src="data:image/png;base64,' in page
-    assert "figures/loss-1-first.svg" in (out / "report.md").read_text()
-    assert (out / "figures" / "loss-1-first.svg").exists()
+    assert 'id="run-1-first"' in page and 'src="data:image/png;base64,' in page
+    assert "figures/run-1-first-1.svg" in (out / "report.md").read_text()
+    assert (out / "figures" / "run-1-first-1.svg").exists()
     make([records], out)
-    assert "Training runs" not in (out / "report.html").read_text()
-    assert not (out / "figures" / "loss-1-first.svg").exists()
+    assert "run-1-first" not in (out / "report.html").read_text()
+    assert not (out / "figures" / "run-1-first-1.svg").exists()
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"step": 1}', ""])

@@ -1,7 +1,5 @@
 """What is unlike stays apart; what was asked to lie together says so; nothing else is mixed."""
 
-import re
-
 import pytest
 from typer.testing import CliRunner
 
@@ -66,7 +64,9 @@ def test_other_surroundings_mark_a_point_and_part_a_size(make, other, said, foot
     assert comparison.scaled[1].efficiency == pytest.approx(1)
     assert said not in comparison.title
     table = render([base, larger])["report.md"].decode()
-    assert f"† DDP on 4 devices: {footnote}." in table and "| DDP † | 4 |" in table
+    assert [
+        line for line in table.splitlines() if line.startswith("| DDP | 4 |") and footnote in line
+    ]
 
     repeat = make(step_s=0.3, **SURROUNDINGS | other)
     (comparison,) = compare(points([base, repeat]))
@@ -143,18 +143,14 @@ def test_asked_together_they_share_axes_and_say_so(make):
     assert lines(study(make), "dtype") == [["DDP float32", "A bfloat16", "B bfloat16"]]
     files = render(study(make), together=["dtype"])
     said = "lines differ in dtype: DDP float32; others bfloat16"
-    figure = re.sub(r"<[^>]*>|\s+", " ", files["figures/throughput-1-vit_tiny.svg"].decode())
-    assert said in re.sub(r"\s+", " ", figure)
-    text = files["report.md"].decode()
-    assert f"### vit_tiny, weak scaling, 8 images per device and step ({said})" in text
-    assert f"Not like for like, as asked: vit_tiny: {said}." in text
-    assert "like with like" not in text
+    assert f"As asked, {said}." in files["report.md"].decode()
+    assert f"As asked, {said}." in files["report.html"].decode()
 
 
 def test_the_report_says_who_stands_apart(make):
     text = render(study(make))["report.md"].decode()
     assert "dtype: DDP float32; others bfloat16." in text
-    assert "Without a rival in its setting, so not ranked: DDP (float32) of vit_tiny." in text
+    assert "Without a rival, not in the map: DDP (float32)." in text
 
 
 def test_options_and_batches_lie_together_by_name(make):
@@ -228,7 +224,7 @@ def test_steps_without_communication_never_compete(make):
     assert lines(records) == [["DDP"]]
     assert [c.scaled[0].point.images_per_s for c in compare(points(records))] == [80]
     text = render(records)["report.md"].decode()
-    assert "1 record with communication off or cached batches: no training" in text
+    assert "1 record without communication or reading: no training, ranked nowhere." in text
 
 
 def test_a_doubled_micro_batch_shares_no_axes(make):

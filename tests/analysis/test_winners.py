@@ -98,26 +98,6 @@ def test_node_hours_per_million_images(make):
     assert winners.node_hours(untimed) is None
 
 
-def test_use_is_ranked_by_flops_among_one_precision(make):
-    """The share of a low peak is high: float32 at 24 % of 48 achieves less than 20 % of 192."""
-
-    def timed(name, dtype, rate, peak):
-        flops = {"model_flops": 8e12, "peak_flops_per_s": peak, "peak_source": "tabled"}
-        mfu = rate * 1e12 / peak
-        return make(name, 1, None, images_per_s=rate, dtype=dtype, mfu=mfu, **flops)
-
-    records = [timed("DDP", "float32", 11.5, 48e12), timed("FULL_SHARD", "bfloat16", 38.4, 192e12)]
-    records.append(timed("NO_SHARD", "bfloat16", 30.0, 192e12))
-    (comparison,) = compare(points(records), ["dtype"])
-    found = winners.most_used(comparison)
-    assert {dtype: use.scaled.point.layout for dtype, use in found.items()} == {
-        "float32": "DDP",
-        "bfloat16": "FULL_SHARD",
-    }
-    assert found["bfloat16"].flops_per_s == pytest.approx(38.4e12)
-    assert found["bfloat16"].mfu == pytest.approx(0.2)
-
-
 def test_a_baseline_stands_beside_a_comparison_and_is_no_candidate(make):
     records = [make("NO_SHARD", n, 0.1 * n**0.1) for n in (1, 2, 4)]
     records += [make("NO_SHARD", n, 0.09, communication="off") for n in (1, 2, 4)]

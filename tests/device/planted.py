@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from hpcgeo.cli.main import hpcgeo
+from hpcgeo.profiling import profiler
 
 #: The name of the device; the error, and the collective from the start on that meets it.
 NAME, ERROR, AFTER = "PLANTED_NAME", "PLANTED_ERROR", 20
@@ -20,6 +21,7 @@ Last error:
 
 def plant() -> None:
     """Change torch as the environment says."""
+    profiler.PRODUCT["cuda"] = 256  # that it is measured is asked here, not how fast it is
     if NAME in os.environ:
         torch.cuda.get_device_name = lambda device=None: os.environ[NAME]
     if ERROR in os.environ and os.environ.get("RANK", "0") == os.environ.get("LAST", "0"):

@@ -85,7 +85,7 @@ def test_metrics_in_a_report(folder: Path, content: bytes) -> None:
     run.mkdir(exist_ok=True)
     (run / "metrics.jsonl").write_bytes(content)
     try:
-        assert load_run(1, run).curves[0].svg
+        assert load_run(1, run).figure.panels[0]
     except InputError as error:
         assert "metrics.jsonl" in str(error) and len(str(error)) < 2000
 

@@ -171,10 +171,10 @@ def test_render_writes_says_and_checks(tmp_path):
     ("words", "message"),
     [
         (["nonsense"], "unknown job 'nonsense'"),
-        (["--machine=frontier"], "take"),
+        (["--machine=frontier"], "one script needs --recipe"),
         (one("frontier", "25:00:00"), "25 h are longer than the 24 h that 8 nodes may have"),
         (one("polaris", "01:00:00"), "polaris runs pbs"),
-        (one("local", "90"), "time '90': write the time as HH:MM:SS"),
+        (one("local", "90"), "time = '90': write the time as HH:MM:SS"),
         (one("local", "01:00:00", "none"), "unknown recipe"),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_section_of_the_report(install, tmp_path: Path) -> None:
     assert code == 0, said
     text = (tmp_path / "report" / "report.md").read_text()
     before, after = text.split("## Waiting for data")
-    assert "## What was left out" in before and "## How each number was made" in after
+    assert "## Every point" in before and "## How each number was made" in after
     assert "on 2 devices: 25 %" in after
     assert 'id="waits"' in (tmp_path / "report" / "report.html").read_text()
 

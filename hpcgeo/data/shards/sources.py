@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -337,7 +337,7 @@ def _alpha_is_mask(raster: DatasetReader) -> bool:
     return set(values.tolist()) <= {0, np.iinfo(values.dtype.name).max}
 
 
-def _middle(raster: DatasetReader, number: int) -> npt.NDArray[np.generic]:
+def _middle(raster: DatasetReader, number: int) -> npt.NDArray[Any]:
     """Return the values that a band has in its middle, each once."""
     size = 256
     window = Window((raster.width - size) // 2, (raster.height - size) // 2, size, size)
