@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from hpcgeo.errors import InputError
-from hpcgeo.tables import nearest
 
 Line = TypeVar("Line", bound=BaseModel)
 
@@ -92,8 +91,7 @@ def parsed(
         return parsed(kind, json.dumps(values).encode(), place)
     key = ".".join(str(step) for step in details[0]["loc"])[:LONGEST_KEY]
     if unknown:
-        hint = nearest(key, kind.model_fields)
-        raise InputError(f"{place}: not a record: unknown field {key}{hint}: leave it out")
+        raise InputError(f"{place}: not a record: unknown field {key}: leave it out")
     raise InputError(f"{place}: not a record: {key}: {details[0]['msg']}")
 
 

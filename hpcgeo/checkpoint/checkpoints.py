@@ -31,7 +31,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from hpcgeo.checkpoint.manifest import MANIFEST, Manifest, opened, sealed
+from hpcgeo.checkpoint.folders import MANIFEST, saved
+from hpcgeo.checkpoint.manifest import Manifest, opened, sealed
 from hpcgeo.checkpoint.planning import Loading, Reader, StateLayout, flatten, put_back
 from hpcgeo.checkpoint.rank_files import (
     INDEX,
@@ -337,12 +338,6 @@ class Checkpoints:
                 f"every checkpoint in {self.folder} is damaged ({', '.join(damaged)}): restore one "
                 f"from a copy, choose another run.dir, or delete that folder to start at step 0"
             )
-
-
-def saved(folder: Path) -> dict[int, Path]:
-    """Return the folders of all whole checkpoints below a folder by their step, ascending."""
-    whole = (path.parent for path in folder.glob(f"step-*[0-9]/{MANIFEST}"))
-    return dict(sorted((int(path.name[5:]), path) for path in whole))
 
 
 def reader_of(folder: Path) -> Reader:

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, StringConstraints
 
 from hpcgeo.checkpoint.rank_files import FILES, FileEntry
 
-MANIFEST = "step.json"
-
 
 class Manifest(BaseModel):
     """What step.json says."""

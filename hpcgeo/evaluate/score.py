@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from hpcgeo import __version__
-from hpcgeo.checkpoint.manifest import MANIFEST, opened
+from hpcgeo.checkpoint.folders import MANIFEST
+from hpcgeo.checkpoint.manifest import opened
 from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.sample import Float64

@@ -27,8 +27,9 @@ def duration(run: RunConfig, workload: Workload, world_size: int) -> str:
     if not step:
         # Of CPUs nothing is tabled, nor of most devices.
         said = "not known: `hpcgeo-profile run` measures a step"
-        longest = f"a job of {nodes} nodes on {where.name} may last {limit:g} h"
-        return f"{said}; {longest}" if limit else said
+        if limit is None:
+            return said
+        return f"{said}; a job of {nodes} nodes on {where.name} may last {limit:g} h"
     hours = [steps * seconds / 3600 for seconds in (step.hidden_s, step.exposed_s)]
     low, high = (f"{value:.3g}" for value in hours)
     said = f"{low} to {high} h in all, {nodes * hours[0]:.3g} to {nodes * hours[1]:.3g} node-hours"

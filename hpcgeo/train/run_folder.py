@@ -24,7 +24,7 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
-from hpcgeo.checkpoint.checkpoints import saved
+from hpcgeo.checkpoint.folders import saved
 from hpcgeo.config import RunConfig, differences
 from hpcgeo.errors import InputError
 from hpcgeo.files import write_text
@@ -201,5 +201,5 @@ def refuse_other(run: RunConfig) -> None:
         InputError: it has; the message shows the difference.
     """
     config = run.run.dir / "config.yaml"
-    if config.exists() and (run.run.dir / "metrics.jsonl").exists():
+    if config.exists() and _has_steps(run.run.dir):
         _agree(run, config)

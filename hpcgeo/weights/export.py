@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hpcgeo import __version__
-from hpcgeo.checkpoint.checkpoints import reader_of, saved
+from hpcgeo.checkpoint.checkpoints import reader_of
+from hpcgeo.checkpoint.folders import saved
 from hpcgeo.config import RunConfig, load
 from hpcgeo.data.loader import open_dataset
 from hpcgeo.errors import InputError

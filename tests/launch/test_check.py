@@ -81,7 +81,7 @@ def test_another_run_in_the_folder_is_said(login: Path) -> None:
     (login / "runs/frontier_vit15b").mkdir(parents=True)
     text = recipes()["mae_vit_tiny"]
     (login / "runs/frontier_vit15b/config.yaml").write_text(text)
-    (login / "runs/frontier_vit15b/metrics.jsonl").touch()
+    (login / "runs/frontier_vit15b/metrics.jsonl").write_text("{}\n")
     code, _, found = check(FRONTIER)
     assert code == 2 and "run.dir runs/frontier_vit15b holds another run" in found[0]
 

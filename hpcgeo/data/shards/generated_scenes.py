@@ -10,7 +10,7 @@ from hpcgeo.data.shards.synthetic import scene
 
 #: Blocks of buildings of each class of scenes, on so many pixels squared.
 CLASSES = {"country": 0, "town": 1}
-BLOCK = 96
+BLOCK = 48
 
 
 def write_scenes(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hpcgeo.phases import PHASES, phase, watched
-from hpcgeo.profiling.clock import Clock
+from hpcgeo.train.clock import Clock
 
 
 def test_an_inner_phase_is_no_part_of_the_outer(monkeypatch: pytest.MonkeyPatch) -> None:
