@@ -300,7 +300,7 @@ def test_only_a_trial_has_data_of_its_own():
 def test_an_hour_has_sixty_minutes():
     with pytest.raises(InputError, match="HH:MM:SS"):
         scripts.one_off("local", "mae_vit_tiny", 1, "00:60:00")
-    with pytest.raises(InputError, match="nodes 0"):
+    with pytest.raises(InputError, match="nodes = 0"):
         scripts.one_off("local", "mae_vit_tiny", 0, "00:30:00")
     job = scripts.one_off("local", "mae_vit_tiny", 1, "01:30:36")
     assert (job.hours, job.signal_s) == (pytest.approx(1.51), 60)
