@@ -28,8 +28,8 @@ class VariableRow(NamedTuple):
 VARIABLES = (
     VariableRow(
         "plumbing",
-        "how MPI and Slurm start and bind ranks, whose collectives are not MPI's",
-        ("OMPI_MCA_", "MPICH_", "SLURM_CPU_BIND"),
+        "how MPI starts and binds ranks, whose collectives are not MPI's",
+        ("OMPI_MCA_", "MPICH_"),
     ),
     VariableRow("plumbing", "watchdog and log of torch", ("TORCH_",)),
     VariableRow("plumbing", "what OpenMP allows", ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")),

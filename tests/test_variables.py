@@ -10,7 +10,6 @@ from hpcgeo.variables import KEPT, meaning
     ("name", "means"),
     [
         ("OMPI_MCA_btl", "plumbing"),
-        ("SLURM_CPU_BIND_LIST", "plumbing"),
         ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "plumbing"),
         ("NCCL_DEBUG_SUBSYS", "plumbing"),
         ("MIOPEN_USER_DB_PATH", "plumbing"),

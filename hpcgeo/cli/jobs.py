@@ -74,17 +74,17 @@ def check(
         list[str] | None, typer.Argument(help="Options of the run, as after the script.")
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(help="As for sbatch. [default: the script's]", min=1)
+        int | None, typer.Option(help="As at submission. [default: the script's]", min=1)
     ] = None,
     time: Annotated[
-        str | None, typer.Option(help="As for sbatch, HH:MM:SS. [default: the script's]")
+        str | None, typer.Option(help="As at submission, HH:MM:SS. [default: the script's]")
     ] = None,
 ) -> None:
     """Look at a job before it waits: its files, options, data set, memory, queue, run folder.
 
     On a login node, in seconds, without torch where the data are images:
 
-        DATA=sets/photos hpcgeo jobs check jobs/frontier_vit15b.sbatch train.steps=2000
+        DATA=sets/photos hpcgeo jobs check JOB train.steps=2000
 
     Exit codes: 0 nothing found; 2 something is wrong, a line for each on standard error.
     """

@@ -52,10 +52,8 @@ def look(script: Path, words: Sequence[str]) -> Looked:
     asked = scheduler.asked(text) if scheduler else None
     if MARK not in text or CHECK not in text or asked is None:
         raise InputError(f"{script} is no script of `hpcgeo jobs render` for a run: render one")
-    inside = ("SLURM_JOB_ID", CHECK)
-    environ = {name: value for name, value in os.environ.items() if name not in inside}
     command = ["bash", str(script), *words]
-    done = subprocess.run(command, env=environ | {CHECK: "1"}, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | {CHECK: "1"}, capture_output=True, text=True)
     recipe, *overrides = done.stdout.split("\0")[:-1] or [""]
     missing = done.stderr.splitlines()
     if missing:  # and so without a value

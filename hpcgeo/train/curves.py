@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run: its options, numbers of every step, scores and pictures."""
 
+import threading
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -29,12 +30,12 @@ class Curves:
     def __init__(self, folder: Path, run: RunConfig, first_step: int) -> None:
         """Open it; what was written after `first_step` is dropped."""
         self._folder = folder
+        threading.excepthook = _raised_again
         # Imported where it writes: it brings 150 modules that every rank would ask files for
         writer = import_module("torch.utils.tensorboard.writer")
         self._writer = writer.SummaryWriter(str(folder / FOLDER), purge_step=first_step + 1)
-        lines = "\n".join(
-            f"    {line}" for line in run.to_yaml().splitlines()
-        )  # Markdown: as it is
+        # Markdown: as it is
+        lines = "\n".join(f"    {line}" for line in run.to_yaml().splitlines())
         self._writer.add_text("options", lines, first_step + 1)
 
     def step(self, row: Mapping[str, Any]) -> None:
@@ -59,3 +60,9 @@ class Curves:
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+
+def _raised_again(found: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, but for a full disk: the next number raises that again here."""
+    if not isinstance(found.exc_value, OSError):
+        threading.__excepthook__(found)

@@ -57,8 +57,9 @@ def claim(run: RunConfig) -> Path:
         if not config.exists() and any(path.name not in CLAIMING for path in folder.iterdir()):
             raise InputError(f"run.dir {folder} is not empty and holds no run: choose another")
         _lock(folder / LOCK)
-        if config.exists() and _has_steps(folder):
-            _agree(run, config)
+        there = _there(config) if config.exists() else None
+        if there is not None and _has_steps(folder):
+            _agree(run, there)
         else:
             write_text(config, run.to_yaml())
     except OSError as error:
@@ -177,11 +178,10 @@ def _there(config: Path) -> RunConfig:
         ) from None
 
 
-def _agree(run: RunConfig, config: Path) -> None:
-    there = _there(config)
+def _agree(run: RunConfig, there: RunConfig) -> None:
     found = differences(there, run)
     planned, steps = there.train.steps, run.train.steps
-    reached = max(saved(config.parent / "checkpoints"), default=0)
+    reached = max(saved(run.run.dir / "checkpoints"), default=0)
     if steps < planned or (steps > planned and reached < planned):
         found.append(
             f"train.steps: {planned} -> {steps} (it is at step {reached}: never fewer, and more "
@@ -202,4 +202,4 @@ def refuse_other(run: RunConfig) -> None:
     """
     config = run.run.dir / "config.yaml"
     if config.exists() and _has_steps(run.run.dir):
-        _agree(run, config)
+        _agree(run, _there(config))

@@ -189,7 +189,7 @@ def test_what_cannot_be_read_is_named(tmp_path, reader):
     else:
         with pytest.raises(InputError, match=f"({names}): cannot be read"):
             tasks.read(0)
-    with pytest.raises(InputError, match="(?i)no such file"):
+    with pytest.raises(InputError, match=r"(?i)no such file"):
         open_tasks(reader, tmp_path / "none", split="train", target=target)
 
 

@@ -63,7 +63,7 @@ def test_comparisons(folder: Path, content: bytes) -> None:
     other.write_bytes(content)
     for a, b in ((good, other), (other, good)):
         try:
-            found = compare(a, b, tolerance=0.02, confidence=0.95, between=["torch"])
+            found = compare(a, b, tolerance=0.02, confidence=0.95, between=["dtype"])
             assert table(found).row_count == len(found.pairs) > 0
             assert found.model_dump_json()
         except InputError as error:

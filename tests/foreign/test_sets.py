@@ -143,7 +143,8 @@ def test_a_shard_file_of_other_arrays(
 
 
 def test_a_plan_with_other_values(whole: Path, tmp_path: Path) -> None:
+    photos = whole.with_name("photos")
     for text in ("{}", "[]", "[" * 10_000, '{"settings": [], "sources": 1}', "\xff"):
         (tmp_path / "plan.json").write_text(text, "latin-1")
         with pytest.raises(InputError, match="damaged; remove"):
-            build(whole.with_name("photos"), tmp_path, Settings(16), map)
+            run(lambda work: build(photos, tmp_path, Settings(16), work).num_failed, 1)

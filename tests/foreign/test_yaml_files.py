@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from yaml import safe_load
 
 from hpcgeo.config import RunConfig, differences, load, recipes
 from hpcgeo.errors import InputError
@@ -91,7 +92,9 @@ def test_the_configuration_of_a_run(folder: Path, content: bytes) -> None:
         run_folder.claim(run)
     except InputError as error:
         one_line_of_help(error)
-    assert (there / "config.yaml").read_bytes() == content, "what is there is not touched"
+        assert (there / "config.yaml").read_bytes() == content, "what is there is not touched"
+    else:
+        assert RunConfig.model_validate(safe_load((there / "config.yaml").read_text())) == run
 
 
 @many

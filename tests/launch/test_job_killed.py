@@ -13,7 +13,7 @@ from tests.slurm import Slurm
 JOB = Path(__file__).parents[2] / "jobs" / "local_vit_tiny.sbatch"
 STEPS = 60
 OPTIONS = [f"train.steps={STEPS}", "checkpoint.every=10", "train.micro_batch=8", "data.chip=32"]
-OPTIONS += ["parallel.strategy=FULL_SHARD"]
+OPTIONS += ["parallel.strategy=FULL_SHARD", "train.log_every=5"]
 
 
 def losses(run: Path) -> list[float]:

@@ -16,7 +16,11 @@ from hpcgeo.zoo import Architecture, Stack
 transformers.logging.disable_progress_bar()
 CHIP = 48
 SMALL = Architecture(
-    "small", Stack(32, 3, 4, 128, "plain"), Stack(16, 2, 2, 64, "plain"), patch=8, source="test"
+    "small",
+    Stack(32, 3, 4, 128, "plain"),
+    patch=8,
+    source="test",
+    decoder=Stack(16, 2, 2, 64, "plain"),
 )
 
 

@@ -17,7 +17,6 @@ def test_environment_is_what_changes_speed() -> None:
         "OMP_NUM_THREADS": "7",
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "OMPI_MCA_btl": "tcp,self",
-        "SLURM_CPU_BIND": "quiet,mask_cpu:0x00FE",
     }
     unsaid = {
         "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:5",
