@@ -8,10 +8,11 @@ from itertools import groupby
 from hpcgeo_analysis import messages, naming
 from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
+from hpcgeo_analysis.figures.steps import SLOWED, WORTH
 from hpcgeo_analysis.formatting import counted, digits, gib, listed, percent, rate, size
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.sections.omissions import failed
-from hpcgeo_analysis.winner_map import WinnerMap, label
+from hpcgeo_analysis.winner_map import WinnerMap
 from hpcgeo_analysis.winners import (
     LEVEL,
     Field,
@@ -23,12 +24,8 @@ from hpcgeo_analysis.winners import (
     smallest_group,
 )
 
-#: A cause of time that takes less of a step than this holds nothing up.
-WORTH = 0.05
 #: What the comparisons that the cards speak of have in common with the first map.
 _TOGETHER = ("kind", "machine")
-#: Tracing that slows a step by more than this says nothing of the step as it was measured.
-SLOWED = 1.15
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def answers(study: Study, maps: Sequence[WinnerMap]) -> Answers:
     labels = naming.models(list(dict.fromkeys(r.model for r in study.records)))[1]
     ours = [each for each in study.comparisons if each.context["kind"] != "predicted"]
     if maps:
-        labels |= label(maps[0])
+        labels |= maps[0].names[1]
         first = maps[0].fields[0].comparison.context
         ours = [each for each in ours if all(each.context[n] == first[n] for n in _TOGETHER)]
     if not study.points:
@@ -86,7 +83,7 @@ def _title(study: Study, maps: Sequence[WinnerMap]) -> str:
     if not maps:
         return f"{listed(models or ['Collectives'])} on {listed(machines)}"
     first = maps[0]
-    family, labels = naming.models(first.models)
+    family, labels = first.names
     head = f"{family} on {naming.place(first.fields[0].comparison.context['machine'])}"
     fields = list(first.largest.values())
     if len(fields) == 1:
@@ -289,8 +286,9 @@ def _traced(name: str) -> Callable[[StudyPoint], float | None]:
 
 
 def _workers(point: StudyPoint) -> tuple[str, ...]:
-    now = ((point.first.config or {}).get("data") or {}).get("workers") or 0
-    return (f"data.workers={max(2, 2 * now)}",)
+    data = (point.first.config or {}).get("data")
+    now = data.get("workers") if isinstance(data, dict) else None
+    return (f"data.workers={max(2, 2 * now) if isinstance(now, int) else 2}",)
 
 
 def _grouping(point: StudyPoint) -> tuple[str, ...]:
@@ -329,8 +327,11 @@ def _holds_up(first: WinnerMap) -> Card | None:
 
 
 def _turned(command: str, options: Sequence[str]) -> str:
-    """Return a command with options set, before its first flag."""
+    """Return a command with options set, before its first flag; the options of one that is none."""
     names = tuple(f"{option.split('=')[0]}=" for option in options)
-    words = [word for word in shlex.split(command) if not word.startswith(names)]
+    try:
+        words = [word for word in shlex.split(command) if not word.startswith(names)]
+    except ValueError:  # a quotation that does not end
+        return shlex.join(options)
     at = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
     return shlex.join([*words[:at], *options, *words[at:]])

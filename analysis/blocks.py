@@ -84,13 +84,3 @@ class Study:
                 chosen.append(comparison)
             seen |= points
         return chosen
-
-
-def name(point: StudyPoint, *others: StudyPoint) -> str:
-    """Return a point in words with its marks and those of others, e.g. ``vit_tiny, DDP on 4 devices
-    (noisy)``.
-    """
-    devices = f"{point.devices:,} device{'' if point.devices == 1 else 's'}"
-    marks = dict.fromkeys(mark for each in (point, *others) for mark in each.marks)
-    mark = f" ({', '.join(marks)})" if marks else ""
-    return f"{point.first.model}, {point.layout} on {devices}{mark}"

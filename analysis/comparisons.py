@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from hpcgeo.records import MISSING, SOFT
+from hpcgeo.records import SOFT
 from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.points import CONTEXT, StudyPoint
 from hpcgeo_analysis.separation import (
     BATCHING,
-    CONFIGURATION,
     TRANSPORT,
     differing,
     footnotes,
@@ -70,12 +69,11 @@ class Scaled:
 class Comparison:
     """Lines that may be compared.
 
-    `setting` says what separates it from other comparisons of its model, `apart` in what its own
-    lines differ because that was asked for; the title has both.
+    `setting` says what separates it from other comparisons, `apart` in what its own lines differ
+    because that was asked for.
     """
 
     number: int
-    title: str
     context: dict[str, str]
     mode: Mode
     fixed: str
@@ -120,17 +118,14 @@ def compare(found: Sequence[StudyPoint], together: Sequence[str] = ()) -> list[C
     apart = differing(blocks)
     comparisons: list[Comparison] = []
     for key in order:
-        needed = _needed(key, blocks, apart)
         for mode, fixed, chosen in _groups(blocks[key], asked):
             members = [point for _, point in chosen]
-            said = _said(key, needed, apart)
             comparison = Comparison(
                 number=len(comparisons) + 1,
-                title=_title(mode, fixed, [*said, *filter(None, [_apart(members, asked)])], chosen),
                 context=_context(members),
                 mode=mode,
                 fixed=fixed,
-                setting=", ".join(_said(key, [n for n in apart if n in _SAID], apart)),
+                setting=_setting(key, apart),
                 apart=_apart(members, asked),
                 lines=_scale(chosen, [name for name in asked if name == _FIXES[mode]]),
                 baseline=_scale(_alike(chosen[0][1], mode, silent.get(_silent(key), ())), ()),
@@ -191,15 +186,10 @@ def _size(block: Sequence[StudyPoint]) -> float:
     return max((point.parameters or 0) for point in block)
 
 
-def _said(
-    key: tuple[str, ...], names: Iterable[str], apart: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """Return settings in words; what has no configuration says nothing of its options."""
-    values = {name: setting(key, name) for name in names}
-    told = {n: text for n, text in values.items() if text and (n in CONTEXT or text != MISSING)}
-    if any(name not in (*CONTEXT, CONFIGURATION) for name in told):
-        told.pop(CONFIGURATION, None)
-    return [phrase(name, text, apart[name]) for name, text in told.items()]
+def _setting(key: tuple[str, ...], apart: Mapping[str, Sequence[str]]) -> str:
+    """Return in words what separates a block from others."""
+    values = {name: setting(key, name) for name in apart if name in _SAID}
+    return ", ".join(phrase(name, text, apart[name]) for name, text in values.items() if text)
 
 
 def _context(members: Sequence[StudyPoint]) -> dict[str, str]:
@@ -207,16 +197,6 @@ def _context(members: Sequence[StudyPoint]) -> dict[str, str]:
     return {
         name: listed(sorted(set(column))) for name, column in zip(CONTEXT, columns, strict=True)
     }
-
-
-def _needed(
-    context: tuple[str, ...], blocks: Iterable[tuple[str, ...]], apart: Iterable[str]
-) -> list[str]:
-    """Return what a title must say: kind and machine, and what separates runs of this model."""
-    model = CONTEXT.index("model")
-    own = differing(other for other in blocks if other[model] == context[model])
-    names = [name for name in apart if name in own or name in ("kind", "machine")]
-    return [name for name in names if name != "model"]
 
 
 def _apart(members: Sequence[StudyPoint], asked: Sequence[str]) -> str:
@@ -343,17 +323,3 @@ def _against(point: StudyPoint, unlike: tuple[str, ...], line: str, base: StudyP
     low = (point.range[0] / point.devices) / (base.range[1] / base.devices)
     high = (point.range[1] / point.devices) / (base.range[0] / base.devices)
     return Scaled(point, line, base, efficiency, low, high, unlike)
-
-
-def _title(
-    mode: Mode, fixed: str, said: Sequence[str], chosen: Sequence[tuple[str, StudyPoint]]
-) -> str:
-    model = chosen[0][1].first.model
-    counts = sorted({point.devices for _, point in chosen})
-    short = fixed.split(" (")[0]
-    if _scales(chosen):
-        text = f"{model}, {mode} scaling, {short}"
-    else:
-        text = f"{model} on {', '.join(f'{count:,}' for count in counts)} "
-        text += f"device{'' if counts == [1] else 's'}, {short}"
-    return f"{text} ({', '.join(said)})" if said else text

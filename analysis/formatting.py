@@ -107,19 +107,6 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def devices(chosen: Sequence[int], known: Sequence[int]) -> str:
-    """Return numbers of devices in words; a run of three or more without a gap becomes a range.
-
-    >>> devices([8, 16, 32], [8, 16, 32, 64]), devices([1, 4], [1, 2, 4]), devices([1], [1])
-    ('8 to 32 devices', '1 and 4 devices', '1 device')
-    """
-    places = [list(known).index(count) for count in chosen]
-    if len(chosen) > 2 and places == list(range(places[0], places[-1] + 1)):
-        return f"{chosen[0]:,} to {chosen[-1]:,} devices"
-    noun = "device" if list(chosen) == [1] else "devices"
-    return f"{listed([f'{count:,}' for count in chosen])} {noun}"
-
-
 def size(value: float) -> str:
     """Return bytes of a message in powers of 1,000.
 
@@ -130,15 +117,3 @@ def size(value: float) -> str:
         if value >= unit:
             return f"{digits(value / unit)} {name}"
     return f"{value:.0f} B"
-
-
-def nodes(first: int, second: int, devices: tuple[int, int]) -> str:
-    """Return an interval in nodes where they differ, with the devices; else in devices.
-
-    >>> nodes(32, 64, (256, 512)), nodes(1, 1, (2, 4))
-    ('32 and 64 nodes (256 and 512 devices)', '2 and 4 devices')
-    """
-    in_devices = f"{devices[0]:,} and {devices[1]:,} devices"
-    if first == second:
-        return in_devices
-    return f"{first:,} and {second:,} nodes ({in_devices})"

@@ -11,7 +11,7 @@ from hpcgeo_analysis.formatting import listed
 from hpcgeo_analysis.point_table import PointRow, PointTable
 from hpcgeo_analysis.styles import css, key, style
 from hpcgeo_analysis.tables import Table, TableCell
-from hpcgeo_analysis.winner_map import MapCell, WinnerMap, label
+from hpcgeo_analysis.winner_map import MapCell, WinnerMap
 
 #: Lines without a rival that are named.
 ALONE = 3
@@ -92,12 +92,11 @@ def _row(row: PointRow, columns: Sequence[tuple[str, bool]]) -> str:
 
 def phone_labels(table: PointTable) -> Markup:
     """Return the rules that name the cells of a row where it stands as a card."""
-    names = (title.replace("\\", "").replace('"', "") for title, _ in table.columns)
     rules = (
-        f'#points td:nth-child({n}):not(:empty)::before{{content:"{name} "}}'
-        for n, name in enumerate(names, 2)
+        f'#points td:nth-child({n}):not(:empty)::before{{content:"{title} "}}'
+        for n, (title, _) in enumerate(table.columns, 2)
     )
-    return Markup("\n".join(rules).replace("<", ""))
+    return Markup("\n".join(rules))
 
 
 def points_markdown(table: PointTable) -> str:
@@ -117,10 +116,9 @@ def points_markdown(table: PointTable) -> str:
 def map_html(winners: WinnerMap) -> Markup:
     """Return head and rows of a winner map."""
     head = "".join(f'<th scope="col">{count:,}</th>' for count in winners.counts)
-    corner = "devices"
     one = len(winners.models) == 1
     rows = []
-    for name, cells in winners.rows(label(winners)):
+    for name, cells in winners.rows:
         mark = key(name) if one else ""
         line = f' data-line="{escape(name.split()[0])}"' if one else ""
         body = "".join(map(_map_cell, cells))
@@ -130,7 +128,7 @@ def map_html(winners: WinnerMap) -> Markup:
             f"{body}</tr>"
         )
     return Markup(
-        f'<thead><tr><th scope="col">{corner}</th>{head}</tr></thead>\n'
+        f'<thead><tr><th scope="col">devices</th>{head}</tr></thead>\n'
         f"<tbody>\n{chr(10).join(rows)}\n</tbody>"
     )
 
@@ -151,7 +149,7 @@ def _map_cell(cell: MapCell | None) -> str:
 def map_markdown(winners: WinnerMap) -> str:
     """Return a winner map as Markdown: letter, ``=`` where others tie, and the number."""
     rows = []
-    for name, cells in winners.rows(label(winners)):
+    for name, cells in winners.rows:
         said = (
             f"{style(c.line).letter}{c.mark} {c.number}{'~' * c.hatched}" if c else ""
             for c in cells
@@ -172,7 +170,7 @@ def map_title(found: Sequence[WinnerMap]) -> str:
 
 def map_key(found: Sequence[WinnerMap], alone: Sequence[str]) -> str:
     """Return how marks in the maps are read, of those that are there, and what is in no map."""
-    cells = [cell for each in found for _, row in each.rows(label(each)) for cell in row if cell]
+    cells = [cell for each in found for _, row in each.rows for cell in row if cell]
     said = ["Columns: devices."]
     said += ["= others tie with it."] * any(cell.mark for cell in cells)
     said += ["Hatched (~): noisy, still getting faster, or unlike."] * any(c.hatched for c in cells)
@@ -204,13 +202,3 @@ def standalone(panel: str) -> str:
 def file_name(figure: Figure, number: int) -> str:
     """Return the name of the file of a panel."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', figure.anchor)}-{number}.svg"
-
-
-def key_of(layout: str) -> Markup:
-    """Return the mark of a layout."""
-    return Markup(key(layout))
-
-
-def raw(text: str) -> Markup:
-    """Return what is markup already."""
-    return Markup(text)

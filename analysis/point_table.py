@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hpcgeo_analysis import naming
-from hpcgeo_analysis.answers import node_hours
 from hpcgeo_analysis.blocks import ALIKE, Study
 from hpcgeo_analysis.comparisons import Comparison, Scaled
 from hpcgeo_analysis.export import kwh_of
 from hpcgeo_analysis.formatting import digits, gib, percent, rate, seconds
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.utilisation import mfu
-from hpcgeo_analysis.winners import Field
+from hpcgeo_analysis.winners import Field, node_hours
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from hpcgeo_analysis.points import points
 from hpcgeo_analysis.reading import load
 from hpcgeo_analysis.sections import omissions, others, provenance
 from hpcgeo_analysis.sections.runs import Run, load_run
-from hpcgeo_analysis.styles import css
+from hpcgeo_analysis.styles import css, key
 from hpcgeo_analysis.winner_map import alone, maps, settings
 from hpcgeo_analysis.winners import fields
 
@@ -160,7 +160,7 @@ def _templates() -> Environment:
     filters: dict[str, Callable[..., Any]] = {
         "md": markdown,
         "words": page.words,
-        "key": page.key_of,
+        "key": key,
         "base64": lambda content: b64encode(content).decode(),
         "file": page.file_name,
         "md_table": page.markdown_table,
@@ -208,8 +208,8 @@ def _view(
         "runs": runs,
         "sections": full,
         "records": embedded(study.points),
-        "css": page.raw(css() + (folder / "report.css").read_text("utf-8")),
-        "script": page.raw((folder / "report.js").read_text("utf-8")),
+        "css": css() + (folder / "report.css").read_text("utf-8"),
+        "script": (folder / "report.js").read_text("utf-8"),
     }
 
 

@@ -1,6 +1,5 @@
-"""The tables of the report: cells with the text a reader sees and the value a column sorts by."""
+"""The tables of sections: cells with the text a reader sees and the value behind it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +11,11 @@ from hpcgeo_analysis.points import StudyPoint
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in a table: its text, what it sorts by, how it looks, whose colour it carries."""
+    """What stands in a table: its text, the value behind it, how it looks."""
 
     text: str
-    sort: float | str = ""
+    value: float | str = ""
     css: str = ""
-    line: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,35 +29,25 @@ class Table:
 
     @cached_property
     def numeric(self) -> list[bool]:
-        """Whether each column sorts by number and stands to the right."""
-        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.head)
-        return [
-            bool(column) and all(isinstance(cell.sort, float) for cell in column)
-            for column in columns
-        ]
+        """Whether each column is of numbers and stands to the right."""
+        columns = zip(*self.rows, strict=True)
+        found = [all(isinstance(cell.value, float) for cell in column) for column in columns]
+        return found or [False] * len(self.head)
 
 
-def text(words: str, css: str = "") -> TableCell:
-    """Return a cell that sorts by its words."""
-    return TableCell(words, words, css)
-
-
-def number(words: str, value: float | None, css: str = "") -> TableCell:
-    """Return a cell that sorts by number; a missing one comes last and says so."""
-    if value is None:
-        return TableCell(words, -math.inf, "missing")
-    return TableCell(words, float(value), css)
+def text(words: str) -> TableCell:
+    """Return a cell of words."""
+    return TableCell(words)
 
 
 def whole(value: int) -> TableCell:
     """Return a count."""
-    return number(f"{value:,}", value)
+    return TableCell(f"{value:,}", float(value))
 
 
 def layout(point: StudyPoint) -> TableCell:
-    """Return the cell that names the strategy of a point outside its line, with its mark."""
-    words = f"{point.layout} ({point.mark})" if point.mark else point.layout
-    return TableCell(words, words, "line noisy" if point.mark else "line")
+    """Return the cell that names the strategy of a point, with its mark."""
+    return text(f"{point.layout} ({point.mark})" if point.mark else point.layout)
 
 
 def without_empty(table: Table, titles: Sequence[str]) -> Table:

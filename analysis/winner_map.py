@@ -70,21 +70,22 @@ class WinnerMap:
         """How many fields have at least two lines."""
         return sum(len(each.ranked) > 1 for each in self.fields)
 
-    @property
-    def family(self) -> str:
-        """What its models are called together."""
-        return naming.models(self.models)[0]
+    @cached_property
+    def names(self) -> tuple[str, dict[str, str]]:
+        """What its models are called together, and each of them beside the others."""
+        return naming.models(self.models)
 
     @property
     def noun(self) -> str:
         return self.fields[0].comparison.noun
 
-    def rows(self, labels: dict[str, str]) -> list[tuple[str, list[MapCell | None]]]:
+    @cached_property
+    def rows(self) -> list[tuple[str, list[MapCell | None]]]:
         """Return head and cells of every row: models, or the strategies of one model."""
         if len(self.models) > 1:
             at = {(each.comparison.model, each.devices): each for each in self.fields}
             return [
-                (labels[model], [_winner(at.get((model, n))) for n in self.counts])
+                (self.names[1][model], [_winner(at.get((model, n))) for n in self.counts])
                 for model in self.models
             ]
         found: dict[str, dict[int, MapCell]] = defaultdict(dict)
@@ -145,11 +146,6 @@ def settings(shown: Sequence[WinnerMap]) -> list[str]:
         ]
         found.append(", ".join([comparison.fixed.split(" (")[0], *said]))
     return found
-
-
-def label(map_: WinnerMap) -> dict[str, str]:
-    """Return the short names of the models of a map."""
-    return naming.models(map_.models)[1]
 
 
 def _winner(each: Field | None) -> MapCell | None:

@@ -12,6 +12,7 @@ from hpcgeo_analysis.blocks import Study
 from hpcgeo_analysis.figures import axes
 from hpcgeo_analysis.figures.axes import WIDTH, DrawnLine, Place
 from hpcgeo_analysis.figures.figure import Figure
+from hpcgeo_analysis.figures.steps import WORTH
 from hpcgeo_analysis.formatting import counted, listed, percent, seconds, size
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.separation import phrase
@@ -20,9 +21,6 @@ from hpcgeo_analysis.svg import Scale
 
 #: A collective, its group, ranks, and nodes.
 Key = tuple[str, str, int, int]
-
-#: Share of a step from which a collective is worth a sentence.
-WORTH = 0.05
 
 #: Looks of groups, the smallest first, and of what training reached.
 _LOOKS = (

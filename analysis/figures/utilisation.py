@@ -13,7 +13,7 @@ from hpcgeo_analysis.utilisation import Use, use
 BARS = 12
 
 
-def figure(study: Study) -> Figure | None:
+def figure(study: Study) -> Figure:
     """Return what the best line of each model achieves, or each line of an only model."""
     scaled = (scaled for comparison in study.once for scaled in comparison.scaled)
     found = [own for own in map(use, scaled) if own and not own.scaled.point.marks]
@@ -52,8 +52,8 @@ def _best(study: Study, alike: list[Use]) -> str:
 def _draw(alike: list[Use], top: float, names: Mapping[str, str]) -> str:
     """Return the bars of one precision.
 
-    `top` is the FLOP/s at the end of the axis, `names` of models are
-    said where there are several."""
+    `top` is the FLOP/s at the end of the axis; `names` are of models, where there are several.
+    """
     factor, unit = (1e12, "TFLOP/s") if top >= 1e12 else (1e9, "GFLOP/s")
     bars = []
     for own in alike:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hpcgeo.records import MISSING, SOFT, UNSTARTED, Record
-from hpcgeo_analysis.blocks import ALIKE, ReportBlock, Section, Study, name
+from hpcgeo_analysis.blocks import ALIKE, ReportBlock, Section, Study
 from hpcgeo_analysis.formatting import counted, listed, percent, rate, seconds, span
 from hpcgeo_analysis.points import StudyPoint
 from hpcgeo_analysis.separation import BATCHING, CONFIGURATION, differing, shortened, sides
@@ -71,8 +71,10 @@ def unsettled(study: Study) -> list[str]:
 
 
 def _where(study: Study, point: StudyPoint) -> str:
-    words = f"{name(point)}, {study.setting(point)}"
-    return name(point) if len(words.split()) > NAME or words.endswith(ALIKE) else words
+    name = study.called(point) + (f" ({point.mark})" if point.mark else "")
+    setting = study.setting(point)
+    words = f"{name}, {setting}"
+    return name if len(words.split()) > NAME or setting == ALIKE else words
 
 
 def _few(sentences: Sequence[str]) -> list[str]:
@@ -143,7 +145,7 @@ def _failed(records: Sequence[Record]) -> ReportBlock:
 def _failure(record: Record, times: int) -> list[TableCell]:
     return [
         text(record.model),
-        text(record.layout, "line"),
+        text(record.layout),
         whole(record.world_size),
         whole(record.nodes),
         whole(record.micro_batch),
@@ -152,7 +154,7 @@ def _failure(record: Record, times: int) -> list[TableCell]:
         text(record.status.replace("_", " ")),
         text(record.error or "no cause was recorded"),
         whole(times),
-        TableCell(record.command or MISSING, record.command or "", "code"),
+        TableCell(record.command or MISSING, css="code"),
     ]
 
 

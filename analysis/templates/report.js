@@ -68,7 +68,7 @@
     return whole(records.points[Number(row.dataset.point)]);
   }
   const words = value => value === null || typeof value !== "object" ? String(value)
-    : Object.entries(value).map(([key, part]) => Array.isArray(value) ? part : `${key} ${part}`)
+    : Object.entries(value).map(([key, part]) => (Array.isArray(value) ? "" : `${key} `) + words(part))
       .join(", ");
   async function copy(button, text) {
     try {

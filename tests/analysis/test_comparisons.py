@@ -75,7 +75,6 @@ def test_one_global_batch_cut_in_two_ways_is_two_lines(make):
 def test_a_single_point_has_no_efficiency(make):
     (comparison,) = compared([make(devices=4), make("FULL_SHARD", devices=4)])
     assert all(scaled.efficiency is None for scaled in comparison.scaled)
-    assert "scaling" not in comparison.title
     page = render([make(devices=4)])
     assert "efficiency" not in page["report.md"].decode()
     assert not any(name.startswith("figures/") for name in page)

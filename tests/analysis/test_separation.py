@@ -62,7 +62,6 @@ def test_other_surroundings_mark_a_point_and_part_a_size(make, other, said, foot
     (comparison,) = compare(points([base, larger]))
     assert [scaled.footnotes for scaled in comparison.scaled] == [(), (footnote,)]
     assert comparison.scaled[1].efficiency == pytest.approx(1)
-    assert said not in comparison.title
     table = render([base, larger])["report.md"].decode()
     assert [
         line for line in table.splitlines() if line.startswith("| DDP | 4 |") and footnote in line
@@ -120,15 +119,15 @@ def test_a_network_of_several_nodes_leaves_one_curve(make):
     assert list(comparison.lines) == ["FULL_SHARD"]
     assert [scaled.base.devices for scaled in comparison.scaled] == [8] * 4
     assert [scaled.footnotes for scaled in comparison.scaled] == [()] * 4
-    assert "NCCL" not in comparison.title
+    assert not comparison.setting
 
 
 def test_two_networks_are_two_comparisons_from_one_base(make):
     records = [frontier(make, nodes, network) for nodes in (2, 4) for network in ("OFI", "Socket")]
     found = compare(points([frontier(make, 1), *records]))
     assert [[scaled.point.nodes for scaled in each.scaled] for each in found] == [[1, 2, 4]] * 2
-    assert ["NCCL_NET OFI" in each.title for each in found] == [True, False]
-    assert "NCCL_SOCKET_IFNAME" not in found[0].title  # both have it
+    assert ["NCCL_NET OFI" in each.setting for each in found] == [True, False]
+    assert "NCCL_SOCKET_IFNAME" not in found[0].setting  # both have it
     (together,) = compare(points([frontier(make, 1), *records]), ["transport"])
     names = [
         "FULL_SHARD",
@@ -177,7 +176,6 @@ def test_a_new_machine_is_laid_over_published_points(make):
         "lines differ in machine: old and testbed and in kind: measured and published and in "
         "configuration:"
     )
-    assert comparison.apart in comparison.title
 
 
 def test_each_line_is_held_against_its_own_kind(make):
