@@ -329,8 +329,8 @@ class Train(OptionGroup):
     eval_every: int | None = Field(
         0,
         ge=0,
-        description="steps between looks at the model, pictures of reconstructions or scores on "
-        "the validation part; 0: only at the end; null: none",
+        description="steps between evaluations: reconstructions, or scores on the validation "
+        "split; 0: only at the end; null: none",
         json_schema_extra=FREE,
     )
     max_skips: PositiveInt = Field(

@@ -24,13 +24,19 @@ class Split(str, Enum):
     validation = "validation"
 
 
+#: Options of commands that read a run.
+Step = Annotated[int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
+]
+
+
 @app.command()
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs with tasks (run.dir).")],
     split: Annotated[Split, typer.Option(help="Which split of the data.")] = Split.test,
-    step: Annotated[
-        int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
-    ] = None,
+    step: Step = None,
     baselines: Annotated[
         str,
         typer.Option(
@@ -45,10 +51,7 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that says something else.")
     ] = False,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
-    ] = None,
+    data: Moved = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score runs on the tasks they were trained on, beside baselines and published figures.

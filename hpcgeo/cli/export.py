@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hpcgeo.cli.evaluate import Moved, Step
+
 app = typer.Typer()
 
 
@@ -33,14 +35,9 @@ def export(
         Path | None,
         typer.Option(help="Folder to create. [default: RUN/export/step-NNNNNNNN-LIBRARY]"),
     ] = None,
-    step: Annotated[
-        int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
-    ] = None,
+    step: Step = None,
     dtype: Annotated[Dtype, typer.Option(help="Of the values in the file.")] = Dtype.float32,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
-    ] = None,
+    data: Moved = None,
 ) -> None:
     """Write the weights of a run as one file for other libraries.
 

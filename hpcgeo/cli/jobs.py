@@ -89,10 +89,11 @@ def check(
     Exit codes: 0 nothing found; 2 something is wrong, a line for each on standard error.
     """
     looked = look(script, overrides or [])
+    time = time or looked.asked.time
     try:
-        hours = scripts.hours_of(time or looked.asked.time)
+        hours = scripts.hours_of(time)
     except ValueError as error:
-        raise InputError(f"--time {time}: {error}") from None
+        raise InputError(f"time {time}: {error}") from None
     found, told = job_problems(looked, nodes or looked.asked.nodes, hours)
     for line in found:
         typer.echo(terminal(line), err=True)

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hpcgeo.cli.evaluate import Split
+from hpcgeo.cli.evaluate import Moved, Split, Step
 
 app = typer.Typer()
 
@@ -36,13 +36,8 @@ def probe(
             help="Rows of its data.tasks, also such that it never read. [default: what it read]",
         ),
     ] = None,
-    step: Annotated[
-        int | None, typer.Option(help="Which checkpoint. [default: the newest]", min=0)
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[TASK=]PATH", help="Where the same data set lies now; repeatable."),
-    ] = None,
+    step: Step = None,
+    data: Moved = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fit simple models to what the frozen backbone of a run says of its samples.

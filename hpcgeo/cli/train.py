@@ -70,7 +70,9 @@ def train(
     --check-resume N exits with 0 where an interrupted run is bit by bit the uninterrupted one, else
     with 1.
     """
-    _refuse_together(show=show, dry=dry, check_resume=check_resume is not None)
+    asked = {"--print": show, "--dry": dry, "--check-resume": check_resume is not None}
+    if len(typed := [name for name, given in asked.items() if given]) > 1:
+        raise InputError(f"{' and '.join(typed)}: each stands instead of training: choose one")
     if ranks is not None and not dry:
         raise InputError(
             "--ranks has no effect without --dry: a launcher starts the ranks of a run"
@@ -100,12 +102,3 @@ def train(
     from hpcgeo.train.loop import pretrain
 
     ranked(lambda: pretrain(run))
-
-
-def _refuse_together(**given: bool) -> None:
-    """Refuse options each of which asks for something instead of training."""
-    names = [
-        "--" + name.replace("_", "-").replace("show", "print") for name, on in given.items() if on
-    ]
-    if len(names) > 1:
-        raise InputError(f"{' and '.join(names)}: each stands instead of training: choose one")

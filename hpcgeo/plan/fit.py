@@ -48,8 +48,7 @@ def fit(
     if held * RESERVED <= memory:
         return Fit("fits", figures)
     word: Word = "does not fit" if held > memory else "tight"
-    smaller = _smaller(forms, parallel, train, world_size, optim, held, memory)
-    return Fit(word, f"{figures}; {smaller}")
+    return Fit(word, f"{figures}; {_smaller(forms, parallel, train, world_size, optim, memory)}")
 
 
 def fit_of_states(
@@ -64,19 +63,16 @@ def fit_of_states(
 
 
 def states_bytes(parameters: int, parallel: Parallel, world_size: int, optim: Optim) -> float:
-    """Return the bytes of a rank's parameters, gradients and optimizer: float32, and the state."""
-    shards = strategy(parallel.strategy).layout(world_size, dict(parallel)).dp_shard
-    return (8 + optimizer(optim.name).state_bytes(optim)[1]) * parameters / shards
+    """Return the bytes that parameters, gradients (float32) and optimizer take of a device."""
+    layout = strategy(parallel.strategy).layout(world_size, dict(parallel))
+    if parallel.offload:  # they lie on the host
+        return 0.0
+    whole = (8 + optimizer(optim.name).state_bytes(optim)[1]) * parameters
+    return whole / layout.dp_shard / layout.tp
 
 
 def _smaller(
-    forms: Forms,
-    parallel: Parallel,
-    train: Train,
-    world_size: int,
-    optim: Optim,
-    held: float,
-    memory: float,
+    forms: Forms, parallel: Parallel, train: Train, world_size: int, optim: Optim, memory: float
 ) -> str:
     """Return options under which the same global batch fits; the first that does."""
     for words, parts in _ways(parallel, train):

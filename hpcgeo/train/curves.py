@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,8 @@ class Curves:
         # Imported where it writes: it brings 150 modules that every rank would ask files for
         writer = import_module("torch.utils.tensorboard.writer")
         self._writer = writer.SummaryWriter(str(folder / FOLDER), purge_step=first_step + 1)
-        # Markdown: as it is
-        lines = "\n".join(f"    {line}" for line in run.to_yaml().splitlines())
-        self._writer.add_text("options", lines, first_step + 1)
+        text = indent(run.to_yaml(), "    ")  # Markdown: as it is
+        self._writer.add_text("options", text, first_step + 1)
 
     def step(self, row: Mapping[str, Any]) -> None:
         """Show the numbers of a line of metrics."""

@@ -202,7 +202,7 @@ def _loop(
     folder: Path,
 ) -> int:
     """Train from `step` on; return the step reached."""
-    every, looks = run.checkpoint.every, run.train.eval_every
+    every = run.checkpoint.every
     parts.workload.done = stopping = on_rank_0(lambda: parts.workload.ended(folder, step))
     watchdog.step = step
     workload, topology = parts.workload, parts.topology
@@ -213,7 +213,7 @@ def _loop(
         (losses, grad_norm), seconds = meter.measure(partial(one_step, parts, waited, lr))
         epoch = step * parts.global_batch // len(workload.dataset)
         step += 1
-        evaluates, saves = (bool(n and step % n == 0) for n in (looks, every))
+        evaluates, saves = (bool(n and step % n == 0) for n in (run.train.eval_every, every))
         stopping = meter.record(
             losses,
             seconds=seconds,

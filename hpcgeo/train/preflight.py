@@ -5,6 +5,7 @@ Of images nothing here needs torch; labelled data sets are opened as the run ope
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from hpcgeo.config import RunConfig, load
@@ -27,7 +28,8 @@ SYNTHETIC_BANDS = 3
 
 def problems(run: RunConfig, ranks: int) -> list[str]:
     """Return what would stop a run on so many ranks before its first step, a line each."""
-    return [line for check in (_division, _data, _weights) for line in _errors(check, run, ranks)]
+    checks = partial(_division, run, ranks), partial(_data, run), partial(_weights, run)
+    return [line for check in checks for line in _errors(check)]
 
 
 def refuse_unnamed_data(run: RunConfig) -> None:
@@ -82,7 +84,7 @@ def job_problems(looked: Looked, nodes: int, hours: float) -> tuple[list[str], l
     except InputError as error:
         found.append(str(error))
     if looked.missing:  # the data set may be among it
-        return [*found, *_errors(_division, run, ranks)], told
+        return [*found, *_errors(partial(_division, run, ranks))], told
     found += problems(run, ranks)
     with suppress(InputError):  # it is among the problems
         fit_ = fits(run, ranks)
@@ -91,9 +93,9 @@ def job_problems(looked: Looked, nodes: int, hours: float) -> tuple[list[str], l
     return found, told
 
 
-def _errors(check: Callable[[RunConfig, int], object], run: RunConfig, ranks: int) -> Iterator[str]:
+def _errors(check: Callable[[], object]) -> Iterator[str]:
     try:
-        check(run, ranks)
+        check()
     except InputError as error:
         yield str(error)
 
@@ -105,7 +107,7 @@ def _division(run: RunConfig, ranks: int) -> None:
     architecture(run.model.name).refuse_cut(layout.tp)
 
 
-def _data(run: RunConfig, ranks: int) -> None:
+def _data(run: RunConfig) -> None:
     row, data = objective(run.objective.name), run.data
     if isinstance(data, Data) and IMAGES in row.data:
         architecture(run.model.name).num_patches(data.chip)
@@ -122,7 +124,7 @@ def _bands(data: Data) -> int:
     return len(ShardDataset(Path(data.path), data.layout).bands)
 
 
-def _weights(run: RunConfig, ranks: int) -> None:
+def _weights(run: RunConfig) -> None:
     weights = run.model.weights
     if weights and not weights.exists():
         raise InputError(f"model.weights {weights}: no such file: give one of `hpcgeo export`")

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from pathlib import Path
 import torch
 
 import hpcgeo
-from hpcgeo.launch.schedulers.table import SCHEDULERS
 from hpcgeo.parallel.device import name_of
 from hpcgeo.variables import KEPT
 
@@ -22,10 +22,8 @@ PACKAGES = ("torch", "numpy", "h5py", "pydantic")
 #: Those that a number depends on where they are installed.
 OPTIONAL = ("triton", "pytorch-triton-rocm", "deepspeed")
 
-#: Variables that a record keeps, by the begin of their names.
-SPEED = (*KEPT, *(begin for known in SCHEDULERS.values() for begin in known.speed))
-
-#: Of them those that name a part of one job or one rank, and whatever may be a secret.
+#: Of the variables that a record keeps, those that name a part of one job or one rank, and whatever
+#: may be a secret, stay out of it.
 PRIVATE = re.compile(
     r"_VISIBLE_DEVICES$|^OMPI_MCA_(orte|ess|pmix|prte|initial)_|_(ID|HOST|ADDR|PORT|URI)$"
     r"|KEY|TOKEN|SECRET|PASS|CREDENTIAL"
@@ -88,7 +86,7 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {
         name: "(a path)" if "/" in value else value
         for name, value in sorted(environ.items())
-        if name.startswith(SPEED) and not PRIVATE.search(name)
+        if name.startswith(KEPT) and not PRIVATE.search(name)
     }
 
 
@@ -115,9 +113,9 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def command() -> str:
-    """Return the command line, with the program's name alone."""
+    """Return the command line as a shell takes it, with the program's name alone."""
     program = Path(sys.argv[0]).name
-    return " ".join(["hpcgeo" if program == "__main__.py" else program, *sys.argv[1:]])
+    return shlex.join(["hpcgeo" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -140,6 +140,14 @@ def test_what_holds_it_up_has_a_command_to_copy(whole):
     assert found.command == ("hpcgeo profile run vit train.micro_batch=8 data.workers=2 --steps 20")
 
 
+def test_a_record_of_another_form_has_the_option_alone(whole):
+    other = {"command": "run.dir='torn", "config": {"data": "elsewhere"}}
+    slow = whole("DDP", 2, 0.1)
+    phases = slow.phases.model_copy(update={"data_wait_s": 0.04})
+    found = card([slow.model_copy(update={"phases": phases, **other})], "What holds it up")
+    assert found.command == "data.workers=2"
+
+
 def test_a_trace_that_slows_the_step_says_nothing_of_it(whole):
     traced = whole("DDP", 2, 0.1)
     slower = traced.activity.model_copy(update={"step_s": 0.2, "idle_s": 0.19})

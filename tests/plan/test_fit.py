@@ -41,8 +41,13 @@ def test_where_nothing_fits_more_ranks_are_the_way() -> None:
 
 def test_without_closed_forms_what_is_known_to_be_too_much_does_not_fit() -> None:
     run = load("gpna_tiny", ["parallel.strategy=FULL_SHARD"])
-    words = [
-        fit_of_states(parameters, run.parallel, 4, run.optim, 16).word
-        for parameters in (10**9, 10**10)
-    ]
-    assert words == ["not known", "does not fit"]
+
+    def word(parameters: int, **options: object) -> str:
+        parallel = run.parallel.model_copy(update=options)
+        return fit_of_states(parameters, parallel, 4, run.optim, 16).word
+
+    assert [word(10**9), word(10**10)] == ["not known", "does not fit"]
+    assert word(10**10, offload=True) == "not known"  # its states lie on the host
+    whole = {"strategy": "NO_SHARD"}
+    assert word(2 * 10**9, **whole) == "does not fit"
+    assert word(2 * 10**9, tensor=4, **whole) == "not known"

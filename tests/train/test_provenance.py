@@ -1,12 +1,19 @@
 """Where a number comes from: the driver, and variables that change speed without secrets."""
 
+import shlex
 from pathlib import Path
 
 import torch
 
-from hpcgeo.train.provenance import driver, environment, versions
+from hpcgeo.train.provenance import command, driver, environment, versions
 
 GPU = torch.device("cuda", 0)
+
+
+def test_a_command_can_be_typed_again(monkeypatch) -> None:
+    words = ["/somewhere/hpcgeo", "train", "mine.yaml", "data.only=[a, b]", "run.dir=it's here"]
+    monkeypatch.setattr("sys.argv", words)
+    assert shlex.split(command()) == ["hpcgeo", *words[1:]]
 
 
 def test_environment_is_what_changes_speed() -> None:

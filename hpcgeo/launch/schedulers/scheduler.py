@@ -103,14 +103,12 @@ class Scheduler(ABC):
         package: its folder `templates` holds ``job.SUFFIX.j2`` (trains a recipe) and
             ``sweep.SUFFIX.j2`` (measures points, one a task of an array), which
             `hpcgeo.launch.scripts` fills; a scheduler without one of them has no such jobs.
-        speed: begins of names of its variables that change how fast a step is.
         endings: how it says that a job has ended.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     package: ClassVar[str]
-    speed: ClassVar[tuple[str, ...]] = ()
     endings: ClassVar[Endings] = Endings()
 
     # -- where jobs are submitted ------------------------------------------------------------------
