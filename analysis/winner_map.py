@@ -12,6 +12,9 @@ from hpcgeo_analysis.formatting import digits, percent
 from hpcgeo_analysis.separation import phrase
 from hpcgeo_analysis.winners import Field
 
+#: Words of a setting that names a line; of a longer one the model stands in its place.
+BRIEF = 3
+
 #: What models of one map need not share.
 _FREE = ("model", "options", *SOFT)
 
@@ -128,7 +131,9 @@ def alone(fields: Sequence[Field], shown: Sequence[WinnerMap]) -> list[str]:
     for each in fields:
         if id(each) not in there and len(each.ranked) == 1:
             setting = each.comparison.setting or each.comparison.fixed.split(" (")[0]
-            lines[f"{each.best.line} ({setting})"] = None
+            brief = len(setting.split()) <= BRIEF
+            apart = f" ({setting})" if brief else f" of {each.comparison.model}"
+            lines[each.best.line + apart] = None
     return [*lines]
 
 
