@@ -120,7 +120,7 @@ def map_html(winners: WinnerMap) -> Markup:
     rows = []
     for name, cells in winners.rows:
         mark = key(name) if one else ""
-        line = f' data-line="{escape(name.split()[0])}"' if one else ""
+        line = f' data-line="{escape(name.partition(" ")[0])}"' if one else ""
         body = "".join(map(_map_cell, cells))
         model = next(cell.model for cell in cells if cell)
         rows.append(
@@ -140,7 +140,7 @@ def _map_cell(cell: MapCell | None) -> str:
     strong = _WEAK + (_STRONG - _WEAK) * max(0.0, 2 * cell.share - 1) ** 2
     css = " ".join(filter(None, ["best" * cell.best, "hatched" * cell.hatched]))
     return (
-        f'<td><span class="{css}" data-line="{escape(cell.line.split()[0])}" '
+        f'<td><span class="{css}" data-line="{escape(cell.line.partition(" ")[0])}" '
         f'style="--line:{look.css};--strong:{strong:.0f}%" title="{escape(cell.words)}">'
         f"<b>{escape(look.letter)}<i>{cell.mark}</i></b>{escape(cell.number)}</span></td>"
     )

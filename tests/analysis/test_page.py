@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcgeo.measured import Traffic
 from hpcgeo.records import read
 from hpcgeo_analysis import report
 from tests.analysis.chromium import Chromium, installed
@@ -149,6 +150,16 @@ def test_two_rows_show_only_what_differs(browser, pages):
     )
     assert names[:3] == ["only what differs", "nodes", "world_size"]
     assert "model" not in names and "images_per_s" in names
+
+
+def test_parts_of_lists_are_compared_in_words(browser, make, tmp_path):
+    fields = {"group": "world", "ranks": 2, "message_bytes": 8, "calls": 1, "seconds": 0.1}
+    traffic = [Traffic(collective=name, **fields) for name in ("all_reduce", "all_gather")]
+    records = [make(devices=n, traffic=[one]) for n, one in zip((1, 2), traffic, strict=True)]
+    browser.open(written(records, tmp_path, "two"), end="#show=all")
+    browser.js("for (const box of document.querySelectorAll('#points tbody input')) box.click()")
+    said = browser.js("document.querySelector('#compare').textContent")
+    assert "collective all_gather" in said and "[object" not in said
 
 
 def test_the_table_is_sorted_and_copied(browser, pages):

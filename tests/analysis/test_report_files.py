@@ -125,6 +125,11 @@ def test_foreign_text_stays_text(make):
     assert b"&lt;script&gt;$" in drawn
 
 
+def test_a_blank_name_is_a_name(make):
+    page = report.render([make(name) for name in ("", " ", "DDP")])["report.html"].decode()
+    assert 'data-line=""' in page and 'data-line="DDP"' in page
+
+
 def test_command_writes_everything(tmp_path, records):
     out = tmp_path / "out" / "deep"
     result = CliRunner().invoke(app, ["report", str(records), "--out", str(out)])
