@@ -115,7 +115,10 @@
     const more = make("details");
     more.append(make("summary", own.length > 1 ? `${own.length} records` : "record"),
                 copyButton(text, "copy JSON"), make("pre", text));
-    const detail = make("tr", "", {class: "detail"});
+    // It goes where its row goes, under every filter.
+    const {line, model} = row.dataset;
+    const names = {class: `${row.className} detail`, "data-line": line, "data-model": model};
+    const detail = make("tr", "", names);
     const cell = make("td", "", {colspan: row.children.length});
     cell.append(list, more);
     detail.append(cell);
@@ -190,7 +193,12 @@
     if (folded) folded.open = true;
     place.scrollIntoView();
   }
-  addEventListener("beforeprint", () => { for (const each of all("details")) each.open = true; });
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = all("details:not([open])");
+    for (const each of folded) each.open = true;
+  });
+  addEventListener("afterprint", () => { for (const each of folded) each.open = false; });
   document.addEventListener("click", event => {
     const button = event.target.closest("button, a[href^='#']");
     if (!button) return;

@@ -139,6 +139,15 @@ def test_a_row_opens_by_keyboard(browser, pages):
     assert browser.js(detail) is None
 
 
+def test_an_open_row_goes_with_its_row(browser, pages):
+    browser.open(pages["frontier"], end="#show=all")
+    browser.js("document.querySelector('#points tbody tr[data-line=NO_SHARD] button').click()")
+    seen = "document.querySelector('#points tr.detail').getClientRects().length"
+    assert browser.js(seen)
+    browser.js("document.querySelector('[data-pick=line][value=FULL_SHARD]').click()")
+    assert not browser.js(seen)
+
+
 def test_two_rows_show_only_what_differs(browser, pages):
     browser.open(pages["frontier"], end="#show=all&model=vit_base_gated&line=FULL_SHARD")
     browser.js(
