@@ -80,9 +80,9 @@ def job_problems(looked: Looked, nodes: int, hours: float) -> tuple[list[str], l
         bin_ = where.bin(nodes, hours)
         queue = f"; jobs may last {bin_}" if bin_ else ""
         told.append(f"{nodes} nodes x {hours:g} h = {nodes * hours:g} node-hours a start{queue}")
-        refuse_other(run)
     except InputError as error:
         found.append(str(error))
+    found += _errors(partial(refuse_other, run))
     if looked.missing:  # the data set may be among it
         return [*found, *_errors(partial(_division, run, ranks))], told
     found += problems(run, ranks)

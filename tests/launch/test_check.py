@@ -84,8 +84,9 @@ def test_another_run_in_the_folder_is_said(login: Path) -> None:
     text = recipes()["mae_vit_tiny"]
     (login / "runs/frontier_vit15b/config.yaml").write_text(text)
     (login / "runs/frontier_vit15b/metrics.jsonl").write_text("{}\n")
-    code, _, found = check(FRONTIER)
-    assert code == 2 and "run.dir runs/frontier_vit15b holds another run" in found[0]
+    code, _, found = check(FRONTIER, "--time", "25:00:00")
+    assert code == 2 and "25 h are longer than the 24 h" in found[0]
+    assert "run.dir runs/frontier_vit15b holds another run" in found[1]
 
 
 def test_labelled_data_are_opened(login: Path) -> None:
