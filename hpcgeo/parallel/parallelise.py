@@ -113,7 +113,7 @@ def fill(
     """Fill a part of a parameter with its initial value.
 
     Raises:
-        RuntimeError: the law has left a hole.
+        RuntimeError: the initialisation has left a hole.
     """
     own.fill_(torch.nan)
     rows, *rest = box
