@@ -108,9 +108,13 @@ def _line(canvas: Canvas, x: Scale, y: Scale, curve: DrawnLine) -> None:
             invisible = {"r": 4, "fill": "transparent"}
             canvas.add(element("circle", tip(place.tip), cx=left, cy=top, **invisible))
             continue
-        css, what = ("hollow", "stroke") if place.hollow else ("", "fill")
-        look = {"class_": css, "style": f"{what}:{colour}"}
-        canvas.add(mark(curve.look.mark, left, top, tip(place.tip), **look))
+        canvas.add(_mark(curve, place, left, top, tip(place.tip)))
+
+
+def _mark(curve: DrawnLine, place: Place, x: float, y: float, body: str = "") -> str:
+    css, what = ("hollow", "stroke") if place.hollow else ("", "fill")
+    look = {"class_": css, "style": f"{what}:{curve.look.css}"}
+    return mark(curve.look.mark, x, y, body, **look)
 
 
 def _label(canvas: Canvas, x: Scale, y: Scale, curve: DrawnLine, at: float) -> None:
@@ -122,9 +126,7 @@ def _label(canvas: Canvas, x: Scale, y: Scale, curve: DrawnLine, at: float) -> N
         canvas.add(path(bend, class_="leader", style=f"stroke:{curve.look.css}"))
     css = "muted" if curve.baseline else ""
     if not curve.baseline:
-        hollow, what = ("hollow", "stroke") if last.hollow else ("", "fill")
-        look = {"class_": hollow, "style": f"{what}:{curve.look.css}"}
-        canvas.add(mark(curve.look.mark, end + 4, at, **look))
+        canvas.add(_mark(curve, last, end + 4, at))
         end += 9
     canvas.text(end + 2, at + 3.5, fitted(curve.label, canvas.width - end - 2), css, font=SMALL)
 

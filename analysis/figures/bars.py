@@ -24,7 +24,6 @@ class BarPart:
     length: float
     colour: str
     tip: str
-    hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,10 +161,8 @@ def _row(canvas: Canvas, x: Scale, top: float, bar: BarRow) -> None:
         at += part.length
         if end - start < 0.05:
             continue
-        css, what = ("hollow", "stroke") if part.hollow else (None, "fill")
-        look = {"class_": css, "style": f"{what}:{part.colour}"}
         place = {"x": start, "y": top + 15.0, "width": end - start, "height": BAR}
-        canvas.add(element("rect", tip(part.tip), **place, **look))
+        canvas.add(element("rect", tip(part.tip), **place, style=f"fill:{part.colour}"))
     if bar.range:
         middle = top + 15 + BAR / 2
         canvas.add(path([(x(bar.range[0]), middle), (x(bar.range[1]), middle)], class_="range"))

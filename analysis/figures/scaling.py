@@ -214,14 +214,7 @@ def _curve(line: PanelLine, label: str, view: View, noun: str) -> DrawnLine:
         value = view.value(scaled, point.images_per_s)
         if value != value:
             continue
-        low, high = (
-            (sorted(view.value(scaled, r) for r in point.range))
-            if point.range
-            else (
-                None,
-                None,
-            )
-        )
+        low, high = sorted(view.value(scaled, r) for r in point.range or ()) or (None, None)
         said = f"{line.name}, {counted(point.devices, 'device')}: "
         said += f"{rate(point.per_device)} {noun}/s per device, {rate(point.images_per_s)} in all"
         said += "".join(f", {text}" for text in line.told(scaled))
