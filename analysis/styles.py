@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from hpcgeo_analysis.svg import mark
 
-#: Of each strategy: its family, the letter of the winner map, its mark, colour on a light and on a
-#: dark page. Families: copies blue, shards orange, groups green, DeepSpeed violet; red is for loss.
+#: Of each strategy: the letter of the winner map, its mark, colour on a light and on a dark page; a
+#: hue is a family: copies blue, shards orange, groups green, DeepSpeed violet; red is for loss.
 _ROWS = {
-    "DDP": ("copies", "D", "circle", "#1257a8", "#7db8ff"),
-    "NO_SHARD": ("copies", "N", "square", "#4a90d9", "#3f8ae0"),
-    "SHARD_GRAD_OP": ("shards", "G", "up", "#b07a00", "#ffcf70"),
-    "FULL_SHARD": ("shards", "F", "diamond", "#d4600a", "#f08c3c"),
-    "ZERO0": ("deepspeed", "Z0", "circle", "#b48ae0", "#7a50b5"),
-    "ZERO1": ("deepspeed", "Z1", "left", "#9a66cf", "#9468cc"),
-    "ZERO2": ("deepspeed", "Z2", "right", "#7a45b8", "#b58bea"),
-    "ZERO3": ("deepspeed", "Z3", "cross", "#54258e", "#d3b8fb"),
-    "ZERO3_HPZ": ("deepspeed", "P", "pentagon", "#3a1266", "#ece0ff"),
+    "DDP": ("D", "circle", "#1257a8", "#7db8ff"),
+    "NO_SHARD": ("N", "square", "#4a90d9", "#3f8ae0"),
+    "SHARD_GRAD_OP": ("G", "up", "#b07a00", "#ffcf70"),
+    "FULL_SHARD": ("F", "diamond", "#d4600a", "#f08c3c"),
+    "ZERO0": ("Z0", "circle", "#b48ae0", "#7a50b5"),
+    "ZERO1": ("Z1", "left", "#9a66cf", "#9468cc"),
+    "ZERO2": ("Z2", "right", "#7a45b8", "#b58bea"),
+    "ZERO3": ("Z3", "cross", "#54258e", "#d3b8fb"),
+    "ZERO3_HPZ": ("P", "pentagon", "#3a1266", "#ece0ff"),
 }
 #: Strategies of groups that share the ramp: letter and mark.
 _GROUPED = {"HYBRID_SHARD": ("H", "down"), "HYBRID_SHARD_ZERO2": ("HG", "pentagon")}
@@ -80,7 +80,7 @@ def style(line: str, again: int = 0) -> LineStyle:
         letter, mark_of = _GROUPED[name]
         return LineStyle(f"hybrid-{_step(group)}", mark_of, letter + size, dash)
     if name in _ROWS:
-        _, letter, mark_of, *_ = _ROWS[name]
+        letter, mark_of, *_ = _ROWS[name]
         return LineStyle(name.lower().replace("_", "-"), mark_of, letter + size, dash)
     return LineStyle("other-line", "circle", name[:1].upper() or "?", dash)
 
@@ -97,7 +97,7 @@ def key(line: str, again: int = 0) -> str:
 
 
 def _colours() -> Mapping[str, tuple[str, str]]:
-    lines = {name.lower().replace("_", "-"): row[3:5] for name, row in _ROWS.items()}
+    lines = {name.lower().replace("_", "-"): row[2:4] for name, row in _ROWS.items()}
     ramp = {f"hybrid-{place}": pair for place, pair in enumerate(_RAMP)}
     parts = {f"part-{name}": pair for name, pair in _PARTS.items()}
     return {**lines, **ramp, "other-line": _OTHER, **parts, **_PAGE}
