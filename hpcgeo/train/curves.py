@@ -63,6 +63,7 @@ class Curves:
 
 
 def _raised_again(found: threading.ExceptHookArgs) -> None:
-    """Print what ended a thread, but for a full disk: the next number raises that again here."""
-    if not isinstance(found.exc_value, OSError):
+    """Print what ended a thread, but for the writer's full disk: the next number raises that."""
+    writes = type(found.thread).__module__.startswith("tensorboard.")
+    if not (writes and isinstance(found.exc_value, OSError)):
         threading.__excepthook__(found)

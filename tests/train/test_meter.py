@@ -1,5 +1,6 @@
 """What a run says on its way: lines of a log, and what TensorBoard shows."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,23 @@ def test_tensorboard_shows_options_numbers_scores_and_pictures(tmp_path: Path) -
     )
     (options,) = seen.Tensors("options/text_summary")
     assert b"seed: 77" in options.tensor_proto.string_val[0]
+
+
+def test_a_full_disk_is_silent_in_the_thread_that_writes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("threading.excepthook", threading.excepthook)
+    Curves(tmp_path, load("mae_vit_tiny"), 0).close()
+
+    class Writer(threading.Thread):
+        def run(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    said = []
+    for module in ("tensorboard.summary.writer", "hpcgeo.train.watchdog"):
+        Writer.__module__ = module
+        thread = Writer()
+        thread.start()
+        thread.join()
+        said.append("No space left" in capfd.readouterr().err)
+    assert said == [False, True]
