@@ -1,8 +1,8 @@
 """What a run measures of itself: a line per step, and at the end the record.
 
-Numbers of a step stay on the device until they are reported: after every step of a CPU, every
-`train.log_every` steps of an accelerator, and before a checkpoint, an evaluation and the end. In
-between the host is a step ahead. Times are those of the slowest rank, between two moments of its
+Numbers of a step stay on the device until they are reported: after every step of a CPU, the first
+and every `train.log_every` steps of an accelerator, and before a checkpoint, an evaluation and the
+end. In between the host is a step ahead. Times are those of the slowest rank, between two moments of its
 device. A richer meter (`hpcgeo.profiling`) overrides `measure` and `extras`.
 """
 
@@ -168,7 +168,8 @@ class Meter:
         self._waited = self._stood_still = 0.0
         stopping = self._agree(stop)
         on_host = self.topology.device.type == "cpu"
-        report = report or on_host or stopping or self._step % self.log_every == 0
+        first = not self.rows  # says how long a step is: what to reserve before the time limit
+        report = report or on_host or stopping or first or self._step % self.log_every == 0
         self.fresh = self._report() if report else []
         return stopping
 
