@@ -45,7 +45,7 @@ OMP_NUM_THREADS=1 hpcgeo-profile sweep profiles/demo.yaml data.path="$out/shards
 say "6. Write the report"
 hpcgeo report "$out/records.jsonl" --run "$out/run" --out "$out/report"
 
-say "Look at"
+say "Look at (the commands are in an environment: source .venv/bin/activate)"
 echo "  $out/report/report.html   the winner, a scaling line, where a step goes, reconstructions"
 echo "  tensorboard --logdir $out/run   options, curves and reconstructions, live"
 if [[ $(uname) == Darwin ]]; then

@@ -104,8 +104,9 @@ def _report(out: Path, outcome: Outcome) -> int:
         )
         return 1
     dropped = sum(layout.dropped for layout in index.layouts.values())
+    full = [name for name, layout in index.layouts.items() if layout.samples]
     typer.echo(
-        f"{out}: {index.samples} samples in {', '.join(index.layouts)}; {dropped} mostly empty "
+        f"{out}: {index.samples} samples in {', '.join(full)}; {dropped} mostly empty "
         f"chips dropped; {_size(index.bytes)}"
     )
     if index.skipped:
@@ -138,6 +139,8 @@ def _show(folder: Path, index: Index) -> None:
         f"{index.sources - index.skipped} files ({index.skipped} skipped), {_size(index.bytes)}",
     )
     for name, layout in index.layouts.items():
+        if not layout.samples:
+            continue
         nodata = "NaN" if layout.dtype.startswith("float") else layout.nodata
         typer.echo(
             f"\n{name}: {layout.samples} samples, {layout.dropped} mostly empty chips "

@@ -26,6 +26,7 @@ from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.metrics import start
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target, labelled
+from hpcgeo.parallel.device import usable_device
 from hpcgeo.tables import find, find_open, loaded, plugins
 
 Array = npt.NDArray[Any]
@@ -167,7 +168,7 @@ def _net(name: str, dense: bool, net_of: type[ResNet18] | type[UNet]) -> Baselin
     """Return a network: AdamW, one cycle of the learning rate, eight symmetries."""
 
     def fit(train: Samples, seed: int) -> Predict:
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = usable_device()
         layout, kind = PlainArrays(train), kind_of(train.target)
         if not layout.has_images:
             raise InputError(f"baseline {name!r} is for images: knn, linear or forest")

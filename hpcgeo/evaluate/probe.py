@@ -41,6 +41,7 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.collate import moved
 from hpcgeo.objectives.collate import whole as everything
 from hpcgeo.options import Data, Mixture, Parallel
+from hpcgeo.parallel.device import usable_device
 from hpcgeo.tables import find
 from hpcgeo.weights.export import Weights, chosen, config_of
 from hpcgeo.weights.initial import BACKBONE
@@ -116,6 +117,12 @@ def probe(
             f"{folder}: none of {', '.join(work.sets)} has a label for a whole sample and a split "
             f"{split!r}: there is nothing to fit a probe to"
         )
+    for name, one in scored.items():
+        if kind_of(one.target).stratified and len(one.target.names) < 2:
+            raise InputError(
+                f"{name}: all samples with a label are {', '.join(one.target.names)}: a probe "
+                f"needs two classes; name other tasks with --tasks"
+            )
     for one in scored.values():
         probe_model(model, one.target, 0)  # is there one? before the work
     weights = Weights(checkpoint)
@@ -223,11 +230,7 @@ def _backbone(work: MixtureRun, weight: Callable[[str], torch.Tensor]) -> Any:
     found = backbone(made.architecture, made.channels, made.bands, made.density)
     for name, parameter in found.named_parameters():
         parameter.copy_(weight(BACKBONE + name))
-    return found.to(_device()).eval()
-
-
-def _device() -> torch.device:
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return found.to(usable_device()).eval()
 
 
 @torch.no_grad()
@@ -239,7 +242,7 @@ def _described(frozen: Any, work: MixtureRun, name: str, part: TaskSet) -> Descr
         drawn = [plain(part.read(index), name, index) for index in indices]
         truth += [one.sample.target for one in drawn]
         clusters += [part.group(index) for index in indices]
-        made = moved(work.collate(drawn, everything(drawn))[0], _device())
+        made = moved(work.collate(drawn, everything(drawn))[0], usable_device())
         vectors.append(frozen.encode(made).vector.float().cpu().numpy())
     return Described(np.concatenate(vectors), np.stack(truth), clusters)
 

@@ -72,3 +72,8 @@ def refuse_shared(
         )
         error.shared = True
         raise error
+
+
+def usable_device() -> torch.device:
+    """Return the accelerator of this process; the CPU where torch is for one that is not there."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

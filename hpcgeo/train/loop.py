@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -272,13 +273,12 @@ def _conclude(
 ) -> Record:
     """Say what was reached, and leave the record."""
     if meter.rows:
-        first, last = meter.rows[0], meter.rows[-1]
+        few = min(run.train.log_every, len(meter.rows) // 2) or 1
+        ends = meter.rows[:few], meter.rows[-few:]
+        begin, end = (fmean(row["loss"] for row in rows) for rows in ends)
         log.info(
-            "loss %.4f at step %d, %.4f at step %d",
-            first["loss"],
-            first["step"],
-            last["loss"],
-            last["step"],
+            "loss %.4f from step %d, %.4f to step %d (means of %d)",
+            *(begin, meter.rows[0]["step"], end, meter.rows[-1]["step"], few),
         )
     record = describe(run, parts, meter)
     if environment.rank == 0 and meter.measured():

@@ -2,8 +2,8 @@
 
 Numbers of a step stay on the device until they are reported: after every step of a CPU, the first
 and every `train.log_every` steps of an accelerator, and before a checkpoint, an evaluation and the
-end. In between the host is a step ahead. Times are those of the slowest rank, between two moments of its
-device. A richer meter (`hpcgeo.profiling`) overrides `measure` and `extras`.
+end. In between the host is a step ahead. Times are those of the slowest rank, between two moments
+of its device. A richer meter (`hpcgeo.profiling`) overrides `measure` and `extras`.
 """
 
 import json

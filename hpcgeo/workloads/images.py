@@ -135,7 +135,7 @@ class Images:
         encoder, (height, width) = getattr(self.model, "encoder", None), self.data.chip
         known = encoder is not None and encoder.mlp == "plain" and height == width
         to = next(iter(self._objective.exports if known else ()), "safetensors")
-        probe = ["hpcgeo probe RUN"] if self.dataset.classes and height == width else []
+        probe = ["hpcgeo probe RUN"] if len(self.dataset.classes) > 1 and height == width else []
         return [f"hpcgeo export RUN --to {to}", *probe]
 
     def _inputs(self, batch: ViewBatch, device: torch.device) -> Inputs:

@@ -107,7 +107,8 @@ def _argument(name: str, kind: Any, info: ArgumentInfo) -> str:
 
 
 def _option(name: str, kind: Any, info: OptionInfo) -> str:
-    names = ", ".join(info.param_decls or [f"--{name.replace('_', '-')}"])
+    said = [one for one in (info.default, *(info.param_decls or [])) if isinstance(one, str)]
+    names = ", ".join(said or [f"--{name.replace('_', '-')}"])  # typer's first is its default
     return names if kind is bool else f"{names} {info.metavar or _values(kind)}"
 
 

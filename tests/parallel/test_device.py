@@ -8,7 +8,7 @@ import torch
 from torch.distributed import HashStore
 
 from hpcgeo.errors import InputError
-from hpcgeo.parallel.device import refuse_shared
+from hpcgeo.parallel.device import refuse_shared, usable_device
 
 #: Long enough for a store within this process.
 ONCE = timedelta(milliseconds=20)
@@ -65,3 +65,11 @@ def test_a_device_each(
     monkeypatch: pytest.MonkeyPatch, ranks: list[tuple[str, str, int]], visible: list[str]
 ) -> None:
     assert set(meet(monkeypatch, ranks, visible)) == {""}
+
+
+def test_an_accelerator_that_is_not_there_is_not_used(monkeypatch):
+    def current(check_available: bool = False) -> torch.device | None:
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current)
+    assert usable_device() == torch.device("cpu")
