@@ -26,6 +26,8 @@ from hpcgeo_analysis.winners import (
 
 #: What the comparisons that the cards speak of have in common with the first map.
 _TOGETHER = ("kind", "machine")
+#: What starts several ranks.
+_LAUNCHERS = ("torchrun", "mpirun", "mpiexec", "srun")
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,7 @@ def _advice(each: Field) -> str:
 def _alone(each: Field) -> str:
     """Return who is fastest on the most devices of one model, and what it keeps there."""
     best = each.best
-    kept = f", keeping {percent(best.efficiency)} per device" if _grew(best) else ""
-    on = counted(each.devices, "device") + kept
+    on = counted(each.devices, "device") + _keeping(each)
     if len(each.ranked) == 1:
         speed = f"{rate(best.point.images_per_s)} {each.comparison.noun}/s"
         return f"{best.name} reaches {speed} on {on}"
@@ -123,8 +124,14 @@ def _alone(each: Field) -> str:
     return f"{best.name} {'is fastest' if each.spread else 'has the highest rate'} on {on}"
 
 
-def _grew(scaled: Scaled) -> bool:
-    return scaled.efficiency is not None and scaled.base is not scaled.point
+def _keeping(each: Field) -> str:
+    """Return what the best keeps; nothing of noise, or where one that ties keeps another share."""
+    best, level = each.best, [each.best, *each.tied]
+    grew = best.efficiency is not None and best.base is not best.point
+    alike = len({percent(scaled.efficiency) for scaled in level}) == 1
+    if not grew or not alike or any(scaled.uncertain for scaled in level):
+        return ""
+    return f", keeping {percent(best.efficiency)} per device"
 
 
 def _trust(study: Study) -> str:
@@ -169,11 +176,24 @@ def _run(first: WinnerMap, labels: dict[str, str]) -> Card:
     hours = node_hours(best.point)
     more = f"{digits(hours)} node-hours per million {noun}." if hours else ""
     number = f"{rate(best.point.images_per_s)} {noun}/s"
-    commands = best.point.all(lambda record: record.command)
-    return Card("Run this", number, f"{what}.", more, "scaling", commands[-1] if commands else "")
+    command = _launched(best.point, _command(best.point))
+    return Card("Run this", number, f"{what}.", more, "scaling", command)
 
 
-def _breaks(ours: Sequence[Comparison], labels: dict[str, str]) -> Card:
+def _command(point: StudyPoint) -> str:
+    """Return the command that measured a point last, as its ranks saw it."""
+    return (point.all(lambda record: record.command) or [""])[-1]
+
+
+def _launched(point: StudyPoint, command: str) -> str:
+    """Return a command with a launcher; nothing where that of several nodes was not recorded."""
+    if not command or point.devices == 1 or command.startswith(_LAUNCHERS):
+        return command
+    start = f"torchrun --nproc-per-node {point.devices} --no-python"
+    return f"{start} {command}" if point.nodes == 1 else ""
+
+
+def _breaks(ours: Sequence[Comparison], labels: dict[str, str]) -> Card | None:
     """Return which line loses most where it first breaks, and where it does with other models."""
     lines = [line for comparison in ours for line in comparison.lines.values()]
     breaks = ([loss for loss in losses_of(line) if loss.breaks] for line in lines)
@@ -203,11 +223,13 @@ def _breaks(ours: Sequence[Comparison], labels: dict[str, str]) -> Card:
     return Card("It breaks here", _minus(worst.share), f"{sentence}.", also, "scaling")
 
 
-def _unbroken(grown: Sequence[Sequence[Scaled]]) -> Card:
-    """Return what all lines keep, or that none has two sizes."""
+def _unbroken(grown: Sequence[Sequence[Scaled]]) -> Card | None:
+    """Return what all lines keep, or that none has two sizes; nothing where one is noisy."""
     if not grown:
         how = "One size a line. Measure a second: hpcgeo-profile sweep."
         return Card("It breaks here", "not known", how)
+    if any(scaled.uncertain for line in grown for scaled in line):
+        return None
     least = min(grown, key=lambda line: line[-1].efficiency or 0)[-1]
     sentence = f"of its rate per device kept to {counted(least.point.devices, 'device')}"
     return Card(
@@ -276,11 +298,22 @@ def _phase(*names: str) -> Callable[[StudyPoint], float | None]:
     return share
 
 
+def _trusted(point: StudyPoint) -> bool:
+    """Whether a trace divides the step, and hardly slowed it."""
+    step, own = (point.typical("activity") or {}).get("step_s"), point.step_s
+    return bool(step and own and step <= SLOWED * own)
+
+
+def _collectives(point: StudyPoint) -> float | None:
+    """Return the share of a step in which a collective runs, where no trace says what is hidden."""
+    own, step = point.median(lambda record: record.comm_s), point.step_s
+    return own / step if own is not None and step and not _trusted(point) else None
+
+
 def _traced(name: str) -> Callable[[StudyPoint], float | None]:
     def share(point: StudyPoint) -> float | None:
-        activity = point.typical("activity") or {}
-        step, own = activity.get("step_s"), point.step_s
-        return activity[name] / step if step and own and step <= SLOWED * own else None
+        activity = point.typical("activity")
+        return activity[name] / activity["step_s"] if activity and _trusted(point) else None
 
     return share
 
@@ -303,35 +336,45 @@ _CAUSES = (
     _Cause("waiting for data", _phase("data_wait_s"), _workers),
     _Cause("augmentation and copies", _phase("augmentation_s", "host_to_device_s"), _workers),
     _Cause("exposed communication", _traced("exposed_comm_s"), _grouping),
+    _Cause("collectives, compute beside them or not", _collectives, _grouping),
     _Cause("the host, launching work", _traced("idle_s"), lambda _: ("parallel.compile=true",)),
 )
 
 
 def _holds_up(first: WinnerMap) -> Card | None:
-    """Return what takes most of the step of the best beside compute, where a clock said so."""
+    """Return what takes most of the step of the best beside compute, where a clock said so.
+
+    Without a trace to trust it is one of collectives and waits, if both were measured and matter.
+    """
     best = list(first.largest.values())[-1].best
+    trusted = _trusted(best.point)
+    if not trusted and _collectives(best.point) is None:
+        return None
     shares = [(share, cause) for cause in _CAUSES if (share := cause.share(best.point)) is not None]
     if not shares:
         return None
     share, cause = max(shares, key=lambda pair: pair[0])
     what = f"{best.name} on {counted(best.point.devices, 'device')}"
     title = "What holds it up"
+    if share < WORTH and not trusted:
+        return None
     if share < WORTH:
         most = f"The most beside compute: {cause.words}, of a step of {what}."
         return Card(title, percent(share), most, "", "steps")
     options = cause.options(best.point)
-    commands = best.point.all(lambda record: record.command)
-    command = _turned(commands[-1], options) if commands else " ".join(options)
+    command = _launched(best.point, _turned(_command(best.point), options))
     sentence = f"of a step of {what} goes to {cause.words}."
     return Card(title, percent(share), sentence, f"Try {' '.join(options)}.", "steps", command)
 
 
 def _turned(command: str, options: Sequence[str]) -> str:
-    """Return a command with options set, before its first flag; the options of one that is none."""
+    """Return a command with options set, before its first flag; nothing of one that is none."""
     names = tuple(f"{option.split('=')[0]}=" for option in options)
     try:
         words = [word for word in shlex.split(command) if not word.startswith(names)]
     except ValueError:  # a quotation that does not end
-        return shlex.join(options)
+        return ""
+    if not words:
+        return ""
     at = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
     return shlex.join([*words[:at], *options, *words[at:]])

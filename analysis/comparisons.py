@@ -64,6 +64,11 @@ class Scaled:
         """The line, with the mark of this point."""
         return f"{self.line} ({self.point.mark})" if self.point.mark else self.line
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether the point or its base is noisy, or was still getting faster."""
+        return bool(self.point.marks or (self.base and self.base.marks))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:

@@ -38,6 +38,8 @@ class StudyPoint:
 
     context: tuple[str, ...]
     records: tuple[Record, ...]
+    #: The highest FLOP/s that the study measured as the peak of its device at its dtype.
+    measured_peak: float | None = None
 
     @property
     def first(self) -> Record:
@@ -210,7 +212,19 @@ def points(records: Sequence[Record]) -> list[StudyPoint]:
             sizes = (record.world_size, record.nodes, record.micro_batch, record.accumulate)
             place = (record.strategy, record.layout, *sizes, record.global_batch)
             groups[tuple(record.key.values()), place].append(record)
-    return [StudyPoint(key[0], tuple(group)) for key, group in sorted(groups.items())]
+    peaks: dict[tuple[str, str, str], float] = {}
+    for record in (record for group in groups.values() for record in group):
+        if record.peak_source == "measured" and record.peak_flops_per_s:
+            peaks[_chip(record)] = max(peaks.get(_chip(record), 0.0), record.peak_flops_per_s)
+    return [
+        StudyPoint(key[0], tuple(group), peaks.get(_chip(group[0])))
+        for key, group in sorted(groups.items())
+    ]
+
+
+def _chip(record: Record) -> tuple[str, str, str]:
+    """Return what has one peak."""
+    return record.machine, record.device, record.dtype
 
 
 def _extent(spreads: Sequence[Spread]) -> tuple[float, float] | None:

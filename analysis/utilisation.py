@@ -34,12 +34,24 @@ def flops_per_s(point: StudyPoint) -> float | None:
 
 def mfu(point: StudyPoint, name: str = "mfu") -> float | None:
     """Return MFU (or ``hfu``) where the peak has one source and every repeat is possible."""
-    shares = point.all(lambda record: getattr(record, name))
-    return median(shares) if shares and max(shares) <= 1 and peak(point) else None
+    known = peak(point)
+    if known is None:
+        return None
+    shares = [
+        getattr(record, name) * record.peak_flops_per_s / known[0]
+        for record in point.records
+        if getattr(record, name) and record.peak_flops_per_s
+    ]
+    return median(shares) if shares and max(shares) <= 1 else None
 
 
 def peak(point: StudyPoint) -> tuple[float, str] | None:
-    """Return the peak of a device and its source, where repeats agree."""
-    value = point.same(lambda record: record.peak_flops_per_s)
+    """Return the peak of a device and its source, where repeats agree.
+
+    One that was measured is the highest of the study: what shares cores measures a lower one.
+    """
     source = point.same(lambda record: record.peak_source)
+    value = point.same(lambda record: record.peak_flops_per_s)
+    if source == "measured":
+        value = point.measured_peak
     return (value, source) if value and source else None

@@ -69,8 +69,10 @@ class LineLoss:
 
     @property
     def breaks(self) -> bool:
-        """Whether it is large, and no spread of the two explains it."""
+        """Whether it is large, and neither noise nor a spread of the two explains it."""
         first, second = self.before.point, self.after.point
+        if first.noisy or second.marks:  # a first that still gets faster hides loss, and makes none
+            return False
         if first.range and second.range:
             apart = first.range[0] / first.devices > second.range[1] / second.devices
             return self.share > LOSS and apart

@@ -40,11 +40,10 @@ def figure(study: Study) -> Figure | None:
     groups: dict[tuple[str, ...], list[LinksRecord]] = defaultdict(list)
     for link in study.links:
         groups[tuple(_surroundings(link).values())].append(link)
-    slowest = [*_slowest(study)]
+    longest, *slowest = _slowest(study) or ("Collectives",)
     if not groups:
         hint = "For curves of the links: hpcgeo-profile collectives, on the nodes of the runs."
-        title = "Which collective takes most of a step"
-        return Figure("collectives", title, sentences=tuple(slowest), missing=hint)
+        return Figure("collectives", longest, sentences=tuple(slowest), missing=hint)
     columns = [sorted(set(column)) for column in zip(*groups, strict=True)]
     panels, sentences = list[str](), list[str]()
     for _, links in sorted(groups.items()):
@@ -194,8 +193,8 @@ def _plain(value: float) -> str:
     return size(value).replace(".00", "").replace(".0", "")
 
 
-def _slowest(study: Study) -> Iterator[str]:
-    """Yield which collective takes most of a step, waiting for others included."""
+def _slowest(study: Study) -> tuple[str, ...]:
+    """Return which collective takes most of a step, waiting for others included, and how much."""
     found = [
         (median(each.seconds for each in moved) / point.step_s, key, moved, point)
         for point in study.points
@@ -203,10 +202,12 @@ def _slowest(study: Study) -> Iterator[str]:
         for key, moved in traffic(point).items()
     ]
     if not found:
-        return
+        return ()
     share, (collective, _, _, message), _, point = max(found, key=lambda one: one[0])
-    if share >= WORTH:
-        yield (
-            f"{collective} in messages of {size(message)} takes {percent(share)} of a step: "
-            f"{study.called(point)}."
-        )
+    if share < WORTH:
+        return ()
+    what = f"{collective} in messages of {size(message)}"
+    return (
+        f"Of the collectives {what} takes longest",
+        f"{what} takes {percent(share)} of a step: {study.called(point)}.",
+    )

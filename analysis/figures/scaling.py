@@ -275,7 +275,7 @@ def _write_drop(
 
 
 def _claim(shown: Sequence[LinePanel]) -> str:
-    """Return where which strategy loses most, or what all of them keep."""
+    """Return where which strategy loses most, or what all of them keep; noise decides nothing."""
     broken = [(line, found) for p in shown for line in p.alike if (found := _clear(line))]
     if broken:
         name = max(broken, key=lambda one: max(loss.share for loss in one[1]))[0].name
@@ -285,10 +285,23 @@ def _claim(shown: Sequence[LinePanel]) -> str:
         counts = sorted({scaled.point.devices for scaled in firsts})
         past = f"{counts[0]:,} to " * (len(counts) > 1)
         return f"{name} breaks past {past}{counted(counts[-1], 'device')}"
-    kept = [s.efficiency for p in shown for line in p.alike for s in line.members if s.efficiency]
-    if not kept:
-        return "How the rate grows with the devices"
-    return f"Every strategy keeps at least {percent(min(kept))} of its rate per device"
+    grown = [
+        (scaled.efficiency, line, panel.name, scaled)
+        for panel in shown
+        for line in panel.alike
+        for scaled in line.members
+        if scaled.efficiency and scaled.base is not scaled.point
+    ]
+    known = [one for one in grown if not (one[1].told(one[3]) or one[3].uncertain)]
+    if known:
+        least, line, model, scaled = min(known, key=lambda one: one[0])
+        if least < 1 - LOSS:
+            name = f"{line.name} of {model}" if len(shown) > 1 else line.name
+            on = counted(scaled.point.devices, "device")
+            return f"{name} keeps {percent(least)} of its rate per device on {on}"
+        if len(known) == len(grown):
+            return f"Every strategy keeps at least {percent(least)} of its rate per device"
+    return "How the rate grows with the devices"
 
 
 def _kept(shown: Sequence[LinePanel]) -> Iterator[str]:

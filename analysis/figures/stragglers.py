@@ -42,7 +42,8 @@ def figure(study: Study) -> Figure:
         return Figure("stragglers", "Stragglers", missing=hint)
     if not found:
         many = counted(len(waited), "point")
-        return Figure("stragglers", "Stragglers", missing=f"No rank holds up others in {many}.")
+        said = (f"Waits were recorded in {many}.",)
+        return Figure("stragglers", "No rank holds up the others", sentences=said)
     worst = found[0]
     more = len(found) - SHOWN
     return Figure(

@@ -43,9 +43,10 @@ def figure(study: Study) -> Figure:
 def _best(study: Study, alike: list[Use]) -> str:
     """Return the best share of the peak of a precision."""
     best = max(alike, key=lambda own: own.mfu)
+    source = "highest measured" if best.peak_source == "measured" else best.peak_source
     return (
         f"Best MFU in {best.scaled.point.first.dtype}: {percent(best.mfu)} of "
-        f"{flops(best.peak_flops_per_s)} ({best.peak_source}), {study.called(best.scaled.point)}."
+        f"{flops(best.peak_flops_per_s)} ({source}), {study.called(best.scaled.point)}."
     )
 
 

@@ -57,6 +57,7 @@ TOPICS = {
     "traffic": r"in messages of",
     "activity": r"Exposed|Idle|idle|Launching",
     "silent": r"hurts|Without (communication|reading)",
+    "collectives": r"goes to collectives",
     "late": r"wait .* longer",
 }
 CAUSES = ("parameters", "gradients", "optimizer", "gathered", "activations", "batch", "other")
@@ -132,10 +133,9 @@ class RawPoint(NamedTuple):
 def facts(rows: Iterable[Row], links: Iterable[Row] = ()) -> list[Fact]:
     """Return all facts of records, and of curves of collectives."""
     groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["status"] == "ok":
-            point = RawPoint([row])
-            groups[f"{point.devices} {row['nodes']} {point.alike()}"].append(row)
+    for row in of_one_peak([row for row in rows if row["status"] == "ok"]):
+        point = RawPoint([row])
+        groups[f"{point.devices} {row['nodes']} {point.alike()}"].append(row)
     points = [RawPoint(group) for group in groups.values()]
     found = [fact for point in points for fact in of_point(point)]
     sides, lines = defaultdict(list), defaultdict(list)
@@ -149,6 +149,24 @@ def facts(rows: Iterable[Row], links: Iterable[Row] = ()) -> list[Fact]:
     for line in lines.values():
         found += of_line(sorted(line, key=lambda point: point.devices))
     return found + [fact for link in links for fact in of_links(link)] + counts(points)
+
+
+def of_one_peak(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield rows whose measured peak is the highest of their device and dtype, shares with it."""
+    tops: dict[tuple[str, ...], float] = defaultdict(float)
+
+    def chip(row: Row) -> tuple[str, ...]:
+        return row["machine"], row["device"], row["dtype"]
+
+    measured = [row for row in rows if row["peak_source"] == "measured"]
+    for row in measured:
+        tops[chip(row)] = max(tops[chip(row)], row["peak_flops_per_s"])
+    for row in rows:
+        if row["peak_source"] == "measured":
+            top, own = tops[chip(row)], row["peak_flops_per_s"]
+            shares = {name: row[name] and row[name] * own / top for name in ("mfu", "hfu")}
+            row = row | shares | {"peak_flops_per_s": top}
+        yield row
 
 
 def of_point(point: RawPoint) -> Iterator[Fact]:
@@ -182,6 +200,7 @@ def of_point(point: RawPoint) -> Iterator[Fact]:
             yield from fact("share", point.value(part, name), 1 / whole if whole else 0, part)
         if whole and step:
             yield from fact("ratio", whole / step)
+    yield from fact("share", point.value("comm_s"), 1 / step if step else 0, "collectives")
     for late in filter(None, [point.value("wait", "late_s")]):
         yield from fact("seconds", late)
         yield from fact("share", late, 1 / step if step else 0, "late")

@@ -137,22 +137,61 @@ def test_what_holds_it_up_has_a_command_to_copy(whole):
     found = card([slow], "What holds it up")
     assert found.number == "40 %"
     assert found.sentence == "of a step of DDP on 2 devices goes to waiting for data."
-    assert found.command == ("hpcgeo profile run vit train.micro_batch=8 data.workers=2 --steps 20")
+    assert found.command == (
+        "torchrun --nproc-per-node 2 --no-python "
+        "hpcgeo profile run vit train.micro_batch=8 data.workers=2 --steps 20"
+    )
 
 
-def test_a_record_of_another_form_has_the_option_alone(whole):
+def test_a_record_of_another_form_has_no_command(whole):
     other = {"command": "run.dir='torn", "config": {"data": "elsewhere"}}
     slow = whole("DDP", 2, 0.1)
     phases = slow.phases.model_copy(update={"data_wait_s": 0.04})
     found = card([slow.model_copy(update={"phases": phases, **other})], "What holds it up")
-    assert found.command == "data.workers=2"
+    assert (found.command, found.more) == ("", "Try data.workers=2.")
 
 
-def test_a_trace_that_slows_the_step_says_nothing_of_it(whole):
+def test_without_a_trace_to_trust_it_is_what_was_measured_or_nothing(whole):
     traced = whole("DDP", 2, 0.1)
     slower = traced.activity.model_copy(update={"step_s": 0.2, "idle_s": 0.19})
-    found = card([traced.model_copy(update={"activity": slower})], "What holds it up")
-    assert "host" not in found.sentence and found.number == "1.0 %"
+    slowed = traced.model_copy(update={"activity": slower})
+    found = card([slowed], "What holds it up")
+    assert found.sentence == (
+        "of a step of DDP on 2 devices goes to collectives, compute beside them or not."
+    )
+    assert found.number == "40 %"
+    for comm_s in (None, 0.001):
+        other = slowed.model_copy(update={"comm_s": comm_s})
+        assert "What holds it up" not in [card.title for card in said([other]).cards]
+
+
+@pytest.mark.parametrize(
+    ("fields", "command"),
+    [
+        ({"devices": 1}, "hpcgeo profile run vit"),
+        ({"devices": 2}, "torchrun --nproc-per-node 2 --no-python hpcgeo profile run vit"),
+        ({"devices": 16, "nodes": 2}, ""),
+        ({"devices": 16, "nodes": 2, "command": "srun hpcgeo train"}, "srun hpcgeo train"),
+    ],
+)
+def test_a_command_of_several_ranks_has_its_launcher(make, fields, command):
+    record = make(**{"command": "hpcgeo profile run vit", **fields})
+    assert card([record], "Run this").command == command
+
+
+def test_what_a_tie_keeps_is_said_where_all_keep_the_same(make):
+    def title(base, **fields):
+        records = [make("DDP", 1, 0.1), make("DDP", 2, 0.11)]
+        return said([*records, make("ZERO3", 1, base, **fields), make("ZERO3", 2, 0.11)]).title
+
+    assert title(0.1).endswith("tie on 2 devices, keeping 91 % per device")
+    assert title(0.07).endswith("tie on 2 devices")
+    assert title(0.1, spread=0.4).endswith("tie on 2 devices")
+
+
+def test_noise_breaks_nothing_and_holds_nothing(make):
+    records = [make(devices=1, step_s=0.1, spread=0.4), make(devices=2, step_s=0.3)]
+    assert not {"It breaks here", "Nothing breaks"} & {card.title for card in said(records).cards}
 
 
 def test_sharding_over_nodes_is_to_be_kept_inside(whole):

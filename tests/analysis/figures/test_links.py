@@ -74,3 +74,12 @@ def test_traffic_of_training_stands_beside_the_curve(links, whole, study):
 def test_without_curves_it_says_how(make, study):
     figure = collectives.figure(study([make()]))
     assert "hpcgeo-profile collectives" in figure.missing and not figure.panels
+
+
+def test_without_curves_the_title_names_the_longest_collective(whole, study):
+    figure = collectives.figure(study([whole("FULL_SHARD", 4, 0.1)]))
+    assert figure.title == "Of the collectives all_gather in messages of 4.19 MB takes longest"
+    assert figure.sentences == (
+        "all_gather in messages of 4.19 MB takes 40 % of a step: "
+        "FULL_SHARD of vit_tiny on 4 devices.",
+    )

@@ -141,7 +141,7 @@ def test_a_loss_within_the_spread_or_from_the_start_is_no_cliff(make, study):
         study([make(devices=n, step_s=s, **noise) for n, s in ((1, 1), (2, 1.2))])
     )
     assert "-17 %" not in texts(read(steady.panels[0]))
-    assert steady.title == "Every strategy keeps at least 83 % of its rate per device"
+    assert steady.title == "DDP keeps 83 % of its rate per device on 2 devices"
     early = scaling.figure(study([make(devices=n, step_s=s) for n, s in ((1, 1), (2, 1.5))]))
     assert "-33 %" in texts(read(early.panels[0]))
     assert early.title == "DDP loses most per device as devices are added"
@@ -153,7 +153,7 @@ def test_a_noisy_point_is_hollow_and_decides_nothing(make, study):
     figure = scaling.figure(study(records))
     check(figure)
     assert figure.footnotes == (("†", "Noisy."),) and "breaks" not in figure.title
-    (line, _) = of_line(view(read(figure.panels[0]), "per_device"), "DDP")
+    (line,) = of_line(view(read(figure.panels[0]), "per_device"), "DDP")  # and no loss in red
     marks = [part.get("class") for part in line.iter() if part.get("transform")]
     assert marks == [None, None, "hollow", "hollow"]  # three points and the label
 

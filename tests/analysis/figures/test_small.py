@@ -4,6 +4,7 @@ import pytest
 
 from hpcgeo.measured import Energy, Memory, Spread, Wait
 from hpcgeo_analysis.figures import batching, energy, predictions, stragglers, utilisation
+from hpcgeo_analysis.utilisation import mfu
 from tests.analysis.figures.drawn import check, of_line, read, texts, tips, widths
 
 GIB = 2**30
@@ -39,6 +40,20 @@ def test_a_share_above_all_of_the_peak_is_not_shown(whole, study):
     records = [whole("DDP", 1, 0.1, mfu=share, hfu=share) for share in (0.5, 0.6, 1.2)]
     figure = utilisation.figure(study(records))
     assert not figure.panels and figure.missing
+
+
+def test_a_measured_peak_is_the_highest_of_its_device_and_dtype(make, study):
+    """Two ranks that share cores measure half the peak: that does not double their MFU."""
+    peak = {"model_flops": 30e9, "peak_source": "measured"}
+    records = [
+        make("DDP", 1, 1.0, mfu=0.3, peak_flops_per_s=100e9, **peak),
+        make("DDP", 2, 1.0, mfu=0.3, peak_flops_per_s=50e9, **peak),
+    ]
+    figure = utilisation.figure(study(records))
+    assert figure.sentences == (
+        "Best MFU in float32: 30 % of 100 GFLOP/s (highest measured), DDP of vit_tiny on 1 device.",
+    )
+    assert [mfu(point) for point in study(records).points] == pytest.approx([0.3, 0.15])
 
 
 def used(joules, **fields):
@@ -113,7 +128,8 @@ def test_a_straggler_of_repeats(make, study):
 def test_nobody_late_is_a_line(make, study):
     assert "records their waits" in stragglers.figure(study([make()])).missing
     quiet = stragglers.figure(study([make(devices=2, wait=Wait(seconds=[0.0, 0.0]))]))
-    assert quiet.missing == "No rank holds up others in 1 point."
+    assert (quiet.title, quiet.missing) == ("No rank holds up the others", "")
+    assert quiet.sentences == ("Waits were recorded in 1 point.",)
 
 
 RATES = {"padding": (9_000.0, 0.6), "bins": (19_900.0, 0.05), "packed": (20_000.0, 0.0)}
