@@ -277,8 +277,8 @@ def _conclude(
         ends = meter.rows[:few], meter.rows[-few:]
         begin, end = (fmean(row["loss"] for row in rows) for rows in ends)
         log.info(
-            "loss %.4f from step %d, %.4f to step %d (means of %d)",
-            *(begin, meter.rows[0]["step"], end, meter.rows[-1]["step"], few),
+            "mean loss %.4f in the first %d steps of this start, %.4f in the last",
+            *(begin, few, end),
         )
     record = describe(run, parts, meter)
     if environment.rank == 0 and meter.measured():
