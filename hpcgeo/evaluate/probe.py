@@ -118,12 +118,7 @@ def probe(
             f"{split!r}: there is nothing to fit a probe to"
         )
     for name, one in scored.items():
-        if kind_of(one.target).stratified and len(one.target.names) < 2:
-            raise InputError(
-                f"{name}: all samples with a label are {', '.join(one.target.names)}: a probe "
-                f"needs two classes; name other tasks with --tasks"
-            )
-    for one in scored.values():
+        _refuse_one_class(name, one.target)
         probe_model(model, one.target, 0)  # is there one? before the work
     weights = Weights(checkpoint)
     trained = _backbone(work, weights.read)
@@ -231,6 +226,14 @@ def _backbone(work: MixtureRun, weight: Callable[[str], torch.Tensor]) -> Any:
     for name, parameter in found.named_parameters():
         parameter.copy_(weight(BACKBONE + name))
     return found.to(usable_device()).eval()
+
+
+def _refuse_one_class(name: str, target: Target) -> None:
+    if kind_of(target).stratified and len(target.names) < 2:
+        raise InputError(
+            f"{name}: all samples with a label are {', '.join(target.names)}: a probe needs two "
+            f"classes; name other tasks with --tasks"
+        )
 
 
 @torch.no_grad()
