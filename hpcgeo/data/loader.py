@@ -9,7 +9,6 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
-from pathlib import Path
 from sys import maxsize
 from typing import Any, Generic, TypeVar
 
@@ -20,12 +19,10 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from hpcgeo.data.sampling.order import shuffled
-from hpcgeo.data.shards.dataset import Dataset, ShardDataset
+from hpcgeo.data.shards.dataset import Dataset
 from hpcgeo.data.shards.executors import end_with_parent
-from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
-from hpcgeo.options import SYNTHETIC, Data
 
 Item = TypeVar("Item", covariant=True)
 
@@ -64,17 +61,6 @@ def positions(number: int, micro_batch: int, rank: int, world: int) -> npt.NDArr
     """Return the global positions (B,) of micro-batch `number` of a rank since the run began."""
     first = (number * world + rank) * micro_batch
     return np.arange(first, first + micro_batch)
-
-
-def open_dataset(config: Data) -> Dataset:
-    """Return the data set that a configuration names.
-
-    Raises:
-        InputError: no data set there, or a layout must be chosen.
-    """
-    if config.path == SYNTHETIC:
-        return SyntheticDataset((3, *config.chip))
-    return ShardDataset(Path(config.path), config.layout)
 
 
 class Loader(Generic[Item]):

@@ -20,8 +20,6 @@ FOLLOWED = re.compile(
     r"lost the other ranks|a collective was given up|no sign of life|failed and said why"
     r"|has ended: look for its line"
 )
-
-
 #: Exit code of the first process that torchrun saw end.
 FIRST = re.compile(r"Root Cause.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 WRONG_INPUT = 2

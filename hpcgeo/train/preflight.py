@@ -6,10 +6,9 @@ Of images nothing here needs torch; labelled data sets are opened as the run ope
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 from hpcgeo.config import RunConfig, load
-from hpcgeo.data.shards.dataset import ShardDataset
+from hpcgeo.data.shards.dataset import open_dataset
 from hpcgeo.errors import InputError
 from hpcgeo.launch.look import Looked
 from hpcgeo.machines import machine
@@ -21,9 +20,6 @@ from hpcgeo.plan.fit import Fit, fit
 from hpcgeo.strategies import strategy
 from hpcgeo.train.run_folder import refuse_other
 from hpcgeo.zoo import architecture
-
-#: Bands of generated images.
-SYNTHETIC_BANDS = 3
 
 
 def problems(run: RunConfig, ranks: int) -> list[str]:
@@ -56,7 +52,7 @@ def fits(run: RunConfig, ranks: int) -> Fit | None:
     if device is None or not isinstance(data, Data):
         return None
     row = objective(run.objective.name)(run.objective, run.seed)
-    forms = row.forms(architecture(run.model.name), _bands(data), data.chip)
+    forms = row.forms(architecture(run.model.name), len(open_dataset(data).bands), data.chip)
     if forms is None:
         return None
     return fit(forms, run.parallel, run.train, ranks, run.optim, device.memory)
@@ -111,17 +107,11 @@ def _data(run: RunConfig) -> None:
     row, data = objective(run.objective.name), run.data
     if isinstance(data, Data) and IMAGES in row.data:
         architecture(run.model.name).num_patches(data.chip)
-        _bands(data)
+        open_dataset(data)
         return
     from hpcgeo.workloads.choice import workload_of  # with torch
 
     workload_of(run)
-
-
-def _bands(data: Data) -> int:
-    if data.path == SYNTHETIC:
-        return SYNTHETIC_BANDS
-    return len(ShardDataset(Path(data.path), data.layout).bands)
 
 
 def _weights(run: RunConfig) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import ONLY, fingerprint_of
-from hpcgeo.data.loader import open_dataset
-from hpcgeo.data.shards.dataset import Dataset
+from hpcgeo.data.shards.dataset import Dataset, open_dataset
 from hpcgeo.errors import InputError
 from hpcgeo.options import Data
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from hpcgeo.config import RunConfig
-from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader, open_dataset
+from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader
 from hpcgeo.data.sampling.order import shuffled
+from hpcgeo.data.shards.dataset import open_dataset
 from hpcgeo.data.views import ViewBatch, Views
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.masking import noise

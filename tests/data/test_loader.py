@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hpcgeo.data import loader
-from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader, open_dataset
+from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.build import build
-from hpcgeo.data.shards.dataset import ShardDataset
+from hpcgeo.data.shards.dataset import ShardDataset, open_dataset
 from hpcgeo.data.shards.executors import run
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.synthetic import SyntheticDataset, scene

@@ -7,7 +7,7 @@ import torch
 
 from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of
 from hpcgeo.config import RunConfig, load
-from hpcgeo.data.loader import open_dataset
+from hpcgeo.data.shards.dataset import open_dataset
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.options import Checkpoint
 from hpcgeo.zoo import architecture

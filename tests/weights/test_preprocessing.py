@@ -13,10 +13,10 @@ from transformers import logging as transformers_logging
 
 from hpcgeo.config import load
 from hpcgeo.data.labelled import fingerprint_of
-from hpcgeo.data.loader import ImageBatch, open_dataset
+from hpcgeo.data.loader import ImageBatch
 from hpcgeo.data.shards import executors
 from hpcgeo.data.shards.build import build
-from hpcgeo.data.shards.dataset import ShardDataset
+from hpcgeo.data.shards.dataset import ShardDataset, open_dataset
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.views import Views
 from hpcgeo.errors import InputError

@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from hpcgeo.data.shards.hdf5 import own_array, valid_sizes
 from hpcgeo.data.shards.index import Index, SampleLayout, ShardFile, load
+from hpcgeo.data.shards.synthetic import SyntheticDataset
 from hpcgeo.errors import InputError
+from hpcgeo.options import SYNTHETIC, Data
 from hpcgeo.tables import find
 
 Pixels = npt.NDArray[np.generic]
@@ -287,3 +289,14 @@ def _moments(rows: Sequence[SampleLayout]) -> tuple[Float, Float]:
     both = np.sqrt((weight * (spread**2 + (stated - centre) ** 2)).sum(axis=0))
     constant = both <= 1e-9 * np.abs(centre)  # but for rounding
     return (centre - offset) / scale, np.where(constant, 1, both) / scale
+
+
+def open_dataset(config: Data) -> Dataset:
+    """Return the data set that a configuration names.
+
+    Raises:
+        InputError: no data set there, or a layout must be chosen.
+    """
+    if config.path == SYNTHETIC:
+        return SyntheticDataset((3, *config.chip))
+    return ShardDataset(Path(config.path), config.layout)
