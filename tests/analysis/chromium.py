@@ -101,15 +101,19 @@ class Chromium:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
-        self._events.clear()
         self.messages.clear()
         start = time.monotonic()
+        self.load(page, end)
+        self.js("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        return time.monotonic() - start
+
+    def load(self, page: Path, end: str = "") -> None:
+        """Load a page whole into the window as it is."""
+        self._events.clear()
         # a number in the address, or one that differs in its end alone would not be loaded again
         self.call("Page.navigate", url=f"{page.resolve().as_uri()}?{next(self._numbers)}{end}")
         while not any(event.get("method") == "Page.loadEventFired" for event in self._events):
             self._events.append(self._receive())
-        self.js("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
-        return time.monotonic() - start
 
     def js(self, expression: str) -> Any:
         """Return the value of an expression in the page."""
