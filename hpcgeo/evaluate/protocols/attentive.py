@@ -17,7 +17,7 @@ from hpcgeo.evaluate.baselines import whole
 from hpcgeo.evaluate.protocols.principal import Standard
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
-    Fitted,
+    FittedModels,
     FrozenProtocol,
     Setting,
     known_rows,
@@ -34,7 +34,7 @@ RATES, DECAYS = (1e-3, 3e-4, 3e-3, 1e-2, 1e-4), (0.01, 0.4)
 EPOCHS, BATCH = 20, 256
 
 
-class Pooled(Fitted):
+class Pooled(FittedModels):
     """Queries (S, W, H), projections (S, H, W, W / H), weights (S, W, K), biases (S, K)."""
 
     def __init__(self, standard: Standard, parameters: Sequence[Tensor]) -> None:
@@ -66,7 +66,7 @@ class Attentive(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         width, outputs, count = train.vectors.shape[-1], len(target.names), len(settings)
         heads = width // HEAD if width % HEAD == 0 else 1
         shapes = [(width, heads), (heads, width, width // heads), (width, outputs)]

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
-    Fitted,
+    FittedModels,
     FrozenProtocol,
     Setting,
     joined,
@@ -50,7 +50,7 @@ class Chosen:
     best: Tried
     tried: list[Tried]
     refitted: bool
-    model: Fitted
+    model: FittedModels
 
 
 def choose(
@@ -108,7 +108,7 @@ def choose(
 
 
 def scored(
-    model: Fitted,
+    model: FittedModels,
     part: Described,
     target: Target,
     metric: str,
@@ -143,7 +143,7 @@ def scored(
 
 @torch.no_grad()
 def _block(
-    model: Fitted, part: Described, target: Target, metric: str, rows: slice, resamples: int
+    model: FittedModels, part: Described, target: Target, metric: str, rows: slice, resamples: int
 ) -> list[State]:
     found = []
     for answer in model.answers(part.block(rows)):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from hpcgeo.evaluate.protocols.neighbours import nearest, shares
 from hpcgeo.evaluate.protocols.principal import Standard
 from hpcgeo.evaluate.protocols.products import times
-from hpcgeo.evaluate.protocols.protocol import Described, Fitted, FrozenProtocol, Setting
+from hpcgeo.evaluate.protocols.protocol import Described, FittedModels, FrozenProtocol, Setting
 from hpcgeo.evaluate.protocols.training import drawn, summed_loss, trained
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
@@ -30,7 +30,7 @@ EPOCHS, BATCH = 50, 16
 BANK, KS, TEMPERATURE = 100_000, (30, 5, 10, 90), 0.02
 
 
-class DenseFitted(Fitted):
+class DenseFitted(FittedModels):
     """Weights (W, S, K) and biases (S, K) of patches."""
 
     def __init__(
@@ -61,7 +61,7 @@ class DenseLinear(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         width, outputs, kind = train.vectors.shape[-1], len(target.names), kind_of(target)
         weights = drawn((width, outputs), 0.01, len(settings), 0, seed).to(usable_device())
         biases = weights.new_zeros(len(settings), outputs)
@@ -88,7 +88,7 @@ class DenseLinear(FrozenProtocol):
         return DenseFitted(standard, weights.detach().movedim(0, 1), biases.detach(), frame)
 
 
-class Bank(Fitted):
+class Bank(FittedModels):
     """Patches with the mixture of classes of each."""
 
     def __init__(
@@ -122,7 +122,7 @@ class DenseKNN(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         bank = memory_bank(train, len(target.names), self.bank, seed)
         fewer = [{**each, "k": min(int(each["k"]), len(bank))} for each in settings]
         return Bank(bank, len(target.names), fewer, train.truth.shape[1:])

@@ -19,7 +19,7 @@ from hpcgeo.evaluate.baselines import whole
 from hpcgeo.evaluate.protocols.products import times
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
-    Fitted,
+    FittedModels,
     FrozenProtocol,
     Setting,
     known_rows,
@@ -39,7 +39,7 @@ RATES = (0.1, 0.03, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 DECAYS = (0.0, 1e-4)
 
 
-class Normalised(Fitted):
+class Normalised(FittedModels):
     """Batch norm by running moments (D,), then weights (D, S, K) and biases (S, K)."""
 
     def __init__(self, mean: Tensor, variance: Tensor, weights: Tensor, biases: Tensor) -> None:
@@ -66,7 +66,7 @@ class MaeLinear(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         rows, kind = known_rows(train.truth), kind_of(target)
         vectors = train.block(slice(None))
         truth = torch.from_numpy(np.array(train.truth)).to(vectors.device)

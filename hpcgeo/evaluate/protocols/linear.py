@@ -18,7 +18,7 @@ from hpcgeo.evaluate.protocols.principal import Axes, Standard, axes
 from hpcgeo.evaluate.protocols.products import times
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
-    Fitted,
+    FittedModels,
     FrozenProtocol,
     Setting,
     known_rows,
@@ -34,7 +34,7 @@ NEIGHBOURS = 5
 ANSWERS = 2**27
 
 
-class LinearFitted(Fitted):
+class LinearFitted(FittedModels):
     """Weights (D, S, K) and intercepts (S, K) on standardised features."""
 
     def __init__(self, standard: Standard, weights: Tensor, intercepts: Tensor) -> None:
@@ -68,7 +68,7 @@ class Logistic(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         standard, rows = Standard.of(train), known_rows(train.truth)
         on = axes(standard.matrix(train, self.dtype)[rows])
         truth = torch.from_numpy(np.array(train.truth[rows])).to(on.turned.device)
@@ -86,7 +86,7 @@ class Logistic(FrozenProtocol):
         truth: Tensor,
         strengths: list[float],
         names: tuple[str, ...],
-    ) -> Fitted:
+    ) -> FittedModels:
         """Fit to the classes that there are; others are never answered."""
         there, label = torch.unique(truth, return_inverse=True)
         if len(there) < 2:
@@ -190,7 +190,7 @@ class Ridge(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         standard = Standard.of(train)
         features = standard.matrix(train, torch.float64)
         alphas = features.new_tensor([float(setting["alpha"]) for setting in settings])
@@ -235,7 +235,7 @@ class Linear(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         return self._of(target).fit(train, target, settings, seed)
 
     def _of(self, target: Target) -> FrozenProtocol:

@@ -17,7 +17,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import whole
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
-    Fitted,
+    FittedModels,
     FrozenProtocol,
     Setting,
     known_rows,
@@ -100,7 +100,7 @@ def shares(
     return found
 
 
-class Neighbours(Fitted):
+class Neighbours(FittedModels):
     """The training split itself."""
 
     def __init__(self, bank: Described, target: Target, settings: Sequence[Setting]) -> None:
@@ -137,7 +137,7 @@ class KNN(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         rows = known_rows(train.truth)
         bank = train if len(train.truth[rows]) == len(train) else train.of(rows)
         if (most := max(int(setting["k"]) for setting in settings)) > len(bank):

@@ -51,7 +51,7 @@ class Described:
         return torch.from_numpy(np.array(self.vectors[rows], np.float32)).to(usable_device())
 
 
-class Fitted(ABC):
+class FittedModels(ABC):
     """Models that were fitted to one training split, one for each setting."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class FrozenProtocol(ABC):
     @abstractmethod
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         """Fit all settings to a training split."""
 
 

@@ -12,7 +12,7 @@ from hpcgeo.evaluate.protocols.dense import DenseKNN, DenseLinear
 from hpcgeo.evaluate.protocols.lars import MaeLinear
 from hpcgeo.evaluate.protocols.linear import Linear
 from hpcgeo.evaluate.protocols.neighbours import KNN
-from hpcgeo.evaluate.protocols.protocol import Described, Fitted, FrozenProtocol, Setting
+from hpcgeo.evaluate.protocols.protocol import Described, FittedModels, FrozenProtocol, Setting
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target
@@ -54,13 +54,13 @@ class OfEstimator(FrozenProtocol):
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
-    ) -> Fitted:
+    ) -> FittedModels:
         model = self.make(target, seed)
         fit_vectors(model, train.vectors, train.truth)
         return _Estimated(model, target, len(settings))
 
 
-class _Estimated(Fitted):
+class _Estimated(FittedModels):
     def __init__(self, model: Any, target: Target, count: int) -> None:
         self.model, self.target, self.count = model, target, count
 
