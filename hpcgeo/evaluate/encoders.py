@@ -33,12 +33,6 @@ from hpcgeo.weights.preprocessing import preprocessing
 from hpcgeo.weights.public import public, public_weights
 from hpcgeo.zoo import Architecture, architecture
 
-#: What becomes of the tokens of an image: one vector.
-POOLINGS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
-    "class": lambda tokens, first: tokens[:, 0],
-    "mean": lambda tokens, first: tokens[:, first:].mean(1),
-    "all": lambda tokens, first: torch.cat([tokens[:, 0], tokens[:, first:].mean(1)], dim=1),
-}
 #: Blocks that are tried where none are named.
 BLOCKS = 6
 #: Wavelengths of a band that stands for another differ by less than this fraction.
@@ -110,13 +104,8 @@ class Encoder:
         patches = patchify(images.nan_to_num(0.0), patch)
         return [each.float() for each in self.backbone.after(patches, positions, blocks)]
 
-    def pooled(self, images: Tensor, blocks: Sequence[int], pooling: str) -> list[Tensor]:
-        """Return one vector an image of each block, (B, W) or (B, 2 W)."""
-        first = self.backbone.first
-        return [POOLINGS[pooling](each, first) for each in self.tokens(images, blocks)]
-
     def grids(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """Return a vector for each patch, of each block, (B, h, w, W)."""
+        """Return a vector for each patch of images, as of `tokens`, (B, h, w, W) of each block."""
         height, width = (size // self.architecture.patch for size in images.shape[-2:])
         patches = (each[:, self.backbone.first :] for each in self.tokens(images, blocks))
         return [each.reshape(len(each), height, width, -1) for each in patches]

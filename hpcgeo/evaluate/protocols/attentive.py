@@ -53,6 +53,7 @@ class Attentive(FrozenProtocol):
     """A learned query over tokens (N, T, W), trained by AdamW."""
 
     title = "attentive pooling of tokens; rate and weight decay chosen on validation"
+    reads = "tokens"
     rows = 64
 
     def __init__(self, epochs: int = EPOCHS, batch: int = BATCH) -> None:

@@ -48,6 +48,7 @@ class DenseLinear(FrozenProtocol):
     """A linear layer at each patch, trained by AdamW on the upsampled logits."""
 
     title = "a linear layer on patches, upsampled; rate chosen on validation"
+    reads = "grids"
     rows = 8
 
     def __init__(self, epochs: int = EPOCHS, batch: int = BATCH) -> None:
@@ -109,6 +110,7 @@ class DenseKNN(FrozenProtocol):
     """kNN on a memory bank of patches, drawn by the seed."""
 
     title = "kNN on patches, upsampled; k chosen on validation"
+    reads = "grids"
     rows = 4
 
     def __init__(self, bank: int = BANK) -> None:

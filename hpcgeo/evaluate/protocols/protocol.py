@@ -9,7 +9,7 @@ Letters: N samples, D values of a vector, K outputs, S settings, n samples of a 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -68,11 +68,13 @@ class FrozenProtocol(ABC):
 
     Attributes:
         title: a sentence for `hpcgeo list`.
+        reads: what of an image: "vectors" (D,), "tokens" (T, W) or "grids" (h, w, W) of patches.
         at_once: settings that one fit takes; None: all. Fits are shared out over ranks whole.
         rows: samples that are answered at once.
     """
 
     title: ClassVar[str]
+    reads: ClassVar[Literal["vectors", "tokens", "grids"]] = "vectors"
     at_once: int | None = None
     rows: int = 4096
 
