@@ -54,7 +54,7 @@ class Logistic(FrozenProtocol):
     def __init__(
         self,
         dtype: torch.dtype = torch.float32,
-        tolerance: float = 1e-4,
+        tolerance: float = 1e-5,
         iterations: int = 1000,
     ) -> None:
         """Take the precision and where a fit ends: norm of the gradient of the mean loss."""
@@ -64,7 +64,7 @@ class Logistic(FrozenProtocol):
         return whole(kind) and not kind.standardised
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
-        return [{"C": float(c)} for c in np.logspace(-6, 4, 21)]
+        return [{"C": float(c)} for c in np.logspace(-6, 1, 22)]
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int

@@ -85,7 +85,7 @@ def test_every_kind_is_learned(make, kind):
         truth[:9] = IGNORED
     tokens = np.repeat(vectors[:, None], 3, axis=1)
     tokens[:, 1:] = 0.1 * np.random.default_rng(0).normal(size=tokens[:, 1:].shape)
-    settings = [{"lr": lr, "weight_decay": 0.0} for lr in (0.0, 3.0)]
+    settings = [{"lr": lr, "weight_decay": 0.0} for lr in (0.0, 10.0)]
     fits = {MaeLinear(batch=32): (vectors, settings)}
     fits[Attentive(epochs=30, batch=50)] = (tokens, [settings[0], {**settings[0], "lr": 0.02}])
     for protocol, (seen, tried) in fits.items():
