@@ -73,6 +73,8 @@ class Logistic(FrozenProtocol):
         on = axes(standard.matrix(train, self.dtype)[rows])
         truth = torch.from_numpy(np.array(train.truth[rows])).to(on.turned.device)
         strengths = [float(setting["C"]) for setting in settings]
+        if min(strengths) <= 0:
+            raise InputError(f"C {min(strengths):g}: above 0, the inverse of a penalty")
         names = target.names
         if truth.ndim == 1:
             return self._of_classes(standard, on, truth, strengths, names)
@@ -191,6 +193,8 @@ class Ridge(FrozenProtocol):
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
     ) -> FittedModels:
+        if (least := min(float(setting["alpha"]) for setting in settings)) <= 0:
+            raise InputError(f"alpha {least:g}: above 0, a penalty")
         standard = Standard.of(train)
         features = standard.matrix(train, torch.float64)
         alphas = features.new_tensor([float(setting["alpha"]) for setting in settings])

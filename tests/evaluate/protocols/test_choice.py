@@ -100,6 +100,8 @@ def test_what_is_refused():
     one = split(validation.vectors, np.zeros(80, int))
     with pytest.raises(InputError, match=r"auroc is not defined on the validation split"):
         choose(KNN(), {"a": (train, one)}, CLASSES, metric="auroc")
+    with pytest.raises(InputError, match=r"setting \{'c': 1\}: logistic or ridge .*: name C"):
+        choose(Linear(), every, CLASSES, settings=[{"c": 1}])
     with pytest.raises(InputError, match=r"unknown protocol 'knnn' .*did you mean 'knn'.*add"):
         protocol_of("knnn")
 

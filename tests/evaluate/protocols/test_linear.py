@@ -88,6 +88,8 @@ def test_what_is_not_there_is_never_answered():
         torch.from_numpy(vectors)
     )[0]
     assert (answers[:, 1] == torch.inf).all() and torch.isfinite(answers[:, 0]).all()
+    with pytest.raises(InputError, match=r"C 0: above 0"):
+        EXACT.fit(split(vectors, truth), kind, strengths(1, 0), 0)
     with pytest.raises(InputError, match=r"all samples with a label are output 3: .* two classes"):
         EXACT.fit(split(vectors, np.full(50, 3)), kind, strengths(1), 0)
 
@@ -128,7 +130,7 @@ def test_features_on_their_axes_are_the_features(size, width):
 
 
 def test_moments_are_those_of_scikit_learn(monkeypatch):
-    monkeypatch.setattr("hpcgeo.evaluate.protocols.principal.ROWS", 7)
+    monkeypatch.setattr("hpcgeo.evaluate.protocols.principal.NUMBERS", 7 * 6)
     vectors = np.random.default_rng(0).normal(5, 3, (40, 6)).astype(np.float32)
     vectors[:, 2] = 7.3
     scale, found = (

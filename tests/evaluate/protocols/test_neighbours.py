@@ -23,10 +23,10 @@ def answers(vectors, truth, kind, asked, settings=SETTINGS):
     return model.answers(torch.from_numpy(asked))
 
 
-@pytest.fixture(autouse=True, params=[8192, 37])
+@pytest.fixture(autouse=True, params=[2**23, 3700])
 def blocks(request, monkeypatch):
     """All training rows at once, and in several blocks."""
-    monkeypatch.setattr(neighbours, "ROWS", request.param)
+    monkeypatch.setattr(neighbours, "SIMILARITIES", request.param)
 
 
 def test_votes_are_those_of_scikit_learn():
@@ -73,7 +73,7 @@ def test_labels_that_are_not_known_do_not_vote():
     kind = target("classification", 3)
     some = answers(vectors[20:], truth[20:], kind, vectors)
     assert torch.equal(answers(vectors, truth, kind, vectors), some)
-    with pytest.raises(InputError, match=r"k 41: 40 samples have a label"):
+    with pytest.raises(InputError, match=r"k 41: at least 1, at most the 40 samples that"):
         answers(vectors, truth, kind, vectors, [{"k": 41, "weights": "uniform"}])
     vectors, truth = numbers(60, 8, 2)
     truth[:30, 1] = np.nan
