@@ -191,6 +191,21 @@ def _kinds() -> list[Columns]:
     ]
 
 
+def _protocols() -> list[Columns]:
+    # torch is imported for this table, too.
+    from hpcgeo.evaluate.protocols.table import PROTOCOLS
+    from hpcgeo.kinds.table import kinds
+
+    return [
+        {
+            "protocol": name,
+            "title": row.title,
+            "kinds": ", ".join(each for each, kind in kinds().items() if row.suits(kind)),
+        }
+        for name, row in PROTOCOLS.items()
+    ]
+
+
 #: How the options call the kinds of data.
 IN_OPTIONS = {IMAGES: "data.path", TASKS: "data.tasks"}
 
@@ -256,6 +271,10 @@ TABLES: dict[str, tuple[str, Callable[[], list[Columns]]]] = {
     "kinds": (
         "of task, as readers name them; metrics: data.tasks.NAME.metric, the first by default",
         _kinds,
+    ),
+    "protocols": (
+        "frozen ones, on cached features; kinds: of task that each is for",
+        _protocols,
     ),
     "objectives": ("objective.name; exports: formats of hpcgeo export", _objectives),
     "tasks": (

@@ -9,6 +9,7 @@ import pytest
 from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
 from hpcgeo.data.readers.table import READERS
+from hpcgeo.evaluate.protocols.table import PROTOCOLS
 from hpcgeo.kinds.table import kinds
 from hpcgeo.machines import machines
 from hpcgeo.objectives.table import objectives
@@ -30,6 +31,7 @@ NAMES = {
     "objectives": objectives,
     "options": lambda: dict.fromkeys(option.key for option in options()),
     "kinds": kinds,
+    "protocols": lambda: PROTOCOLS,
     "tasks": lambda: read("sustainbench")["tasks"],
 }
 
@@ -74,9 +76,10 @@ def test_an_unknown_kind_is_bad_input():
     assert done.returncode == 2 and "sensors" in done.stderr
 
 
-def test_no_torch_but_for_kinds_of_task():
+def test_no_torch_but_for_kinds_of_task_and_protocols():
     program = (
         "import sys, hpcgeo.cli.list as l; l.TABLES.pop('kinds'); "
+        "l.TABLES.pop('protocols'); "
         "[rows() for _, rows in l.TABLES.values()]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

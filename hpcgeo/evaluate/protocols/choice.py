@@ -89,7 +89,9 @@ def choose(
     pieces: list[Callable[..., list[Tried]]] = []
     for name, (train, validation) in candidates.items():
         _refuse_shapes(name, train, validation)
-        tried = settings or protocol.settings(target, len(train))
+        tried = protocol.settings(target, len(train))
+        _refuse_names(protocol, settings, tried[0])
+        tried = settings or tried
         step = protocol.at_once or len(tried)
         for first in range(0, len(tried), step):
             some = tried[first : first + step]
@@ -182,6 +184,14 @@ def _best(tried: Sequence[Tried], metric: str) -> Tried:
             f"or another metric"
         )
     return max(defined, key=lambda one: sign * one.validation)
+
+
+def _refuse_names(protocol: FrozenProtocol, settings: Sequence[Setting], known: Setting) -> None:
+    for setting in settings:
+        if set(setting) != set(known):
+            raise InputError(
+                f"setting {dict(setting)}: {protocol.title}: name {', '.join(known) or 'nothing'}"
+            )
 
 
 def _refuse_shapes(name: str, train: Described, validation: Described) -> None:

@@ -54,7 +54,7 @@ class Logistic(FrozenProtocol):
     def __init__(
         self,
         dtype: torch.dtype = torch.float32,
-        tolerance: float = 1e-4,
+        tolerance: float = 1e-5,
         iterations: int = 1000,
     ) -> None:
         """Take the precision and where a fit ends: norm of the gradient of the mean loss."""
@@ -64,7 +64,7 @@ class Logistic(FrozenProtocol):
         return whole(kind) and not kind.standardised
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
-        return [{"C": float(c)} for c in np.logspace(-6, 4, 21)]
+        return [{"C": float(c)} for c in np.logspace(-6, 1, 22)]
 
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
@@ -73,6 +73,8 @@ class Logistic(FrozenProtocol):
         on = axes(standard.matrix(train, self.dtype)[rows])
         truth = torch.from_numpy(np.array(train.truth[rows])).to(on.turned.device)
         strengths = [float(setting["C"]) for setting in settings]
+        if min(strengths) <= 0:
+            raise InputError(f"C {min(strengths):g}: above 0, the inverse of a penalty")
         names = target.names
         if truth.ndim == 1:
             return self._of_classes(standard, on, truth, strengths, names)
@@ -191,6 +193,8 @@ class Ridge(FrozenProtocol):
     def fit(
         self, train: Described, target: Target, settings: Sequence[Setting], seed: int
     ) -> FittedModels:
+        if (least := min(float(setting["alpha"]) for setting in settings)) <= 0:
+            raise InputError(f"alpha {least:g}: above 0, a penalty")
         standard = Standard.of(train)
         features = standard.matrix(train, torch.float64)
         alphas = features.new_tensor([float(setting["alpha"]) for setting in settings])

@@ -28,8 +28,8 @@ from hpcgeo.kinds.target import Target
 
 KS = (1, 5, 10, 20, 50, 100, 200)
 TEMPERATURE = 0.07
-#: Training rows that are read at once.
-ROWS = 8192
+#: Similarities that are held at once: it decides how many training rows.
+SIMILARITIES = 2**23
 
 
 def nearest(queries: Tensor, bank: Described, most: int) -> tuple[Tensor, Tensor]:
@@ -42,8 +42,9 @@ def nearest(queries: Tensor, bank: Described, most: int) -> tuple[Tensor, Tensor
     """
     unit = F.normalize(queries, dim=1)
     keys = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for first in range(0, len(bank), ROWS):
-        block = F.normalize(bank.block(slice(first, first + ROWS)), dim=1)
+    step = max(1, SIMILARITIES // len(queries))
+    for first in range(0, len(bank), step):
+        block = F.normalize(bank.block(slice(first, first + step)), dim=1)
         rows = torch.arange(first, first + len(block), device=queries.device)
         keys = torch.cat([keys, _key(unit @ block.T, rows)], dim=1)
         keys = keys.topk(min(most, keys.shape[1]), dim=1).values
@@ -140,8 +141,9 @@ class KNN(FrozenProtocol):
     ) -> FittedModels:
         rows = known_rows(train.truth)
         bank = train if len(train.truth[rows]) == len(train) else train.of(rows)
-        if (most := max(int(setting["k"]) for setting in settings)) > len(bank):
-            raise InputError(
-                f"k {most}: {len(bank)} samples have a label; take a k of at most that many"
-            )
+        for k in (setting["k"] for setting in settings):
+            if not 1 <= int(k) <= len(bank):
+                raise InputError(
+                    f"k {k}: at least 1, at most the {len(bank)} samples that have a label"
+                )
         return Neighbours(bank, target, settings)

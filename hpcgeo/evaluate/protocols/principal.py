@@ -6,6 +6,7 @@ a logistic regression is nearly diagonal. No penalty on the length of weights se
 Letters: N samples, D features, A axes (D, or fewer where there are fewer samples).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from hpcgeo.evaluate.protocols.protocol import Described
 
-#: Rows that are read at once.
-ROWS = 8192
+#: Numbers that are read at once.
+NUMBERS = 2**24
 #: Of the largest variance: axes below it are rounding.
 SMALLEST = 1e-12
 
@@ -29,14 +30,13 @@ class Standard:
     @classmethod
     def of(cls, train: Described) -> "Standard":
         """Return the moments of all rows, of the last axis; a constant feature has deviation 1."""
-        blocks = range(0, len(train), ROWS)
         mean = deviation = torch.zeros((), dtype=torch.float64)
-        for first in blocks:
-            mean = mean + _flat(train, first).sum(0)
         count = train.vectors[..., 0].size
-        mean = mean / count
-        for first in blocks:
-            deviation = deviation + (_flat(train, first) - mean).square_().sum(0)
+        for rows in _blocks(train):
+            mean = mean + train.block(rows).double().flatten(0, -2).sum(0) / count
+        for rows in _blocks(train):
+            apart = train.block(rows).double().flatten(0, -2) - mean
+            deviation = deviation + apart.square_().sum(0)
         deviation = (deviation / count).sqrt()
         constant = deviation <= torch.finfo(torch.float32).eps * mean.abs()
         return cls(mean, torch.where(constant, 1.0, deviation))
@@ -48,15 +48,13 @@ class Standard:
 
     def matrix(self, train: Described, dtype: torch.dtype) -> Tensor:
         """Return standardised vectors (N, D) of a split."""
-        found = [
-            self.apply(train.block(slice(first, first + ROWS)).to(dtype), dtype)
-            for first in range(0, len(train), ROWS)
-        ]
+        found = [self.apply(train.block(rows).to(dtype), dtype) for rows in _blocks(train)]
         return torch.cat(found)
 
 
-def _flat(train: Described, first: int) -> Tensor:
-    return train.block(slice(first, first + ROWS)).double().flatten(0, -2)
+def _blocks(train: Described) -> Iterator[slice]:
+    rows = max(1, NUMBERS * len(train) // train.vectors.size)
+    return (slice(first, first + rows) for first in range(0, len(train), rows))
 
 
 @dataclass(frozen=True)
