@@ -132,7 +132,9 @@ def shape_of(path: Path) -> tuple[int, int]:
         return raster.shape
 
 
-def window(path: Path, numbers: list[int], corner: tuple[int, int], side: Shape) -> Float32:
+def window(
+    path: Path, numbers: list[int], corner: Shape, side: Shape, *, codes: bool = False
+) -> Float32:
     """Return a window of a raster or photograph, (L, *side), NaN where missing or outside.
 
     Args:
@@ -140,6 +142,7 @@ def window(path: Path, numbers: list[int], corner: tuple[int, int], side: Shape)
         numbers: of the bands, from 1.
         corner: first row and column.
         side: rows and columns.
+        codes: values are those of classes: none of them is missing, whatever the file says.
 
     Raises:
         InputError: it cannot be read, or has fewer bands.
@@ -148,12 +151,11 @@ def window(path: Path, numbers: list[int], corner: tuple[int, int], side: Shape)
     with reading(path), opened(path) as raster:
         if raster.count < max(numbers):
             raise InputError(f"{path}: {raster.count} bands, {max(numbers)} expected")
-        last = [
-            min(size, first + length)
-            for size, first, length in zip(raster.shape, corner, side, strict=True)
-        ]
+        ends = (first + length for first, length in zip(corner, side, strict=True))
+        last = [min(size, end) for size, end in zip(raster.shape, ends, strict=True)]
         inside = Window.from_slices((corner[0], last[0]), (corner[1], last[1]))
-        _paste(values, _valid(raster, numbers, inside), (0, 0))
+        found = raster.read(numbers, window=inside) if codes else _valid(raster, numbers, inside)
+        _paste(values, found, (0, 0))
     return values
 
 

@@ -1,4 +1,4 @@
-"""A data set of GEO-Bench: an HDF5 file a sample, its bands as arrays and what is known as a pickle.
+"""A data set of GEO-Bench: an HDF5 file a sample, bands as arrays, what is known as a pickle.
 
 No pickle is run: they are read as inert values (`hpcgeo.data.readers.benchmarks.inert`).
 """
@@ -6,7 +6,8 @@ No pickle is run: they are read as inert values (`hpcgeo.data.readers.benchmarks
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -85,9 +86,11 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
     if not files:
         raise InputError(f"{table}: no samples")
     kind, classes = _label_type(task)
+    with _opened(files[0]) as (_, told):
+        bands = _bands(told)
     return Collection(
         target=Target(kind, classes),
-        channels=tuple(dict.fromkeys(band.channel for band in _bands(files[0]).values())),
+        channels=tuple(dict.fromkeys(band.channel for band in bands.values())),
         splits=np.array(splits),
         groups=np.array(names),
         labels=_labels(KINDS[kind], path / row.files["labels"], names, files),
@@ -112,7 +115,7 @@ def _labels(kind: Kind, table: Path, names: list[str], files: list[Path]) -> Any
     if not kind.stratified:
         return np.empty(0)
     if not table.is_file():
-        return np.array([int(_told(file)[LABEL]) for file in files], dtype=np.int64)
+        return np.array([_class(file) for file in files], dtype=np.int64)
     with reading(table):
         members = json.loads(table.read_text("utf-8"))
         of = {name: int(label) for label, found in members.items() for name in found}
@@ -122,28 +125,34 @@ def _labels(kind: Kind, table: Path, names: list[str], files: list[Path]) -> Any
     return np.array([of[name] for name in names], dtype=np.int64)
 
 
-def _told(file: Path) -> dict[str, Any]:
-    """Return what a file says beside its arrays."""
+def _class(file: Path) -> int:
+    """Return the class of a sample."""
+    with _opened(file) as (_, told):
+        return int(told[LABEL])
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a file: its arrays, and what it says beside them."""
     with reading(file), h5py.File(file, locking=False) as arrays:
-        data = ast.literal_eval(str(arrays.attrs["pickle"]))  # bytes, written as text
-        told = inert(data)
+        told = inert(ast.literal_eval(str(arrays.attrs["pickle"])))  # bytes, written as text
         if not isinstance(told, dict):
             raise InputError(f"{file}: its attribute pickle is no table of bands")
-        return told
+        if "bands_order" not in told:
+            told["bands_order"] = list(arrays)
+        yield arrays, told
 
 
-def _bands(file: Path) -> Mapping[str, _Band]:
+def _bands(told: dict[str, Any]) -> Mapping[str, _Band]:
     """Return the arrays of a file that are bands, in their order."""
-    told = _told(file)
-    with reading(file), h5py.File(file, locking=False) as arrays:
-        names = [name for name in told.get("bands_order", arrays) if not name.startswith(LABEL)]
     found = {}
-    for name in names:
-        about = told.get(name, {})
-        info = about.get("band_info") if isinstance(about, dict) else None
-        info = info if isinstance(info, Named) else Named()
-        gsd_m = about.get("spatial_resolution") if isinstance(about, dict) else None
-        found[name] = _Band(_channel(name, info), float(gsd_m or "nan"))
+    for name in told["bands_order"]:
+        about = told.get(name)
+        about = about if type(about) is dict else {}
+        info = about.get("band_info")
+        channel = _channel(name, info if isinstance(info, Named) else Named())
+        if not name.startswith(LABEL):
+            found[name] = _Band(channel, float(about.get("spatial_resolution") or "nan"))
     return found
 
 
@@ -166,8 +175,8 @@ def _channel(name: str, info: Named) -> Channel:
 
 def _load(kind: Kind, num_classes: int, files: list[Path], frame: Frame, index: int) -> Sample:
     file = files[index]
-    bands, told = _bands(file), _told(file)
-    with reading(file), h5py.File(file, locking=False) as arrays:
+    with _opened(file) as (arrays, told):
+        bands = _bands(told)
         values = {name: np.asarray(arrays[name], dtype=np.float32) for name in bands}
         dense = np.asarray(arrays[LABEL]).squeeze() if kind.dense else None
     for name, pixels in values.items():
@@ -201,10 +210,9 @@ def _load(kind: Kind, num_classes: int, files: list[Path], frame: Frame, index: 
 def _mask(dense: Any, num_classes: int, side: int, frame: Frame, file: Path) -> Int64:
     """Return the class of each pixel in the frame."""
     classes = dense.astype(np.int64)
-    if classes.min() < 0 or classes.max() >= num_classes:
-        raise InputError(
-            f"{file}: classes from {classes.min()} to {classes.max()} of {num_classes}"
-        )
+    least, most = classes.min(), classes.max()
+    if least < 0 or most >= num_classes:
+        raise InputError(f"{file}: classes from {least} to {most}, of {num_classes} from 0")
     return fit_mask(fit_mask(classes, Frame(1, side), file), frame, file)
 
 

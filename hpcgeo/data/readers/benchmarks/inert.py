@@ -41,6 +41,10 @@ class Named(dict[Any, Any]):
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
 
+    def __call__(self, *args: Any, **_: Any) -> "Named":
+        """Make nothing of what a method would have made."""
+        return type(self)(*args)
+
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
@@ -85,6 +89,9 @@ def _decoded(value: Any) -> Any:
             _, shape, dtype, columns_first, data = value.state
             flat = np.frombuffer(_bytes(data), _dtype(dtype))
             return flat.reshape(shape, order="F" if columns_first else "C")
+        if value.of.endswith("numeric._frombuffer") and len(value.args) == 4:
+            data, dtype, shape, order = value.args
+            return np.frombuffer(_bytes(data), _dtype(dtype)).reshape(shape, order=order)
         return value
     if type(value) is dict:
         return {key: _decoded(each) for key, each in value.items()}
@@ -97,14 +104,14 @@ def _dtype(named: Any) -> np.dtype[Any]:
     text = named.args[0] if isinstance(named, Named) and named.args else ""
     if not isinstance(text, str) or not _NUMBERS.fullmatch(text):
         raise InputError(f"an array of {text!r}: numbers alone are read")
-    order = named.state[1] if isinstance(named.state, tuple) and len(named.state) > 1 else "|"
-    return np.dtype(text).newbyteorder(order if order in ("<", ">") else "=")
+    state = named.state if isinstance(named.state, tuple) else ()
+    return np.dtype(text).newbyteorder(">" if state[1:2] == (">",) else "<")
 
 
 def _bytes(value: Any) -> bytes:
     """Return bytes, which old protocols write as text in Latin-1."""
     if isinstance(value, Named) and value.args and isinstance(value.args[0], str):
         return value.args[0].encode("latin-1")
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
     raise InputError("an array without its bytes")

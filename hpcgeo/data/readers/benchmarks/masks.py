@@ -193,9 +193,9 @@ def _date(row: Benchmark, files: Sequence[Path], corner: Shape, side: Shape) -> 
 def _classes(row: Benchmark, mask: Path, corner: Shape, side: Shape) -> Int64:
     """Return the class of each pixel of a window, (H, W)."""
     if not row.colours:
-        marked = window(mask, [1], corner, side)[0]
+        marked = window(mask, [1], corner, side, codes=True)[0]
         return np.where(np.isfinite(marked), marked > 0, IGNORED).astype(np.int64)
-    shown = window(mask, [1, 2, 3], corner, side)  # (3, H, W)
+    shown = window(mask, [1, 2, 3], corner, side, codes=True)  # (3, H, W)
     classes = np.full(side, IGNORED, dtype=np.int64)
     known = ~np.isfinite(shown[0])
     for name, colour in row.colours.items():

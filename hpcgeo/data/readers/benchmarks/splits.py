@@ -24,7 +24,7 @@ NONE = ""
 def listed_or_ours(
     row: Benchmark, folder: Path, names: Sequence[str], labels: Int64
 ) -> tuple[Splits, list[Path]]:
-    """Return the split of each image (N,), `NONE` where no list names it, and the lists that were read.
+    """Return the split of each image (N,), `NONE` where no list names it, and the lists read.
 
     Args:
         row: of the data set.
@@ -42,8 +42,8 @@ def listed_or_ours(
         return _listed(lists, names), list(lists.values())
     if "train" not in row.splits:
         raise InputError(
-            f"{folder}: none of {', '.join(row.splits['lists'].values())}, which name the images of "
-            f"each split of {row.title}: put them there"
+            f"{folder}: none of {', '.join(row.splits['lists'].values())}, which name the images "
+            f"of each split of {row.title}: put them there"
         )
     log.info("%s: splits of ours: %s, the rest test", folder, row.stated_split)
     return _ours(row, names, labels), []
@@ -58,9 +58,7 @@ def _listed(lists: dict[str, Path], names: Sequence[str]) -> Splits:
         for line in filter(None, (line.strip() for line in lines)):
             number = numbers.get(_stem(line))
             if number is None:
-                raise InputError(
-                    f"{path} names {line}, and there is no such image: unpack it again"
-                )
+                raise InputError(f"{path} names {line}, which is not there: unpack it again")
             if splits[number] != NONE:
                 raise InputError(f"{path} names {line}, and so does the list of {splits[number]}")
             splits[number] = split
