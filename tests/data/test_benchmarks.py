@@ -62,10 +62,20 @@ SETS = {
 CHIP = "size: 16"
 
 
+class Written(dict[str, Path]):
+    """The folders of the data sets, each written when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Path:
+        self[name] = write(name, self.folder / name)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("benchmarks")
-    return {name: write(name, folder / name) for name in SETS}
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("benchmarks"))
 
 
 @cache
@@ -230,9 +240,7 @@ def test_no_pickle_is_run(tmp_path, monkeypatch):
         found = inert(pickle.dumps(told, protocol))
         assert found["label"] == 7 and found["n"] == [1]
         np.testing.assert_array_equal(found["marks"], told["marks"])
-        assert (
-            isinstance(found["bomb"], Named) and found["bomb"].of.endswith(".Path.touch")
-        ) or True
+        assert isinstance(found["bomb"], Named)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(InputError, match="a pickle that cannot be read"):
         inert(b"no pickle")

@@ -87,7 +87,8 @@ def _decoded(value: Any) -> Any:
             return np.frombuffer(_bytes(value.args[1]), _dtype(value.args[0]))[0]
         if value.of.endswith("multiarray._reconstruct") and isinstance(value.state, tuple):
             _, shape, dtype, columns_first, data = value.state
-            flat = np.frombuffer(_bytes(data), _dtype(dtype))
+            kind = _dtype(dtype)
+            flat = np.frombuffer(_bytes(data), kind)
             return flat.reshape(shape, order="F" if columns_first else "C")
         if value.of.endswith("numeric._frombuffer") and len(value.args) == 4:
             data, dtype, shape, order = value.args
