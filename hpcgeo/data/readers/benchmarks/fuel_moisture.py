@@ -72,6 +72,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         raise InputError(f"{files['is_test']}: is_test is one of {', '.join(words)}")
     kept = [column for column, channel in enumerate(COLUMNS) if channel]
     moisture = arrays["target"].astype(np.float32)[:, None]
+    where = arrays["latlon"][:, ::-1].astype(np.float64)
     return Collection(
         target=Target(row.kind, ("moisture",)),
         channels=CHANNELS,
@@ -83,9 +84,10 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
             _load,
             _scaled(arrays["s1_s2_era5_srtm"][:, :, kept]),
             arrays["month"].astype(np.int64),
-            arrays["latlon"][:, ::-1].astype(np.float64),
+            where,
             moisture,
         ),
+        places=where,
     )
 
 
