@@ -252,7 +252,7 @@ def find_duplicates(
         for (first, second), number in duplicates.counted(pairs, splits).items():
             typer.echo(f"{number} pairs of {first} and {second} are the same {way}")
     pairs = [pair for each in ways.values() for pair in each]
-    listed = duplicates.Duplicates(tasks.fingerprint, len(splits), split_by_place, pairs)
+    listed = duplicates.DuplicateList(tasks.fingerprint, len(splits), split_by_place, pairs)
     duplicates.write(out, listed)
     counts = ", ".join(f"{(splits == split).sum()} {split}" for split in SPLITS)
     typer.echo(f"{len(pairs)} pairs across the splits of {path} ({counts}): {out}")

@@ -64,7 +64,7 @@ class Looks:
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class Pair:
+class Duplicate:
     """Two samples of different splits that show the same.
 
     Attributes:
@@ -81,13 +81,13 @@ class Pair:
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class Duplicates:
+class DuplicateList:
     """A list of pairs, and the data that it is of."""
 
     fingerprint: str
     samples: int
     split_by_place: float | None
-    pairs: list[Pair]
+    pairs: list[Duplicate]
 
 
 def looks_of(collection: Collection, workers: int = 1) -> Looks:
@@ -154,7 +154,7 @@ def _shares(size: int, parts: int) -> Float32:
     return (np.maximum(overlap, 0) * parts / size).astype(np.float32)
 
 
-def alike(looks: Looks, splits: Strings, most_bits: int) -> list[Pair]:
+def alike(looks: Looks, splits: Strings, most_bits: int) -> list[Duplicate]:
     """Return the pairs of different splits whose hashes differ in at most so many bits.
 
     All pairs are compared, a block of rows at a time: of bits as -1 and 1 the scalar product is 64
@@ -170,14 +170,14 @@ def alike(looks: Looks, splits: Strings, most_bits: int) -> list[Pair]:
             similar = (looks.small[first] * looks.small[second]).sum(1) >= ALIKE
             bits = ((64 - products[row, column]) / 2).astype(np.int64)
             both = zip(first[similar], second[similar], bits[similar], strict=True)
-            found += [Pair(int(i), int(j), bits=int(d)) for i, j, d in both]
+            found += [Duplicate(int(i), int(j), bits=int(d)) for i, j, d in both]
     return found
 
 
-def close_by(looks: Looks, splits: Strings) -> list[Pair]:
+def close_by(looks: Looks, splits: Strings) -> list[Duplicate]:
     """Return the pairs of different splits that are nearer to each other than an image is wide."""
     known = np.isfinite(looks.places).all(1) & np.isfinite(looks.sides_m)
-    found: list[Pair] = []
+    found: list[Duplicate] = []
     for ours, theirs in _across(np.where(known, splits, "")):
         tree = cKDTree(_on_sphere(looks.places[theirs]))
         points = _on_sphere(looks.places[ours])
@@ -188,7 +188,7 @@ def close_by(looks: Looks, splits: Strings) -> list[Pair]:
             for other in theirs[sorted(near)]:
                 metres = float(np.linalg.norm(point - _on_sphere(looks.places[other][None])[0]))
                 if metres < NEAR * (looks.sides_m[index] + looks.sides_m[other]) / 2:
-                    found.append(Pair(int(index), int(other), metres=round(metres, 1)))
+                    found.append(Duplicate(int(index), int(other), metres=round(metres, 1)))
     return found
 
 
@@ -209,7 +209,7 @@ def _on_sphere(places: Float64) -> Float64:
     )
 
 
-def write(path: Path, found: Duplicates) -> None:
+def write(path: Path, found: DuplicateList) -> None:
     """Write a list of pairs as JSON."""
     write_text(path, json.dumps(asdict(found), indent=1) + "\n")
 
@@ -228,7 +228,7 @@ def left_out(
     Raises:
         InputError: it cannot be read, or is of other data or of other splits.
     """
-    listed = checked(Duplicates, own(path, "list of duplicates"), f"list of duplicates {path}")
+    listed = checked(DuplicateList, own(path, "list of duplicates"), f"list of duplicates {path}")
     again = "make it again (hpcgeo data duplicates)"
     mine: tuple[Any, ...] = (collection.fingerprint, len(splits), split_by_place)
     theirs = (listed.fingerprint, listed.samples, listed.split_by_place)
@@ -241,7 +241,7 @@ def left_out(
     return np.array(sorted(n for n in numbers if splits[n] == "train"), dtype=np.int64)
 
 
-def counted(pairs: Sequence[Pair], splits: Strings) -> dict[tuple[str, str], int]:
+def counted(pairs: Sequence[Duplicate], splits: Strings) -> dict[tuple[str, str], int]:
     """Return the number of pairs of every two splits."""
     names = [tuple(sorted((splits[pair.first], splits[pair.second]))) for pair in pairs]
     return {(a, b): names.count((a, b)) for a, b in sorted(set(names))}

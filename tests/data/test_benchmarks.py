@@ -12,7 +12,7 @@ import pytest
 
 from hpcgeo.config import load
 from hpcgeo.data.labelled import LabelledSplit, open_tasks
-from hpcgeo.data.readers.benchmarks.facts import benchmarks
+from hpcgeo.data.readers.benchmarks.facts import EXPECTED, benchmarks
 from hpcgeo.data.readers.benchmarks.fuel_moisture import months
 from hpcgeo.data.readers.benchmarks.inert import Named, inert
 from hpcgeo.data.readers.collection import SPLITS, Frame, days
@@ -86,7 +86,7 @@ def opened(path: Path, name: str) -> LabelledSplit:
 
 
 def test_every_data_set_is_written_here():
-    assert list(SETS) == list(benchmarks()) and set(WRITERS) == set(LAYOUTS)
+    assert list(SETS) == list(benchmarks()) and set(WRITERS) == set(LAYOUTS) == set(EXPECTED)
     for row in benchmarks().values():
         assert row.title and row.source and row.stated_split
         assert set(row.kind.replace(" or", ",").split(", ")) <= set(KINDS)
@@ -268,7 +268,7 @@ def test_what_is_wrong_with_class_folders_is_told(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         ours = reader_of("eurosat_rgb")(path, None, Frame(8, 32))
     assert (ours.splits == "train").sum() == 59  # 60 % of every class, of one 5 of 9
-    assert "splits of ours" in caplog.text
+    assert "ours: 60% of every class train, 20% validation, the rest test" in caplog.text
     (folder / "Meadow").mkdir()
     refuse("Meadow: no image", path, "eurosat_rgb")
     (folder / "Forest").rename(folder / "Meadow")

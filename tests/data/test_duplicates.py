@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from hpcgeo.data.duplicates import Looks, Pair, alike, averages, close_by
+from hpcgeo.data.duplicates import Duplicate, Looks, alike, averages, close_by
 from hpcgeo.data.labelled import open_tasks
 from hpcgeo.errors import InputError
 from tests.data.labelled import LAYOUTS, write_table
@@ -106,7 +106,7 @@ def test_places_nearer_than_an_image_is_wide() -> None:
     splits = np.array(["train", "test", "test", "test", "validation"])
     none = np.zeros((5, 64), np.float32), np.zeros((5, 256), np.float32)
     looks = Looks(*none, places, np.full(5, 60.0))
-    assert close_by(looks, splits) == [Pair(1, 0, metres=pytest.approx(55.6, abs=0.1))]
+    assert close_by(looks, splits) == [Duplicate(1, 0, metres=pytest.approx(55.6, abs=0.1))]
 
 
 def test_splits_that_share_ground_are_said(tmp_path: Path) -> None:

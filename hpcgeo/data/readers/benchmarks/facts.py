@@ -1,7 +1,8 @@
 """What is known of a public data set: a row of facts/benchmarks.yaml."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,15 +64,54 @@ class Benchmark:
         return () if self.classes is None or isinstance(self.classes, int) else self.classes
 
     @property
+    def expected(self) -> str:
+        """Paths that its folder is expected to hold, the first of several that are there."""
+        return EXPECTED[self.layout](self)
+
+    @property
     def stated_split(self) -> str:
         """A few words on where the splits come from."""
         parts = self.splits.get("train"), self.splits.get("validation", 0)
-        ours = "" if parts[0] is None else f"{parts[0]:.0%} of every class train"
+        ours = "" if parts[0] is None else f"ours: {parts[0]:.0%} of every class train"
         ours += f", {parts[1]:.0%} validation" if parts[1] else ""
         if "lists" not in self.splits:
             return ours or "of the publisher"
         lists = ", ".join(self.splits["lists"].values())
         return f"{lists}; without them {ours}" if ours else lists
+
+
+def _folders(row: Benchmark) -> str:
+    words = "|".join(split_words(row, "folders")) if "folders" in row.splits else ""
+    first = row.files["folders"][0]
+    parts = [first if first != "." else "", words, "CLASS", f"NAME{row.files['extensions'][0]}"]
+    return "/".join(filter(None, parts))
+
+
+def _masks(row: Benchmark) -> str:
+    shown = []
+    for layout in row.files:
+        paths = [*layout["dates"], layout["mask"]]
+        shown.append(
+            ", ".join(re.sub(r"\{(\w+)\}", lambda part: part[1].upper(), p) for p in paths)
+        )
+    return "; or ".join(shown)
+
+
+#: What a folder of each layout holds, in a few words.
+EXPECTED: dict[str, Callable[[Benchmark], str]] = {
+    "class_folders": _folders,
+    "masks": _masks,
+    "label_tables": lambda row: (
+        f"{row.files['images'][0]}/CATEGORY/NAME{row.files['extensions'][0]}, "
+        f"{row.files['tables'][0]}/CATEGORY.csv"
+    ),
+    "bigearthnet": lambda row: ", ".join(
+        f"{row.files[sensor][0]}/PATCH/PATCH_BAND.tif" for sensor in row.files["seen"]
+    ),
+    "fmow": lambda row: "train|val/CLASS/CLASS_N/CLASS_N_M_rgb.jpg and .json",
+    "geo_bench": lambda row: f"{row.files['splits']}, {row.files['task']}, NAME.hdf5",
+    "fuel_moisture": lambda row: "s1_s2_era5_srtm.npy, month.npy, latlon.npy, site.npy, ...",
+}
 
 
 @cache

@@ -45,7 +45,7 @@ def listed_or_ours(
             f"{folder}: none of {', '.join(row.splits['lists'].values())}, which name the images "
             f"of each split of {row.title}: put them there"
         )
-    log.info("%s: splits of ours: %s, the rest test", folder, row.stated_split)
+    log.info("%s: splits: %s, the rest test", folder, row.stated_split)
     return _ours(row, names, labels), []
 
 
