@@ -239,7 +239,7 @@ TABLES: dict[str, tuple[str, Callable[[], list[Columns]]]] = {
     "sensors": ("an empty cell is not stated by the source", _sensors),
     "readers": ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
     "benchmarks": (
-        "public data sets, each a reader by its name (data.tasks.NAME.reader); --json says what the "
+        "public data sets, each a reader by its name (data.tasks.NAME.reader); --json: what the "
         "folder is expected to hold, and the source",
         _benchmarks,
     ),

@@ -22,7 +22,7 @@ from rasterio.transform import Affine
 
 from hpcgeo.data.readers.benchmarks.facts import Benchmark, benchmarks
 from hpcgeo.data.readers.benchmarks.fuel_moisture import COLUMNS
-from tests.data.rasters import UTM, write_tiff
+from tests.data.rasters import UTM, noise, write_tiff
 
 SIDE = 32
 #: Images of a class, where the splits are ours or listed: 6 of 10 train, 2 validation, 2 test.
@@ -281,9 +281,30 @@ def fuel_moisture(folder: Path, row: Benchmark) -> Path:
     return folder
 
 
+def super_resolution(folder: Path, row: Benchmark, layout: int = 0) -> Path:
+    """Two areas of 10 images: 64 x 64 pixels, and over the same ground 16 x 16, means of 4 x 4."""
+    files = row.files["layouts"][layout]
+    for number in range(20):
+        parts = {"area": f"AOI_{2 + number % 2}", "set": "SN2", "name": f"img{number // 2}"}
+        seen = noise(len(row.bands), 16, 16, dtype="uint16", high=1000, seed=number)
+        fine = seen.repeat(4, 1).repeat(4, 2) + noise(1, 64, 64, dtype="uint16", seed=number)
+        fine = fine.reshape(-1, 16, 4, 16, 4)
+        coarse = fine.mean((2, 4))
+        for pattern, pixels, step in (
+            (files["fine"], fine.reshape(-1, 64, 64), 0.3),
+            (files["coarse"], coarse.round().astype(np.uint16), 1.2),
+        ):
+            where = Affine(step, 0, 4e5 + 20 * number, 0, -step, 5e6)
+            write_tiff(folder / pattern.format(**parts), pixels, crs=UTM, transform=where)
+    return folder
+
+
 WRITERS: dict[str, Callable[..., Path]] = {
     each.__name__: each
-    for each in (class_folders, label_tables, masks, bigearthnet, fmow, geo_bench, fuel_moisture)
+    for each in (
+        *(class_folders, label_tables, masks, super_resolution),
+        *(bigearthnet, fmow, geo_bench, fuel_moisture),
+    )
 }
 
 

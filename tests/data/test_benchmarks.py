@@ -55,11 +55,8 @@ SETS = {
     "fmow": ((124, 0, 62), "classification", 62),
     "geo_bench": ((12, 3, 3), "classification", 3),
     "fuel_moisture": ((24, 6, 10), "regression", 1),
+    "spacenet2": ((64, 8, 8), "super_resolution", 8),
 }
-
-
-#: As data.tasks has it: small, as only whether it trains is asked.
-CHIP = "size: 16"
 
 
 class Written(dict[str, Path]):
@@ -113,7 +110,9 @@ def test_splits_classes_and_labels(paths, name):
         assert seen.time.shape == (len(seen.values), 2)
         for one in sample.observations:
             assert set(one.channels) <= set(collection.channels)
-        if KINDS[kind].dense:
+        if kind == "super_resolution":
+            _look_at_finer(sample.target, seen.values)
+        elif KINDS[kind].dense:
             _look_at_mask(sample.target, seen.values)
         elif kind == "classification":
             value = float(np.median(seen.values[0, 0]))
@@ -122,6 +121,13 @@ def test_splits_classes_and_labels(paths, name):
             assert int(sample.target) == collection.labels[index]
         else:
             assert sample.target.dtype == np.float32 and sample.target.shape == (num_classes,)
+
+
+def _look_at_finer(finer: np.ndarray, values: np.ndarray) -> None:
+    """Means of 4 x 4 pixels are what is seen, beside the edges of a coarser pixel."""
+    assert finer.shape == values.shape[1:] == (8, 32, 32) and 0 < finer.min() < finer.max() < 1
+    means = finer.reshape(8, 8, 4, 8, 4).mean((2, 4)) * 2047
+    assert np.corrcoef(means.ravel(), values[0][:, 1::4, 1::4].ravel())[0, 1] > 0.9
 
 
 def _look_at_mask(classes: np.ndarray, values: np.ndarray) -> None:
@@ -167,7 +173,12 @@ def test_chips_cover_each_pixel_once(paths):
 
 
 def test_other_layouts_are_found(tmp_path):
-    for name, layout, count in (("levir_cd", 1, 12), ("potsdam", 2, 80), ("vaihingen", 1, 52)):
+    for name, layout, count in (
+        ("levir_cd", 1, 12),
+        ("potsdam", 2, 80),
+        ("vaihingen", 1, 52),
+        ("spacenet2", 1, 64),
+    ):
         path = write(name, tmp_path / name, layout=layout)
         assert len(opened(path, name)) == count
 
@@ -375,9 +386,11 @@ def test_each_kind_trains(paths):
     """Two steps on one data set of each kind."""
     cases = {
         name: [
-            f"data={{tasks: {{a: {{reader: {name}, path: {paths[name]}, patch: 8, size: 32}}}}}}"
+            f"data={{tasks: {{a: {{reader: {name}, path: {paths[name]}, patch: 8, size: 16}}}}}}"
         ]
-        for name in ("eurosat_rgb", "mlrsnet", "whu_aerial", "oscd", "fuel_moisture")
+        for name in (
+            *("eurosat_rgb", "mlrsnet", "whu_aerial", "oscd", "fuel_moisture", "spacenet2"),
+        )
     }
     (found,) = on_ranks(two_steps, 1, cases)
     assert all(np.isfinite(losses).all() for losses in found.values()), found

@@ -27,7 +27,7 @@ READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "shards"
 LAYOUTS = {
     name: f"hpcgeo.data.readers.benchmarks.{name}"
     for name in (
-        *("class_folders", "label_tables", "masks"),
+        *("class_folders", "label_tables", "masks", "super_resolution"),
         *("bigearthnet", "fmow", "geo_bench", "fuel_moisture"),
     )
 }

@@ -88,19 +88,23 @@ def _folders(row: Benchmark) -> str:
 
 
 def _masks(row: Benchmark) -> str:
-    shown = []
-    for layout in row.files:
-        paths = [*layout["dates"], layout["mask"]]
-        shown.append(
-            ", ".join(re.sub(r"\{(\w+)\}", lambda part: part[1].upper(), p) for p in paths)
-        )
-    return "; or ".join(shown)
+    return _upper([", ".join([*layout["dates"], layout["mask"]]) for layout in row.files])
+
+
+def _finer(row: Benchmark) -> str:
+    return _upper([f"{layout['coarse']}, {layout['fine']}" for layout in row.files["layouts"]])
+
+
+def _upper(layouts: list[str]) -> str:
+    """Return layouts one of which is expected, with their named parts in capitals."""
+    return re.sub(r"\{(\w+)\}", lambda part: part[1].upper(), "; or ".join(layouts))
 
 
 #: What a folder of each layout holds, in a few words.
 EXPECTED: dict[str, Callable[[Benchmark], str]] = {
     "class_folders": _folders,
     "masks": _masks,
+    "super_resolution": _finer,
     "label_tables": lambda row: (
         f"{row.files['images'][0]}/CATEGORY/NAME{row.files['extensions'][0]}, "
         f"{row.files['tables'][0]}/CATEGORY.csv"

@@ -101,7 +101,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
 def _images(row: Benchmark, folder: Path) -> list[Masked]:
     """Return the images of the first layout that is there, sorted by their names."""
     for layout in row.files:
-        found = _matches(row, folder, layout["mask"])
+        found = matches(row, folder, layout["mask"])
         if found:
             break
     else:
@@ -146,7 +146,7 @@ def _masked(
     return Masked(name, split, tuple(dates), mask, text)
 
 
-def _matches(row: Benchmark, folder: Path, pattern: str) -> list[tuple[dict[str, str], Path]]:
+def matches(row: Benchmark, folder: Path, pattern: str) -> list[tuple[dict[str, str], Path]]:
     """Return the files of a pattern with its named parts, sorted."""
     pieces = re.split(r"\{(\w+)\}", pattern)
     words = "|".join(map(re.escape, split_words(row, "words"))) if "words" in row.splits else ""
