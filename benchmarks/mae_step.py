@@ -53,9 +53,7 @@ def main() -> None:
     peer.vit.embeddings.initialize_weights()
     peer.decoder.initialize_weights(196)
     ours = MAE(architecture("vit_base"), 3, MaeOptions())
-    ours.load_state_dict(
-        converted(peer.state_dict(), architecture("vit_base"), ours.state_dict())
-    )
+    ours.load_state_dict(converted(peer.state_dict(), architecture("vit_base"), ours.state_dict()))
     images = torch.randn(options.micro_batch, 3, 224, 224)
     noise = torch.rand(options.micro_batch, 196)
 

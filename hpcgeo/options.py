@@ -137,6 +137,12 @@ class Task(OptionGroup):
         None, description="side of an image, to which it is resized; by default as it is"
     )
     labels: float = Field(1.0, gt=0, le=1, description="fraction of the training part that is used")
+    split_by_place: float | None = Field(
+        None, gt=0, description="degrees of blocks of ground held out whole; or splits of the data"
+    )
+    leave_out: Path | None = Field(
+        None, description="a list of `hpcgeo data duplicates` across splits, not to be trained on"
+    )
     weight: float = Field(1.0, gt=0, description="factor of its share of the samples")
     loss: float = Field(1.0, gt=0, description="factor of its loss, where weights are fixed")
     epochs: PositiveInt | None = Field(
@@ -144,9 +150,7 @@ class Task(OptionGroup):
     )
     metric: str | None = Field(None, description="what it is judged by; or the usual of its kind")
     local: bool = Field(
-        True,
-        description="a pixel's query carries what the tokens nearest to it say; false: only its "
-        "position, as in the paper",
+        True, description="a pixel's query carries what tokens near it say; false: as in the paper"
     )
     place: bool = Field(
         True,
@@ -154,11 +158,7 @@ class Task(OptionGroup):
         "where those of the test part are others",
     )
     hide: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="fraction of a sample's tokens left out in training with labels, in the ways "
-        "of masked tokens: against learning few samples by heart",
+        0.0, ge=0, lt=1, description="tokens left out in training, against learning few by heart"
     )
 
 

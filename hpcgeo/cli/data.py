@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hpcgeo.data.readers.collection import SPLITS
 from hpcgeo.data.shards import executors
 from hpcgeo.data.shards.build import SKIPPED, Outcome
 from hpcgeo.data.shards.build import build as build_set
@@ -200,6 +201,62 @@ def synthesize(
     """
     paths = write_scenes(out, scenes, size, seed, classes=classes)
     typer.echo(f"{len(paths)} scenes of {size} x {size} pixels in {out}")
+
+
+@app.command("duplicates")
+def find_duplicates(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or file of labelled data.")],
+    reader: Annotated[str, typer.Option(help="A row of `hpcgeo list readers`.")],
+    out: Annotated[Path, typer.Option(help="The list of pairs, JSON.")] = Path("duplicates.json"),
+    target: Annotated[
+        str | None, typer.Option(help="Which label, where the data has several.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="As data.tasks.NAME.size: of images that are cut into chips.")
+    ] = None,
+    split_by_place: Annotated[
+        float | None, typer.Option(help="As data.tasks.NAME.split_by_place.")
+    ] = None,
+    bits: Annotated[
+        int, typer.Option(min=0, max=20, help="Of 64, in which hashes of the same may differ.")
+    ] = 6,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 1,
+) -> None:
+    """Find samples of different splits that show the same: by their looks, and by their place.
+
+    Looks are a perceptual hash of 64 bits; of a place are two images whose centres are nearer than
+    they are wide. The list is for training: data.tasks.NAME.leave_out=duplicates.json trains on
+    none of the pairs. Exit code 3 where there are any.
+
+    Examples:
+
+        hpcgeo data duplicates scene_ucmerced/ --reader scenes
+
+        hpcgeo train gpna_open data.tasks.landuse.leave_out=duplicates.json
+    """
+    set_up()
+    # torch is imported for this command alone.
+    from hpcgeo.data import duplicates
+    from hpcgeo.data.labelled import LabelledSplit, open_tasks
+
+    more = {"target": target, "patch": 1, "size": size, "split_by_place": split_by_place}
+    tasks = open_tasks(reader, path, split="train", **more)  # type: ignore[arg-type]
+    assert isinstance(tasks, LabelledSplit)
+    splits = tasks.splits
+    looks = duplicates.looks_of(tasks.collection, workers)
+    ways = {
+        "by their looks": duplicates.alike(looks, splits, bits),
+        "by their place": duplicates.close_by(looks, splits),
+    }
+    for way, pairs in ways.items():
+        for (first, second), number in duplicates.counted(pairs, splits).items():
+            typer.echo(f"{number} pairs of {first} and {second} are the same {way}")
+    pairs = [pair for each in ways.values() for pair in each]
+    listed = duplicates.DuplicateList(tasks.fingerprint, len(splits), split_by_place, pairs)
+    duplicates.write(out, listed)
+    counts = ", ".join(f"{(splits == split).sum()} {split}" for split in SPLITS)
+    typer.echo(f"{len(pairs)} pairs across the splits of {path} ({counts}): {out}")
+    raise typer.Exit(3 if pairs else 0)
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
+from hpcgeo.data.readers.benchmarks.facts import benchmarks
 from hpcgeo.data.readers.table import READERS
 from hpcgeo.errors import InputError
 from hpcgeo.machines import devices, machines
@@ -40,7 +41,7 @@ from hpcgeo.zoo import (
 BANDS, CHIP, TOKENS, DTYPE_BYTES = 3, (224, 224), 196, 2
 
 #: Too long for a table.
-JSON_ONLY = ("source", "to_verify", "mean", "std")
+JSON_ONLY = ("source", "to_verify", "mean", "std", "expects")
 
 #: What one line of a table says, in the order of its columns.
 Columns = dict[str, Any]
@@ -137,15 +138,6 @@ def _weights() -> list[Columns]:
     ]
 
 
-def _protocols() -> list[Columns]:
-    # torch is imported from here on.
-    from hpcgeo.evaluate.protocols.table import PROTOCOLS
-
-    return [
-        {"protocol": name, "reads": row.reads, "fits": row.title} for name, row in PROTOCOLS.items()
-    ]
-
-
 def _recipes() -> list[Columns]:
     return [
         {"recipe": name, "description": text.partition("\n")[0].removeprefix("#").strip()}
@@ -172,11 +164,29 @@ def _readers() -> list[Columns]:
         package, _, file = module.rpartition(".")
         sources[name] = files(package).joinpath(f"{file}.py").read_text("utf-8")
     layouts = {name: ast.get_docstring(ast.parse(text)) or "" for name, text in sources.items()}
+    for name, row in benchmarks().items():
+        layouts[name] = f"{row.title} (hpcgeo list benchmarks {name} --json)"
     for name, entry in plugins("hpcgeo.readers").items():
         layouts.setdefault(name, inspect.getdoc(loaded(entry)) or "")
     return [
         {"reader": name, "layout": text.partition("\n\n")[0].replace("\n", " ")}
         for name, text in layouts.items()
+    ]
+
+
+def _benchmarks() -> list[Columns]:
+    return [
+        {
+            **_fields(row, "name", "title", "kind"),
+            "classes": row.classes if isinstance(row.classes, int) else len(row.known) or None,
+            "images": row.images,
+            "sensor": row.sensor,
+            "gsd_m": row.gsd_m if row.gsd_m > 0 else None,
+            "splits": row.stated_split,
+            "expects": row.expected,
+            "source": row.source,
+        }
+        for row in benchmarks().values()
     ]
 
 
@@ -266,14 +276,18 @@ TABLES: dict[str, tuple[str, Callable[[], list[Columns]]]] = {
         "public encoders: hpcgeo probe NAME:FILE --on ..., and model.name=MODEL model.weights=FILE",
         _weights,
     ),
-    "protocols": ("hpcgeo probe --model; vectors: of whole images; grids: of pixels", _protocols),
     "readers": ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
+    "benchmarks": (
+        "public data sets, each a reader by its name (data.tasks.NAME.reader); --json: what the "
+        "folder is expected to hold, and the source",
+        _benchmarks,
+    ),
     "kinds": (
         "of task, as readers name them; metrics: data.tasks.NAME.metric, the first by default",
         _kinds,
     ),
     "protocols": (
-        "frozen ones, on cached features; kinds: of task that each is for",
+        "hpcgeo probe --model: frozen, on kept features; kinds: of task that each is for",
         _protocols,
     ),
     "objectives": ("objective.name; exports: formats of hpcgeo export", _objectives),

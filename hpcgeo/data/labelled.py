@@ -15,6 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hpcgeo.data.duplicates import left_out
+from hpcgeo.data.places import split_by_place as by_place
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
 from hpcgeo.data.readers.table import reader_of
 from hpcgeo.data.sample import UNKNOWN, Channel, Observation, Sample
@@ -151,6 +153,8 @@ def open_tasks(
     labels: float = 1.0,
     place: bool = True,
     seed: int = 0,
+    split_by_place: float | None = None,
+    leave_out: Path | None = None,
 ) -> LabelledSplit:
     """Return the labelled samples of one split of a data set.
 
@@ -167,6 +171,9 @@ def open_tasks(
         labels: fraction of the training split to keep, of every class at least one sample.
         place: say where samples lie.
         seed: of the label subset; a smaller subset lies inside a larger one.
+        split_by_place: degrees of blocks of ground that are held out whole; None: the splits are
+            those of the data.
+        leave_out: a list of near-duplicates across splits, of which the training split has none.
 
     Raises:
         InputError: a name that is not known, a value out of range, a file that cannot be read.
@@ -177,7 +184,11 @@ def open_tasks(
     if not 0 < labels <= 1:
         raise InputError(f"labels {labels}: a fraction above 0, at most 1")
     collection = layout(path, target, Frame(patch, size))
+    if split_by_place is not None:
+        collection = by_place(collection, split_by_place)
     splits = _splits(collection)
+    if leave_out is not None:
+        splits[left_out(leave_out, collection, splits, split_by_place)] = ""
     train = np.flatnonzero(splits == "train")
     indices = np.flatnonzero(splits == split)
     for wanted, found in (("train", train), (split, indices)):
@@ -198,7 +209,7 @@ def fingerprint_of(sets: Mapping[str, str]) -> str:
 def _splits(collection: Collection) -> npt.NDArray[np.str_]:
     """Return the split of each sample, (N,), with a sixth of training held out if there is need."""
     if "validation" in collection.splits:
-        return collection.splits
+        return collection.splits.astype("U10")
     splits = collection.splits.astype("U10")
     train = np.flatnonzero(splits == "train")
     names = collection.groups.tolist()

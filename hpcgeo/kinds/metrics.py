@@ -16,6 +16,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.states import (
     Confusion,
+    Fidelity,
     Hits,
     Mean,
     Moments,
@@ -164,6 +165,12 @@ def _pearson_r2(sums: Float64, target: Target) -> float:
     return np.where(spread > _ROUNDING * yy * pp, (yp - y * p / n) ** 2 / spread, np.nan).mean()
 
 
+def _per_image(sums: Float64) -> Float64:
+    """Return the means of PSNR and of SSIM over images and bands, (2,)."""
+    count, *both = sums.reshape(3, -1)
+    return np.stack(both).sum(1) / count.sum()
+
+
 def _auroc(scores: Array, is_so: Array, weights: Float64) -> Float64:
     """Return the area under the receiver operating characteristic; half of a tie counts."""
     rising, last = _ranked(scores)
@@ -218,6 +225,9 @@ _METRICS: dict[str, Metric] = {
     "pearson_r2": Metric("higher", {Moments: _pearson_r2}),
     "rmse": Metric("lower", {Moments: _rmse}),
     "mae": Metric("lower", {Moments: _mae}),
+    # Of images with values from 0 to 1 (`hpcgeo.kinds.fidelity`), the mean over images.
+    "psnr": Metric("higher", {Fidelity: lambda sums, _: _per_image(sums)[0]}),
+    "ssim": Metric("higher", {Fidelity: lambda sums, _: _per_image(sums)[1]}),
     # Of hidden tokens, whose values have zero mean and unit deviation: the loss of masked_tokens.
     "masked_mse": Metric("lower", {Mean: lambda total, number: total / number}),
 }

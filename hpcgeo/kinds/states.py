@@ -17,6 +17,7 @@ from zlib import crc32
 import numpy as np
 from torch import Tensor
 
+from hpcgeo.kinds.fidelity import psnr, ssim
 from hpcgeo.kinds.target import IGNORED, Array, Float64, Target
 
 #: Enough for the ends of an interval of 95 %.
@@ -181,6 +182,26 @@ class Moments(Sums):
         p = np.where(known, decision, 0).astype(np.float64)
         found = np.stack([known, y, p, y * y, p * p, y * p, abs(y - p)])  # (7, b, K, ...)
         return found.sum(axis=(1, *range(3, found.ndim)))
+
+
+class Fidelity(Sums):
+    """Of images: their number and the sums of PSNR and SSIM (3 x K); PSNR is that of all bands.
+
+    Pixels that are not known count as right for SSIM, and not at all for PSNR.
+    """
+
+    @staticmethod
+    def rows(num_outputs: int) -> int:
+        return 3
+
+    def counted(self, decision: Array, truth: Array) -> Array:
+        [found], [wanted] = decision, truth  # (K, H, W)
+        known = np.isfinite(wanted)
+        if not known.any():
+            return np.zeros((3, len(wanted)))
+        filled = np.where(known, wanted, found)
+        ones = np.ones(len(wanted))
+        return np.stack([ones, ones * psnr(found[known], wanted[known]), ssim(found, filled)])
 
 
 class Mean(State):

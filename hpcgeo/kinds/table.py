@@ -6,6 +6,7 @@ from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.multilabel import Multilabel
 from hpcgeo.kinds.regression import Regression
 from hpcgeo.kinds.segmentation import Segmentation
+from hpcgeo.kinds.super_resolution import SuperResolution
 from hpcgeo.kinds.target import Target
 from hpcgeo.kinds.unlabelled import Unlabelled
 from hpcgeo.tables import find_open, loaded, plugins
@@ -16,6 +17,7 @@ KINDS: dict[str, Kind] = {
     "regression": Regression(),
     "segmentation": Segmentation(),
     "change": Change(),
+    "super_resolution": SuperResolution(),
     "unlabelled": Unlabelled(),
 }
 

@@ -317,6 +317,8 @@ def open_sets(run: RunConfig) -> dict[str, TaskSet]:
                 labels=task.labels,
                 place=task.place,
                 seed=run.seed,
+                split_by_place=task.split_by_place,
+                leave_out=task.leave_out,
             )
         except InputError as error:
             raise InputError(f"task {name}: {error}") from None

@@ -8,6 +8,7 @@ import pytest
 
 from hpcgeo.cli.options import options
 from hpcgeo.config import recipes
+from hpcgeo.data.readers.benchmarks.facts import benchmarks
 from hpcgeo.data.readers.table import READERS
 from hpcgeo.evaluate.protocols.table import PROTOCOLS
 from hpcgeo.kinds.table import kinds
@@ -27,7 +28,8 @@ NAMES = {
     "optimizers": optimizers,
     "recipes": recipes,
     "sensors": sensors,
-    "readers": lambda: READERS,
+    "readers": lambda: [*READERS, *benchmarks()],
+    "benchmarks": benchmarks,
     "objectives": objectives,
     "options": lambda: dict.fromkeys(option.key for option in options()),
     "kinds": kinds,

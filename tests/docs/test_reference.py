@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typer.models import ArgumentInfo, OptionInfo
 
 from hpcgeo.cli.main import COMMANDS, app
+from hpcgeo.data.readers.benchmarks.facts import benchmarks
 from hpcgeo.measured import told
 from hpcgeo.records import Record
 
@@ -21,6 +22,8 @@ from hpcgeo.records import Record
 EXIT_CODES = (inspect.getdoc(app.registered_callback.callback) or "").split("\n\n")[-1]
 DOCS = Path(__file__).parents[2] / "docs"
 WRITTEN = "Written by `make golden` from the declarations in the code; never edited.\n\n"
+#: Behind it a page is written from the facts.
+TABLE = "## The data sets\n\n"
 RECORDS = """# Record fields
 
 A record is one JSON object a line: one point of a study, measured, published or failed, complete.
@@ -74,6 +77,21 @@ def test_record_fields() -> None:
     head = "| field | unit | section of the report | meaning |\n|---|---|---|---|\n"
     text = RECORDS.replace("## What", f"{WRITTEN}## What", 1) + head + "".join(rows)
     _current(DOCS / "records.md", text)
+
+
+def test_benchmarks() -> None:
+    """The page has a row for each public data set."""
+    page = DOCS / "benchmarks.md"
+    before = page.read_text("utf-8").partition(TABLE)[0]
+    rows = [
+        "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |\n"
+        for row in benchmarks().values()
+        for cells in [
+            (f"`{row.name}`", row.title, row.kind, row.expected, row.stated_split, row.source)
+        ]
+    ]
+    head = "| reader | data set | kind | expects | splits | source |\n|---|---|---|---|---|---|\n"
+    _current(page, before + TABLE + WRITTEN + head + "".join(rows))
 
 
 def _current(page: Path, text: str) -> None:

@@ -60,6 +60,7 @@ class Collection:
         load: reads a sample by its number, values as stored.
         patches: of images, beside that of the frame.
         moments: mean and deviation of the bands, where the data knows them.
+        places: (N, 2) longitude and latitude, where they are known without reading a sample.
     """
 
     target: Target
@@ -71,6 +72,7 @@ class Collection:
     load: Callable[[int], Sample]
     patches: frozenset[int] = frozenset()
     moments: Mapping[Channel, tuple[float, float]] | None = None
+    places: Float64 | None = None
 
 
 def single_target(target: str | None, name: str) -> None:

@@ -63,6 +63,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         labels=wealth[:, None],
         fingerprint=checksum([path]),
         load=partial(_load, values, channels, years, where, wealth[:, None]),
+        places=where,
     )
 
 

@@ -1,6 +1,5 @@
 """Two dates of one place in GeoTIFF files of one name under A/ and B/, the change under label/."""
 
-import math
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +19,8 @@ from hpcgeo.data.readers.collection import (
     single_target,
     year,
 )
-from hpcgeo.data.sample import Channel, Float32, Observation, Sample
-from hpcgeo.data.shards.geography import place
-from hpcgeo.data.shards.skipped import UnusableError
-from hpcgeo.data.shards.sources import opened
+from hpcgeo.data.readers.windows import whole
+from hpcgeo.data.sample import Channel, Observation, Sample
 from hpcgeo.errors import InputError
 from hpcgeo.kinds.target import Target
 
@@ -60,9 +57,9 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
 
 def _load(files: list[Path], years: Int64, frame: Frame, index: int) -> Sample:
     before, after, label = files[3 * index : 3 * index + 3]
-    first, where, gsd_m = _raster(before, len(BANDS))
-    second, _, _ = _raster(after, len(BANDS))
-    changed, _, _ = _raster(label, 1)
+    first, where, gsd_m = whole(before, len(BANDS))
+    second, _, _ = whole(after, len(BANDS))
+    changed, _, _ = whole(label, 1)
     for path, pixels in ((after, second), (label, changed)):
         if pixels.shape[1:] != first.shape[1:]:
             raise InputError(f"{path}: {pixels.shape[1:]} pixels, {first.shape[1:]} in {before}")
@@ -74,20 +71,3 @@ def _load(files: list[Path], years: Int64, frame: Frame, index: int) -> Sample:
         patch=frame.patch,
     )
     return Sample((seen,), fit_mask((changed[0] > 0).astype(np.int64), frame, label), place=where)
-
-
-def _raster(path: Path, num_bands: int) -> tuple[Float32, tuple[float, float], float]:
-    """Return pixels (L, H, W), NaN where missing, with place and metres of a pixel."""
-    try:
-        with reading(path), opened(path) as raster:
-            if raster.count != num_bands:
-                raise InputError(f"{path}: {raster.count} bands, {num_bands} expected")
-            pixels = raster.read(masked=True).astype(np.float32).filled(np.nan)
-            where, gsd_m = (math.nan, math.nan), math.nan
-            if raster.crs is not None:
-                centre = np.array([raster.height / 2]), np.array([raster.width / 2])
-                lon, lat, gsd = place(raster.crs.to_wkt(), raster.transform[:6], *centre)
-                where, gsd_m = (float(lon[0]), float(lat[0])), float(gsd[0])
-    except UnusableError as reason:
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    return pixels, where, gsd_m

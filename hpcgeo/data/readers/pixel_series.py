@@ -77,6 +77,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         labels=labels,
         fingerprint=checksum([path]),
         load=partial(_load, values, tuple(bands), time, where, labels),
+        places=where,
     )
 
 

@@ -1,9 +1,15 @@
-"""The readers of labelled data, by name: ours, and those of installed packages (entry points)."""
+"""The readers of labelled data, by name: ours, and those of installed packages (entry points).
+
+A public data set is a reader by its own name: a row of facts/benchmarks.yaml with the module of its
+layout.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from hpcgeo.data.readers.benchmarks.facts import benchmarks
 from hpcgeo.data.readers.collection import Collection, Frame
 from hpcgeo.tables import find_open
 
@@ -16,6 +22,15 @@ READERS = {
 }
 READERS |= {name: f"hpcgeo.data.readers.sustainbench.{name}" for name in _SUSTAINBENCH}
 READERS |= {name: f"hpcgeo.data.readers.{name}" for name in ("rasters", "shards", "generated")}
+
+#: The module of each layout of public data sets.
+LAYOUTS = {
+    name: f"hpcgeo.data.readers.benchmarks.{name}"
+    for name in (
+        *("class_folders", "label_tables", "masks", "super_resolution"),
+        *("bigearthnet", "fmow", "geo_bench", "fuel_moisture"),
+    )
+}
 
 #: Lists the samples of a path, for one of its targets, in a frame.
 Collect = Callable[[Path, str | None, Frame], Collection]
@@ -30,4 +45,7 @@ def reader_of(name: str) -> Collect:
     if name in READERS:
         layout: Collect = import_module(READERS[name]).collect
         return layout
-    return find_open({}, "hpcgeo.readers", name, "reader", known=READERS)
+    if row := benchmarks().get(name):
+        return partial(import_module(LAYOUTS[row.layout]).collect, row)
+    known = (*READERS, *benchmarks())
+    return find_open({}, "hpcgeo.readers", name, "reader", known=known)

@@ -50,6 +50,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         labels=np.empty(0),
         fingerprint=checksum(files, [table]),
         load=partial(_load, files, boxes, frame),
+        places=(boxes[:, :2] + boxes[:, 2:]) / 2,
     )
 
 

@@ -13,11 +13,15 @@ from rasterio.windows import Window
 
 from hpcgeo.data.readers.collection import reading
 from hpcgeo.data.sample import Float32
+from hpcgeo.data.shards.geography import place
+from hpcgeo.data.shards.skipped import UnusableError
 from hpcgeo.data.shards.sources import opened
 from hpcgeo.errors import InputError
 
 #: West, south, east, north in the unit of the CRS.
 Box = tuple[float, float, float, float]
+#: Rows and columns.
+Shape = tuple[int, int]
 
 #: Pixels that a grid may be off and still count as the same.
 SAME = 0.01
@@ -98,6 +102,60 @@ def read(
                 dst_nodata=np.nan,
                 resampling=how,
             )
+    return values
+
+
+def whole(path: Path, num_bands: int) -> tuple[Float32, tuple[float, float], float]:
+    """Return the pixels of a raster (L, H, W), NaN where missing, its place and metres of a pixel.
+
+    Raises:
+        InputError: it cannot be read, or has another number of bands.
+    """
+    try:
+        with reading(path), opened(path) as raster:
+            if raster.count != num_bands:
+                raise InputError(f"{path}: {raster.count} bands, {num_bands} expected")
+            pixels = raster.read(masked=True).astype(np.float32).filled(np.nan)
+            where, gsd_m = (math.nan, math.nan), math.nan
+            if raster.crs is not None:
+                centre = np.array([raster.height / 2]), np.array([raster.width / 2])
+                lon, lat, gsd = place(raster.crs.to_wkt(), raster.transform[:6], *centre)
+                where, gsd_m = (float(lon[0]), float(lat[0])), float(gsd[0])
+    except UnusableError as reason:
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    return pixels, where, gsd_m
+
+
+def shape_of(path: Path) -> tuple[int, int]:
+    """Return rows and columns of a raster or photograph; its pixels are not read."""
+    with reading(path), opened(path) as raster:
+        return raster.shape
+
+
+def window(
+    path: Path, numbers: list[int], corner: Shape, side: Shape, *, codes: bool = False
+) -> Float32:
+    """Return a window of a raster or photograph, (L, *side), NaN where missing or outside.
+
+    Args:
+        path: of the file.
+        numbers: of the bands, from 1.
+        corner: first row and column.
+        side: rows and columns.
+        codes: values are those of classes: none of them is missing, whatever the file says.
+
+    Raises:
+        InputError: it cannot be read, or has fewer bands.
+    """
+    values: Float32 = np.full((len(numbers), *side), np.nan, dtype=np.float32)
+    with reading(path), opened(path) as raster:
+        if raster.count < max(numbers):
+            raise InputError(f"{path}: {raster.count} bands, {max(numbers)} expected")
+        ends = (first + length for first, length in zip(corner, side, strict=True))
+        last = [min(size, end) for size, end in zip(raster.shape, ends, strict=True)]
+        inside = Window.from_slices((corner[0], last[0]), (corner[1], last[1]))
+        found = raster.read(numbers, window=inside) if codes else _valid(raster, numbers, inside)
+        _paste(values, found, (0, 0))
     return values
 
 

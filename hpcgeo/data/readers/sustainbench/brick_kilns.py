@@ -63,6 +63,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         labels=labels,
         fingerprint=checksum([path / f"examples_{number}.hdf5" for number in numbers], [table]),
         load=partial(_load, path, where, corners, labels, frame),
+        places=(corners[:, :2] + corners[:, 2:]) / 2,
     )
 
 
