@@ -110,6 +110,11 @@ class RunConfig(OptionGroup):
                 f"optim.warmup_steps {self.optim.warmup_steps} is longer than train.steps "
                 f"{self.train.steps}: shorten the warm-up or train longer"
             )
+        if self.optim.frozen_steps > self.train.steps:
+            raise ValueError(
+                f"optim.frozen_steps {self.optim.frozen_steps} is more than train.steps "
+                f"{self.train.steps}: freeze the backbone for fewer, or train longer"
+            )
         return self
 
     @model_validator(mode="after")

@@ -306,6 +306,22 @@ class Optim(OptionGroup):
         "which is evaluated and exported in their place",
     )
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="factor of the learning rate from block to block towards the input: the last "
+        "block has it once, what embeds most often, heads and the last norm never; by default one "
+        "rate for all",
+        json_schema_extra=NEUTRAL,
+    )
+    frozen_steps: int = Field(
+        0,
+        ge=0,
+        description="first steps in which the weights of the backbone stay as they are, and heads "
+        "alone are trained; as many as train.steps: a probe on frozen features",
+        json_schema_extra=NEUTRAL,
+    )
 
 
 class Train(OptionGroup):

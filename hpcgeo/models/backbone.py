@@ -20,6 +20,9 @@ from hpcgeo.tables import find_open
 class Backbone(Protocol):
     """What turns samples into features.
 
+    One with modules behind its last block (a norm) has a further method `outputs()`, which returns
+    them; all else outside of the blocks counts as embedding.
+
     Attributes:
         width, heads: of the latents, and of attention to them.
         context: channels of its grids.

@@ -53,6 +53,10 @@ class ViT(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return [list(self.blocks)]
 
+    def outputs(self) -> list[nn.Module]:
+        """Return what stands behind the blocks."""
+        return [self.norm]
+
     def encode(self, tokens: Tokens) -> Features:
         """Return the features of samples with one image each, of any number of dates.
 
