@@ -19,21 +19,19 @@ from pydantic import (
 )
 
 from hpcgeo.errors import InputError
+from hpcgeo.job_options import Checkpoint, Launch, RunPlace
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.objective import IMAGES, TASKS, ObjectiveOptions
 from hpcgeo.objectives.table import fitting, objective, refuse_backbone
 from hpcgeo.options import (
     NEUTRAL,
     SYNTHETIC,
-    Checkpoint,
     Data,
-    Launch,
     Mixture,
     Model,
     Optim,
     OptionGroup,
     Parallel,
-    RunPlace,
     Train,
 )
 from hpcgeo.tables import (

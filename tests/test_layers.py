@@ -28,7 +28,9 @@ LAYERS = {
     **dict.fromkeys(
         ["tables", "log", "phases", "options", "json_lines", "measured", "variables"], -1
     ),
-    **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "optimizers"], 0),
+    **dict.fromkeys(
+        ["job_options", "sensors", "zoo", "machines", "strategies", "records", "optimizers"], 0
+    ),
     **dict.fromkeys(["plan", "models", "pictures"], 1),
     "kinds": 2,
     "data": 3,

@@ -21,7 +21,8 @@ class Backbone(Protocol):
     """What turns samples into features.
 
     One with modules behind its last block (a norm) has a further method `outputs()`, which returns
-    them; all else outside of the blocks counts as embedding.
+    them; all else outside of the blocks counts as embedding. One with `vector_width`, the numbers
+    of `Features.vector`, takes linear heads.
 
     Attributes:
         width, heads: of the latents, and of attention to them.

@@ -147,6 +147,7 @@ class PerceiverBackbone(Perceiver):
         super().__init__(architecture)
         self.width, self.heads = architecture.stack.width, architecture.stack.heads
         self.context = architecture.context
+        self.vector_width = architecture.latents * self.width
         self.tokenizer = Tokenizer(channels, architecture.context, density)
 
     def encode(self, tokens: Tokens) -> Features:

@@ -26,6 +26,7 @@ class ViT(nn.Module):
         width = architecture.encoder.width
         self.patch, self.bands = architecture.patch, bands
         self.width, self.heads, self.context = width, architecture.encoder.heads, width
+        self.vector_width = width
         self.embed = nn.Linear(architecture.patch**2 * bands, width)
         self.class_token = nn.Parameter(torch.empty(width))
         self.blocks = blocks(architecture.encoder)

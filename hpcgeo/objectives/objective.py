@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hpcgeo.data.labelled import TaskSet
     from hpcgeo.data.labelled_batches import Bool, Drawn
+    from hpcgeo.data.mixing import Mixing
     from hpcgeo.models.tokenizers import Tokens
     from hpcgeo.objectives.collate import Collate, Grouping
 
@@ -101,6 +102,7 @@ class Objective(ABC):
         exports: formats of `hpcgeo export` beside our own.
         unnamed: fraction of observations whose bands are read as unknown ones.
         patience: evaluations without a better score after which a task is done; None: never.
+        mixing: how labelled samples are mixed in training (`hpcgeo.data.mixing.Mixing`), if at all.
     """
 
     title: ClassVar[str]
@@ -112,6 +114,7 @@ class Objective(ABC):
     exports: ClassVar[tuple[str, ...]] = ()
     unnamed: float = 0.0
     patience: int | None = None
+    mixing: Mixing | None = None
 
     def __init__(self, options: Any, seed: int) -> None:
         """Take the options of a run, and its seed."""

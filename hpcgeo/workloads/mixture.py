@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hpcgeo.config import RunConfig
+from hpcgeo.data.crops import refuse_crop
 from hpcgeo.data.labelled import TaskSet, fingerprint_of, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
@@ -155,6 +156,8 @@ class MixtureRun:
             topology.layout.data_parallel,
             self.data.flip,
             self._objective.unnamed,
+            {name: task.crop for name, task in self.data.chosen.items() if task.crop},
+            self._objective.mixing,
         )
         return Loader(
             batches,
@@ -318,6 +321,8 @@ def open_sets(run: RunConfig) -> dict[str, TaskSet]:
                 place=task.place,
                 seed=run.seed,
             )
+            if task.crop:
+                refuse_crop(name, sets[name].read(0))
         except InputError as error:
             raise InputError(f"task {name}: {error}") from None
     return sets

@@ -14,12 +14,13 @@ import torch.distributed as dist
 from hpcgeo.checkpoint.checkpoints import Checkpoints
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
+from hpcgeo.job_options import Checkpoint
 from hpcgeo.models.backbone import backbone
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.optimizers import layerwise
 from hpcgeo.optimizers.table import optimizers
-from hpcgeo.options import Checkpoint, Optim
+from hpcgeo.options import Optim
 from hpcgeo.parallel.updates import Update, updates
 from hpcgeo.zoo import architecture
 from tests.distributed import Ranks, on_ranks
