@@ -22,7 +22,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.job_options import Checkpoint, Launch, RunPlace
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.objective import IMAGES, TASKS, ObjectiveOptions
-from hpcgeo.objectives.table import fitting, objective, refuse_backbone
+from hpcgeo.objectives.table import fitting, objective, refuse_backbone, refuse_idle
 from hpcgeo.options import (
     NEUTRAL,
     SYNTHETIC,
@@ -132,6 +132,7 @@ class RunConfig(OptionGroup):
         try:
             family = architecture(self.model.name).family
             refuse_backbone(row, name, self.model.name, family)
+            refuse_idle(row, name, self.model)
         except InputError as error:
             raise ValueError(str(error)) from None
         if isinstance(self.data, Mixture) and not row.takes(TASKS):

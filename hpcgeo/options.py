@@ -14,6 +14,7 @@ from pydantic import (
     PositiveInt,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 #: Marks of an option (`json_schema_extra`) or a part (`marks`): may change when a run is resumed.
@@ -23,6 +24,7 @@ NEUTRAL: dict[str, Any] = {"neutral": True}
 #: Of no effect elsewhere: its default asks for nothing.
 BY_STRATEGY: dict[str, Any] = {"only": "strategies that take it"}
 PERCEIVER: dict[str, Any] = {"only": "perceiver"}
+BY_OBJECTIVE: dict[str, Any] = {"only": "objectives that take it"}
 
 SYNTHETIC = "synthetic"
 
@@ -69,6 +71,30 @@ class Model(OptionGroup):
         "uniform, normal, triangular, or a density as an expression in u on [-1, 1]",
         json_schema_extra=PERCEIVER,
     )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="stochastic depth: how often a sample skips what the last block adds, in "
+        "training; 0 at the first block and linear between",
+        json_schema_extra=BY_OBJECTIVE,
+    )
+    lora_rank: PositiveInt | None = Field(
+        None,
+        description="LoRA: the weights of the backbone stay those of model.weights, and matrices "
+        "of this rank are trained that are added to each of its blocks' (alpha: the rank); an "
+        "export holds the sums; by default all weights are trained",
+        json_schema_extra=BY_OBJECTIVE,
+    )
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> "Model":
+        if self.lora_rank and self.weights is None:
+            raise ValueError(
+                f"model.lora_rank {self.lora_rank} keeps the weights the backbone begins with, "
+                f"which are random: give model.weights, or leave it out"
+            )
+        return self
 
 
 class Augment(OptionGroup):

@@ -6,6 +6,7 @@ Letters: B batch, N patches, P = p p C values of a patch, W width.
 import torch
 from torch import Tensor, nn
 
+from hpcgeo.models.drop_path import kept
 from hpcgeo.models.features import Features
 from hpcgeo.models.layers import NORM_EPS, blocks
 from hpcgeo.models.patches import patchify
@@ -19,7 +20,12 @@ class ViT(nn.Module):
 
     It takes patches, not images: so it can be given the visible ones alone, and knows nothing of
     the size or aspect of the chip.
+
+    Attributes:
+        drop_path: how often samples skip the last block in training; see `hpcgeo.models.drop_path`.
     """
+
+    drop_path = 0.0
 
     def __init__(self, architecture: Architecture, bands: int) -> None:
         super().__init__()
@@ -32,12 +38,13 @@ class ViT(nn.Module):
         self.blocks = blocks(architecture.encoder)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
-    def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, positions: Tensor, keys: Tensor | None = None) -> Tensor:
         """Encode patches.
 
         Args:
             patches: (B, N, P)
             positions: (N, W) or (B, N, W)
+            keys: (B,) by which samples skip blocks, where they do.
 
         Returns:
             (B, 1 + N, W), the class token first; it has no position.
@@ -46,8 +53,9 @@ class ViT(nn.Module):
         x = x + positions.to(x.dtype)  # (B, N, W)
         first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([first, x], dim=1)  # (B, 1 + N, W)
-        for block in self.blocks:
-            x = block(x)
+        factors = kept(keys, self.drop_path, len(self.blocks))
+        for block, factor in zip(self.blocks, factors, strict=True):
+            x = block(x) if factor is None else block(x, kept=factor)
         return self.norm(x)
 
     def stacks(self) -> list[list[nn.Module]]:
@@ -70,7 +78,8 @@ class ViT(nn.Module):
         images = torch.cat([empty, *(group.values.flatten(0, 1) for group in tokens.groups)])
         patches = patchify(images.nan_to_num(0.0), self.patch)  # (n, N, P)
         grid = height // self.patch, width // self.patch
-        x = self(patches, sincos_2d(self.width, grid, patches.device))  # (n, 1 + N, W)
+        keys = self._keys(tokens)
+        x = self(patches, sincos_2d(self.width, grid, patches.device), keys)  # (n, 1 + N, W)
         latents = x.new_zeros(len(tokens.place), *x.shape[1:])
         grids, there = [], []
         parts = x.split([G * T for G, T, *_ in shapes]) if shapes else ()
@@ -83,3 +92,13 @@ class ViT(nn.Module):
         if not shapes:
             latents = latents + x.sum() * 0  # so that all parameters take part
         return Features(latents, latents[:, 1:].float().mean(1), grids, there)
+
+    def _keys(self, tokens: Tokens) -> Tensor | None:
+        """Return the key of the sample of each image, (n,)."""
+        keys = tokens.keys
+        if keys is None:
+            return None
+        of_images = (
+            keys[group.samples].repeat_interleave(group.values.shape[1]) for group in tokens.groups
+        )
+        return torch.cat([keys[:0], *of_images])

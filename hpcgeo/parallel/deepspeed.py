@@ -59,7 +59,8 @@ class Piece(NamedTuple):
     Attributes:
         start: place of the first one in the flattened parameter.
         size: how many; there may be none.
-        owner: what AdamW updates: the float32 weights of many parameters, flat. (ZeRO 0: one.)
+        owner: what AdamW updates: the float32 weights of many parameters, flat. (ZeRO 0: one.) Of a
+            parameter that is not trained: itself, or the rank's shard of it.
         first: place of the first one in the flattened owner.
     """
 
@@ -186,6 +187,8 @@ class DeepSpeedEngine:
         model = {name: self._segment(name, piece.owner) for name, piece in self.pieces.items()}
         optimizer: dict[str, Any] = {}
         for name, piece in self.pieces.items():
+            if name not in self.group_of:  # it is not trained
+                continue
             held = self.adam.state[piece.owner]
             for key in ("exp_avg", "exp_avg_sq"):
                 optimizer[f"state.{name}.{key}"] = self._segment(name, held[key])
@@ -277,9 +280,10 @@ class DeepSpeedEngine:
     def _groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Return AdamW's groups, whose parameters are updated alike; only matrices decay."""
         members: dict[tuple[bool, Update], list[str]] = {}
-        for name, shape in self.shapes.items():
-            members.setdefault((len(shape) == 1, self.updates[name]), []).append(name)
         values = dict(self.objective.named_parameters())
+        for name in (name for name, value in values.items() if value.requires_grad):
+            kind = len(self.shapes[name]) == 1, self.updates[name]
+            members.setdefault(kind, []).append(name)
         return [
             {
                 "params": [values[name] for name in names],
@@ -308,8 +312,12 @@ class DeepSpeedEngine:
 
     def _piece(self, name: str, parameter: Any) -> Piece:
         zero = self.engine.optimizer
-        if self.stage == 0:
+        if self.stage == 0 or (self.stage < 3 and not parameter.requires_grad):
             return Piece(0, parameter.numel(), parameter, 0)
+        if not parameter.requires_grad:
+            own = parameter.ds_tensor
+            start = own.numel() * parameter.ds_zero_partition_rank
+            return Piece(start, max(0, min(own.numel(), parameter.ds_numel - start)), own, 0)
         if self.stage == 3:
             number, first, count = zero.grad_position[zero.get_param_id(parameter)]
             start = count * parameter.ds_zero_partition_rank
@@ -333,7 +341,7 @@ class DeepSpeedEngine:
             for box, own in self._segment(name, piece.owner).parts():
                 place = [slice(a, a + n) for a, n in zip(box.offsets, box.sizes, strict=True)]
                 fill(own, name, self.shapes[name], place, initial)
-            if not self.adam.state[piece.owner]:
+            if name in self.group_of and not self.adam.state[piece.owner]:
                 self.adam.state[piece.owner] = {
                     "step": torch.zeros((), device=piece.owner.device),
                     "exp_avg": torch.zeros_like(piece.owner),

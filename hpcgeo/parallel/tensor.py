@@ -8,12 +8,13 @@ latents is cut by heads and hidden units alone: both are whole on every rank, as
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -36,6 +37,7 @@ STYLES: dict[str, ParallelStyle] = {
         input_layouts=TOKENS, desired_input_layouts=Replicate(), use_local_output=False
     ),
     "columns": ColwiseParallel(),
+    "gather_columns": ColwiseParallel(input_layouts=TOKENS),
     "rows": RowwiseParallel(output_layouts=TOKENS, use_local_output=False),
     "sums": RowwiseParallel(),
 }
@@ -78,8 +80,21 @@ def cut(stacks: Iterable[Sequence[Any]], mesh: DeviceMesh) -> None:
                 for module in after:
                     module.register_forward_pre_hook(_input_in_order)
         if "sequence" in stack[0].tensor_plan().values():
+            for block in stack:
+                block.register_forward_pre_hook(partial(_everywhere, mesh), with_kwargs=True)
             parallelize_module(stack[0], mesh, ENTER)
             stack[-1].register_forward_hook(_leave)
+
+
+def _everywhere(
+    mesh: DeviceMesh, block: Any, inputs: Any, named: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Say of what a block takes by name that it is the same on all ranks."""
+    whole = {
+        name: DTensor.from_local(value, mesh, [Replicate()], run_check=False)
+        for name, value in named.items()
+    }
+    return inputs, whole
 
 
 def _in_order(value: Any) -> Any:

@@ -50,6 +50,11 @@ def updates(objective: Any, optim: Optim) -> dict[str, Update]:
         depth |= {id(value): number for value in block.parameters()}
     depth |= {id(value): last for module in outputs for value in module.parameters()}
     rests = optim.frozen_steps > 0
+    if rests and not all(value.requires_grad for value in backbone.parameters()):
+        raise InputError(
+            f"optim.frozen_steps {optim.frozen_steps}: the weights of this backbone are never "
+            f"trained (model.lora_rank): leave one out"
+        )
     return {
         name: Update(decay ** (last - depth[id(value)]), rests) if id(value) in depth else Update()
         for name, value in objective.named_parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
@@ -82,6 +83,7 @@ class MultiTask(Objective):
     data = (TASKS,)
     labels = True
     exports = ("timm",)
+    model_options = ("drop_path", "lora_rank")
     options: MultiTaskOptions
 
     @property
@@ -101,7 +103,7 @@ class MultiTask(Objective):
         return Mixing(*amounts) if any(amounts) else None
 
     def network(self, material: Material) -> nn.Module:
-        from hpcgeo.models.backbone import backbone
+        from hpcgeo.models.backbone import adapted, backbone
         from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
 
         assert material.tasks is not None and material.sets is not None
@@ -110,6 +112,7 @@ class MultiTask(Objective):
             for name, task in material.tasks.items()
         }
         made = backbone(material.architecture, material.channels, material.bands, material.density)
+        adapted(made, material.architecture.family, material.drop_path, material.lora_rank)
         return MultiTaskNetwork(made, tasks, self.options, material.density)
 
     def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:
@@ -164,8 +167,10 @@ class MultiTask(Objective):
         ]
 
     def task_inputs(self, batch: SampleBatch) -> Inputs:
-        from hpcgeo.objectives.collate import questions
+        from hpcgeo.objectives.collate import drop_keys, questions
 
         made, grouping = batch.tokens()
+        if batch.material.drop_path and not batch.whole:
+            made = replace(made, keys=drop_keys(batch.drawn, self.seed))
         queries = None if batch.whole else self.options.queries
         return {"tokens": made, "questions": questions(batch.drawn, grouping, queries, self.seed)}
