@@ -25,10 +25,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hpcgeo.checkpoint.checkpoints import Checkpoints
+from hpcgeo.job_options import Checkpoint
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions
-from hpcgeo.options import Checkpoint, Optim, Parallel
+from hpcgeo.options import Optim, Parallel
 from hpcgeo.parallel.native import NativeEngine
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy

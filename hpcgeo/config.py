@@ -19,21 +19,19 @@ from pydantic import (
 )
 
 from hpcgeo.errors import InputError
+from hpcgeo.job_options import Checkpoint, Launch, RunPlace
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.objective import IMAGES, TASKS, ObjectiveOptions
-from hpcgeo.objectives.table import fitting, objective, refuse_backbone
+from hpcgeo.objectives.table import fitting, objective, refuse_backbone, refuse_idle
 from hpcgeo.options import (
     NEUTRAL,
     SYNTHETIC,
-    Checkpoint,
     Data,
-    Launch,
     Mixture,
     Model,
     Optim,
     OptionGroup,
     Parallel,
-    RunPlace,
     Train,
 )
 from hpcgeo.tables import (
@@ -110,6 +108,11 @@ class RunConfig(OptionGroup):
                 f"optim.warmup_steps {self.optim.warmup_steps} is longer than train.steps "
                 f"{self.train.steps}: shorten the warm-up or train longer"
             )
+        if self.optim.frozen_steps > self.train.steps:
+            raise ValueError(
+                f"optim.frozen_steps {self.optim.frozen_steps} is more than train.steps "
+                f"{self.train.steps}: freeze the backbone for fewer, or train longer"
+            )
         return self
 
     @model_validator(mode="after")
@@ -129,6 +132,7 @@ class RunConfig(OptionGroup):
         try:
             family = architecture(self.model.name).family
             refuse_backbone(row, name, self.model.name, family)
+            refuse_idle(row, name, self.model)
         except InputError as error:
             raise ValueError(str(error)) from None
         if isinstance(self.data, Mixture) and not row.takes(TASKS):

@@ -1,6 +1,7 @@
 """The options of a run, part by part: strict pydantic models, each with its description.
 
-`hpcgeo.config` joins them, reads them from YAML and explains what is wrong with them.
+Those of the job, where it lives and what it keeps, stand in `hpcgeo.job_options`. `hpcgeo.config`
+joins all, reads them from YAML and explains what is wrong with them.
 """
 
 from pathlib import Path
@@ -23,6 +24,7 @@ NEUTRAL: dict[str, Any] = {"neutral": True}
 #: Of no effect elsewhere: its default asks for nothing.
 BY_STRATEGY: dict[str, Any] = {"only": "strategies that take it"}
 PERCEIVER: dict[str, Any] = {"only": "perceiver"}
+BY_OBJECTIVE: dict[str, Any] = {"only": "objectives that take it"}
 
 SYNTHETIC = "synthetic"
 
@@ -43,13 +45,6 @@ class OptionGroup(BaseModel):
         own: dict[str, Any] = {n: f.json_schema_extra or {} for n, f in cls.model_fields.items()}
         marks = {name: cls.marks | extra for name, extra in own.items()}
         return {name: found[mark] for name, found in marks.items() if mark in found}
-
-
-class RunPlace(OptionGroup):
-    """Where the run lives."""
-
-    marks = FREE | NEUTRAL
-    dir: Path = Field(description="folder of the run; an existing run there is resumed")
 
 
 class Model(OptionGroup):
@@ -76,6 +71,30 @@ class Model(OptionGroup):
         "uniform, normal, triangular, or a density as an expression in u on [-1, 1]",
         json_schema_extra=PERCEIVER,
     )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="stochastic depth: how often a sample skips what the last block adds, in "
+        "training; 0 at the first block and linear between",
+        json_schema_extra=BY_OBJECTIVE,
+    )
+    lora_rank: PositiveInt | None = Field(
+        None,
+        description="LoRA: the weights of the backbone stay those of model.weights, and matrices "
+        "of this rank are trained that are added to each of its blocks' (alpha: the rank); an "
+        "export holds the sums; by default all weights are trained",
+        json_schema_extra=BY_OBJECTIVE,
+    )
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> "Model":
+        if self.lora_rank and self.weights is None:
+            raise ValueError(
+                f"model.lora_rank {self.lora_rank} keeps the weights the backbone begins with, "
+                f"which are random: give model.weights, or leave it out"
+            )
+        return self
 
 
 class Augment(OptionGroup):
@@ -157,9 +176,26 @@ class Task(OptionGroup):
         description="tell the model where a sample lies; false against learning places by heart, "
         "where those of the test part are others",
     )
+    head: str = Field(
+        "attentive",
+        description="what answers for a whole sample: a learned query that attends to the latents, "
+        "or linear, a norm and a matrix on their vector (of a ViT the mean of its patches)",
+    )
+    crop: tuple[float, float] | None = Field(
+        None,
+        description="area of a random crop of each image in training, as fractions of its frame, "
+        "which is resized to it; labels of pixels with it; by default none",
+    )
     hide: float = Field(
         0.0, ge=0, lt=1, description="tokens left out in training, against learning few by heart"
     )
+
+    @field_validator("crop")
+    @classmethod
+    def _a_part(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("the range needs 0 < low <= high <= 1")
+        return value
 
 
 class Batching(OptionGroup):
@@ -306,6 +342,22 @@ class Optim(OptionGroup):
         "which is evaluated and exported in their place",
     )
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="factor of the learning rate from block to block towards the input: the last "
+        "block has it once, what embeds most often, heads and the last norm never; by default one "
+        "rate for all",
+        json_schema_extra=NEUTRAL,
+    )
+    frozen_steps: int = Field(
+        0,
+        ge=0,
+        description="first steps in which the weights of the backbone stay as they are, and heads "
+        "alone are trained; as many as train.steps: a probe on frozen features",
+        json_schema_extra=NEUTRAL,
+    )
 
 
 class Train(OptionGroup):
@@ -345,54 +397,4 @@ class Train(OptionGroup):
         "after which the job ends; a step may always take 10 times the longest before it. A file "
         "system that stalls for longer silences ranks that read themselves (data.workers=0)",
         json_schema_extra=FREE,
-    )
-
-
-class Checkpoint(OptionGroup):
-    """What is kept of the training state."""
-
-    marks = FREE | NEUTRAL
-    every: int = Field(
-        100, ge=0, description="steps between checkpoints; 0: none, not even at the end"
-    )
-    keep: PositiveInt = Field(2, description="newest checkpoints kept")
-    keep_every: PositiveInt | None = Field(
-        None, description="checkpoints of every n-th step are kept for ever; a multiple of `every`"
-    )
-    asynchronous: bool = Field(
-        True,
-        description="train on while a copy of the state on the host is written; false: wait, and "
-        "need no copy",
-    )
-
-    @model_validator(mode="after")
-    def _some_are_kept(self) -> "Checkpoint":
-        if self.keep_every and (not self.every or self.keep_every % self.every):
-            raise ValueError(
-                f"keep_every {self.keep_every} is no multiple of every {self.every}: no checkpoint "
-                f"falls on these steps"
-            )
-        return self
-
-
-class Launch(OptionGroup):
-    """Where the run runs and for how long."""
-
-    marks = FREE | NEUTRAL
-    machine: str = Field("local", description="a row of `hpcgeo list machines`, or a YAML file")
-    threads: PositiveInt | None = Field(
-        None,
-        le=4096,
-        description="threads of a rank on its host; by default its share of the cores",
-    )
-    rendezvous_timeout_s: float = Field(50.0, gt=0, description="seconds that ranks wait to meet")
-    time_limit: float | None = Field(
-        None,
-        gt=0,
-        description="seconds within which the run saves and stops; by default the job's own end",
-    )
-    requeue: Path | None = Field(
-        None,
-        description="file that rank 0 leaves when a stopped run can go on; the job script, which "
-        "names it, then asks the scheduler to requeue the job",
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from hpcgeo import job_options
 from hpcgeo import options as options_of
 from hpcgeo.errors import InputError
 from hpcgeo.json_lines import TornError, append_line, lines, parsed
@@ -43,14 +44,14 @@ NOISY = 0.25
 
 #: The parts of a run, as `hpcgeo.config.RunConfig` joins them, beside those of its objective.
 _PARTS: dict[str, tuple[type[options_of.OptionGroup], ...]] = {
-    "run": (options_of.RunPlace,),
+    "run": (job_options.RunPlace,),
     "model": (options_of.Model,),
     "data": (options_of.Data, options_of.Mixture),
     "parallel": (options_of.Parallel,),
     "optim": (options_of.Optim,),
     "train": (options_of.Train,),
-    "checkpoint": (options_of.Checkpoint,),
-    "launch": (options_of.Launch,),
+    "checkpoint": (job_options.Checkpoint,),
+    "launch": (job_options.Launch,),
 }
 
 #: Options of the resolved configuration that do not make two points unlike: those so marked, and

@@ -19,14 +19,15 @@ TOOLS = {
     "log",
     "phases",
     "options",
+    "job_options",
     "json_lines",
     "measured",
     "variables",
 }
 LAYERS = {
-    **dict.fromkeys(["", "errors", "files", "quoting", "facts", "recipes"], -2),
+    **dict.fromkeys(["", "errors", "files", "quoting", "facts", "recipes", "options"], -2),
     **dict.fromkeys(
-        ["tables", "log", "phases", "options", "json_lines", "measured", "variables"], -1
+        ["tables", "log", "phases", "job_options", "json_lines", "measured", "variables"], -1
     ),
     **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "optimizers"], 0),
     **dict.fromkeys(["plan", "models", "pictures"], 1),

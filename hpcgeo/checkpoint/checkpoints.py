@@ -47,8 +47,8 @@ from hpcgeo.checkpoint.rank_files import (
 )
 from hpcgeo.errors import InputError
 from hpcgeo.files import sync_folder, write_text
+from hpcgeo.job_options import Checkpoint
 from hpcgeo.log import log, track
-from hpcgeo.options import Checkpoint
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.group import on_rank_0
 

@@ -1,5 +1,5 @@
-"""Samples of a mixture as they are drawn: turned, their missing tokens found, micro-batch by
-micro-batch.
+"""Samples of a mixture as they are drawn: cropped, turned, mixed, their missing tokens found,
+micro-batch by micro-batch.
 
 A sample that cannot be read is drawn again from another task (`MixtureSampler.draw`): one task
 whose files are damaged does not stop the others. What is drawn depends on the seed, the position
@@ -7,7 +7,7 @@ and the files.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset as TorchDataset
 
+from hpcgeo.data.crops import cropped
 from hpcgeo.data.labelled import TaskSet
 from hpcgeo.data.loader import positions
+from hpcgeo.data.mixing import Mixing, alike, are_images
 from hpcgeo.data.sample import Sample
 from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.data.sampling.order import Int, uniform
 from hpcgeo.errors import InputError
+from hpcgeo.kinds.table import kind_of
 from hpcgeo.log import log
 
 Bool = npt.NDArray[np.bool_]
@@ -54,6 +57,11 @@ class Drawn:
         """Tokens, with the one of the sample itself."""
         return 1 + sum(int(kept.sum()) for kept in self.kept)
 
+    def with_sample(self, sample: Sample) -> "Drawn":
+        """Return it with another sample in its place, its missing tokens found anew."""
+        kept = tuple(_kept(seen.values, seen.patch) for seen in sample.observations)
+        return replace(self, sample=sample, kept=kept)
+
 
 def plain(sample: Sample, task: str = "", index: int = 0) -> Drawn:
     """Return a sample as it is, for evaluation."""
@@ -73,6 +81,8 @@ class DrawnBatches(TorchDataset[list[Drawn]]):
         rank, world: of this process among those that read different samples.
         flip: mirror and turn images.
         unnamed: fraction of observations whose bands are read as unknown ones.
+        crops: of tasks whose images are cropped, least and most of their area.
+        mixing: how samples are mixed with others and labels made soft; None: not at all.
     """
 
     sets: Mapping[str, TaskSet]
@@ -83,6 +93,8 @@ class DrawnBatches(TorchDataset[list[Drawn]]):
     world: int
     flip: bool
     unnamed: float
+    crops: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    mixing: Mixing | None = None
 
     def __getitem__(self, number: int) -> list[Drawn]:
         position = positions(number, self.micro_batch, self.rank, self.world)
@@ -91,16 +103,45 @@ class DrawnBatches(TorchDataset[list[Drawn]]):
     def at(self, position: Int) -> list[Drawn]:
         """Return what is drawn at positions (B,) of the run."""
         tasks, indices = self.mixture.draw(position)
-        turn = (uniform(self.seed, position, "turn", 1)[:, 0] * 8).astype(np.int64)
         drawn = []
         for number, place in enumerate(position.tolist()):
             name, index = self.mixture.tasks[tasks[number]], int(indices[number])
-            found = self._read(name, index, place)
-            if self.flip:
-                found = turned(found, int(turn[number]))
+            found = self._changed(self._read(name, index, place))
+            if self.mixing:
+                found = self._mixed(found, self.mixing)
             unnamed = uniform(self.seed, position[number : number + 1], "unnamed", len(found.named))
             drawn.append(replace(found, named=tuple((unnamed[0] >= self.unnamed).tolist())))
         return drawn
+
+    def _changed(self, drawn: Drawn, of: str = "") -> Drawn:
+        """Return a sample cropped and turned at random; `of` tells draws of a position apart."""
+        position = np.array([drawn.position])
+        if drawn.task in self.crops:
+            chance = uniform(self.seed, position, f"{of}crop", 3)[0]
+            drawn = drawn.with_sample(cropped(drawn.sample, self.crops[drawn.task], chance))
+        if self.flip:
+            drawn = turned(drawn, int(uniform(self.seed, position, f"{of}turn", 1)[0, 0] * 8))
+        return drawn
+
+    def _mixed(self, drawn: Drawn, mixing: Mixing) -> Drawn:
+        """Return a sample with a soft label, mixed with another of its task, where its kind can."""
+        part = self.sets[drawn.task]
+        kind, num_outputs = kind_of(part.target), len(part.target.names)
+        if not kind.mixes:
+            return drawn
+        sample = mixing.softened(drawn.sample, kind, num_outputs)
+        if mixing.pairs and are_images(sample):
+            random = np.random.default_rng([self.seed, drawn.position])
+            try:
+                other = plain(part.read(int(random.integers(len(part)))), drawn.task)
+            except InputError as error:
+                once(f"task {drawn.task}: {error}; it is mixed with no other")
+                return drawn.with_sample(sample)
+            other = self._changed(replace(other, position=drawn.position), "other ")
+            if alike(sample, other.sample):
+                partner = mixing.softened(other.sample, kind, num_outputs)
+                sample = mixing.mixed(sample, partner, random)
+        return drawn.with_sample(sample)
 
     def _read(self, name: str, index: int, position: int, attempt: int = 0) -> Drawn:
         try:

@@ -277,6 +277,11 @@ def _public(text: str, name: str, file: Path) -> Encoder:
 def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
     run = config_of(folder, moved)
     model = _vit(run, folder)
+    if run.model.lora_rank:
+        raise InputError(
+            f"{folder} has low-rank additions (model.lora_rank): give its export, which merges "
+            f"them (hpcgeo export {folder} --to safetensors)"
+        )
     step, checkpoint = chosen(folder, step)
     height, width = chip_of(run)
     images = preprocessing(run, (height, width), checkpoint)

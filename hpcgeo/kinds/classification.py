@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,10 +20,17 @@ class Classification(Kind):
     metric = "accuracy"
     states = (Confusion, Ranking, TopFive)
     stratified = True
+    mixes = True
     picture = ConfusionMatrix()
 
     def loss(self, answer: Tensor, truth: Tensor) -> Tensor:
         return F.cross_entropy(answer, truth, reduction="none")
+
+    def soft(self, label: Array, num_outputs: int, smoothing: float) -> Array:
+        """Return the probability of each class (Szegedy et al. 2016, arXiv 1512.00567, 7)."""
+        soft = np.full(num_outputs, smoothing / num_outputs, dtype=np.float32)
+        soft[label] += 1 - smoothing
+        return soft
 
     def decide(self, answer: Tensor) -> Tensor:
         return answer.argmax(dim=1)

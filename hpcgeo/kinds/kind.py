@@ -30,6 +30,7 @@ class Kind(ABC):
         dense: a label for each pixel, not for the whole sample.
         stratified: a label is one class: label subsets and validation splits take every class.
         standardised: labels are numbers, (K,), brought to zero mean and unit deviation.
+        mixes: labels of whole samples that can be made `soft`, so smoothed and mixed.
         picture: how predictions are looked at; None: not at all.
     """
 
@@ -41,6 +42,7 @@ class Kind(ABC):
     dense: ClassVar[bool] = False
     stratified: ClassVar[bool] = False
     standardised: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     picture: ClassVar[Picture | None] = None
 
     @abstractmethod
@@ -55,6 +57,18 @@ class Kind(ABC):
     @abstractmethod
     def decide(self, answer: Tensor) -> Tensor:
         """Return what answers (b, K), or (b, K, H, W) of a dense kind, come to, like labels."""
+
+    def soft(self, label: Array, num_outputs: int, smoothing: float) -> Array:
+        """Return a label as numbers, float32 (K,), of which mixtures are labels too.
+
+        `loss` takes them in the place of labels where the kind `mixes`.
+
+        Args:
+            label: of one sample.
+            num_outputs: K.
+            smoothing: fraction of the label that is spread evenly over what it might be.
+        """
+        raise AssertionError(f"labels of {type(self).__name__} are not mixed")
 
     def scores(self, answer: Tensor) -> Tensor:
         """Return numbers (b, K) by which samples can be ranked for each output."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,9 +18,14 @@ class Multilabel(Kind):
     label = "float32 (K,) of 0 and 1"
     metric = "f1"
     states = (Hits, Ranking, PooledRanking)
+    mixes = True
 
     def loss(self, answer: Tensor, truth: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(answer, truth, reduction="none").mean(1)
+
+    def soft(self, label: Array, num_outputs: int, smoothing: float) -> Array:
+        """Return the probability of each label: smoothed, it lies nearer to a half."""
+        return (label * (1 - smoothing) + smoothing / 2).astype(np.float32)
 
     def decide(self, answer: Tensor) -> Tensor:
         return (answer > 0).long()

@@ -7,11 +7,11 @@ from types import FrameType
 from typing import Any
 
 from hpcgeo.errors import InputError
+from hpcgeo.job_options import Launch
 from hpcgeo.launch.environment import Environment
 from hpcgeo.launch.schedulers.table import scheduler
 from hpcgeo.log import log
 from hpcgeo.machines import machine
-from hpcgeo.options import Launch
 
 #: USR2 because NCCL may use USR1; TERM is what a scheduler sends that cancels or preempts; INT is
 #: Ctrl-C.

@@ -2,7 +2,8 @@
 
 The values of a row depend on (seed, name of the parameter, row) alone: every strategy and every
 number of ranks starts from the same bits. As in MAE: Xavier uniform matrices, zero biases, unit
-norms, tokens normal with deviation 0.02; a logarithm of a variance begins at zero.
+norms, tokens normal with deviation 0.02; a logarithm of a variance and what low-rank additions end
+with begin at zero.
 """
 
 import hashlib
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from hpcgeo.models.low_rank import FROM
 
 
 def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
@@ -27,8 +30,8 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     Raises:
         ValueError: no rule for a parameter of that name and shape.
     """
-    kind = name.rpartition(".")[2]
-    if kind == "bias" or kind.endswith("log_variance"):
+    owner, _, kind = name.rpartition(".")
+    if kind == "bias" or kind.endswith("log_variance") or owner.endswith(f".{FROM}"):
         return torch.zeros(shape)[rows]
     if kind == "weight" and len(shape) == 1:
         return torch.ones(shape)[rows]

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpcgeo.models.attention import attention
+from hpcgeo.models.drop_path import skipping
+from hpcgeo.models.low_rank import CUT_TOKENS, plan_of, product
 from hpcgeo.zoo import Stack
 
 NORM_EPS = 1e-6
@@ -33,11 +35,12 @@ class Attention(nn.Module):
         self.head_width = width // heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.low_rank = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        product = self.qkv(x).unflatten(-1, (-1, 3, self.head_width))  # (B, T, H, 3, d)
-        q, k, v = product.transpose(1, 2).unbind(3)  # (B, H, T, d)
-        return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
+        all_three = product(self, "qkv", x).unflatten(-1, (-1, 3, self.head_width))
+        q, k, v = all_three.transpose(1, 2).unbind(3)  # (B, H, T, d), of (B, T, H, 3, d)
+        return product(self, "out", attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class PlainMlp(nn.Module):
@@ -49,9 +52,10 @@ class PlainMlp(nn.Module):
         super().__init__()
         self.into = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden, width)
+        self.low_rank = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.gelu(self.into(x)))
+        return product(self, "out", F.gelu(product(self, "into", x)))
 
 
 class GatedMlp(nn.Module):
@@ -64,9 +68,11 @@ class GatedMlp(nn.Module):
         self.gate = nn.Linear(width, hidden)
         self.into = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden, width)
+        self.low_rank = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.silu(self.gate(x)) * self.into(x))  # (B, T, M) inside
+        gate = F.silu(product(self, "gate", x))
+        return product(self, "out", gate * product(self, "into", x))  # (B, T, M) inside
 
 
 class LayerScale(nn.Module):
@@ -94,20 +100,24 @@ class TransformerBlock(nn.Module):
         self.mlp: GatedMlp | PlainMlp = mlp(stack.width, stack.hidden)
         self.mlp_scale = scale(stack.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention_scale(self.attention(self.attention_norm(x)))
-        return x + self.mlp_scale(self.mlp(self.mlp_norm(x)))
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return the tokens (B, T, W) after this block; `kept` is of `hpcgeo.models.drop_path`."""
+        attention, mlp = (None, None) if kept is None else kept
+        x = x + skipping(self.attention_scale(self.attention(self.attention_norm(x))), attention)
+        return x + skipping(self.mlp_scale(self.mlp(self.mlp_norm(x))), mlp)
 
     def tensor_plan(self) -> dict[str, str]:
         """Return how tensor parallelism shards this block: a word for each of its modules.
 
         Words: `sequence`, computed on some of the tokens; `gather`, its input is all tokens;
-        `columns`, some of the outputs; `rows`, some of the inputs, the sums scattered over tokens.
+        `columns`, some of the outputs; `gather_columns`, those of some tokens, gathered first;
+        `rows`, some of the inputs, the sums scattered over tokens.
         """
         plan = {"attention_norm": "sequence", "mlp_norm": "sequence"}
         for name, module in (("attention", self.attention), ("mlp", self.mlp)):
             plan[name] = "gather"
             plan |= {f"{name}.{part}": word for part, word in module.tensor_plan.items()}
+            plan |= plan_of(name, module, module.tensor_plan, CUT_TOKENS)
             if isinstance(self.get_submodule(f"{name}_scale"), LayerScale):
                 plan[f"{name}_scale"] = "sequence"
         return plan

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hpcgeo.models.attention import attention, packed_attention
+from hpcgeo.models.drop_path import kept
 from hpcgeo.models.features import Features
 from hpcgeo.models.layers import NORM_EPS, GatedMlp, PlainMlp, blocks
+from hpcgeo.models.low_rank import WHOLE_TOKENS, plan_of, product
 from hpcgeo.models.ragged import Packed, TokenLayout
 from hpcgeo.models.tokenizers import Channel, Tokenizer, Tokens
 from hpcgeo.zoo import Mlp, PerceiverArchitecture
@@ -34,12 +36,13 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(context, 2 * width)
         self.out = nn.Linear(width, width)
+        self.low_rank = nn.ModuleDict()
 
     def forward(self, x: Tensor, context: Tensor, layout: TokenLayout | None = None) -> Tensor:
         """Return what the queries read; see `CrossBlock`."""
-        q = self.q(self.norm(x)).unflatten(-1, (-1, self.head_width)).transpose(-3, -2)
+        q = product(self, "q", self.norm(x)).unflatten(-1, (-1, self.head_width)).transpose(-3, -2)
         read = self._read(q, context, layout)  # (S, H, Q, d)
-        return self.out(read.transpose(1, 2).flatten(2))
+        return product(self, "out", read.transpose(1, 2).flatten(2))
 
     # It would be compiled again for every layout.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -60,8 +63,8 @@ class CrossAttention(nn.Module):
         return attention(q, k, v, mask)
 
     def _kv(self, context: Tensor) -> Tensor:
-        product = self.kv(self.context_norm(context))
-        return product.unflatten(-1, (-1, 2, self.head_width))  # (..., K, H, 2, d)
+        both = product(self, "kv", self.context_norm(context))
+        return both.unflatten(-1, (-1, 2, self.head_width))  # (..., K, H, 2, d)
 
 
 class CrossBlock(nn.Module):
@@ -96,18 +99,27 @@ class CrossBlock(nn.Module):
 
         Words: `columns`, some of the outputs; `sums`, some of the inputs, the sums on every rank.
         """
-        return {
-            f"{name}.{part}": "sums" if word == "rows" else word
-            for name, module in (("attention", self.attention), ("mlp", self.mlp))
-            for part, word in module.tensor_plan.items()
-        }
+        plan: dict[str, str] = {}
+        for name, module in (("attention", self.attention), ("mlp", self.mlp)):
+            words = {
+                part: "sums" if word == "rows" else word
+                for part, word in module.tensor_plan.items()
+            }
+            plan |= {f"{name}.{part}": word for part, word in words.items()}
+            plan |= plan_of(name, module, words, WHOLE_TOKENS)
+        return plan
 
 
 class Perceiver(nn.Module):
     """Learned latents read the tokens once, then attend to each other.
 
     As in the paper no norm ends the stack: whoever reads the latents has one (`CrossAttention`).
+
+    Attributes:
+        drop_path: how often samples skip the last block in training; see `hpcgeo.models.drop_path`.
     """
+
+    drop_path = 0.0
 
     def __init__(self, architecture: PerceiverArchitecture) -> None:
         super().__init__()
@@ -122,19 +134,21 @@ class Perceiver(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return [[self.read], list(self.blocks)]
 
-    def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
+    def forward(self, tokens: Tensor, layout: TokenLayout, keys: Tensor | None = None) -> Tensor:
         """Encode samples.
 
         Args:
             tokens: (N, C)
             layout: which of them are whose.
+            keys: (S,) by which samples skip blocks, where they do.
 
         Returns:
             (S, N_l, W)
         """
         x = self.read(self.latent_token.to(tokens.dtype), tokens, layout)
-        for block in self.blocks:
-            x = block(x)
+        factors = kept(keys, self.drop_path, 1 + len(self.blocks))[1:]  # the first is never skipped
+        for block, factor in zip(self.blocks, factors, strict=True):
+            x = block(x) if factor is None else block(x, kept=factor)
         return x
 
 
@@ -147,6 +161,7 @@ class PerceiverBackbone(Perceiver):
         super().__init__(architecture)
         self.width, self.heads = architecture.stack.width, architecture.stack.heads
         self.context = architecture.context
+        self.vector_width = architecture.latents * self.width
         self.tokenizer = Tokenizer(channels, architecture.context, density)
 
     def encode(self, tokens: Tokens) -> Features:
@@ -155,7 +170,7 @@ class PerceiverBackbone(Perceiver):
         Not their mean, as every latent reads something else.
         """
         read = self.tokenizer(tokens)
-        latents = self(read.flat, tokens.layout)  # (S, N_l, W)
+        latents = self(read.flat, tokens.layout, tokens.keys)  # (S, N_l, W)
         there = [group.there() for group in tokens.groups]
         return Features(latents, latents.flatten(1), read.grids, there)
 

@@ -90,6 +90,8 @@ class Tokens:
         order: (N,) which of [samples, kept tokens of all groups] each token of the pass is; each
             sample has first a token of its own, so that none is without any.
         layout: which of them are whose.
+        keys: (S,) int64, by which samples skip blocks in training, where they do
+            (`hpcgeo.models.drop_path`).
     """
 
     groups: tuple[ObservationGroup, ...]
@@ -98,6 +100,7 @@ class Tokens:
     height_m: Tensor
     order: Tensor
     layout: TokenLayout
+    keys: Tensor | None = None
 
 
 class Read(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hpcgeo.models.drop_path import kept
 from hpcgeo.models.features import Features
 from hpcgeo.models.layers import NORM_EPS, blocks
 from hpcgeo.models.patches import patchify
@@ -22,13 +23,19 @@ class ViT(nn.Module):
     It takes patches, not images: so it can be given the visible ones alone, and knows nothing of
     the size or aspect of the chip. Architectures may have learned positions, registers (tokens
     beside the class token, arXiv 2309.16588) and LayerScale.
+
+    Attributes:
+        drop_path: how often samples skip the last block in training; see `hpcgeo.models.drop_path`.
     """
+
+    drop_path = 0.0
 
     def __init__(self, architecture: Architecture, bands: int) -> None:
         super().__init__()
         width = architecture.encoder.width
         self.patch, self.bands = architecture.patch, bands
         self.width, self.heads, self.context = width, architecture.encoder.heads, width
+        self.vector_width = width
         self.first = 1 + architecture.registers  #: of the patches among the tokens, R
         self.antialias = architecture.antialias
         self.embed = nn.Linear(architecture.patch**2 * bands, width)
@@ -41,19 +48,21 @@ class ViT(nn.Module):
         self.blocks = blocks(architecture.encoder)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
-    def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, positions: Tensor, keys: Tensor | None = None) -> Tensor:
         """Encode patches.
 
         Args:
             patches: (B, N, P)
             positions: (N, W) or (B, N, W), of `positions`.
+            keys: (B,) by which samples skip blocks, where they do.
 
         Returns:
             (B, R + N, W), the class token first, then the registers; they have no position.
         """
         x = self._entry(patches, positions)  # (B, R + N, W)
-        for block in self.blocks:
-            x = block(x)
+        factors = kept(keys, self.drop_path, len(self.blocks))
+        for block, factor in zip(self.blocks, factors, strict=True):
+            x = block(x) if factor is None else block(x, kept=factor)
         return self.norm(x)
 
     def after(self, patches: Tensor, positions: Tensor, numbers: Sequence[int]) -> list[Tensor]:
@@ -83,6 +92,10 @@ class ViT(nn.Module):
         """Return the blocks, in the order of their use; each is one unit to shard."""
         return [list(self.blocks)]
 
+    def outputs(self) -> list[nn.Module]:
+        """Return what stands behind the blocks."""
+        return [self.norm]
+
     def encode(self, tokens: Tokens) -> Features:
         """Return the features of samples with one image each, of any number of dates.
 
@@ -95,7 +108,8 @@ class ViT(nn.Module):
         images = torch.cat([empty, *(group.values.flatten(0, 1) for group in tokens.groups)])
         patches = patchify(images.nan_to_num(0.0), self.patch)  # (n, N, P)
         grid = height // self.patch, width // self.patch
-        x = self(patches, self.positions(grid, patches.device))  # (n, R + N, W)
+        keys = self._keys(tokens)
+        x = self(patches, self.positions(grid, patches.device), keys)  # (n, R + N, W)
         latents = x.new_zeros(len(tokens.place), *x.shape[1:])
         grids, there = [], []
         parts = x.split([G * T for G, T, *_ in shapes]) if shapes else ()
@@ -117,3 +131,13 @@ class ViT(nn.Module):
             tokens.append(self.register_token)
         first = torch.cat(tokens).to(x.dtype).expand(len(x), -1, -1)
         return torch.cat([first, x], dim=1)  # (B, R + N, W)
+
+    def _keys(self, tokens: Tokens) -> Tensor | None:
+        """Return the key of the sample of each image, (n,)."""
+        keys = tokens.keys
+        if keys is None:
+            return None
+        of_images = (
+            keys[group.samples].repeat_interleave(group.values.shape[1]) for group in tokens.groups
+        )
+        return torch.cat([keys[:0], *of_images])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hpcgeo.data.labelled_batches import Bool, Drawn
 from hpcgeo.data.sample import Channel
-from hpcgeo.data.sampling.order import uniform
+from hpcgeo.data.sampling.order import keys, uniform
 from hpcgeo.data.sampling.packing import clusters, waste
 from hpcgeo.data.transfer import sent
 from hpcgeo.kinds.target import labelled
@@ -189,6 +189,12 @@ def _some(question: Question, chosen: Any) -> Question:
     at = pixel if flat.ndim == 2 else pixel[:, None].expand(-1, flat.shape[1], -1)
     target = flat.gather(-1, at).movedim(-1, 1)  # (b, Q), or (b, Q, K)
     return replace(question, target=target, queries=centres(pixel, question.frame))
+
+
+def drop_keys(drawn: Sequence[Drawn], seed: int) -> Tensor:
+    """Return the number (S,) of each sample by which it skips blocks, from (seed, position)."""
+    position = np.array([one.position for one in drawn], dtype=np.int64)
+    return torch.from_numpy(keys(seed, position, "drop path").view(np.int64))
 
 
 def centres(pixel: Tensor, frame: tuple[int, int]) -> Tensor:

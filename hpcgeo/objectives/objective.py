@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hpcgeo.data.labelled import TaskSet
     from hpcgeo.data.labelled_batches import Bool, Drawn
+    from hpcgeo.data.mixing import Mixing
     from hpcgeo.models.tokenizers import Tokens
     from hpcgeo.objectives.collate import Collate, Grouping
 
@@ -53,6 +54,8 @@ class Material:
         sets: training splits by task.
         tasks: their options.
         density: how what is known of a coordinate is distributed around it.
+        drop_path: how often samples skip the last block in training.
+        lora_rank: of matrices that are added to a frozen backbone; None: it is trained itself.
     """
 
     architecture: Any
@@ -62,6 +65,8 @@ class Material:
     sets: Mapping[str, TaskSet] | None = None
     tasks: Mapping[str, Task] | None = None
     density: str = "uniform"
+    drop_path: float = 0.0
+    lora_rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,11 @@ class Objective(ABC):
         labels: whether it learns from labels, and is judged by metrics of them.
         num_views: random views of an image that one forward takes.
         exports: formats of `hpcgeo export` beside our own.
+        model_options: options of `model` that have an effect under it, of those that not every
+            objective takes.
         unnamed: fraction of observations whose bands are read as unknown ones.
         patience: evaluations without a better score after which a task is done; None: never.
+        mixing: how labelled samples are mixed in training (`hpcgeo.data.mixing.Mixing`), if at all.
     """
 
     title: ClassVar[str]
@@ -110,8 +118,10 @@ class Objective(ABC):
     labels: ClassVar[bool] = False
     num_views: ClassVar[int] = 1
     exports: ClassVar[tuple[str, ...]] = ()
+    model_options: ClassVar[tuple[str, ...]] = ()
     unnamed: float = 0.0
     patience: int | None = None
+    mixing: Mixing | None = None
 
     def __init__(self, options: Any, seed: int) -> None:
         """Take the options of a run, and its seed."""

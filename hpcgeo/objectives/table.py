@@ -5,6 +5,7 @@ from hpcgeo.objectives.mae.objective import Mae
 from hpcgeo.objectives.masked_tokens.objective import MaskedTokens
 from hpcgeo.objectives.multitask.objective import MultiTask
 from hpcgeo.objectives.objective import Objective
+from hpcgeo.options import BY_OBJECTIVE, Model
 from hpcgeo.tables import find_open, loaded, plugins
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -44,3 +45,15 @@ def refuse_backbone(row: type[Objective], name: str, model: str, family: str) ->
             f"is a {family}: choose another row of `hpcgeo list models`, or objective.name "
             f"{' or '.join(others)}"
         )
+
+
+def refuse_idle(row: type[Objective], name: str, model: Model) -> None:
+    """Refuse options of `model` that an objective has no use for; an InputError names the first."""
+    for option, only in Model.marked("only").items():
+        usual = getattr(model, option) == Model.model_fields[option].default
+        if only == BY_OBJECTIVE["only"] and not usual and option not in row.model_options:
+            others = [other for other, each in OBJECTIVES.items() if option in each.model_options]
+            raise InputError(
+                f"model.{option} has no effect under objective.name {name}: leave it out, or "
+                f"choose objective.name {' or '.join(others)}"
+            )

@@ -25,6 +25,7 @@ from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.parallelise import fill, rewrite, warn
 from hpcgeo.parallel.segment import Segment
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.parallel.updates import Update, updates
 from hpcgeo.phases import phase
 
 if not torch.cuda.is_available():
@@ -48,6 +49,9 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 #: Elements of gradients that are reduced at once; DeepSpeed's 5e8 would hold 2 GB of float32.
 BUCKET = 50_000_000
 
+#: A key of AdamW's groups: whether they are of a backbone that may be frozen.
+RESTS = "rests"
+
 
 class Piece(NamedTuple):
     """Which elements of a parameter this rank updates.
@@ -55,7 +59,8 @@ class Piece(NamedTuple):
     Attributes:
         start: place of the first one in the flattened parameter.
         size: how many; there may be none.
-        owner: what AdamW updates: the float32 weights of many parameters, flat. (ZeRO 0: one.)
+        owner: what AdamW updates: the float32 weights of many parameters, flat. (ZeRO 0: one.) Of a
+            parameter that is not trained: itself, or the rank's shard of it.
         first: place of the first one in the flattened owner.
     """
 
@@ -67,6 +72,8 @@ class Piece(NamedTuple):
 
 class DeepSpeedEngine:
     """An objective sharded or replicated by ZeRO, with its optimizer."""
+
+    frozen = False
 
     def __init__(
         self,
@@ -99,6 +106,7 @@ class DeepSpeedEngine:
         self.objective = objective
         self.stage = int(topology.strategy.name.removesuffix("_HPZ")[-1])
         self.shapes = {name: value.shape for name, value in objective.named_parameters()}
+        self.updates = updates(objective, optim)
         warn(topology, parallel)
         units = [unit for stack in objective.stacks() for unit in stack]
         rewrite(units, parallel)
@@ -107,14 +115,20 @@ class DeepSpeedEngine:
         with self._patches():
             deepspeed.init_distributed(dist.get_backend(), auto_mpi_discovery=False)
             self._materialise(units, settings)
-            self.adam = torch.optim.AdamW(
-                self._groups(optim.weight_decay), betas=optim.betas, fused=True
-            )
+            members = self._groups(optim.weight_decay)
+            #: The group of AdamW of each parameter, and how those of each group are updated.
+            self.group_of = {name: i for i, one in enumerate(members) for name in one["names"]}
+            self.hows = [self.updates[one.pop("names")[0]] for one in members]
+            self.adam = torch.optim.AdamW(members, betas=optim.betas, fused=True)
+            if optim.frozen_steps:
+                self._let_rest()
             with redirect_stdout(StringIO()):  # ZeRO 1 in bfloat16 prints the memory it takes
                 self.engine, *_ = deepspeed.initialize(
                     model=objective, optimizer=self.adam, config=settings
                 )
-        self.pieces = {name: self._piece(value) for name, value in objective.named_parameters()}
+        self.pieces = {
+            name: self._piece(name, value) for name, value in objective.named_parameters()
+        }
         self._initialise(initial)
 
     def forward_backward(
@@ -141,8 +155,8 @@ class DeepSpeedEngine:
             return self._step(lr)
 
     def _step(self, lr: float) -> Tensor:
-        for group in self.adam.param_groups:
-            group["lr"] = lr
+        for group, how in zip(self.adam.param_groups, self.hows, strict=True):
+            group["lr"] = lr * how.scale
         if self.stage:
             self.engine.step()
             return torch.as_tensor(
@@ -173,13 +187,15 @@ class DeepSpeedEngine:
         model = {name: self._segment(name, piece.owner) for name, piece in self.pieces.items()}
         optimizer: dict[str, Any] = {}
         for name, piece in self.pieces.items():
+            if name not in self.group_of:  # it is not trained
+                continue
             held = self.adam.state[piece.owner]
             for key in ("exp_avg", "exp_avg_sq"):
                 optimizer[f"state.{name}.{key}"] = self._segment(name, held[key])
             optimizer[f"state.{name}.step"] = held["step"]
-            group = self.adam.param_groups[self._is_vector(name)]
+            group = self.adam.param_groups[self.group_of[name]]
             for key, value in group.items():
-                if key != "params":
+                if key not in ("params", RESTS):
                     optimizer[f"param_groups.{name}.{key}"] = value
         return {"model": model, "optimizer": optimizer}
 
@@ -262,22 +278,46 @@ class DeepSpeedEngine:
                 cut._convert_to_zero_parameters(module.parameters(recurse=False))
 
     def _groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Return AdamW's groups: matrices, which decay, and vectors, which do not."""
-        members: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-        for name, parameter in self.objective.named_parameters():
-            members[self._is_vector(name)].append(parameter)
+        """Return AdamW's groups, whose parameters are updated alike; only matrices decay."""
+        members: dict[tuple[bool, Update], list[str]] = {}
+        values = dict(self.objective.named_parameters())
+        for name in (name for name, value in values.items() if value.requires_grad):
+            kind = len(self.shapes[name]) == 1, self.updates[name]
+            members.setdefault(kind, []).append(name)
         return [
-            {"params": members[0], "weight_decay": weight_decay},
-            {"params": members[1], "weight_decay": 0.0},
+            {
+                "params": [values[name] for name in names],
+                "weight_decay": 0.0 if vectors else weight_decay,
+                "names": names,
+                RESTS: how.rests,
+            }
+            for (vectors, how), names in members.items()
         ]
 
-    def _is_vector(self, name: str) -> bool:
-        return len(self.shapes[name]) == 1
+    def _let_rest(self) -> None:
+        """While the backbone is frozen, give it gradients of zero, and AdamW none of it."""
 
-    def _piece(self, parameter: Any) -> Piece:
+        def masked(gradient: Tensor) -> Tensor:
+            return torch.zeros_like(gradient) if self.frozen else gradient
+
+        def before(adam: torch.optim.Optimizer, *_: Any) -> None:
+            for group in adam.param_groups:  # ZeRO shows it one after the other
+                for owner in group["params"] if group[RESTS] and self.frozen else ():
+                    owner.grad = None
+
+        for name, parameter in self.objective.named_parameters():
+            if self.updates[name].rests:
+                parameter.register_hook(masked)
+        self.adam.register_step_pre_hook(before)
+
+    def _piece(self, name: str, parameter: Any) -> Piece:
         zero = self.engine.optimizer
-        if self.stage == 0:
+        if self.stage == 0 or (self.stage < 3 and not parameter.requires_grad):
             return Piece(0, parameter.numel(), parameter, 0)
+        if not parameter.requires_grad:
+            own = parameter.ds_tensor
+            start = own.numel() * parameter.ds_zero_partition_rank
+            return Piece(start, max(0, min(own.numel(), parameter.ds_numel - start)), own, 0)
         if self.stage == 3:
             number, first, count = zero.grad_position[zero.get_param_id(parameter)]
             start = count * parameter.ds_zero_partition_rank
@@ -285,7 +325,7 @@ class DeepSpeedEngine:
             return Piece(start, count, zero.fp32_partitioned_groups_flat[number], first)
         mapping = parameter._hp_mapping
         if mapping is None:
-            return Piece(0, 0, self.adam.param_groups[parameter.ndim == 1]["params"][0], 0)
+            return Piece(0, 0, self.adam.param_groups[self.group_of[name]]["params"][0], 0)
         inside, outside = mapping.lp_fragment_address, mapping.hp_fragment_address
         owner = self.adam.param_groups[mapping.param_group_index]["params"][0]
         return Piece(inside.start, inside.numel, owner, outside.start)
@@ -301,7 +341,7 @@ class DeepSpeedEngine:
             for box, own in self._segment(name, piece.owner).parts():
                 place = [slice(a, a + n) for a, n in zip(box.offsets, box.sizes, strict=True)]
                 fill(own, name, self.shapes[name], place, initial)
-            if not self.adam.state[piece.owner]:
+            if name in self.group_of and not self.adam.state[piece.owner]:
                 self.adam.state[piece.owner] = {
                     "step": torch.zeros((), device=piece.owner.device),
                     "exp_avg": torch.zeros_like(piece.owner),

@@ -21,6 +21,9 @@ class Engine(Protocol):
     """
 
     objective: nn.Module
+    #: Whether in this step the backbone, and the optimizer state of its weights, stay as they are;
+    #: their gradients are then no part of the norm. Set it before `forward_backward`.
+    frozen: bool
 
     def forward_backward(
         self, micro_batches: Iterable[Inputs], count: int | None = None
@@ -34,7 +37,8 @@ class Engine(Protocol):
     def step(self, lr: float) -> Tensor:
         """Update the parameters; return the norm of the whole gradient before clipping.
 
-        Where the norm, which all ranks share, is not finite, nothing is updated.
+        Where the norm, which all ranks share, is not finite, nothing is updated. Layers of the
+        backbone may learn at a part of `lr` (`hpcgeo.parallel.updates`).
         """
 
     def evaluate(self, method: str, inputs: Inputs) -> Any:

@@ -7,7 +7,7 @@ float32.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcgeo.optimizers.average import exchange, keep_average
+from hpcgeo.optimizers.beginning import create_state
 from hpcgeo.optimizers.layerwise import local
 from hpcgeo.optimizers.table import Group, optimizer
 from hpcgeo.options import Optim, Parallel
@@ -31,6 +32,7 @@ from hpcgeo.parallel.engine import Initial, Inputs
 from hpcgeo.parallel.group import gatherer
 from hpcgeo.parallel.parallelise import parallelise
 from hpcgeo.parallel.topology import Topology
+from hpcgeo.parallel.updates import Update, updates
 from hpcgeo.phases import phase
 
 #: Optimizer state by parameter, not by group: groups differ between strategies.
@@ -39,6 +41,8 @@ BY_PARAMETER = StateDictOptions(flatten_optimizer_state_dict=True)
 
 class NativeEngine:
     """An objective sharded or replicated by DDP or FSDP2, with its optimizer."""
+
+    frozen = False
 
     def __init__(
         self,
@@ -62,7 +66,13 @@ class NativeEngine:
             objective.gather = gatherer(topology.layout.tp)
         row = optimizer(optim.name)
         row.refuse(optim, "native", parallel.offload)
-        self.optimizer = row.make(_groups(objective), optim)
+        found = updates(objective, optim)
+        self.optimizer = row.make(_groups(objective, found), optim)
+        of = {id(value): found[name] for name, value in objective.named_parameters()}
+        #: Of each group of the optimizer, all of whose parameters are updated alike.
+        self._updates = [of[id(group["params"][0])] for group in self.optimizer.param_groups]
+        if optim.frozen_steps:
+            create_state(self.optimizer)
         self._averages, self._holds_average = optim.ema is not None, False
         if optim.ema is not None:
             keep_average(self.optimizer, optim.ema)
@@ -93,14 +103,18 @@ class NativeEngine:
             return self._step(lr)
 
     def _step(self, lr: float) -> Tensor:
+        groups = list(zip(self.optimizer.param_groups, self._updates, strict=True))
+        for group in (group for group, how in groups if how.rests and self.frozen):
+            for parameter in group["params"]:
+                parameter.grad = None  # the optimizer passes over it, and so does the norm
         norm = self._norm()
         if self.clip is not None:
             # As torch's clip_grad_norm_, epsilon included.
             shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
-            gradients = [local(parameter.grad) for parameter in _trained(self.objective)]
+            gradients = [local(parameter.grad) for parameter in _with_gradient(self.objective)]
             torch._foreach_mul_(gradients, shrink.to(gradients[0].device))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for group, how in groups:
+            group["lr"] = lr * how.scale
         if self._guarded:
             # A fused kernel reads it and changes nothing: the host need not wait for the norm.
             self.optimizer.found_inf = (~norm.isfinite()).float()
@@ -147,7 +161,7 @@ class NativeEngine:
         Every rank adds the squares of its shards, divided by the ranks that hold the same shard.
         """
         squares: dict[int, list[Tensor]] = defaultdict(list)
-        for parameter in _trained(self.objective):
+        for parameter in _with_gradient(self.objective):
             squares[_holders(parameter, self.topology.world_size)].append(local(parameter.grad))
         total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
         for holders, gradients in squares.items():
@@ -183,8 +197,11 @@ class NativeEngine:
         return torch.autocast(self.topology.device.type, self.dtype, enabled=low)
 
 
-def _groups(objective: Any) -> list[Group]:
-    """Return groups of equal kind on one mesh, which a fused kernel wants; frozen ones are none."""
+def _groups(objective: Any, found: Mapping[str, Update]) -> list[Group]:
+    """Return groups of equal kind on one mesh, which a fused kernel wants, updated alike.
+
+    What is not trained at all is in none.
+    """
     hidden = {
         parameter
         for stack in objective.stacks()
@@ -193,14 +210,16 @@ def _groups(objective: Any) -> list[Group]:
         if parameter.ndim == 2
     }
     groups: dict[Any, list[nn.Parameter]] = defaultdict(list)
-    for parameter in _trained(objective):
-        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-        groups[parameter.ndim > 1, parameter in hidden, mesh].append(parameter)
-    return [Group(parameters, *kind) for (*kind, _), parameters in groups.items()]
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+            key = parameter.ndim > 1, parameter in hidden, mesh, found[name]
+            groups[key].append(parameter)
+    return [Group(parameters, *kind) for (*kind, _, _), parameters in groups.items()]
 
 
-def _trained(objective: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in objective.parameters() if parameter.requires_grad]
+def _with_gradient(objective: nn.Module) -> list[Any]:
+    return [parameter for parameter in objective.parameters() if parameter.grad is not None]
 
 
 def _holders(parameter: Tensor, world_size: int) -> int:

@@ -8,12 +8,13 @@ latents is cut by heads and hidden units alone: both are whole on every rank, as
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -36,6 +37,7 @@ STYLES: dict[str, ParallelStyle] = {
         input_layouts=TOKENS, desired_input_layouts=Replicate(), use_local_output=False
     ),
     "columns": ColwiseParallel(),
+    "gather_columns": ColwiseParallel(input_layouts=TOKENS),
     "rows": RowwiseParallel(output_layouts=TOKENS, use_local_output=False),
     "sums": RowwiseParallel(),
 }
@@ -66,24 +68,40 @@ def cut(stacks: Iterable[Sequence[Any]], mesh: DeviceMesh) -> None:
         for block in stack:
             words = block.tensor_plan()
             plan = {name: STYLES[word] for name, word in words.items()}
-            before, after = (
-                [block.get_submodule(name) for name, word in words.items() if word == only]
-                for only in ("rows", "gather")
-            )
-            if UNORDERED:
-                for module in before:  # so that the hook comes before that of the style
-                    module.register_forward_hook(_gradient_in_order)
+            modules = {name: block.get_submodule(name) for name in words}
+            for name, word in words.items():
+                if _bare(modules[name]) or (UNORDERED and word == "rows"):
+                    # So that the hook comes before that of the style.
+                    modules[name].register_forward_hook(_gradient_in_order)
             parallelize_module(block, mesh, plan, src_data_rank=None)
-            if UNORDERED:
-                for module in after:
-                    module.register_forward_pre_hook(_input_in_order)
+            for name, word in words.items():
+                if _bare(modules[name]) or (UNORDERED and word == "gather"):
+                    modules[name].register_forward_pre_hook(_input_in_order)
         if "sequence" in stack[0].tensor_plan().values():
+            for block in stack:
+                block.register_forward_pre_hook(partial(_everywhere, mesh), with_kwargs=True)
             parallelize_module(stack[0], mesh, ENTER)
             stack[-1].register_forward_hook(_leave)
 
 
+def _everywhere(
+    mesh: DeviceMesh, block: Any, inputs: Any, named: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Say of what a block takes by name that it is the same on all ranks."""
+    whole = {
+        name: DTensor.from_local(value, mesh, [Replicate()], run_check=False)
+        for name, value in named.items()
+    }
+    return inputs, whole
+
+
+def _bare(module: Any) -> bool:
+    """Return whether a module is a product without bias, which wants tokens without gaps."""
+    return isinstance(module, nn.Linear) and module.bias is None
+
+
 def _in_order(value: Any) -> Any:
-    if value._local_tensor.is_contiguous():
+    if not isinstance(value, DTensor) or value._local_tensor.is_contiguous():
         return value
     return value.clone(memory_format=torch.contiguous_format)
 

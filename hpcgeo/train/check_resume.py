@@ -21,7 +21,7 @@ from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.train.faults import explained
 from hpcgeo.train.job import Parts
 from hpcgeo.train.loop import build, new_engine, one_step
-from hpcgeo.train.schedule import learning_rate
+from hpcgeo.train.schedule import frozen, learning_rate
 from hpcgeo.train.watchdog import Watchdog
 
 #: The largest difference that passes, by type of device. A GPU adds up gradients in an order that
@@ -119,6 +119,7 @@ def _train(run: RunConfig, parts: Parts, watchdog: Watchdog, steps: range) -> di
     found: dict[str, Any] = {}
     for step in steps:
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
+        parts.engine.frozen = frozen(step, run.optim)
         losses, _ = one_step(parts, islice(batches, run.train.accumulate), lr)
         found[f"step {step + 1}"] = losses["loss"].detach().cpu()
     return found

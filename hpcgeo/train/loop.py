@@ -33,7 +33,7 @@ from hpcgeo.train.job import Parts
 from hpcgeo.train.meter import Meter
 from hpcgeo.train.record import describe
 from hpcgeo.train.run_folder import LOCK, begin, claim, say_longer
-from hpcgeo.train.schedule import extent, learning_rate
+from hpcgeo.train.schedule import extent, frozen, learning_rate
 from hpcgeo.train.watchdog import Watchdog
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
@@ -211,6 +211,7 @@ def _loop(
     while step < run.train.steps and not stopping:
         lr = learning_rate(step, run.train.steps, parts.global_batch, run.optim)
         waited = meter.waiting(batches, run.train.accumulate)
+        parts.engine.frozen = frozen(step, run.optim)
         (losses, grad_norm), seconds = meter.measure(partial(one_step, parts, waited, lr))
         epoch = step * parts.global_batch // len(workload.dataset)
         step += 1

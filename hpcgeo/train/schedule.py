@@ -19,6 +19,11 @@ def learning_rate(step: int, steps: int, global_batch: int, optim: Optim) -> flo
     return optim.min_lr + (peak - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def frozen(step: int, optim: Optim) -> bool:
+    """Return whether the backbone stays as it is in step `step` (0-based)."""
+    return step < optim.frozen_steps
+
+
 def extent(steps: int, global_batch: int, samples: int) -> str:
     """Return steps as samples and epochs, in words."""
     seen = steps * global_batch

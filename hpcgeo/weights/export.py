@@ -22,6 +22,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.files import sync_folder, write_text
 from hpcgeo.log import track
 from hpcgeo.models.layers import NORM_EPS
+from hpcgeo.models.low_rank import additions_to, is_addition
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.objectives.table import objective
 from hpcgeo.optimizers.average import EMA
@@ -59,10 +60,32 @@ class Weights:
 
     def read(self, name: str) -> Tensor:
         """Return a weight, whole."""
-        value = torch.empty(self.shapes[name])
+        return self._read(name, self.shapes[name])
+
+    def _read(self, name: str, shape: Sequence[int]) -> Tensor:
+        value = torch.empty(shape)
         average = AVERAGE.format(name)
         self._reader.fill({average if average in self._stored else PREFIX + name: value})
         return value
+
+
+class MergedWeights(Weights):
+    """As `Weights`, each matrix with what LoRA has added to it (`model.lora_rank`)."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(checkpoint)
+        self._additions = {name: shape for name, shape in self.shapes.items() if is_addition(name)}
+        self.shapes = {n: shape for n, shape in self.shapes.items() if n not in self._additions}
+
+    def read(self, name: str) -> Tensor:
+        value = super().read(name)
+        last, first = additions_to(name)
+        if last in self._additions:
+            value += self._factor(last) @ self._factor(first)
+        return value
+
+    def _factor(self, name: str) -> Tensor:
+        return self._read(name, self._additions[name])
 
 
 #: Contents of JSON files, by name.
@@ -115,7 +138,7 @@ def export(
     model = architecture(run.model.name)
     if form.names:
         _refuse(run, to, form.names, model.family)
-    weights = Weights(checkpoint)
+    weights = MergedWeights(checkpoint)
     images, missing = _prepared(run, checkpoint, form)
     files, fixed, named = _translation(run, model, weights, form, images)
     sources = [name for name in weights.shapes if not form.names or form.names.of(name)]

@@ -15,6 +15,7 @@ from torch.serialization import safe_globals
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.models.initialise import draw
+from hpcgeo.models.low_rank import is_addition
 from hpcgeo.objectives.objective import Objective
 from hpcgeo.options import Model
 from hpcgeo.parallel.engine import Initial
@@ -67,7 +68,8 @@ class Start:
                 self.names.add(name)
             except InputError as error:
                 # Stems of a Perceiver are as many as its bands: those that are new begin anew.
-                if name.startswith(BACKBONE) and not name.startswith(STEMS):
+                own = name.startswith(BACKBONE) and not name.startswith(STEMS)
+                if own and not is_addition(name):
                     raise InputError(f"model.weights {path}: {error}") from None
         self.unused = sorted(self._source.unused)
 
@@ -128,6 +130,7 @@ def initial(
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     file = Start(model.weights, architecture, shapes)
     missing = [name for name in shapes if name not in file.names]
+    _refuse_random_frozen(network, missing, model.weights)
     log.info(
         "%s: %d of %d weights%s%s",
         *(model.weights, len(file.names), len(shapes)),
@@ -140,6 +143,16 @@ def initial(
         return (file.rows if own in file.names else random)(own, shape, rows)
 
     return rows
+
+
+def _refuse_random_frozen(network: nn.Module, missing: Sequence[str], path: Path) -> None:
+    """Refuse to keep weights as they are that are in no file; an InputError names them."""
+    trained = {name for name, value in network.named_parameters() if value.requires_grad}
+    if frozen := [name for name in missing if name.startswith(STEMS) and name not in trained]:
+        raise InputError(
+            f"model.weights {path}: it lacks {brief_names(frozen)}, stems of other bands, which "
+            f"model.lora_rank would leave at random: leave model.lora_rank out"
+        )
 
 
 def brief_names(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from hpcgeo.data.views import ViewBatch, Views
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.masking import noise
 from hpcgeo.objectives.objective import Inputs, Material, Objective
-from hpcgeo.options import Data, Model
+from hpcgeo.options import BY_OBJECTIVE, Data, Model
 from hpcgeo.parallel.engine import Engine, Initial
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
@@ -149,7 +149,12 @@ class Images:
 def refuse_idle_options(model: Model, family: str) -> None:
     """Refuse options that this family of backbones has none of; an InputError names the first."""
     for name, only in Model.marked("only").items():
-        if only != family and getattr(model, name) != Model.model_fields[name].default:
+        by_family = only != BY_OBJECTIVE["only"]
+        if (
+            by_family
+            and only != family
+            and getattr(model, name) != Model.model_fields[name].default
+        ):
             raise InputError(
                 f"model.{name} is an option of a {only}, and {model.name} is a {family}: choose "
                 f"another row of `hpcgeo list models`"

@@ -16,10 +16,11 @@ import torch.distributed as dist
 from torch import nn
 
 from hpcgeo.config import RunConfig
+from hpcgeo.data.crops import refuse_crop
 from hpcgeo.data.labelled import TaskSet, fingerprint_of, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
-from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel, Observation
+from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel
 from hpcgeo.data.sampling.mixture import MixtureSampler
 from hpcgeo.data.sampling.packing import passes
 from hpcgeo.errors import InputError
@@ -30,9 +31,9 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.tokenizers import Tokens
 from hpcgeo.objectives.collate import Grouping, moved, padding, tokens
 from hpcgeo.objectives.collate import whole as everything
-from hpcgeo.objectives.objective import Material, Objective, SampleBatch
+from hpcgeo.objectives.objective import Objective, SampleBatch
 from hpcgeo.options import Mixture as Options
-from hpcgeo.options import Model, Task
+from hpcgeo.options import Model
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
@@ -40,6 +41,7 @@ from hpcgeo.sensors import Band, sensors
 from hpcgeo.tables import find
 from hpcgeo.weights.initial import initial
 from hpcgeo.workloads.images import refuse_idle_options
+from hpcgeo.workloads.material import material_of
 from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
 from hpcgeo.workloads.task_pictures import Album
 from hpcgeo.workloads.workload import Alive, Source, Step
@@ -95,7 +97,7 @@ class MixtureRun:
         self.sets = open_sets(run)
         self.bands = partial(band_of, self.data.sensors)
         tasks = self.data.chosen
-        self.material = material_of(self.model, run.model.density, self.sets, tasks)
+        self.material = material_of(self.model, run.model, self.sets, tasks)
         self.channels = self.material.channels
         for channel in self.channels:
             self.bands(channel)  # an unknown sensor is said before anything starts
@@ -155,6 +157,8 @@ class MixtureRun:
             topology.layout.data_parallel,
             self.data.flip,
             self._objective.unnamed,
+            {name: task.crop for name, task in self.data.chosen.items() if task.crop},
+            self._objective.mixing,
         )
         return Loader(
             batches,
@@ -320,6 +324,8 @@ def open_sets(run: RunConfig) -> dict[str, TaskSet]:
                 split_by_place=task.split_by_place,
                 leave_out=task.leave_out,
             )
+            if task.crop:
+                refuse_crop(name, sets[name].read(0))
         except InputError as error:
             raise InputError(f"task {name}: {error}") from None
     return sets
@@ -333,44 +339,6 @@ def architecture_of(model: Model) -> Any:
         return row
     stack = replace(row.stack, depth=model.depth or row.stack.depth)
     return replace(row, stack=stack, latents=model.latents or row.latents)
-
-
-def material_of(
-    model: Any, density: str, sets: Mapping[str, TaskSet], tasks: Mapping[str, Task]
-) -> Material:
-    """Return what a network is built for, from the first sample of each data set.
-
-    Raises:
-        InputError: the backbone reads images of one set of bands and one size, and these are not.
-    """
-    channels = tuple(sorted({channel for part in sets.values() for channel in part.channels}))
-    if model.any_sensor:
-        return Material(model, 0, None, channels, sets, tasks, density)
-    first = {name: part.read(0).observations for name, part in sets.items()}
-    shapes = {name: [seen.values.shape[2:] for seen in each] for name, each in first.items()}
-    bands = {name: [seen.channels for seen in each] for name, each in first.items()}
-    name = next(iter(sets))
-    for other, each in shapes.items():
-        if len(each) != 1 or len(each[0]) != 2:
-            raise InputError(
-                f"task {other}: model.name {model.name} reads one image a sample, and these hold "
-                f"{len(each)} observations or vectors: choose a Perceiver (`hpcgeo list models`)"
-            )
-        if (each, bands[other]) != (shapes[name], bands[name]):
-            raise InputError(
-                f"tasks {name} and {other} differ in bands or size ({_image(first[name])}; "
-                f"{_image(first[other])}), and model.name {model.name} reads one set of bands at "
-                f"one size: give data.tasks.NAME.size, leave one out (data.only), or choose a "
-                f"Perceiver"
-            )
-    [chip] = shapes[name]
-    model.num_patches(chip)
-    return Material(model, len(channels), tuple(chip), channels, sets, tasks, density)
-
-
-def _image(seen: Sequence[Observation]) -> str:
-    bands = ", ".join(f"{channel.sensor} {channel.band}" for channel in seen[0].channels)
-    return f"{bands} of {' x '.join(map(str, seen[0].values.shape[2:]))} pixels"
 
 
 def band_of(extra: Path | None, channel: Channel) -> Band:

@@ -25,7 +25,7 @@ from hpcgeo.checkpoint.manifest import sealed
 from hpcgeo.checkpoint.rank_files import entry_of
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
-from hpcgeo.options import Checkpoint
+from hpcgeo.job_options import Checkpoint
 from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
 from tests.distributed import ALL, on_ranks

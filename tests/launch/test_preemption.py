@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcgeo.job_options import Launch
 from hpcgeo.launch import preemption
 from hpcgeo.launch.environment import Environment
 from hpcgeo.launch.preemption import Stop, job_times
-from hpcgeo.options import Launch
 
 ALONE = Environment(0, 1, 0, 1, "host", "single")
 LOCAL = Launch()
@@ -68,7 +68,7 @@ def test_a_run_that_was_not_asked_can_be_ended():
 def test_a_signal_before_the_loop_waits_for_it_and_one_after_it_does_not_kill():
     program = """
 import os, signal
-from hpcgeo.options import Launch
+from hpcgeo.job_options import Launch
 from hpcgeo.launch.environment import Environment
 from hpcgeo.launch.preemption import Stop, hold
 hold()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcgeo.models.heads import PixelHead, VectorHead
+from hpcgeo.errors import InputError
+from hpcgeo.models.heads import LinearHead, PixelHead, VectorHead, sample_head
 
 WIDTH, LATENTS, FEATURES, NEAR = 32, 6, 10, 5
 
@@ -37,6 +38,23 @@ def test_a_vector_head_reads_all_latents_in_any_order() -> None:
         other = latents.clone()
         other[:, place] += torch.randn(WIDTH)
         assert not torch.allclose(head(other), answer, atol=1e-3)
+
+
+def test_a_linear_head_is_norm_and_matrix() -> None:
+    backbone = nn.Module()
+    backbone.vector_width = WIDTH
+    head, vector = drawn(sample_head("linear", backbone, 7)), torch.randn(3, WIDTH)
+    assert isinstance(head, LinearHead)
+    theirs = nn.Sequential(nn.LayerNorm(WIDTH, eps=1e-6), nn.Linear(WIDTH, 7))
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), head.state_dict().values(), strict=True)))
+    torch.testing.assert_close(head(vector), theirs(vector))
+
+
+def test_a_head_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match=r"unknown head 'liner' \(did you mean 'linear'\?\)"):
+        sample_head("liner", nn.Module(), 2)
+    with pytest.raises(InputError, match="head linear: this backbone does not say the width"):
+        sample_head("linear", nn.Module(), 2)
 
 
 @pytest.mark.parametrize("local", [0, NEAR])

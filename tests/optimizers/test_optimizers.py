@@ -12,9 +12,10 @@ from torch import Tensor
 from hpcgeo.checkpoint.checkpoints import Checkpoints
 from hpcgeo.config import load
 from hpcgeo.errors import InputError
+from hpcgeo.job_options import Checkpoint
 from hpcgeo.optimizers import layerwise
 from hpcgeo.optimizers.table import GROUP, Group, Optimizer, optimizer, optimizers
-from hpcgeo.options import Checkpoint, Optim
+from hpcgeo.options import Optim
 from tests.distributed import Ranks, on_ranks
 from tests.parallel.test_sameness import parameters_differ
 from tests.parallel.training import build, run, whole

@@ -7,9 +7,11 @@ import torch.distributed as dist
 
 from hpcgeo.config import RunConfig, load
 from hpcgeo.data.labelled_batches import Drawn
+from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology, lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.train.loop import new_engine
+from hpcgeo.train.schedule import frozen
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
 from tests.parallel.training import Answer, whole
@@ -61,9 +63,21 @@ def learn(
     run: RunConfig, workload: Workload, topology: Topology, steps: list[list[Drawn]]
 ) -> tuple[Answer, list[float]]:
     """Train on these samples of this rank, step by step."""
-    engine = new_engine(run, workload, topology)
+    return go_on(run, workload, topology, new_engine(run, workload, topology), steps)
+
+
+def go_on(
+    run: RunConfig,
+    workload: Workload,
+    topology: Topology,
+    engine: Engine,
+    steps: list[list[Drawn]],
+    first: int = 0,
+) -> tuple[Answer, list[float]]:
+    """Train an engine on these samples of this rank, from a step on."""
     losses, norms, counts = [], [], []
-    for drawn in steps:
+    for number, drawn in enumerate(steps, first):
+        engine.frozen = frozen(number, run.optim)
         todo = workload.step(iter([drawn]), topology.device)
         loss = engine.forward_backward(todo.passes, todo.count)["loss"].double()
         dist.all_reduce(loss)

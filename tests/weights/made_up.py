@@ -8,8 +8,8 @@ import torch
 from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of
 from hpcgeo.config import RunConfig, load
 from hpcgeo.data.shards.dataset import open_dataset
+from hpcgeo.job_options import Checkpoint
 from hpcgeo.objectives.mae.network import MAE
-from hpcgeo.options import Checkpoint
 from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
 

@@ -33,11 +33,17 @@ def uniform(seed: int, position: Int, stream: str, count: int) -> Float:
     >>> bool((both[1] == uniform(0, np.array([8]), "crop", 3)[0]).all())
     True
     """
+    start = keys(seed, position, stream)
     with np.errstate(over="ignore"):
-        start = _mix(position.astype(np.uint64) * _GOLDEN + _key(seed, stream))  # (B,)
         steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN  # (count,)
         bits = _mix(start[:, None] + steps)  # (B, count)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def keys(seed: int, position: Int, stream: str) -> Bits:
+    """Return the number (B,) from which those of `uniform` follow at every position."""
+    with np.errstate(over="ignore"):
+        return _mix(position.astype(np.uint64) * _GOLDEN + _key(seed, stream))
 
 
 def shuffled(position: Int, size: int, seed: int) -> Int:

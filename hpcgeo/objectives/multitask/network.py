@@ -23,7 +23,7 @@ from hpcgeo.models import coordinates
 from hpcgeo.models.backbone import Backbone
 from hpcgeo.models.features import Features
 from hpcgeo.models.fourier import encode, frequencies
-from hpcgeo.models.heads import PixelHead, VectorHead
+from hpcgeo.models.heads import ATTENTIVE, PixelHead, sample_head
 from hpcgeo.models.tokenizers import Tokens, zero_of
 from hpcgeo.objectives.collate import Question, centres
 from hpcgeo.objectives.multitask.objective import MultiTaskOptions
@@ -43,11 +43,13 @@ class Asked:
         target: what it predicts.
         loss: weight of its loss, where weights are fixed.
         local: whether a pixel's query carries what the tokens near it say.
+        head: what answers for whole samples (`hpcgeo.models.heads.HEADS`).
     """
 
     target: Target
     loss: float = 1.0
     local: bool = True
+    head: str = ATTENTIVE
 
 
 class MultiTaskNetwork(nn.Module):
@@ -153,10 +155,10 @@ class Heads(nn.ModuleDict):
         """
         answers = []
         for question in questions:
-            own = found.latents[question.rows]
             if question.members is None:
-                answers.append(self[question.task](own).float())
+                answers.append(self._whole(question, found).float())
                 continue
+            own = found.latents[question.rows]
             of = question.members
             maps = None
             if self.local[question.task]:
@@ -164,6 +166,12 @@ class Heads(nn.ModuleDict):
                 maps = surroundings(grid[of], there[of])
             answers.append(self._pixels(question, own, maps).float())
         return answers, zero_of(self)
+
+    def _whole(self, question: Question, found: Features) -> Tensor:
+        """Return the answers (b, K) for whole samples."""
+        head: Any = self[question.task]
+        answer: Tensor = head(getattr(found, head.reads)[question.rows])
+        return answer
 
     def _pixels(self, question: Question, own: Tensor, maps: Tensor | None) -> Tensor:
         """Return the answers (b, Q, K) for some pixels, or for all, a chunk of them at a time."""
@@ -189,7 +197,7 @@ def head(backbone: Backbone, task: Asked) -> nn.Module:
         near = 2 * backbone.context + 2 * INSIDE[1] if task.local else 0
         width = coordinates.WIDTHS["frame"]
         return PixelHead(backbone.width, backbone.heads, width, outputs, local=near)
-    return VectorHead(backbone.width, backbone.heads, outputs)
+    return sample_head(task.head, backbone, outputs)
 
 
 def features(queries: Tensor, frame: tuple[int, int], density: str) -> Tensor:

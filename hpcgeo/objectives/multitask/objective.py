@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from hpcgeo.data.labelled import TaskSet
     from hpcgeo.data.labelled_batches import Bool, Drawn
+    from hpcgeo.data.mixing import Mixing
 
 
 class MultiTaskOptions(ObjectiveOptions):
@@ -44,6 +46,26 @@ class MultiTaskOptions(ObjectiveOptions):
         description="fraction of bands read, in training, as if they had no stem of their own: so "
         "that the stem of unknown bands learns; a ViT has no such stem, and reads all as they are",
     )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="alpha of mixup: each image of one class or of labels is blended with another "
+        "of its task, the share from a Beta distribution (Zhang et al. 2018, arXiv 1710.09412); 0: "
+        "none",
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        description="alpha of CutMix: a rectangle of each image is that of another of its task "
+        "(Yun et al. 2019, arXiv 1905.04899); with mixup each has half of the samples; 0: none",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of a label, of one class or of several labels, that is spread evenly "
+        "over what it might be (Szegedy et al. 2016, arXiv 1512.00567)",
+    )
     patience: PositiveInt | None = Field(
         None,
         description="early stopping: evaluations without a better score after which a task is "
@@ -61,6 +83,7 @@ class MultiTask(Objective):
     data = (TASKS,)
     labels = True
     exports = ("timm",)
+    model_options = ("drop_path", "lora_rank")
     options: MultiTaskOptions
 
     @property
@@ -71,16 +94,25 @@ class MultiTask(Objective):
     def patience(self) -> int | None:  # type: ignore[override]
         return self.options.patience
 
+    @property
+    def mixing(self) -> Mixing | None:  # type: ignore[override]
+        from hpcgeo.data.mixing import Mixing
+
+        options = self.options
+        amounts = options.mixup, options.cutmix, options.label_smoothing
+        return Mixing(*amounts) if any(amounts) else None
+
     def network(self, material: Material) -> nn.Module:
-        from hpcgeo.models.backbone import backbone
+        from hpcgeo.models.backbone import adapted, backbone
         from hpcgeo.objectives.multitask.network import Asked, MultiTaskNetwork
 
         assert material.tasks is not None and material.sets is not None
         tasks = {
-            name: Asked(material.sets[name].target, task.loss, task.local)
+            name: Asked(material.sets[name].target, task.loss, task.local, task.head)
             for name, task in material.tasks.items()
         }
         made = backbone(material.architecture, material.channels, material.bands, material.density)
+        adapted(made, material.architecture.family, material.drop_path, material.lora_rank)
         return MultiTaskNetwork(made, tasks, self.options, material.density)
 
     def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:
@@ -88,7 +120,9 @@ class MultiTask(Objective):
 
         from hpcgeo.kinds.metrics import metric_of
         from hpcgeo.kinds.table import kind_of
+        from hpcgeo.models.heads import ATTENTIVE
 
+        self._refuse_mixing(sets)
         for name, task in tasks.items():
             if not kind_of(sets[name].target).labels:
                 raise InputError(
@@ -101,8 +135,28 @@ class MultiTask(Objective):
                     f"data.tasks.{name}.loss {task.loss} has no effect where objective.balance is "
                     f"uncertainty: leave it out, or choose fixed"
                 )
+            if kind_of(sets[name].target).dense and task.head != ATTENTIVE:
+                raise InputError(
+                    f"data.tasks.{name}.head {task.head} is for labels of whole samples, and those "
+                    f"of {task.path} are of pixels: leave it out"
+                )
             if hasattr(nn.ModuleDict, name):
                 raise InputError(f"task {name}: torch has that word for itself: name it otherwise")
+
+    def _refuse_mixing(self, sets: Mapping[str, TaskSet]) -> None:
+        """Refuse to mix or smooth what cannot be, in any task; an InputError names the option."""
+        from hpcgeo.data.mixing import are_images
+        from hpcgeo.kinds.table import kind_of
+
+        soft = [part for part in sets.values() if kind_of(part.target).mixes]
+        images = any(are_images(part.read(0)) for part in soft) if self.mixing else False
+        for option in ("mixup", "cutmix", "label_smoothing"):
+            of = "samples" if option == "label_smoothing" else "images"
+            if getattr(self.options, option) and not (soft if of == "samples" else images):
+                raise InputError(
+                    f"objective.{option} {getattr(self.options, option)} has no effect: no task "
+                    f"has {of} of one class or of several labels; leave it out"
+                )
 
     def visible(self, drawn: Sequence[Drawn], tasks: Mapping[str, Task]) -> list[tuple[Bool, ...]]:
         from hpcgeo.objectives.masking import hide
@@ -113,8 +167,10 @@ class MultiTask(Objective):
         ]
 
     def task_inputs(self, batch: SampleBatch) -> Inputs:
-        from hpcgeo.objectives.collate import questions
+        from hpcgeo.objectives.collate import drop_keys, questions
 
         made, grouping = batch.tokens()
+        if batch.material.drop_path and not batch.whole:
+            made = replace(made, keys=drop_keys(batch.drawn, self.seed))
         queries = None if batch.whole else self.options.queries
         return {"tokens": made, "questions": questions(batch.drawn, grouping, queries, self.seed)}
