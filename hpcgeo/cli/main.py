@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "Build, inspect and verify data sets.",
     "train": "Train a recipe; resume where it stopped.",
     "evaluate": "Score runs on their tasks, beside baselines.",
+    "predict": "Map whole scenes by a run.",
     "probe": "Say what a frozen backbone knows, by simple models on its latents.",
     "export": "Write the weights of a run for other libraries.",
     "profile": "Measure recipes, grids of them and collectives; compare records.",

@@ -31,8 +31,8 @@ SAMPLED = 256
 ONLY = "images"
 
 
-class TaskSet(Protocol):
-    """Labelled samples of one split of a data set."""
+class Described(Protocol):
+    """What a model needs to know of a data set."""
 
     @property
     def target(self) -> Target:
@@ -47,6 +47,15 @@ class TaskSet(Protocol):
     @property
     def patches(self) -> frozenset[int]:
         """Pixels on a side of tokens of images, beside those the task asks for."""
+        ...
+
+
+class TaskSet(Described, Protocol):
+    """Labelled samples of one split of a data set."""
+
+    @property
+    def moments(self) -> Mapping[Channel, tuple[float, float]]:
+        """Mean and deviation of every channel, by which samples are standardised."""
         ...
 
     @property

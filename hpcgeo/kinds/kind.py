@@ -31,6 +31,9 @@ class Kind(ABC):
         stratified: a label is one class: label subsets and validation splits take every class.
         standardised: labels are numbers, (K,), brought to zero mean and unit deviation.
         picture: how predictions are looked at; None: not at all.
+        maps: of dense kinds, what a map of a whole scene can show (`hpcgeo.kinds.maps`), the usual
+            first.
+        every_date: an answer needs a pixel at the first and the last date, not just at any.
     """
 
     title: ClassVar[str]
@@ -42,6 +45,8 @@ class Kind(ABC):
     stratified: ClassVar[bool] = False
     standardised: ClassVar[bool] = False
     picture: ClassVar[Picture | None] = None
+    maps: ClassVar[tuple[str, ...]] = ()
+    every_date: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, answer: Tensor, truth: Tensor) -> Tensor:
@@ -55,6 +60,10 @@ class Kind(ABC):
     @abstractmethod
     def decide(self, answer: Tensor) -> Tensor:
         """Return what answers (b, K), or (b, K, H, W) of a dense kind, come to, like labels."""
+
+    def averaged(self, answer: Tensor, target: Target) -> Tensor:
+        """Return what overlapping answers of a dense kind (b, K, H, W) are averaged as."""
+        return answer
 
     def scores(self, answer: Tensor) -> Tensor:
         """Return numbers (b, K) by which samples can be ranked for each output."""

@@ -240,7 +240,7 @@ def _layers(
         mask = clouds.get(tuple(sorted(parts.items())))
         if entry.clouds and mask is None:
             raise InputError(f"{path}: no {entry.clouds.files} of the same place and date")
-        when = _time(parts.get("date", entry.date), entry.days, path)
+        when = time_of_date(parts.get("date", entry.date), entry.days, path)
         numbers = _numbers(entry, raster)
         dated.append((_place(parts), Dated(raster, when, numbers, header(mask) if mask else None)))
     there = dict.fromkeys(name for _, one in dated for name in one.numbers)
@@ -300,7 +300,7 @@ def left_out(files: str, sensor: str, bands: tuple[str, ...]) -> None:
     )
 
 
-def _time(text: str | None, length: int | None, path: Path) -> tuple[float, float]:
+def time_of_date(text: str | None, length: int | None, path: Path) -> tuple[float, float]:
     """Return centre and half-width of a date, in days since 2000."""
     if text is None:
         return 0.0, np.inf

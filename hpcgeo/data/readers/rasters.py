@@ -112,7 +112,7 @@ def _load(
         names = list(dict.fromkeys(labels.classes.values()))
         for code, name in labels.classes.items():
             classes[codes == code] = names.index(name)
-    return Sample(seen, classes, (lon, lat), elevation_m=_elevation(seen))
+    return Sample(seen, classes, (lon, lat), elevation_m=elevation(seen))
 
 
 def _observe(layer: Layer, box: Box, frame: Frame) -> Observation:
@@ -153,7 +153,7 @@ def _place(crs: Any, transform: Any, row: float, column: float) -> tuple[float, 
     return float(lon[0]), float(lat[0]), float(gsd_m[0])
 
 
-def _elevation(seen: Sequence[Observation]) -> tuple[float, float]:
+def elevation(seen: Sequence[Observation]) -> tuple[float, float]:
     """Return centre and half-width of the elevations of a sample; NaN where there are none."""
     for one in seen:
         if Channel("dem", "elevation") in one.channels:

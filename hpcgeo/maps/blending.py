@@ -1,0 +1,96 @@
+"""Answers of overlapping tiles become rows of a map, a strip at a time: memory follows the width.
+
+Letters: K outputs, L bands of the map, t rows of a tile, W columns of the scene, h x w pixels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from hpcgeo.data.sample import Float32, Sample
+from hpcgeo.maps.reading import SceneReader, Tile
+from hpcgeo.maps.tiles import Tiling, batches
+
+Bool = npt.NDArray[np.bool_]
+
+#: Averaged answers (b, K, H, W) to samples.
+Ask = Callable[[Sequence[Sample]], Tensor]
+
+
+class Blender:
+    """The sum of weighted answers over the rows of tiles that still change."""
+
+    def __init__(self, tiling: Tiling, num_outputs: int) -> None:
+        """Begin with nothing.
+
+        Args:
+            tiling: of the scene.
+            num_outputs: K.
+        """
+        rows = min(tiling.tile[0], tiling.height)
+        self._sums: Float32 = np.zeros((num_outputs, rows, tiling.width), np.float32)
+        self._weights: Float32 = np.zeros((rows, tiling.width), np.float32)
+        self._there: Bool = np.zeros((rows, tiling.width), np.bool_)
+        self._each = tiling.weights()
+
+    def add(self, left: int, tile: Tile, answer: Float32) -> None:
+        """Add the answer to a tile, (K, t, t), at a column."""
+        height, width = tile.there.shape
+        part = slice(left, left + width)
+        weight = self._each[:height, :width]
+        self._sums[:, :, part] += answer[:, :height, :width] * weight
+        self._weights[:, part] += weight
+        self._there[:, part] |= tile.there
+
+    def take(self, rows: int) -> tuple[Float32, Bool]:
+        """Return averages (K, h, W) of the first rows, and which are there; move on by them."""
+        weights = self._weights[:rows]
+        mean = self._sums[:, :rows] / np.where(weights > 0, weights, 1)
+        there = self._there[:rows].copy()
+        for array in (self._sums, self._weights[None], self._there[None]):
+            array[:, : array.shape[1] - rows] = array[:, rows:].copy()
+            array[:, array.shape[1] - rows :] = 0
+        return mean, there
+
+
+def strips(
+    reader: SceneReader,
+    tiling: Tiling,
+    wanted: Sequence[int],
+    ask: Ask,
+    num_outputs: int,
+    batch: int,
+    alive: Callable[[int], None],
+) -> Iterator[tuple[int, Float32, Bool]]:
+    """Yield strips of a map: number, averages (K, h, W), and which pixels are there, (h, W).
+
+    A strip is the same whichever others are asked for: the tiles over it are added from the top,
+    in batches that the scene alone determines.
+
+    Args:
+        reader: the open scene.
+        tiling: its tiles.
+        wanted: numbers of strips, rising without a gap.
+        ask: the model.
+        num_outputs: K.
+        batch: tiles that are read and answered together.
+        alive: called with the number of tiles of each batch.
+    """
+    first, last = tiling.first_of(wanted[0]), wanted[-1]
+    blender, bounds = Blender(tiling, num_outputs), tiling.strips
+    for number in range(first, last + 1):
+        top, bottom = bounds[number]
+        for columns in batches(tiling.lefts, batch):
+            tiles = reader.tiles(top, columns, tiling.tile)
+            some = [n for n, tile in enumerate(tiles) if tile.there.any()]
+            if some:
+                answers = ask([tiles[n].sample for n in some]).numpy()
+                for n, answer in zip(some, answers, strict=True):
+                    blender.add(columns[n], tiles[n], answer)
+            if number >= wanted[0]:
+                alive(len(columns))
+        mean, there = blender.take(bottom - top)
+        if number >= wanted[0]:
+            yield number, mean, there
