@@ -15,6 +15,8 @@ from hpcgeo.tables import brief, find
 LEFT_OUT = "-"
 #: What files call the bands of a photograph, by those of the sensor of photographs.
 COLOURS = {"R": "red", "G": "green", "B": "blue"}
+#: A description that names no band, but counts it.
+NUMBERED = re.compile(r"(band|layer|channel)?[ _-]?\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def _described(raster: DatasetReader, channels: Sequence[Channel]) -> dict[str, 
             if name:
                 found.setdefault(name, number)
                 break
-    if found or channels[0].sensor not in ("rgb", UNKNOWN_SENSOR):
+    named = any(text and not NUMBERED.fullmatch(text) for text in raster.descriptions)
+    if named or channels[0].sensor not in ("rgb", UNKNOWN_SENSOR):
         return found
     colours = [colour.name for colour in raster.colorinterp]
     for name in wanted:

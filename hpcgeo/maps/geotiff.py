@@ -87,12 +87,19 @@ def write_map(
                 OVERVIEW_RESAMPLING=form.overviews,
                 BIGTIFF="IF_SAFER",
             )
-    except RasterioError as error:
+    except Exception as error:
+        if not _of_gdal(error):
+            raise
         raise InputError(f"{path}: cannot be written: {error.__cause__ or error}") from None
     finally:
         plain.unlink(missing_ok=True)
         for left in path.parent.glob(f"{path.name}.partial*"):
             left.unlink()
+
+
+def _of_gdal(error: Exception) -> bool:
+    """Say whether GDAL raised an error; rasterio lets some through that have no public class."""
+    return isinstance(error, RasterioError | OSError) or type(error).__module__ == "rasterio._err"
 
 
 @contextmanager

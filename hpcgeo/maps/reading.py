@@ -118,11 +118,8 @@ class SceneReader:
     def _raster(self, path: Path) -> DatasetReader:
         """Return an open file; it stays so until the scene is closed."""
         if path not in self._open:
-            try:
-                with reading(path):
-                    self._open[path] = self._files.enter_context(opened(path))
-            except UnusableError as reason:
-                raise InputError(f"{path}: {reason}") from None
+            with reading(path):
+                self._open[path] = self._files.enter_context(opened(path))
         return self._open[path]
 
     def gsd_m(self) -> float:
