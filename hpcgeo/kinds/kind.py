@@ -29,7 +29,8 @@ class Kind(ABC):
         labels: whether there is anything to learn from.
         dense: a label for each pixel, not for the whole sample.
         stratified: a label is one class: label subsets and validation splits take every class.
-        standardised: labels are numbers, (K,), brought to zero mean and unit deviation.
+        standardised: labels are numbers, (K,), of a dense kind (K, H, W), brought to zero mean
+            and unit deviation.
         picture: how predictions are looked at; None: not at all.
         maps: of dense kinds, what a map of a whole scene can show (`hpcgeo.kinds.maps`), the usual
             first.

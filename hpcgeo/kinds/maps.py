@@ -4,7 +4,7 @@ Letters: K outputs of a task, L bands of the map, h x w pixels.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -147,11 +147,5 @@ def _there(band: Array, nodata: float) -> Bool:
 
 
 def _graded(values: Array, low: float, high: float, name: str) -> tuple[pages.Rgb, pages.Legend]:
-    """Return values (h, w) from dark to light, with three of them as a legend; NaN is grey."""
-    position = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    image = np.where(np.isfinite(values), pages.graded(np.nan_to_num(position)), pages.HOLE)
-    legend: dict[str, Any] = {}
-    for part in (0.0, 0.5, 1.0):
-        colour = pages.graded(np.array(part))
-        legend[f"{name} {low + part * (high - low):.3g}"] = tuple(colour.tolist())
-    return image.astype(np.float32), legend
+    """Return values (h, w) from dark to light, and three of them as a legend; NaN is grey."""
+    return pages.shaded(values, low, high), pages.grades(low, high, name)

@@ -4,6 +4,7 @@ from hpcgeo.kinds.change import Change
 from hpcgeo.kinds.classification import Classification
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.multilabel import Multilabel
+from hpcgeo.kinds.pixel_regression import PixelRegression
 from hpcgeo.kinds.regression import Regression
 from hpcgeo.kinds.segmentation import Segmentation
 from hpcgeo.kinds.target import Target
@@ -16,6 +17,7 @@ KINDS: dict[str, Kind] = {
     "regression": Regression(),
     "segmentation": Segmentation(),
     "change": Change(),
+    "pixel_regression": PixelRegression(),
     "unlabelled": Unlabelled(),
 }
 

@@ -102,6 +102,20 @@ def graded(position: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.stack([np.interp(position, stops, channel) for channel in GRADES.T])
 
 
+def shaded(values: NDArray[np.floating], low: float, high: float) -> Rgb:
+    """Return the colours (3, ...) of values (...) between two; NaN is grey."""
+    position = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1)
+    return np.where(np.isfinite(values), graded(position), HOLE).astype(np.float32)
+
+
+def grades(low: float, high: float, name: str) -> Legend:
+    """Return a legend of values between two: the ends and the middle."""
+    return {
+        f"{name} {low + part * (high - low):.3g}": tuple(graded(np.array(part)).tolist())
+        for part in (0.0, 0.5, 1.0)
+    }
+
+
 def visible(bands: Sequence[str], sensor_name: str | None) -> list[int]:
     """Return which bands to show as red, green and blue; the first one thrice where none is known.
 
