@@ -16,7 +16,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions
-from hpcgeo.weights.names import from_transformers
+from hpcgeo.weights.foreign import converted
 from hpcgeo.zoo import architecture
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     peer.decoder.initialize_weights(196)
     ours = MAE(architecture("vit_base"), 3, MaeOptions())
     ours.load_state_dict(
-        from_transformers(peer.state_dict(), architecture("vit_base"), ours.state_dict())
+        converted(peer.state_dict(), architecture("vit_base"), ours.state_dict())
     )
     images = torch.randn(options.micro_batch, 3, 224, 224)
     noise = torch.rand(options.micro_batch, 196)

@@ -31,12 +31,16 @@ class Band:
 
 @dataclass(frozen=True)
 class Sensor:
-    """A sensor, its bands in the order of the product, and where they were read."""
+    """A sensor, its bands in the order of the product, and where they were read.
+
+    `unit` is that of the numbers in its usual products; None: there is no usual one.
+    """
 
     name: str
     title: str
     source: str
     bands: tuple[Band, ...]
+    unit: str | None = None
 
 
 @cache
@@ -90,7 +94,7 @@ def spelled(text: str, names: Iterable[str]) -> str | None:
 
 def _sensor(name: str, row: Any) -> Sensor:
     bands = tuple(_band(band, cells) for band, cells in row["bands"].items())
-    return Sensor(name, row["title"], row["source"], bands)
+    return Sensor(name, row["title"], row["source"], bands, row.get("unit"))
 
 
 def _band(name: str, cells: Any) -> Band:
@@ -110,10 +114,14 @@ def _rows(path: Path) -> dict[str, Any]:
         if (
             not isinstance(name, str)
             or not isinstance(row, dict)
-            or row.keys() != keys.keys()
+            or row.keys() - {"unit"} != keys.keys()
             or not all(isinstance(row[key], kind) for key, kind in keys.items())
+            or not isinstance(row.get("unit", ""), str)
         ):
-            raise InputError(f"{path}: {brief(name)}: title, source and bands, e.g. {_EXAMPLE}")
+            raise InputError(
+                f"{path}: {brief(name)}: title, source and bands, and if you like unit, e.g. "
+                f"{_EXAMPLE}"
+            )
         for band, cells in row["bands"].items():
             if not isinstance(band, str) or not _is_band(cells):
                 raise InputError(

@@ -37,6 +37,7 @@ class Stack:
     heads: Size
     hidden: Size
     mlp: Mlp = "plain"
+    layer_scale: bool = False  #: what attention and MLP add is scaled channel by channel
 
     def __post_init__(self) -> None:
         for divisor in (self.heads, 4):
@@ -48,9 +49,14 @@ class Stack:
 
     @property
     def parameters(self) -> int:
-        """Parameters of all blocks: two norms, qkv and projection with biases, the MLP."""
+        """Parameters of all blocks: two norms, qkv and projection with biases, the MLP, scales."""
         W = self.width
-        return self.depth * (4 * W + (W + 1) * 4 * W + self.mlp_parameters)
+        return self.depth * (4 * W + (W + 1) * 4 * W + self.mlp_parameters + self.scale_parameters)
+
+    @property
+    def scale_parameters(self) -> int:
+        """Parameters of the two LayerScales of a block."""
+        return 2 * self.width if self.layer_scale else 0
 
     @property
     def mlp_parameters(self) -> int:
@@ -68,9 +74,9 @@ class Stack:
         return 2 * tokens * (3 if self.mlp == "gated" else 2) * self.width * self.hidden
 
     def cut_parameters(self, tensor: int) -> float:
-        """Return the parameters that one of `tensor` ranks computes with: all norms, the biases of
-        what leaves attention and MLP, and its part of the rest."""
-        shared = self.depth * 6 * self.width
+        """Return the parameters that one of `tensor` ranks computes with: all norms and scales, the
+        biases of what leaves attention and MLP, and its part of the rest."""
+        shared = self.depth * (6 * self.width + self.scale_parameters)
         return shared + (self.parameters - shared) / tensor
 
     def block_bytes(self, tokens: int, dtype_bytes: int, tensor: int = 1) -> float:
@@ -78,11 +84,11 @@ class Stack:
 
         The input of both norms (the residual) and their outputs, q, k, v, the output of attention
         with its row sums, and in the MLP the input and output of the activation (gated: both
-        halves, the SiLU and their product). The ranks of tensor parallelism share all but what
-        enters a product: the outputs of the norms, gathered over all tokens.
+        halves, the SiLU and their product); what LayerScales take. The ranks of tensor parallelism
+        share all but what enters a product: the outputs of the norms, gathered over all tokens.
         """
         W, M = self.width, self.hidden
-        shared = 6 * W + (4 * M if self.mlp == "gated" else 2 * M)
+        shared = 6 * W + (4 * M if self.mlp == "gated" else 2 * M) + self.scale_parameters
         statistics = 4 * (2 * 2 + self.heads)  # mean and deviation of two norms; row sums; fp32
         return tokens * ((shared / tensor + 2 * W) * dtype_bytes + statistics / tensor)
 
@@ -187,6 +193,17 @@ class Architecture:
     patch: Size
     source: str
     decoder: Stack = Stack(width=512, depth=8, heads=16, hidden=2048)
+    positions: Literal["fixed", "learned"] = "fixed"
+    grid: Size | None = None  #: learned positions are those of a grid of so many patches on a side
+    antialias: bool = False  #: whether they are filtered where they are brought to a smaller grid
+    registers: Annotated[int, Strict(), Field(ge=0)] = 0  #: tokens beside the class token
+
+    def __post_init__(self) -> None:
+        if (self.positions == "learned") != (self.grid is not None):
+            raise ValueError(
+                f"positions {self.positions}, grid {self.grid}: learned positions have a grid, "
+                f"fixed ones have none"
+            )
 
     def num_patches(self, chip: tuple[int, int]) -> int:
         """Return N for a chip of (height, width) pixels.
@@ -227,26 +244,29 @@ class Architecture:
         _refuse_cut(f"{self.name} and its decoder", (self.encoder, self.decoder), tensor)
 
     def parameters(self, bands: int, classes: int = 0) -> int:
-        """Return the encoder's parameters: patch embedding, class token, blocks, last norm, head.
+        """Return the encoder's parameters: patch embedding, learned positions, class token and
+        registers, blocks, last norm, head.
 
         Args:
             bands: bands of the image.
             classes: outputs of a linear head; 0: none.
         """
         W = self.encoder.width
-        embedding = (self.patch**2 * bands + 1) * W
+        embedding = (self.patch**2 * bands + 1) * W + (self.grid or 0) ** 2 * W
         head = (W + 1) * classes
-        return embedding + W + self.encoder.parameters + 2 * W + head
+        tokens = (1 + self.registers) * W
+        return embedding + tokens + self.encoder.parameters + 2 * W + head
 
     def forward_flops(self, bands: int, chip: tuple[int, int], classes: int = 0) -> int:
         """Return the forward FLOPs of the encoder for one whole image, with a head as above."""
         patches, W = self.num_patches(chip), self.encoder.width
         edges = 2 * patches * self.patch**2 * bands * W + 2 * W * classes
-        return edges + self.encoder.flops(patches + 1)
+        return edges + self.encoder.flops(patches + 1 + self.registers)
 
     def activation_bytes(self, chip: tuple[int, int], dtype_bytes: int) -> float:
         """Return the bytes the encoder's blocks keep for the backward of one whole image."""
-        return self.encoder.activation_bytes(self.num_patches(chip) + 1, dtype_bytes)
+        tokens = self.num_patches(chip) + 1 + self.registers
+        return self.encoder.activation_bytes(tokens, dtype_bytes)
 
 
 @dataclass(frozen=True, config=STRICT)

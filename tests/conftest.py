@@ -1,5 +1,6 @@
 """Fixtures for every folder of tests."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from hpcgeo.log import log  # noqa: E402
 from tests.distributed import ALL  # noqa: E402
 from tests.slurm import slurm  # noqa: E402
 
@@ -50,8 +52,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def signals_reach_every_test() -> Iterator[None]:
-    """Undo what a command that was called in this process holds back: USR2 would wait, and kill."""
+def commands_leave_nothing_behind() -> Iterator[None]:
+    """Undo what a command that was called in this process does to it.
+
+    A USR2 that is held back would wait for a later test, and kill it; a log that does not
+    propagate says nothing to the tests that read it.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True

@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError
 import hpcgeo_analysis
 from hpcgeo import records
 from hpcgeo.errors import InputError
-from hpcgeo.log import log
 from hpcgeo.measured import ABOVE_ZERO, Shown, Spread, told
 from hpcgeo.records import Record, append, read
 from hpcgeo_analysis import report
@@ -153,9 +152,8 @@ def test_a_field_from_outside_reaches_csv_and_report(
 
 
 def test_a_newer_minor_version_is_read_and_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(log, "propagate", True)
     file = tmp_path / "records.jsonl"
     values = json.loads(RECORD.model_dump_json()) | {"schema_minor": 9, "cooling_w": 40.0}
     spread = {"median": 1.0, "p10": 1.0, "p90": 1.0, "values": [], "skew": 0.1}
@@ -182,8 +180,7 @@ def test_a_newer_version_is_refused_in_one_line(tmp_path: Path) -> None:
         load([file])
 
 
-def test_a_torn_line_is_left_out_and_a_file_of_nothing_else_refused(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(log, "propagate", True)
+def test_a_torn_line_is_left_out_and_a_file_of_nothing_else_refused(tmp_path, caplog):
     whole = RECORD.model_dump_json()
     path = tmp_path / "records.jsonl"
     path.write_text(f"{whole}\n{whole[:300]}")

@@ -25,14 +25,22 @@ from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import loaded, nearest, plugins, read
-from hpcgeo.zoo import Architecture, PerceiverArchitecture, Stack, models, perceivers
+from hpcgeo.weights.public import public
+from hpcgeo.zoo import (
+    Architecture,
+    PerceiverArchitecture,
+    Stack,
+    architecture,
+    models,
+    perceivers,
+)
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
 #: as many tokens as such a chip has patches of 16 pixels.
 BANDS, CHIP, TOKENS, DTYPE_BYTES = 3, (224, 224), 196, 2
 
 #: Too long for a table.
-JSON_ONLY = ("source", "to_verify")
+JSON_ONLY = ("source", "to_verify", "mean", "std")
 
 #: What one line of a table says, in the order of its columns.
 Columns = dict[str, Any]
@@ -93,7 +101,7 @@ def _machines() -> list[Columns]:
 
 def _fields(row: Any, *names: str) -> Columns:
     found = {name: getattr(row, name) for name in names}
-    return {name: ", ".join(v) if isinstance(v, tuple) else v for name, v in found.items()}
+    return {n: ", ".join(map(str, v)) if isinstance(v, tuple) else v for n, v in found.items()}
 
 
 def _strategies() -> list[Columns]:
@@ -115,6 +123,27 @@ def _strategies() -> list[Columns]:
 def _optimizers() -> list[Columns]:
     names = "block_bytes", "other_bytes", "whole_matrices", "takes", "source"
     return [{"optimizer": row.name, **_fields(row, *names)} for row in optimizers().values()]
+
+
+def _weights() -> list[Columns]:
+    installed = {name: loaded(entry) for name, entry in plugins("hpcgeo.weights").items()}
+    return [
+        {
+            **_fields(row, "name", "model", "sensor", "bands", "unit", "size"),
+            "patch": architecture(row.model).patch,
+            **_fields(row, "licence", "mean", "std", "source"),
+        }
+        for row in (public() | installed).values()
+    ]
+
+
+def _protocols() -> list[Columns]:
+    # torch is imported from here on.
+    from hpcgeo.evaluate.protocols.table import PROTOCOLS
+
+    return [
+        {"protocol": name, "reads": row.reads, "fits": row.title} for name, row in PROTOCOLS.items()
+    ]
 
 
 def _recipes() -> list[Columns]:
@@ -218,6 +247,11 @@ TABLES: dict[str, tuple[str, Callable[[], list[Columns]]]] = {
     ),
     "recipes": ("hpcgeo train RECIPE [KEY=VALUE ...]", _recipes),
     "sensors": ("an empty cell is not stated by the source", _sensors),
+    "weights": (
+        "public encoders: hpcgeo probe NAME:FILE --on ..., and model.name=MODEL model.weights=FILE",
+        _weights,
+    ),
+    "protocols": ("hpcgeo probe --model; vectors: of whole images; grids: of pixels", _protocols),
     "readers": ("data.tasks.NAME.reader; targets are named where one is not known", _readers),
     "kinds": (
         "of task, as readers name them; metrics: data.tasks.NAME.metric, the first by default",

@@ -116,6 +116,21 @@ class LabelledSplit:
         """Return another split of the same data, which may be empty."""
         return replace(self, indices=np.flatnonzero(self.splits == split))
 
+    def subset(self, labels: float | int, seed: int) -> Int64:
+        """Return which samples a label subset has, sorted; a smaller one lies inside a larger one.
+
+        Args:
+            labels: a fraction of the samples, at most 1.0, of every class at least one; or a number
+                of samples (an integer), of every class where there are classes.
+            seed: of the subset.
+        """
+        kept = []
+        for number, members in enumerate(_classes(self.collection, self.indices)):
+            order = np.random.default_rng([seed, number]).permutation(members)
+            share = labels if isinstance(labels, int) else max(1, round(labels * len(members)))
+            kept.append(order[:share])
+        return np.searchsorted(self.indices, np.sort(np.concatenate(kept)))
+
     def read(self, index: int) -> Sample:
         """Return a sample; InputError names the file that cannot be read."""
         sample = self.collection.load(int(self.indices[index]))
@@ -149,7 +164,7 @@ def open_tasks(
     labels: float = 1.0,
     place: bool = True,
     seed: int = 0,
-) -> TaskSet:
+) -> LabelledSplit:
     """Return the labelled samples of one split of a data set.
 
     Values have zero mean and unit deviation over at most `SAMPLED` training samples, numbers to
@@ -181,10 +196,11 @@ def open_tasks(
     for wanted, found in (("train", train), (split, indices)):
         if not len(found):
             raise InputError(f"{path}: no samples in the split {wanted!r}")
-    if split == "train" and labels < 1:
-        indices = _fewer(collection, train, labels, seed)
     standardised, moments = _standardised(collection, train), _moments(collection, train)
-    return LabelledSplit(collection, standardised, splits, indices, moments, place)
+    part = LabelledSplit(collection, standardised, splits, indices, moments, place)
+    if split == "train" and labels < 1:
+        return replace(part, indices=indices[part.subset(float(labels), seed)])
+    return part
 
 
 def fingerprint_of(sets: Mapping[str, str]) -> str:
@@ -220,14 +236,6 @@ def _classes(collection: Collection, members: Int64) -> list[Int64]:
         return [members]
     labels = collection.labels[members]
     return [members[labels == label] for label in np.unique(labels)]
-
-
-def _fewer(collection: Collection, train: Int64, labels: float, seed: int) -> Int64:
-    kept = []
-    for number, members in enumerate(_classes(collection, train)):
-        order = np.random.default_rng([seed, number]).permutation(members)
-        kept.append(order[: max(1, round(labels * len(members)))])
-    return np.sort(np.concatenate(kept))
 
 
 def _standardised(collection: Collection, train: Int64) -> Target:

@@ -9,7 +9,7 @@ themselves (the baseline).
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from hpcgeo.data.sample import Float64
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import (
     BATCH,
-    Array,
     fit_and_score,
     fit_vectors,
     probe_model,
     whole,
 )
+from hpcgeo.evaluate.protocols.protocol import Described
 from hpcgeo.evaluate.score import SPREAD, found_or_moved, refuse_other_data
 from hpcgeo.evaluate.table import provenance
 from hpcgeo.kinds.metrics import metric_of, metrics, start
@@ -54,14 +54,6 @@ OF = ("trained", "random", "samples")
 #: Label subsets. A few may mislead: of 5 % of 1,509 labels the mean of six subsets still has a
 #: standard error of some 0.05 in r2.
 REPLICATES = 20
-
-
-class Described(NamedTuple):
-    """Latents (N, N_l W) of samples, their labels and clusters."""
-
-    vectors: Array
-    truth: Array
-    clusters: list[str]
 
 
 def probe(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.pictures import ConfusionMatrix
-from hpcgeo.kinds.states import Confusion, Ranking
+from hpcgeo.kinds.states import Confusion, Ranking, TopFive
 from hpcgeo.kinds.target import Array, Target
 
 
@@ -17,7 +17,7 @@ class Classification(Kind):
     title = "one of several classes for a whole sample"
     label = "int64 ()"
     metric = "accuracy"
-    states = (Confusion, Ranking)
+    states = (Confusion, Ranking, TopFive)
     stratified = True
     picture = ConfusionMatrix()
 

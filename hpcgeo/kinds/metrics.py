@@ -14,7 +14,16 @@ import numpy as np
 
 from hpcgeo.errors import InputError
 from hpcgeo.kinds.kind import Kind
-from hpcgeo.kinds.states import Confusion, Hits, Mean, Moments, Ranking, State
+from hpcgeo.kinds.states import (
+    Confusion,
+    Hits,
+    Mean,
+    Moments,
+    PooledRanking,
+    Ranking,
+    State,
+    TopFive,
+)
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Array, Float64, Target
 from hpcgeo.tables import find, loaded, plugins
@@ -71,6 +80,34 @@ def suiting(kind: Kind) -> list[str]:
 def _accuracy(sums: Float64, target: Target) -> float:
     confusion = sums.reshape(len(target.names), -1)
     return confusion.trace() / confusion.sum()
+
+
+def _balanced(sums: Float64, target: Target) -> float:
+    """Return the mean recall of the classes that there are."""
+    confusion = sums.reshape(len(target.names), -1)
+    return _mean(confusion.diagonal(), confusion.sum(axis=1))
+
+
+def _kappa(sums: Float64, target: Target) -> float:
+    """Return Cohen's kappa: the agreement above that of chance, of what there was to gain."""
+    confusion = sums.reshape(len(target.names), -1) / sums.sum()
+    chance = confusion.sum(axis=0) @ confusion.sum(axis=1)
+    return (confusion.trace() - chance) / (1 - chance)
+
+
+def _top_five(sums: Float64, _: Target) -> float:
+    return sums.reshape(2, -1)[0].sum() / sums.sum()
+
+
+def _mean_iou(sums: Float64, target: Target) -> float:
+    confusion = sums.reshape(len(target.names), -1)
+    hits = confusion.diagonal()
+    return _mean(hits, confusion.sum(axis=0) + confusion.sum(axis=1) - hits)
+
+
+def _micro_f1(sums: Float64, _: Target) -> float:
+    hits, alarms, misses = sums.reshape(3, -1).sum(axis=1)
+    return 2 * hits / (2 * hits + alarms + misses)
 
 
 def _overlap(sums: Float64, target: Target) -> Float64:
@@ -160,12 +197,20 @@ def _added(weights: Float64, counted: Array, order: Array, last: Array) -> Float
 
 _METRICS: dict[str, Metric] = {
     "accuracy": Metric("higher", {Confusion: _accuracy}),
+    "balanced_accuracy": Metric("higher", {Confusion: _balanced}),
+    "top5_accuracy": Metric("higher", {TopFive: _top_five}),
+    "kappa": Metric("higher", {Confusion: _kappa}),
     "f1": Metric("higher", _overlapping(_f1)),
     # The same number; SustainBench calls it so for field boundaries.
     "dice": Metric("higher", _overlapping(_f1)),
     "iou": Metric("higher", _overlapping(_iou)),
+    # Also of two classes the mean of both: what PANGAEA and GEO-Bench call mIoU.
+    "mean_iou": Metric("higher", {Confusion: _mean_iou}),
+    # Hits, false alarms and misses of all labels together.
+    "micro_f1": Metric("higher", {Hits: _micro_f1}),
     "auroc": Metric("higher", {Ranking: _auroc}),
     "average_precision": Metric("higher", {Ranking: _average_precision}),
+    "micro_average_precision": Metric("higher", {PooledRanking: _average_precision}),
     # 1 - residual / total: at most 1, below 0 where the mean would have been better.
     "r2": Metric("higher", {Moments: _r2}),
     # Pearson's correlation, squared, which forgives scale and offset: what SustainBench and Yeh et

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpcgeo.kinds.kind import Kind
-from hpcgeo.kinds.states import Hits, Ranking
+from hpcgeo.kinds.states import Hits, PooledRanking, Ranking
 from hpcgeo.kinds.target import Array, Target
 
 
@@ -16,7 +16,7 @@ class Multilabel(Kind):
     title = "each of several labels or not, for a whole sample"
     label = "float32 (K,) of 0 and 1"
     metric = "f1"
-    states = (Hits, Ranking)
+    states = (Hits, Ranking, PooledRanking)
 
     def loss(self, answer: Tensor, truth: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(answer, truth, reduction="none").mean(1)

@@ -97,9 +97,16 @@ class Sums(State):
     def counted(self, decision: Array, truth: Array) -> Array:
         """Return the sums of samples (b, ...), (M,)."""
 
+    def decided(self, answer: Tensor, truth: Array) -> Array:
+        """Return what answers come to, like labels."""
+        return self.kind.decide(answer).cpu().numpy()
+
     def update(self, clusters: Sequence[str], answer: Tensor, truth: Array) -> None:
-        decision = self.kind.decide(answer).cpu().numpy()
+        decision = self.decided(answer, truth)
         assert decision.shape == truth.shape, (decision.shape, truth.shape)
+        if not self.resamples:
+            self.sums[0] += self.counted(decision, truth).ravel()
+            return
         each = zip(decision, truth, strict=True)
         found = np.stack([self.counted(d[None], t[None]).ravel() for d, t in each])  # (b, M)
         self.sums += _weights(clusters, self.resamples).T.astype(np.float64) @ found
@@ -126,6 +133,27 @@ class Confusion(Sums):
         found = np.bincount(pairs, minlength=num_classes**2)
         assert len(found) == num_classes**2, "a class that the task does not have"
         return found
+
+
+class TopFive(Sums):
+    """Whether the true class is among the five with the highest answers: yes and no (2 x K)."""
+
+    @staticmethod
+    def rows(num_outputs: int) -> int:
+        return 2
+
+    def decided(self, answer: Tensor, truth: Array) -> Array:
+        """Return whether it is; an equal answer of an earlier class is higher."""
+        scores = answer.cpu().numpy()
+        of_truth = np.maximum(truth, 0)
+        own = np.take_along_axis(scores, of_truth[:, None], axis=1)
+        earlier = np.arange(scores.shape[1]) < of_truth[:, None]
+        return ((scores > own) | ((scores == own) & earlier)).sum(1) < 5
+
+    def counted(self, decision: Array, truth: Array) -> Array:
+        known, num_classes = truth != IGNORED, len(self.target.names)
+        place = np.where(decision, 0, num_classes)[known] + truth[known]
+        return np.bincount(place, minlength=2 * num_classes)
 
 
 class Hits(Sums):
@@ -197,16 +225,25 @@ class Ranking(State):
         self.scores += other.scores
         self.truth += other.truth
 
+    def ranked(self) -> tuple[Array, Array, Array]:
+        """Return scores and whether they are of it (N, K), and how often samples count (N, 1 + R).
+
+        Of two classes it is the second one's column alone.
+        """
+        scores, truth = np.concatenate(self.scores), np.concatenate(self.truth)
+        weights = _weights(self.clusters, self.resamples)
+        if truth.ndim > 1:
+            return scores, truth > 0.5, weights
+        num_outputs = len(self.target.names)
+        columns = [1] if num_outputs == 2 else list(range(num_outputs))
+        is_so = truth[:, None] == np.array(columns)
+        return scores[:, columns], is_so, weights * (truth != IGNORED)[:, None]
+
     def compute(self) -> tuple[float, Float64]:
         if not self.clusters:
             return float("nan"), np.full(self.resamples, np.nan)
-        scores, truth = np.concatenate(self.scores), np.concatenate(self.truth)
-        num_outputs = len(self.target.names)
-        is_so = truth[:, None] == np.arange(num_outputs) if truth.ndim == 1 else truth > 0.5
-        ranked = [1] if truth.ndim == 1 and num_outputs == 2 else range(num_outputs)
-        weights = _weights(self.clusters, self.resamples)
-        if truth.ndim == 1:
-            weights = weights * (truth != IGNORED)[:, None]
+        scores, is_so, weights = self.ranked()
+        ranked = range(scores.shape[1])
         found = np.concatenate(
             [
                 np.stack([self.metric(scores[:, k], is_so[:, k], some) for k in ranked])
@@ -219,6 +256,15 @@ class Ranking(State):
         with np.errstate(invalid="ignore"):
             values = np.where(there, found, 0).sum(0) / there.sum(0)
         return float(values[0]), values[1:]
+
+
+class PooledRanking(Ranking):
+    """Scores of several labels each: every label of every sample ranks beside every other."""
+
+    def ranked(self) -> tuple[Array, Array, Array]:
+        scores, is_so, weights = super().ranked()
+        repeated = np.repeat(weights, scores.shape[1], axis=0)
+        return scores.reshape(-1, 1), is_so.reshape(-1, 1), repeated
 
 
 def interval(values: Float64) -> tuple[float, float]:

@@ -2,12 +2,15 @@
 
 Letters: B batch, T tokens, W width, M hidden, H heads, d = W / H.
 
+A block may scale what attention and MLP add (LayerScale, arXiv 2103.17239), as DINOv2's do.
+
 Tensor parallelism shards a block by the strings of `TransformerBlock.tensor_plan`. A rank then
 computes some of the heads and of the hidden units, as many as its product has: no width is assumed.
 """
 
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -66,6 +69,17 @@ class GatedMlp(nn.Module):
         return self.out(F.silu(self.gate(x)) * self.into(x))  # (B, T, M) inside
 
 
+class LayerScale(nn.Module):
+    """A factor for each channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.to(x.dtype)
+
+
 class TransformerBlock(nn.Module):
     """x + Attention(norm(x)), then x + MLP(norm(x)) (pre-norm, arXiv 2010.11929 eq. 2 and 3)."""
 
@@ -73,13 +87,16 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(stack.width, eps=NORM_EPS)
         self.attention = Attention(stack.width, stack.heads)
+        scale = LayerScale if stack.layer_scale else nn.Identity
+        self.attention_scale = scale(stack.width)
         self.mlp_norm = nn.LayerNorm(stack.width, eps=NORM_EPS)
         mlp = GatedMlp if stack.mlp == "gated" else PlainMlp
         self.mlp: GatedMlp | PlainMlp = mlp(stack.width, stack.hidden)
+        self.mlp_scale = scale(stack.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.attention_scale(self.attention(self.attention_norm(x)))
+        return x + self.mlp_scale(self.mlp(self.mlp_norm(x)))
 
     def tensor_plan(self) -> dict[str, str]:
         """Return how tensor parallelism shards this block: a word for each of its modules.
@@ -91,6 +108,8 @@ class TransformerBlock(nn.Module):
         for name, module in (("attention", self.attention), ("mlp", self.mlp)):
             plan[name] = "gather"
             plan |= {f"{name}.{part}": word for part, word in module.tensor_plan.items()}
+            if isinstance(self.get_submodule(f"{name}_scale"), LayerScale):
+                plan[f"{name}_scale"] = "sequence"
         return plan
 
 

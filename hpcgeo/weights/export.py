@@ -210,7 +210,7 @@ def _refuse(run: RunConfig, to: str, names: Names, family: str) -> None:
         )
 
 
-def _chip(run: RunConfig) -> tuple[int, int]:
+def chip_of(run: RunConfig) -> tuple[int, int]:
     """Return height and width of the images of a run.
 
     Raises:
@@ -237,7 +237,7 @@ def _translation(
         return {}, {}, lambda name, value: {name: value}
     bands = weights.shapes["backbone.embed.weight"][1] // model.patch**2
     files = form.files(run, model, bands, images) if form.files else {}
-    height, width = _chip(run)
+    height, width = chip_of(run)
     grid = height // model.patch, width // model.patch
     fixed = positions(model, grid, names)
     return files, fixed, lambda name, value: convert(name, value, model, names)
@@ -262,7 +262,7 @@ def _prepared(run: RunConfig, checkpoint: Path, form: Format) -> tuple[Preproces
     if form.names is None and not isinstance(run.data, Data):
         return None, ""
     try:
-        return preprocessing(run, _chip(run), checkpoint), ""
+        return preprocessing(run, chip_of(run), checkpoint), ""
     except InputError as error:
         return None, f"; without preprocessing (bands, mean, deviation): {error}"
 
@@ -275,7 +275,7 @@ def _vit_mae(
     Raises:
         InputError: the chip is not square.
     """
-    (height, width), options = _chip(run), run.objective
+    (height, width), options = chip_of(run), run.objective
     assert isinstance(options, MaeOptions)
     if height != width:
         raise InputError(
@@ -325,7 +325,7 @@ def _vit(run: RunConfig, model: Architecture, bands: int, images: Preprocessing 
         "num_features": encoder.width,
         "global_pool": "token",
         "model_args": {
-            "img_size": list(_chip(run)),
+            "img_size": list(chip_of(run)),
             "patch_size": model.patch,
             "in_chans": bands,
             "num_classes": 0,
@@ -339,7 +339,7 @@ def _vit(run: RunConfig, model: Architecture, bands: int, images: Preprocessing 
             "act_layer": "gelu",
         },
         "pretrained_cfg": {
-            "input_size": [bands, *_chip(run)],
+            "input_size": [bands, *chip_of(run)],
             "fixed_input_size": True,
             "num_classes": 0,
             **(images.timm() if images else {}),

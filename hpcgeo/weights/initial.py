@@ -1,12 +1,16 @@
-"""Initial weights from a safetensors file, which holds no code: a rank reads the rows it keeps."""
+"""Initial weights from a file: ours or a public one; a rank reads the rows it keeps."""
 
+import pickle
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
@@ -14,17 +18,24 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.objective import Objective
 from hpcgeo.options import Model
 from hpcgeo.parallel.engine import Initial
-from hpcgeo.weights.names import TRANSFORMERS, check, published, take
+from hpcgeo.weights.foreign import Foreign, shape_of
 
 #: How the weights of a backbone are called in every objective, and those of its stems.
 BACKBONE, STEMS = "backbone.", "backbone.tokenizer."
+#: How files are called that `torch.save` wrote, and where in them weights are kept.
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+STATES = ("teacher", "model_ema", "model", "state_dict", "network")
 
 
 class Start:
-    """The weights of a file: an export under our names, or a ViTMAE of transformers.
+    """The weights of a file: an export under our names, or a public ViT (`hpcgeo.weights.foreign`).
 
     The backbone must fit whole; of the rest (decoders, heads, stems) what has the same name and
     shape is taken. Backbones of a ViT fit each other, whatever objective they were trained by.
+
+    Attributes:
+        names: the weights that are taken.
+        unused: names in the file that nothing was taken from.
     """
 
     def __init__(self, path: Path, architecture: Any, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -38,33 +49,57 @@ class Start:
         Raises:
             InputError: no such file, or a weight of the backbone is missing or has another shape.
         """
-        self._architecture = architecture
-        self._path, file = path, _opened(path)
-        names: list[str] = file.keys()
-        self._ours = any(name.startswith(BACKBONE) for name in names)
-        self._slices = {
-            name if self._ours else published(name): file.get_slice(name) for name in names
-        }
-        known = {name: value.get_shape() for name, value in self._slices.items()}
-        self.names = set()  #: the weights that are taken
+        self._path = path
+        tensors = opened(path)
+        if any(name.startswith(BACKBONE) and name in shapes for name in tensors):
+            self._source: Ours | Foreign = Ours(tensors)
+        elif architecture.family == "vit":
+            self._source = Foreign(tensors, architecture)
+        else:
+            raise InputError(
+                f"model.weights {path}: no weight in it is one of a {architecture.name}: it takes "
+                f"those that `hpcgeo export --to safetensors` wrote"
+            )
+        self.names = set()
         for name, shape in shapes.items():
             try:
-                check(known, name, shape, architecture, None if self._ours else TRANSFORMERS)
+                self._source.check(name, shape)
                 self.names.add(name)
             except InputError as error:
                 # Stems of a Perceiver are as many as its bands: those that are new begin anew.
                 if name.startswith(BACKBONE) and not name.startswith(STEMS):
                     raise InputError(f"model.weights {path}: {error}") from None
+        self.unused = sorted(self._source.unused)
 
     def rows(self, name: str, shape: Sequence[int], rows: slice) -> Tensor:
         """Return rows of a weight, float32 on the CPU; as `hpcgeo.models.initialise.draw`."""
-        if self._ours:
-            first, last, _ = rows.indices(shape[0])
-            found = self._slices[name][first:last].float()
-        else:
-            found = take(self._slices, name, shape, rows, self._architecture).float()
+        found = self._source.rows(name, shape, rows)
         if not found.isfinite().all():
             raise InputError(f"model.weights {self._path}: {name} is not finite (NaN, infinity)")
+        return found
+
+
+class Ours:
+    """The weights of an export under our names; `unused`: names that nothing was taken from."""
+
+    def __init__(self, tensors: Mapping[str, Any]) -> None:
+        self._tensors, self.unused = tensors, set(tensors)
+
+    def check(self, name: str, shape: Sequence[int]) -> None:
+        """Refuse a weight that the file lacks, or has in another shape."""
+        if name not in self._tensors:
+            raise InputError(f"no weight {name!r} in the file")
+        if (found := shape_of(self._tensors[name])) != tuple(shape):
+            raise InputError(
+                f"weight {name!r} has shape {found}, which does not fit {name} {tuple(shape)}: "
+                f"choose the model of the same size and bands"
+            )
+        self.unused.discard(name)
+
+    def rows(self, name: str, shape: Sequence[int], rows: slice) -> Tensor:
+        """Return rows of a weight, float32, reading those alone."""
+        first, last, _ = rows.indices(shape[0])
+        found: Tensor = self._tensors[name][first:last].float()
         return found
 
 
@@ -94,9 +129,10 @@ def initial(
     file = Start(model.weights, architecture, shapes)
     missing = [name for name in shapes if name not in file.names]
     log.info(
-        "%s: %d of %d weights%s",
+        "%s: %d of %d weights%s%s",
         *(model.weights, len(file.names), len(shapes)),
         f"; at random: {brief_names(missing)}" if missing else "",
+        f"; not used: {brief_names(file.unused)}" if file.unused else "",
     )
 
     def rows(name: str, shape: Sequence[int], rows: slice) -> Tensor:
@@ -112,7 +148,18 @@ def brief_names(names: Sequence[str]) -> str:
     return ", ".join(f"{word} ({count})" for word, count in words.items())
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> dict[str, Any]:
+    """Return the tensors of a file by name, read when they are sliced.
+
+    A file of safetensors, or what `torch.save` wrote: that is a pickle, of which nothing but
+    tensors and plain values is made (weights_only).
+
+    Args:
+        path: of the file, or of a folder with a model.safetensors.
+
+    Raises:
+        InputError: there is no such file, or it is neither.
+    """
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
         missing = "no model.safetensors in it" if path.is_dir() else "No such file"
@@ -120,12 +167,36 @@ def _opened(path: Path) -> Any:
             f"model.weights {path}: {missing}: give the folder that `hpcgeo export` prints"
         )
     try:
-        return safe_open(file, framework="pt")
+        if file.suffix in PICKLES:
+            return _pickled(file)
+        found: Any = safe_open(file, framework="pt")
+        return {name: found.get_slice(name) for name in found.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(
-            f"model.weights {path}: not a safetensors file ({error}); a pickle (.pth) runs what it "
-            f"likes when it is loaded: convert one you trust by torch.load(weights_only=True) and "
-            f"safetensors.torch.save_file"
+            f"model.weights {path}: not a safetensors file ({error}); what torch.save wrote is "
+            f"called {' or '.join(PICKLES)}"
         ) from None
     except OSError as error:
         raise InputError(f"model.weights {path}: {error}") from None
+
+
+def _pickled(file: Path) -> dict[str, Any]:
+    """Return the tensors of what `torch.save` wrote, or of the first of `STATES` in it."""
+    try:
+        with safe_globals([Namespace]):  # options that MAE keeps beside its weights; inert
+            found = torch.load(file, "cpu", mmap=True, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"model.weights {file}: cannot be read as tensors alone: {reason}; a pickle may run "
+            f"what it likes: save the state dictionary of a model you trust by safetensors"
+        ) from None
+    while isinstance(found, dict) and (inner := next((w for w in STATES if w in found), None)):
+        found = found[inner]
+    tensors = found if isinstance(found, dict) else {}
+    tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(
+            f"model.weights {file}: no tensors by name in it, nor below {', '.join(STATES)}"
+        )
+    return tensors

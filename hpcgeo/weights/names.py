@@ -1,4 +1,4 @@
-"""MAE weights under the names of other libraries, and back from transformers'.
+"""MAE weights under the names of other libraries; `hpcgeo.weights.foreign` brings them back.
 
 Besides names, three things differ there: rows of the product for q, k and v stand part by part
 (3, H, d), in transformers as three matrices (here head by head, (H, 3, d)); the patch embedding is
@@ -9,10 +9,8 @@ Every conversion is of one weight and moves values only, so it also runs on meta
 shapes of a file are known before a weight is read.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,17 +111,6 @@ TIMM = Names(
     positions={"encoder": "pos_embed"},
     only="backbone.",
 )
-#: Newer releases of transformers write other names: theirs, newer -> as published.
-NEWER = {
-    r"^vit\.layers\.": "vit.encoder.layer.",
-    r"^decoder\.decoder_encoder\.layer\.": "decoder.decoder_layers.",
-    r"\.attention\.q_proj\.": ".attention.attention.query.",
-    r"\.attention\.k_proj\.": ".attention.attention.key.",
-    r"\.attention\.v_proj\.": ".attention.attention.value.",
-    r"\.attention\.o_proj\.": ".attention.output.dense.",
-    r"\.mlp\.fc1\.": ".intermediate.dense.",
-    r"\.mlp\.fc2\.": ".output.dense.",
-}
 
 
 def convert(
@@ -165,91 +152,6 @@ def positions(architecture: Architecture, grid: tuple[int, int], names: Names) -
     return theirs
 
 
-def from_transformers(
-    theirs: Mapping[str, Tensor], architecture: Architecture, names: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return weights for an MAE from a transformers state dictionary.
-
-    Args:
-        theirs: of a ViTMAEForPreTraining; position embeddings in it are ignored.
-        architecture: of the MAE.
-        names: the state dictionary of the MAE to fill, for its names and shapes.
-
-    Raises:
-        InputError: a weight is missing or has another shape; the message names it.
-    """
-    known = {published(name): value for name, value in theirs.items()}
-    shapes = {name: value.shape for name, value in known.items()}
-    weights = {}
-    for name, mine in names.items():
-        check(shapes, name, mine.shape, architecture)
-        weights[name] = take(known, name, mine.shape, slice(None), architecture)
-    return weights
-
-
-def check(
-    theirs: Mapping[str, Sequence[int]],
-    name: str,
-    shape: Sequence[int],
-    architecture: Architecture,
-    names: Names | None = TRANSFORMERS,
-) -> None:
-    """Refuse weights that do not make one of ours.
-
-    Args:
-        theirs: shapes by their published names.
-        name: of our weight.
-        shape: of our weight.
-        architecture: of the MAE.
-        names: theirs; None: they are ours.
-
-    Raises:
-        InputError: a weight is missing or has another shape; the message names it.
-    """
-    mine = torch.empty(tuple(shape), device="meta")
-    wanted = convert(name, mine, architecture, names) if names else {name: mine}
-    for target, value in wanted.items():
-        if target not in theirs:
-            raise InputError(f"no weight {target!r} in the file (for {name})")
-        if tuple(theirs[target]) != tuple(value.shape):
-            raise InputError(
-                f"weight {target!r} has shape {tuple(theirs[target])}, which does not fit {name} "
-                f"{tuple(shape)}: choose the model of the same size and bands"
-            )
-
-
-def take(
-    theirs: Mapping[str, Any],
-    name: str,
-    shape: Sequence[int],
-    rows: slice,
-    architecture: Architecture,
-) -> Tensor:
-    """Return rows of one of our weights out of transformers', reading those rows alone.
-
-    Args:
-        theirs: tensors by their published names, or what gives a tensor when it is sliced.
-        name: of our weight.
-        shape: of our weight.
-        rows: which of the first dimension.
-        architecture: of the MAE.
-    """
-    first, last, _ = rows.indices(shape[0])
-    targets = [theirs[target] for target in TRANSFORMERS.of(name)]
-    if name.endswith("_token"):
-        return targets[0][:].reshape(-1)[first:last].contiguous()
-    if ".qkv." in name:
-        heads = _stack(name, architecture).heads
-        head = shape[0] // heads  # rows of q, k and v of a head
-        low, high = first // head, -(-last // head)
-        parts = torch.cat([part[low * head // 3 : high * head // 3] for part in targets])
-        return _by_head(parts, head // 3)[first - low * head : last - low * head].contiguous()
-    value = targets[0][first:last]
-    if name == "backbone.embed.weight":
-        value = value.permute(0, 2, 3, 1).flatten(1)  # (rows, p p C)
-    return value.contiguous()
-
-
 def _stack(name: str, architecture: Architecture) -> Stack:
     return architecture.encoder if name.startswith("backbone.") else architecture.decoder
 
@@ -257,16 +159,3 @@ def _stack(name: str, architecture: Architecture) -> Stack:
 def _by_part(rows: Tensor, heads: int) -> Tensor:
     """Return the rows (H, 3, d) of a product for q, k and v in the order (3, H, d)."""
     return rows.reshape(heads, 3, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
-
-
-def _by_head(rows: Tensor, width: int) -> Tensor:
-    """Return the rows (3, H, d) of a product for q, k and v in the order (H, 3, d)."""
-    heads = len(rows) // (3 * width)
-    return rows.reshape(3, heads, width, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
-
-
-def published(name: str) -> str:
-    """Return the published name of a weight of any release of transformers."""
-    for newer, published in NEWER.items():
-        name = re.sub(newer, published, name)
-    return name

@@ -57,6 +57,7 @@ def value(name: str, target: Target, answers, truth, resamples: int = 0):
 
 TARGETS = [
     of("classification", 4),
+    of("classification", 9),
     of("classification", 2),
     of("multilabel", 3),
     of("regression", 2, mean=(5.0, 6.0), std=(2.0, 0.5)),
@@ -94,10 +95,37 @@ def test_numbers_by_hand():
     assert value("pearson_r2", target, predicted, truth) == pytest.approx(3**2 / (2 * 6))
 
 
+def test_agreement_by_hand():
+    """Three classes, confusion [[2, 1, 0], [0, 3, 0], [1, 0, 1]]; a label unknown."""
+    target = of("classification", 3)
+    truth = np.array([0, 0, 0, 1, 1, 1, 2, 2, IGNORED])
+    decided = np.array([0, 0, 1, 1, 1, 1, 0, 2, 2])
+    assert value("balanced_accuracy", target, decided, truth) == pytest.approx(
+        (2 / 3 + 1 + 1 / 2) / 3
+    )
+    chance = (3 * 3 + 3 * 4 + 2 * 1) / 64
+    assert value("kappa", target, decided, truth) == pytest.approx((6 / 8 - chance) / (1 - chance))
+    assert value("mean_iou", target, decided, truth) == pytest.approx((2 / 4 + 3 / 4 + 1 / 2) / 3)
+
+
+def test_the_true_class_among_five_by_hand():
+    """Of seven classes the true one is first, fifth, sixth; of equal ones the earlier is first."""
+    target, truth = of("classification", 7), np.array([0, 4, 5, 4, 5, IGNORED])
+    falling = torch.arange(7, 0, -1.0).repeat(6, 1)
+    falling[3:] = 0
+    assert value("top5_accuracy", target, falling, truth) == pytest.approx(3 / 5)
+
+
 def test_several_labels_by_hand():
     target = of("multilabel", 2)
     truth = np.array([[1, 0], [1, 1], [0, 0]])
     assert value("f1", target, np.array([[1, 1], [0, 1], [0, 0]]), truth) == pytest.approx(2 / 3)
+    decided = np.array([[1, 1], [0, 1], [0, 0]])  # 2 hits, 1 false alarm, 1 miss
+    assert value("micro_f1", target, decided, truth) == pytest.approx(4 / 6)
+    answers = torch.tensor([[4.0, 3.0], [1.0, 2.0], [0.0, 0.5]])  # hit, alarm, hit, hit, ...
+    assert value("micro_average_precision", target, answers, truth) == pytest.approx(
+        (1 + 2 / 3 + 3 / 4) / 3
+    )
 
 
 def test_ranking_by_hand():
@@ -130,6 +158,21 @@ def expected(target: Target, answers, truth) -> dict[str, float]:
     found["iou"] = sklearn.metrics.jaccard_score(*pair, average=average)
     if target.kind != "multilabel":
         found["accuracy"] = sklearn.metrics.accuracy_score(*pair)
+        found["balanced_accuracy"] = sklearn.metrics.balanced_accuracy_score(*pair)
+        found["kappa"] = sklearn.metrics.cohen_kappa_score(*pair)
+        found["mean_iou"] = sklearn.metrics.jaccard_score(*pair, average="macro")
+    else:
+        found["micro_f1"] = sklearn.metrics.f1_score(*pair, average="micro")
+        scores = kind_of(target).scores(answers).numpy()
+        found["micro_average_precision"] = sklearn.metrics.average_precision_score(
+            truth, scores, average="micro"
+        )
+    if target.kind == "classification":
+        found["top5_accuracy"] = 1.0  # of fewer than five classes
+        if len(target.names) > 5:
+            found["top5_accuracy"] = sklearn.metrics.top_k_accuracy_score(
+                truth, answers.numpy(), k=5, labels=range(len(target.names))
+            )
     if target.kind in ("classification", "multilabel"):
         scores = kind_of(target).scores(answers).numpy()
         if target.kind == "classification":

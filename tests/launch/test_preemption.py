@@ -38,8 +38,7 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def heard(monkeypatch, caplog):
-    monkeypatch.setattr(preemption.log, "propagate", True)
+def heard(caplog):
     return caplog
 
 

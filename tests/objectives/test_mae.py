@@ -10,7 +10,8 @@ from hpcgeo.errors import InputError
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions
-from hpcgeo.weights.names import TRANSFORMERS, Names, convert, from_transformers, positions
+from hpcgeo.weights.foreign import converted
+from hpcgeo.weights.names import TRANSFORMERS, Names, convert, positions
 from hpcgeo.zoo import Architecture, Stack
 
 transformers.logging.disable_progress_bar()
@@ -73,7 +74,7 @@ def exported(mae: MAE, names: Names) -> dict[str, torch.Tensor]:
 def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> None:
     theirs = peer(normalise, bands)
     mae = initialised(SMALL, bands, MaeOptions(normalise_target=normalise))
-    mae.load_state_dict(from_transformers(theirs.state_dict(), SMALL, mae.state_dict()))
+    mae.load_state_dict(converted(theirs.state_dict(), SMALL, mae.state_dict()))
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, bands, CHIP, CHIP, generator=generator)
     noise = torch.rand(4, 36, generator=generator)
@@ -85,7 +86,7 @@ def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> N
 
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     gradients = {name: p.grad for name, p in mae.named_parameters()}
-    wanted = from_transformers(
+    wanted = converted(
         {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}, SMALL, gradients
     )
     for name, gradient in gradients.items():
@@ -94,7 +95,7 @@ def test_loss_and_gradients_equal_transformers(normalise: bool, bands: int) -> N
 
 def test_weights_go_out_and_come_back() -> None:
     mae = initialised(SMALL, 3, MaeOptions())
-    back = from_transformers(exported(mae, TRANSFORMERS), SMALL, mae.state_dict())
+    back = converted(exported(mae, TRANSFORMERS), SMALL, mae.state_dict())
     assert all(torch.equal(back[name], value) for name, value in mae.state_dict().items())
 
 
@@ -117,16 +118,16 @@ def test_transformers_reads_what_is_exported_and_we_read_its_file(tmp_path) -> N
     )
     loaded.save_pretrained(tmp_path / "again")
     written = load_file(tmp_path / "again" / "model.safetensors")
-    again = from_transformers(written, SMALL, mae.state_dict())
+    again = converted(written, SMALL, mae.state_dict())
     assert all(torch.equal(again[name], value) for name, value in mae.state_dict().items())
 
 
 def test_foreign_weights_of_another_size_are_refused() -> None:
     mae = initialised(SMALL, 5, MaeOptions())
     with pytest.raises(InputError, match="does not fit backbone"):
-        from_transformers(peer(True, 3).state_dict(), SMALL, mae.state_dict())
+        converted(peer(True, 3).state_dict(), SMALL, mae.state_dict())
     with pytest.raises(InputError, match="no weight"):
-        from_transformers({}, SMALL, mae.state_dict())
+        converted({}, SMALL, mae.state_dict())
 
 
 def test_aspect_and_permutation() -> None:

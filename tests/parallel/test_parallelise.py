@@ -1,6 +1,5 @@
 """The order of wrapping: the forgotten is loud, the asked for is done, the risky is said."""
 
-import logging
 from functools import partial
 from typing import Any
 
@@ -53,9 +52,8 @@ def test_units_are_gathered_ahead() -> None:
 
 @pytest.mark.parametrize("ranks", [MANY_RANKS, MANY_RANKS + 1])
 def test_sums_in_bfloat16_on_many_ranks_are_a_warning(
-    ranks: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ranks: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("hpcgeo"), "propagate", True)
     places = (RankPlace("host", 0, 0),) * ranks
     chosen = strategy("FULL_SHARD")
     device = torch.device("cpu")

@@ -4,14 +4,10 @@ import logging
 
 import pytest
 
-from hpcgeo.log import log
 from hpcgeo.sweep.progress import Board
 
 
-def test_changes_are_said_once_where_nobody_looks(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log, "propagate", True)
+def test_changes_are_said_once_where_nobody_looks(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hpcgeo")
     with Board(["a", "b"], [("waiting", ""), ("recorded", "9 images/s")]) as board:
         for _ in range(2):

@@ -87,10 +87,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     dataset, classes = ShardDataset(path), tuple(load(path).classes)
     known = dataset.metadata()
     labelled = bool(classes) and bool((known.label >= 0).any())
-    sensor, bands = dataset.sensor, dataset.bands
-    if sensor is None:
-        sensor, bands = PHOTOGRAPH.get(bands, (UNKNOWN_SENSOR, bands))
-    channels = tuple(Channel(sensor, band) for band in bands)
+    channels = named(dataset.sensor, dataset.bands)
     std = np.where(dataset.std[0] != 0, dataset.std[0], 1)
     moments = zip(dataset.mean[0].tolist(), std.tolist(), strict=True)
     chips = _Chips(dataset, known, channels, frame, path)
@@ -104,6 +101,13 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         load=partial(chips.load, labelled),
         moments=dict(zip(channels, moments, strict=True)),
     )
+
+
+def named(sensor: str | None, bands: tuple[str, ...]) -> tuple[Channel, ...]:
+    """Return the bands of a data set as those of a sensor, which it may not name."""
+    if sensor is None:
+        sensor, bands = PHOTOGRAPH.get(bands, (UNKNOWN_SENSOR, bands))
+    return tuple(Channel(sensor, band) for band in bands)
 
 
 def _splits(known: Metadata) -> npt.NDArray[np.str_]:

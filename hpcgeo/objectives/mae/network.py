@@ -103,13 +103,14 @@ class MAE(nn.Module):
 
     def _predict(self, images: Tensor, patches: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         grid, device = self._grid(images), images.device
-        wide = sincos_2d(self.architecture.encoder.width, grid, device)
+        wide = self.backbone.positions(grid, device)
         narrow = sincos_2d(self.architecture.decoder.width, grid, device)
-        x = self.backbone(_take(patches, visible), wide[visible])  # (B, 1 + V, W)
-        x = self.decoder_embed(x)  # (B, 1 + V, D)
+        x = self.backbone(_take(patches, visible), wide[visible])  # (B, R + V, W)
+        x = self.decoder_embed(x)  # (B, R + V, D)
         hidden = self.mask_token.to(x.dtype) + narrow[masked].to(x.dtype)  # (B, K, D)
-        seen = x[:, 1:] + narrow[visible].to(x.dtype)
-        x = torch.cat([x[:, :1], seen, hidden], dim=1)  # (B, 1 + N, D)
+        first = self.backbone.first
+        seen = x[:, first:] + narrow[visible].to(x.dtype)
+        x = torch.cat([x[:, :first], seen, hidden], dim=1)  # (B, R + N, D)
         for block in self.decoder_blocks:
             x = block(x)
         return self.predict(self.decoder_norm(x[:, -masked.shape[1] :]))  # (B, K, P)

@@ -97,18 +97,19 @@ def forms(
     N, V = architecture.num_patches(chip), architecture.num_visible(chip, mask_ratio)
     encoder, decoder = architecture.encoder, architecture.decoder
     W, D, P = encoder.width, decoder.width, architecture.patch**2 * bands
+    R = 1 + architecture.registers
 
     def edge_bytes(dtype_bytes: int) -> float:
         pixels = N * P + V * P + 3 * (N - V) * P
-        tokens = 2 * (V + 1) * W + (N + 1) * D + (N - V) * (D + P)
+        tokens = 2 * (V + R) * W + (N + R) * D + (N - V) * (D + P)
         in_float32 = (N - V) * P if dtype_bytes < 4 else 0  # the prediction, once more
         return 4 * (pixels + in_float32) + tokens * dtype_bytes
 
     outside = architecture.parameters(bands) - encoder.parameters
     return Forms(
-        stacks=((encoder, V + 1), (decoder, N + 1)),
+        stacks=((encoder, V + R), (decoder, N + R)),
         root_parameters=outside + (W + 1) * D + D + 2 * D + (D + 1) * P,
-        edge_flops=2 * V * P * W + 2 * (V + 1) * W * D + 2 * (N - V) * D * P,
+        edge_flops=2 * V * P * W + 2 * (V + R) * W * D + 2 * (N - V) * D * P,
         input_flops=2 * V * P * W,
         edge_bytes=edge_bytes,
         view_bytes=4 * bands * chip[0] * chip[1],

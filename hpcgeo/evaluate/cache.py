@@ -1,0 +1,274 @@
+"""Features of whole splits, computed once: shared out over the ranks, kept in files, memory-mapped.
+
+    FOLDER/FINGERPRINT/
+        about.json        what they are of: weights, data, transform, sizes
+        truth.npy         (N, ...) labels
+        clusters.json     (N,) locations
+        block-09.npy      (N, 2 W) class token and mean of the patches; or (N, T, W), (N, h, w, W)
+
+Batches are cut by index, so that their numbers do not depend on how many ranks there are.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hpcgeo import __version__
+from hpcgeo.data.labelled import LabelledSplit
+from hpcgeo.errors import InputError
+from hpcgeo.evaluate.encoders import Encoder, Prepared
+from hpcgeo.evaluate.protocols.protocol import Described
+from hpcgeo.evaluate.protocols.sharing import shared_out
+from hpcgeo.files import write_text
+from hpcgeo.kinds.target import Array
+from hpcgeo.log import log, track
+from hpcgeo.parallel.group import barrier
+
+#: Images of a forward.
+BATCH = 32
+
+
+def _vectors(encoder: Encoder, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+    first = encoder.backbone.first
+    return [
+        torch.cat([tokens[:, 0], tokens[:, first:].mean(1)], dim=1)  # (B, 2 W)
+        for tokens in encoder.tokens(images, blocks)
+    ]
+
+
+#: What is kept of images (B, C, height, width), of each block.
+KEPT: Mapping[str, Callable[[Encoder, Tensor, Sequence[int]], list[Tensor]]] = {
+    "vectors": _vectors,
+    "tokens": Encoder.tokens,
+    "grids": Encoder.grids,
+}
+#: What of `vectors` is one vector of an image: columns, of twice the width.
+POOLINGS: Mapping[str, Callable[[Array], Array]] = {
+    "class": lambda kept: kept[:, : kept.shape[1] // 2],
+    "mean": lambda kept: kept[:, kept.shape[1] // 2 :],
+    "all": lambda kept: kept,
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder says of all samples of a split.
+
+    Attributes:
+        blocks: what is kept of each block, by its number; memory-mapped.
+        truth: labels, as their kind has them.
+        clusters: (N,) locations.
+        poolings: of `vectors`, by name; of others nothing.
+    """
+
+    blocks: Mapping[int, Array]
+    truth: Array
+    clusters: list[str]
+    poolings: Sequence[str]
+
+    def candidates(self, rows: Array | None = None) -> dict[str, Described]:
+        """Return the features by what they are ("block 9, mean"), of some samples (n,) or all."""
+        found = {}
+        for block, kept in self.blocks.items():
+            for pooling in self.poolings or [""]:
+                name = f"block {block}, {pooling}" if pooling else f"block {block}"
+                vectors = POOLINGS[pooling](kept) if pooling else kept
+                found[name] = self._described(vectors, rows)
+        return found
+
+    def _described(self, vectors: Array, rows: Array | None) -> Described:
+        if rows is None:
+            return Described(vectors, self.truth, self.clusters)
+        return Described(vectors[rows], self.truth[rows], [self.clusters[row] for row in rows])
+
+
+def extracted(
+    prepared: Prepared,
+    part: LabelledSplit,
+    blocks: Sequence[int],
+    *,
+    kept: str = "vectors",
+    poolings: Sequence[str] = tuple(POOLINGS),
+    folder: Path,
+    name: str,
+    group: dist.ProcessGroup | None = None,
+) -> Features:
+    """Return the features of a split: those in the folder, or computed and kept there.
+
+    Every rank calls it; the folder is one that all of them see.
+
+    Args:
+        prepared: the encoder, and how it reads this data.
+        part: the split, as it was opened.
+        blocks: their numbers.
+        kept: a key of `KEPT`.
+        poolings: of vectors, keys of `POOLINGS`.
+        folder: where features are kept.
+        name: of the split, for people.
+        group: of the ranks; None: this process alone.
+
+    Raises:
+        InputError: a sample cannot be read, or there is no room.
+    """
+    encoder, normalised = prepared.encoder, prepared.split(part)
+    first = prepared.images([normalised.read(0)])
+    about = {
+        "encoder": encoder.fingerprint,
+        "data": part.fingerprint,
+        "samples": hashlib.blake2b(part.indices.tobytes(), digest_size=8).hexdigest(),
+        "transform": prepared.transform,
+        "image": list(first.shape[2:]),
+        "native": list(encoder.native),
+        "kept": kept,
+        "hpcgeo": __version__,
+    }
+    key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()
+    place = folder / key
+    missing = shared_out([partial(_missing, place, blocks)], group)[0]
+    try:
+        if missing:
+            _compute(prepared, normalised, missing, kept, place, about, name, group)
+        arrays = {block: np.load(_file(place, block), mmap_mode="r") for block in blocks}
+        truth = np.load(place / "truth.npy")
+        clusters = json.loads((place / "clusters.json").read_text("utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"features in {error.filename or place}: {error.strerror}; choose another folder with "
+            f"--cache"
+        ) from None
+    return Features(arrays, truth, clusters, poolings if kept == "vectors" else ())
+
+
+def _file(place: Path, block: int) -> Path:
+    return place / f"block-{block:02d}.npy"
+
+
+def _missing(place: Path, blocks: Sequence[int]) -> list[int]:
+    return [block for block in blocks if not _file(place, block).exists()]
+
+
+def _compute(
+    prepared: Prepared,
+    part: LabelledSplit,
+    blocks: Sequence[int],
+    kept: str,
+    place: Path,
+    about: Mapping[str, Any],
+    name: str,
+    group: dist.ProcessGroup | None,
+) -> None:
+    """Write the features of some blocks; each rank those of its batches, into the same files."""
+    rank, ranks = (dist.get_rank(group), dist.get_world_size(group)) if group else (0, 1)
+    shape = shared_out([partial(_shape, prepared, part, blocks, kept)], group)[0]
+    if rank == 0:
+        _begin(place, blocks, (len(part), *shape))
+    if group is not None:
+        barrier()
+    firsts = range(0, len(part), BATCH)
+    pieces = [
+        partial(_write, prepared, part, blocks, kept, place, firsts[n::ranks], name, n)
+        for n in range(ranks)
+    ]
+    labels = [labels for some in shared_out(pieces, group) for labels in some]
+    if rank == 0:
+        labels.sort(key=lambda each: each[0])
+        np.save(place / "truth.npy", np.concatenate([truth for _, truth, _ in labels]))
+        clusters = [one for *_, some in labels for one in some]
+        write_text(place / "clusters.json", json.dumps(clusters))
+        write_text(place / "about.json", json.dumps(about, indent=2) + "\n")
+        for block in blocks:
+            _aside(place, block).rename(_file(place, block))
+        size = sum(_file(place, block).stat().st_size for block in blocks)
+        log.info("%s: features of %d samples, %.1f MB, in %s", name, len(part), size / 1e6, place)
+    if group is not None:
+        barrier()
+
+
+def _shape(
+    prepared: Prepared, part: LabelledSplit, blocks: Sequence[int], kept: str
+) -> tuple[int, ...]:
+    [features] = _of_batch(prepared, [part.read(0)], blocks[:1], kept)
+    return tuple(features.shape[1:])
+
+
+def _begin(place: Path, blocks: Sequence[int], shape: tuple[int, ...]) -> None:
+    """Create the files, where there is room for them."""
+    place.mkdir(parents=True, exist_ok=True)
+    needed = len(blocks) * 4 * int(np.prod(shape, dtype=np.int64))
+    if (free := shutil.disk_usage(place).free) < needed:
+        raise InputError(
+            f"{place}: {needed / 1e9:.1f} GB of features, and {free / 1e9:.1f} GB are free: "
+            f"choose another folder with --cache, or fewer blocks with --blocks"
+        )
+    for block in blocks:
+        np.lib.format.open_memmap(_aside(place, block), "w+", np.float32, shape)
+
+
+def _aside(place: Path, block: int) -> Path:
+    return _file(place, block).with_suffix(".partial")
+
+
+def _write(
+    prepared: Prepared,
+    part: LabelledSplit,
+    blocks: Sequence[int],
+    kept: str,
+    place: Path,
+    firsts: Sequence[int],
+    name: str,
+    rank: int,
+) -> list[tuple[int, Array, list[str]]]:
+    """Write the features of batches; return first sample, labels and clusters of each."""
+    files = [np.lib.format.open_memmap(_aside(place, block), "r+") for block in blocks]
+    labels = []
+    batches = track(_read(part, firsts), name, len(firsts), shown=rank == 0)
+    for first, samples in batches:
+        rows = slice(first, first + len(samples))
+        found = _of_batch(prepared, samples, blocks, kept)
+        for file, features in zip(files, found, strict=True):
+            file[rows] = features.cpu().numpy()
+        truth = np.stack([sample.target for sample in samples])
+        labels.append((first, truth, [part.group(index) for index in range(*rows.indices(2**62))]))
+    for file in files:
+        file.flush()
+    return labels
+
+
+def _read(part: LabelledSplit, firsts: Sequence[int]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield batches of samples; the next ones are read while one is computed."""
+
+    def batch(first: int) -> list[Any]:
+        return [part.read(index) for index in range(first, min(first + BATCH, len(part)))]
+
+    ahead = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(ahead) as pool:
+        waiting = [(first, pool.submit(batch, first)) for first in firsts[:ahead]]
+        for number in range(len(firsts)):
+            first, coming = waiting.pop(0)
+            samples = coming.result()
+            if number + ahead < len(firsts):
+                following = firsts[number + ahead]
+                waiting.append((following, pool.submit(batch, following)))
+            yield first, samples
+
+
+def _of_batch(
+    prepared: Prepared, samples: Sequence[Any], blocks: Sequence[int], kept: str
+) -> list[Tensor]:
+    """Return what is kept of some samples, of each block; means over the dates of a sample."""
+    images = prepared.images(samples)  # (B, T, C, H, W)
+    B, T = images.shape[:2]
+    found = KEPT[kept](prepared.encoder, images.flatten(0, 1), blocks)
+    return [each.reshape(B, T, *each.shape[1:]).mean(1) for each in found]

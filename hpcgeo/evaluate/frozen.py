@@ -1,0 +1,432 @@
+"""Frozen protocols on data that an encoder has never seen: what `hpcgeo probe ENCODER --on` does.
+
+Features of an encoder are fitted to by a protocol; block, pooling and setting are chosen on the
+validation split, and the test split is scored once. Beside it, in the same way, features of weights
+that were never trained, and the samples themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch.distributed as dist
+from sklearn.impute import SimpleImputer
+
+from hpcgeo.data.labelled import LabelledSplit, open_tasks
+from hpcgeo.data.sample import Float64
+from hpcgeo.errors import InputError
+from hpcgeo.evaluate.cache import POOLINGS, extracted
+from hpcgeo.evaluate.encoders import Encoder, Prepared, open_encoder
+from hpcgeo.evaluate.features import PlainArrays
+from hpcgeo.evaluate.protocols.choice import Chosen, choose, scored
+from hpcgeo.evaluate.protocols.protocol import Described, FrozenProtocol
+from hpcgeo.evaluate.protocols.table import protocol_of
+from hpcgeo.evaluate.score import defined
+from hpcgeo.kinds.metrics import metric_of, metrics
+from hpcgeo.kinds.states import RESAMPLES, interval
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Array
+from hpcgeo.launch.environment import discover
+from hpcgeo.launch.rendezvous import meeting
+from hpcgeo.log import log, set_up, track
+from hpcgeo.options import Launch
+from hpcgeo.parallel.group import join
+from hpcgeo.scores import Score
+from hpcgeo.tables import find
+from hpcgeo.train.provenance import command, commit, versions
+
+#: Whose features are compared.
+Whose = Literal["encoder", "random", "samples"]
+#: Label subsets where there are fewer labels than all.
+REPLICATES = 5
+#: Of the random weights.
+RANDOM = 0
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A labelled data set to be probed on.
+
+    Attributes:
+        name: of the task.
+        reader: a row of `hpcgeo list readers`.
+        path: folder or file.
+        target: which label, where there are several.
+    """
+
+    name: str
+    reader: str
+    path: Path
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How an encoder is probed.
+
+    Attributes:
+        protocol: a row of `hpcgeo.evaluate.protocols.table`.
+        blocks: whose features are tried; by default `Encoder.blocks`.
+        poolings: that are tried, keys of `POOLINGS`.
+        size: pixels on a side of the images; by default that of the encoder.
+        normalise: by whose moments, "encoder" or "data".
+        labels: fraction of the labels, or a number of them of each class.
+        replicates: label subsets, by seeds 0, 1, ...; by default `REPLICATES`, 1 of all labels.
+        refit: fit the choice to training and validation split together at last.
+        split: that is scored.
+        metric: that is judged by; by default the usual one of the kind.
+        beside: whose features are fitted to beside those of the encoder.
+        cache: folder of features.
+    """
+
+    protocol: str = "linear"
+    blocks: tuple[int, ...] = ()
+    poolings: tuple[str, ...] = tuple(POOLINGS)
+    size: int | None = None
+    normalise: Literal["encoder", "data"] = "encoder"
+    labels: float | int = 1.0
+    replicates: int | None = None
+    refit: bool = True
+    split: Literal["test", "validation"] = "test"
+    metric: str | None = None
+    beside: tuple[Whose, ...] = ("random", "samples")
+    cache: Path = Path("hpcgeo-features")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The splits of a data set that are fitted to, chosen by and scored."""
+
+    train: LabelledSplit
+    validation: LabelledSplit
+    scored: LabelledSplit
+
+
+def together(work: str) -> dist.ProcessGroup | None:
+    """Join the other ranks at some work, and return their group; None: there are no others."""
+    environment = discover()
+    set_up(environment.rank, environment.host)
+    join(
+        *(environment.rank, environment.world_size),
+        *(environment.local_rank, environment.local_size),
+        meeting(environment),
+        run=work,
+        host=environment.host,
+        rendezvous_timeout_s=Launch().rendezvous_timeout_s,
+    )
+    return dist.group.WORLD if environment.world_size > 1 else None
+
+
+def data_set(text: str) -> DataSet:
+    """Return what [NAME=]READER:PATH[:TARGET] names.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    name, equals, rest = text.partition("=")
+    if not equals or ":" in name or "/" in name:
+        name, rest = "", text
+    reader, colon, path = rest.partition(":")
+    if not colon or not path:
+        raise InputError(
+            f"--on {text!r}: READER:PATH, e.g. scenes:data/ucmerced; readers: `hpcgeo list readers`"
+        )
+    target = None
+    if not Path(path).exists() and Path(path.rpartition(":")[0]).exists():
+        path, _, target = path.rpartition(":")
+    return DataSet(name or Path(path).stem, reader, Path(path), target or None)
+
+
+def probe_on(
+    encoder: str,
+    sets: Sequence[DataSet],
+    options: ProbeOptions,
+    *,
+    step: int | None = None,
+    moved: Sequence[str] = (),
+    group: dist.ProcessGroup | None = None,
+) -> list[Score]:
+    """Return what features reach on data sets; every rank calls it, and gets the same.
+
+    Args:
+        encoder: as of `open_encoder`.
+        sets: the data sets.
+        options: how.
+        step: of the checkpoint of a run.
+        moved: where its data lies now.
+        group: of the ranks; None: this process alone.
+
+    Raises:
+        InputError: no such encoder, data, protocol; they do not fit together.
+    """
+    protocol = protocol_of(options.protocol)
+    for name in options.poolings:
+        find(POOLINGS, name, "pooling")
+    frozen = open_encoder(encoder, step=step, moved=moved)
+    blocks = options.blocks or frozen.blocks
+    for block in blocks:
+        if not 0 <= block <= frozen.depth:
+            raise InputError(
+                f"block {block}: {frozen.name} has {frozen.depth}, from 1; 0: its input"
+            )
+    size = options.size or frozen.size
+    frozen.architecture.num_patches((size, size))
+    # All data is opened, and held against the protocol, before any work.
+    opened = {one.name: (one, _parts(one, size, options, protocol)) for one in sets}
+    if len(opened) < len(sets):
+        raise InputError(f"two data sets of one name: {', '.join(one.name for one in sets)}: NAME=")
+    prepared = {
+        name: frozen.reads(parts.train, normalise=options.normalise)
+        for name, (_, parts) in opened.items()
+    }
+    scores = []
+    for name, (data, parts) in opened.items():
+        on = _On(frozen, prepared[name], data, parts, options, protocol, tuple(blocks), size, group)
+        scores += on.scores()
+    return scores
+
+
+def _parts(one: DataSet, size: int, options: ProbeOptions, protocol: FrozenProtocol) -> Parts:
+    frame = next(n for n in (32, 16, 8, 4, 2, 1) if size % n == 0)
+    try:
+        train = open_tasks(
+            one.reader, one.path, split="train", target=one.target, patch=frame, size=size
+        )
+    except InputError as error:
+        raise InputError(f"--on {one.name}: {error}") from None
+    kind = kind_of(train.target)
+    if not protocol.suits(kind):
+        raise InputError(
+            f"{one.name}: protocol {options.protocol} is none for {train.target.kind}; "
+            f"`hpcgeo list protocols`"
+        )
+    if kind.stratified and len(train.target.names) < 2:
+        raise InputError(
+            f"{one.name}: all labels are {train.target.names[0]}: nothing to tell apart"
+        )
+    metric_of(options.metric, train.target)
+    validation, found = train.other("validation"), train.other(options.split)
+    for split, part in (("validation", validation), (options.split, found)):
+        if not len(part):
+            raise InputError(f"{one.name}: no samples in the split {split!r}")
+    return Parts(train, validation, found)
+
+
+@dataclass(frozen=True)
+class _On:
+    """An encoder on one data set."""
+
+    encoder: Encoder
+    prepared: Prepared
+    data: DataSet
+    parts: Parts
+    options: ProbeOptions
+    protocol: FrozenProtocol
+    blocks: tuple[int, ...]
+    size: int
+    group: dist.ProcessGroup | None
+
+    def scores(self) -> list[Score]:
+        """Return the score of the encoder, and of what stands beside it."""
+        found, resampled = [], {}
+        random = self.encoder.random(RANDOM)
+        for whose in ("encoder", *self.options.beside):
+            if whose == "samples" and self.protocol.reads != "vectors":
+                continue  # they have no tokens
+            if whose == "samples":
+                splits = self._of_samples()
+            else:
+                encoder = self.encoder if whose == "encoder" else random
+                splits = self._of_encoder(encoder)
+            score, resampled[whose] = self._score(
+                whose, random if whose == "random" else self.encoder, splits
+            )
+            found.append(score)
+        first, *others = found
+        sign = 1 if first.better == "higher" else -1
+        leads = {}
+        for other in others:
+            low, high = _interval(sign * (resampled["encoder"] - resampled[other.whose]))
+            ahead = sign * np.mean(np.subtract(_numbers(first.values), _numbers(other.values)))
+            leads[other.whose] = defined(float(ahead)), defined(low), defined(high)
+        return [first.model_copy(update={"leads": leads}), *others]
+
+    def _of_encoder(self, encoder: Encoder) -> list[dict[str, Described]]:
+        prepared = Prepared(
+            encoder, self.prepared.channels, self.prepared.moments, self.prepared.normalise
+        )
+        get = partial(
+            extracted,
+            prepared,
+            blocks=self.blocks,
+            kept=self.protocol.reads,
+            poolings=self.options.poolings,
+            folder=self.options.cache,
+            group=self.group,
+        )
+        return [
+            get(part, name=f"{self.data.name}, {encoder.name}, {split}").candidates()
+            for split, part in self._splits().items()
+        ]
+
+    def _of_samples(self) -> list[dict[str, Described]]:
+        """Return what describes the samples themselves: their values, `PlainArrays`."""
+        layout = PlainArrays(self.parts.train)
+        found: list[dict[str, Described]] = []
+        impute = SimpleImputer(keep_empty_features=True)
+        for split, part in self._splits().items():
+            samples = [
+                part.read(index)
+                for index in track(range(len(part)), f"{self.data.name}, samples, {split}")
+            ]
+            vectors = np.stack([layout.vector(sample) for sample in samples])
+            vectors = impute.transform(vectors) if found else impute.fit_transform(vectors)
+            truth = np.stack([sample.target for sample in samples])
+            clusters = [part.group(index) for index in range(len(part))]
+            found.append({"samples": Described(vectors.astype(np.float32), truth, clusters)})
+        return found
+
+    def _splits(self) -> dict[str, LabelledSplit]:
+        parts = self.parts
+        return {
+            "training": parts.train,
+            "validation": parts.validation,
+            self.options.split: parts.scored,
+        }
+
+    def _score(
+        self, whose: Whose, encoder: Encoder, splits: Sequence[Mapping[str, Described]]
+    ) -> tuple[Score, Float64]:
+        """Return a score, and its values for each label subset and resample."""
+        train, validation, asked = splits
+        target, options = self.parts.train.target, self.options
+        metric = metric_of(options.metric, target)
+        fewer = options.labels != 1.0
+        replicates = options.replicates or (REPLICATES if fewer else 1)
+        values, resampled, choices = [], [], []
+        used = validated = 0
+        for seed in range(replicates):
+            rows = [self._rows(part, seed) for part in (self.parts.train, self.parts.validation)]
+            used, validated = (len(some) for some in rows)
+            pairs = {
+                name: (
+                    (train[name].of(rows[0]), validation[name].of(rows[1]))
+                    if fewer
+                    else (train[name], validation[name])
+                )
+                for name in train
+            }
+            chosen = choose(
+                *(self.protocol, pairs, target),
+                metric=metric,
+                seed=seed,
+                refit=options.refit,
+                group=self.group,
+            )
+            [state] = scored(
+                *(chosen.model, asked[chosen.best.candidate], target, metric),
+                rows=self.protocol.rows,
+                resamples=RESAMPLES,
+                group=self.group,
+            )
+            value, again = state.compute()
+            values.append(value)
+            resampled.append(again)
+            choices.append(chosen)
+            self._say(whose, metric, value, chosen, seed, replicates)
+        found = np.stack(resampled)  # (replicates, resamples)
+        score = self._record(
+            whose=whose,
+            encoder=encoder,
+            metric=metric,
+            values=values,
+            ends=_interval(found),
+            choices=choices,
+            labels=(used, validated),
+        )
+        return score, found
+
+    def _rows(self, part: LabelledSplit, seed: int) -> Array:
+        return part.subset(self.options.labels, seed)
+
+    def _say(
+        self, whose: str, metric: str, value: float, chosen: Chosen, seed: int, replicates: int
+    ) -> None:
+        subset = f", label subset {seed}" if replicates > 1 else ""
+        log.info(
+            "%s, %s%s: %s %.4f, by %s%s",
+            *(self.data.name, whose, subset, metric, value, chosen.best.candidate),
+            "".join(
+                f", {name} {value:g}" if isinstance(value, float) else f", {name} {value}"
+                for name, value in chosen.best.setting.items()
+            ),
+        )
+
+    def _record(
+        self,
+        *,
+        whose: Whose,
+        encoder: Encoder,
+        metric: str,
+        values: Sequence[float],
+        ends: tuple[float, float],
+        choices: Sequence[Chosen],
+        labels: tuple[int, int],
+    ) -> Score:
+        head, changed = commit()
+        is_encoder, architecture = whose != "samples", encoder.architecture
+        bands = len(encoder.channels)
+        return Score(
+            task=self.data.name,
+            reader=self.data.reader,
+            target=self.data.target,
+            data=self.parts.train.fingerprint,
+            split=self.options.split,
+            samples=len(self.parts.scored),
+            labels=labels[0],
+            validation_labels=labels[1],
+            metric=metric,
+            better=metrics()[metric].better,
+            value=defined(float(np.mean(values))),
+            low=defined(ends[0]),
+            high=defined(ends[1]),
+            values=tuple(defined(value) for value in values),
+            leads={},
+            seeds=tuple(range(len(values))),
+            whose=whose,
+            encoder=dict(encoder.origin) if is_encoder else {},
+            fingerprint=encoder.fingerprint if is_encoder else None,
+            parameters=architecture.parameters(bands) if is_encoder else None,
+            flops=architecture.forward_flops(bands, (self.size,) * 2) if is_encoder else None,
+            protocol=self.options.protocol,
+            chosen=tuple({"features": one.best.candidate, **one.best.setting} for one in choices),
+            validation=tuple(defined(one.best.validation) for one in choices),
+            tried=len(choices[0].tried),
+            transform=self.prepared.transform if is_encoder else {"normalise": "data"},
+            image_size=self.size,
+            normalise=self.options.normalise,
+            refit=self.options.refit,
+            commit=head,
+            uncommitted_changes=changed,
+            command=command(),
+            versions=versions(),
+            host=discover().host,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+
+def _interval(resampled: Float64) -> tuple[float, float]:
+    """Return the interval of 95 % of means over label subsets, of values (subsets, resamples).
+
+    The subsets are resampled too: other labels might have been known.
+    """
+    drawn = np.random.default_rng(0).integers(len(resampled), size=resampled.shape)
+    return interval(np.take_along_axis(resampled, drawn, axis=0).mean(0))
+
+
+def _numbers(values: Sequence[float | None]) -> Float64:
+    return np.array(values, dtype=np.float64)

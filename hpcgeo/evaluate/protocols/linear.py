@@ -1,0 +1,242 @@
+"""The linear protocol: logistic regression of classes and labels, ridge regression of numbers.
+
+All penalties of a path are solved at once, as in scikit-learn's terms: `C` of LogisticRegression,
+`alpha` of Ridge. The penalty is chosen on the validation split.
+
+Letters: N samples, D features, K outputs, S settings.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcgeo.errors import InputError
+from hpcgeo.evaluate.baselines import whole
+from hpcgeo.evaluate.protocols.principal import Axes, Standard, axes
+from hpcgeo.evaluate.protocols.products import times
+from hpcgeo.evaluate.protocols.protocol import (
+    Described,
+    FittedModels,
+    FrozenProtocol,
+    Setting,
+    known_rows,
+)
+from hpcgeo.evaluate.protocols.quasi_newton import Derivative, minimise
+from hpcgeo.kinds.kind import Kind
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Array, Target
+
+#: Penalties next to each other that are solved at once; the next ones begin where these ended.
+NEIGHBOURS = 5
+#: Numbers of an array of answers, (N, P, K), that are held at once: it decides how many problems.
+ANSWERS = 2**27
+
+
+class LinearFitted(FittedModels):
+    """Weights (D, S, K) and intercepts (S, K) on standardised features."""
+
+    def __init__(self, standard: Standard, weights: Tensor, intercepts: Tensor) -> None:
+        self.standard, self.weights, self.intercepts = standard, weights, intercepts
+
+    def answers(self, vectors: Tensor) -> Tensor:
+        dtype = self.weights.dtype
+        seen = self.standard.apply(vectors.to(dtype), dtype)
+        return (times(seen, self.weights) + self.intercepts).movedim(1, 0)
+
+
+class Logistic(FrozenProtocol):
+    """Multinomial logistic regression of classes, binary ones of two classes and of labels."""
+
+    title = "logistic regression by L-BFGS, C chosen on validation"
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float32,
+        tolerance: float = 1e-4,
+        iterations: int = 1000,
+    ) -> None:
+        """Take the precision and where a fit ends: norm of the gradient of the mean loss."""
+        self.dtype, self.tolerance, self.iterations = dtype, tolerance, iterations
+
+    def suits(self, kind: Kind) -> bool:
+        return whole(kind) and not kind.standardised
+
+    def settings(self, target: Target, size: int) -> Sequence[Setting]:
+        return [{"C": float(c)} for c in np.logspace(-6, 4, 21)]
+
+    def fit(
+        self, train: Described, target: Target, settings: Sequence[Setting], seed: int
+    ) -> FittedModels:
+        standard, rows = Standard.of(train), known_rows(train.truth)
+        on = axes(standard.matrix(train, self.dtype)[rows])
+        truth = torch.from_numpy(np.array(train.truth[rows])).to(on.turned.device)
+        strengths = [float(setting["C"]) for setting in settings]
+        names = target.names
+        if truth.ndim == 1:
+            return self._of_classes(standard, on, truth, strengths, names)
+        found = [self._binary(on, truth[:, k], strengths, names[k]) for k in range(len(names))]
+        return _fitted(standard, on, torch.cat(found, dim=2))
+
+    def _of_classes(
+        self,
+        standard: Standard,
+        on: Axes,
+        truth: Tensor,
+        strengths: list[float],
+        names: tuple[str, ...],
+    ) -> FittedModels:
+        """Fit to the classes that there are; others are never answered."""
+        there, label = torch.unique(truth, return_inverse=True)
+        if len(there) < 2:
+            raise InputError(
+                f"all samples with a label are {names[int(there[0])] if len(there) else 'gone'}: "
+                f"a linear protocol needs two classes; take more labels"
+            )
+        size = len(truth)
+        if len(there) == 2:
+            found = self._binary(on, label.to(self.dtype), strengths, "class")
+            found = torch.cat([torch.zeros_like(found), found], dim=2)
+        else:
+            rows = torch.arange(size, device=label.device)
+
+            def derivative(answers: Tensor, _: Tensor) -> Tensor:
+                found = answers.softmax(-1)
+                found[rows, :, label] -= 1
+                return found.div_(size)
+
+            def curvature(answers: Tensor, _: Tensor) -> Tensor:
+                squares = answers.softmax(-1).square_().sum(-1).mean(0)
+                return (1 - squares) / (len(there) - 1)
+
+            found = self._path(on, derivative, curvature, strengths, len(there))
+        every = found.new_zeros(len(found), len(strengths), len(names))
+        every[-1] = -torch.inf
+        every[..., there] = found
+        return _fitted(standard, on, every)
+
+    def _binary(self, on: Axes, truth: Tensor, strengths: list[float], name: str) -> Tensor:
+        """Return weights (A + 1, S, 1) of one label, of the samples where it is known."""
+        known = truth.isfinite()
+        count, yes = int(known.sum()), int((truth == 1).sum())
+        if yes in (0, count):  # no weights can say more
+            found = on.turned.new_zeros(on.turned.shape[1] + 1, len(strengths), 1)
+            found[-1] = torch.inf if yes else -torch.inf
+            return found
+        weight = known.to(self.dtype)[:, None, None] / count
+        wanted = truth.nan_to_num().to(self.dtype)[:, None, None]
+
+        def derivative(answers: Tensor, _: Tensor) -> Tensor:
+            return answers.sigmoid().sub_(wanted).mul_(weight)
+
+        def curvature(answers: Tensor, _: Tensor) -> Tensor:
+            probability = answers.sigmoid()
+            return (probability * (1 - probability) * weight).sum((0, 2))
+
+        return self._path(on, derivative, curvature, strengths, 1, count)
+
+    def _path(
+        self,
+        on: Axes,
+        derivative: Derivative,
+        curvature: Callable[[Tensor, Tensor], Tensor],
+        strengths: list[float],
+        outputs: int,
+        count: int = 0,
+    ) -> Tensor:
+        """Return weights (A + 1, S, K) of all strengths, from the strongest penalty on."""
+        turned = on.turned
+        features = torch.cat([turned, turned.new_ones(len(turned), 1)], dim=1)
+        fits = max(1, min(NEIGHBOURS, ANSWERS // (len(turned) * outputs)))
+        order = np.argsort(strengths, kind="stable")
+        found = turned.new_zeros(features.shape[1], len(strengths), outputs)
+        last = found[:, :1]
+        for first in range(0, len(order), fits):
+            some = order[first : first + fits]
+            cs = turned.new_tensor([strengths[number] for number in some])
+            penalty = (1 / (cs * (count or len(turned)))).repeat(features.shape[1], 1)
+            penalty[-1] = 0
+            solved = minimise(
+                features,
+                derivative,
+                last.repeat(1, len(some), 1),
+                penalty,
+                curvature,
+                tolerance=self.tolerance,
+                iterations=self.iterations,
+            )
+            found[:, some] = solved
+            last = solved[:, -1:]
+        return found
+
+
+def _fitted(standard: Standard, on: Axes, weights: Tensor) -> LinearFitted:
+    """Return weights (A + 1, S, K) on principal axes as weights of the features."""
+    turned = times(on.basis, weights[:-1])
+    return LinearFitted(standard, turned, weights[-1] - times(on.mean, turned))
+
+
+class Ridge(FrozenProtocol):
+    """Ridge regression in closed form: one eigendecomposition for all penalties."""
+
+    title = "ridge regression in closed form, alpha chosen on validation"
+
+    def suits(self, kind: Kind) -> bool:
+        return whole(kind) and kind.standardised
+
+    def settings(self, target: Target, size: int) -> Sequence[Setting]:
+        return [{"alpha": float(alpha)} for alpha in np.logspace(-3, 6, 19)]
+
+    def fit(
+        self, train: Described, target: Target, settings: Sequence[Setting], seed: int
+    ) -> FittedModels:
+        standard = Standard.of(train)
+        features = standard.matrix(train, torch.float64)
+        alphas = features.new_tensor([float(setting["alpha"]) for setting in settings])
+        weights = features.new_zeros(features.shape[1], len(settings), len(target.names))
+        intercepts = weights.new_zeros(weights.shape[1:])
+        truth = np.array(train.truth, np.float64)
+        for outputs, known in _alike(np.isfinite(truth)):
+            on = axes(features[torch.from_numpy(known)])
+            wanted = torch.from_numpy(truth[np.ix_(known, outputs)]).to(features)
+            mean = wanted.mean(0)
+            product = on.turned.T @ (wanted - mean)  # (A, outputs)
+            shrunk = (on.variance * len(wanted))[:, None] + alphas  # (A, S)
+            found = times(on.basis, product[:, None] / shrunk[..., None])
+            weights[..., outputs] = found
+            intercepts[:, outputs] = mean - times(on.mean, found)
+        return LinearFitted(standard, weights, intercepts)
+
+
+def _alike(known: Array) -> list[tuple[Array, Array]]:
+    """Return outputs with labels of the same samples, and those samples; outputs with any."""
+    masks, which = np.unique(known, axis=1, return_inverse=True)
+    return [
+        (np.flatnonzero(which == number), np.flatnonzero(mask))
+        for number, mask in enumerate(masks.T)
+        if mask.any()
+    ]
+
+
+class Linear(FrozenProtocol):
+    """Ridge regression of numbers, logistic regression of classes and labels."""
+
+    title = "logistic or ridge regression, its penalty chosen on validation"
+
+    def __init__(self) -> None:
+        self.logistic, self.ridge = Logistic(), Ridge()
+
+    def suits(self, kind: Kind) -> bool:
+        return whole(kind)
+
+    def settings(self, target: Target, size: int) -> Sequence[Setting]:
+        return self._of(target).settings(target, size)
+
+    def fit(
+        self, train: Described, target: Target, settings: Sequence[Setting], seed: int
+    ) -> FittedModels:
+        return self._of(target).fit(train, target, settings, seed)
+
+    def _of(self, target: Target) -> FrozenProtocol:
+        return next(each for each in (self.logistic, self.ridge) if each.suits(kind_of(target)))

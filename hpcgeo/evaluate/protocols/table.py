@@ -1,0 +1,69 @@
+"""The frozen protocols, by name: ours, and those of installed packages (entry points)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpcgeo.evaluate.baselines import PROBES, fit_vectors, whole
+from hpcgeo.evaluate.protocols.attentive import Attentive
+from hpcgeo.evaluate.protocols.dense import DenseKNN, DenseLinear
+from hpcgeo.evaluate.protocols.lars import MaeLinear
+from hpcgeo.evaluate.protocols.linear import Linear
+from hpcgeo.evaluate.protocols.neighbours import KNN
+from hpcgeo.evaluate.protocols.protocol import Described, FittedModels, FrozenProtocol, Setting
+from hpcgeo.kinds.kind import Kind
+from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Target
+from hpcgeo.tables import find_open
+
+PROTOCOLS: dict[str, FrozenProtocol] = {
+    "knn": KNN(),
+    "linear": Linear(),
+    "mae_linear": MaeLinear(),
+    "attentive": Attentive(),
+    "dense_linear": DenseLinear(),
+    "dense_knn": DenseKNN(),
+}
+
+
+def protocol_of(name: str) -> FrozenProtocol:
+    """Return a protocol by name; of an installed package a protocol, or an estimator's maker.
+
+    Raises:
+        InputError: nobody has that name; the message lists the known ones.
+    """
+    found: Any = find_open(PROTOCOLS, PROBES, name, "protocol")
+    return found if isinstance(found, FrozenProtocol) else OfEstimator(found)
+
+
+class OfEstimator(FrozenProtocol):
+    """A model of scikit-learn, made by (target, seed); there is nothing to choose."""
+
+    title = "a model of scikit-learn"
+
+    def __init__(self, make: Callable[[Target, int], Any]) -> None:
+        self.make = make
+
+    def suits(self, kind: Kind) -> bool:
+        return whole(kind)
+
+    def settings(self, target: Target, size: int) -> Sequence[Setting]:
+        return [{}]
+
+    def fit(
+        self, train: Described, target: Target, settings: Sequence[Setting], seed: int
+    ) -> FittedModels:
+        model = self.make(target, seed)
+        fit_vectors(model, train.vectors, train.truth)
+        return _Estimated(model, target, len(settings))
+
+
+class _Estimated(FittedModels):
+    def __init__(self, model: Any, target: Target, count: int) -> None:
+        self.model, self.target, self.count = model, target, count
+
+    def answers(self, vectors: Tensor) -> Tensor:
+        found = kind_of(self.target).answer(self.model, vectors.cpu().numpy(), self.target)
+        return torch.stack([found] * self.count)

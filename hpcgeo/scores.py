@@ -1,0 +1,96 @@
+"""The score record: one JSON line that says what a model reached on a task, and by which protocol.
+
+A file of scores is JSON lines; scores are appended, never changed. Two scores may stand in one
+column where their `protocol_key` agrees.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcgeo.json_lines import append_line
+from hpcgeo.measured import RecordPart
+
+#: Fields that two scores of one column share: what was asked, of which samples, in which way.
+PROTOCOL = (
+    *("task", "reader", "target", "data", "split", "samples", "labels", "metric", "protocol"),
+    *("image_size", "normalise", "refit"),
+)
+
+
+class Score(RecordPart):
+    """What features reached on a task.
+
+    Attributes:
+        kind: of the record.
+        task: name of the task.
+        reader, target, data: what was read, and its fingerprint.
+        split, samples: that were scored.
+        labels, validation_labels: that were fitted to, and chosen by.
+        metric, better: of the score.
+        value, low, high: the mean over label subsets, with its interval of 95 % over resamples of
+            the scored split.
+        values: of each label subset.
+        leads: of the encoder over what stands beside it: value, low and high, positive where it is
+            better.
+        seeds: of the label subsets.
+        whose: the features: of the encoder, of random weights, or the samples themselves.
+        encoder, fingerprint: what made them, and the fingerprint of its weights.
+        parameters, flops: of the encoder; FLOPs of a forward of one image.
+        protocol: what was fitted.
+        chosen: features and setting of each label subset, chosen on validation.
+        validation: the score of each choice there.
+        tried: number of settings among which was chosen.
+        transform: bands, mean and deviation.
+        image_size: pixels on a side.
+        normalise: by whose moments, of the encoder or the data.
+        refit: whether the choice was fitted to training and validation splits at last.
+        commit, uncommitted_changes, command, versions, host, date: where the number is from.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["score"] = "score"
+    task: str
+    reader: str
+    target: str | None
+    data: str
+    split: str
+    samples: int
+    labels: int
+    validation_labels: int
+    metric: str
+    better: Literal["higher", "lower"]
+    value: float | None
+    low: float | None
+    high: float | None
+    values: tuple[float | None, ...]
+    leads: dict[str, tuple[float | None, float | None, float | None]]
+    seeds: tuple[int, ...]
+    whose: Literal["encoder", "random", "samples"]
+    encoder: dict[str, str | int | None]
+    fingerprint: str | None
+    parameters: int | None
+    flops: int | None
+    protocol: str
+    chosen: tuple[dict[str, Any], ...]
+    validation: tuple[float | None, ...]
+    tried: int
+    transform: dict[str, Any]
+    image_size: int
+    normalise: str
+    refit: bool
+    commit: str | None
+    uncommitted_changes: bool | None
+    command: str
+    versions: dict[str, str]
+    host: str
+    date: str
+
+    @property
+    def protocol_key(self) -> tuple[Any, ...]:
+        """What two scores of one column share."""
+        return tuple(getattr(self, name) for name in PROTOCOL)
+
+
+def append(path: Path, score: Score) -> None:
+    """Append one line to a file of scores, in one write; a line torn before it stays alone."""
+    append_line(path, score.model_dump_json())
