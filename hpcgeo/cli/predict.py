@@ -38,6 +38,32 @@ Scenes = Annotated[
 ]
 
 
+Tile = Annotated[
+    int | None,
+    typer.Option(help="Side of a tile in pixels. [default: that of the chips in training]"),
+]
+Batch = Annotated[int, typer.Option(help="Tiles that are answered together.", min=1)]
+Sensor = Annotated[
+    str | None, typer.Option(help="Whose bands the scenes hold, where the task knows several.")
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="Bands of the scenes in their order, - for one that is not read. [default: as the "
+        "files name them]",
+    ),
+]
+Dates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE,...",
+        help="Day, month or year of each date of a scene. [default: as the files say]",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Make anew what was made otherwise.")]
+
+
 def words(text: str | None) -> tuple[str, ...] | None:
     """Return the parts of a list with commas; None: none was given."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
@@ -61,35 +87,15 @@ def predict(
     overlap: Annotated[
         float, typer.Option(help="Fraction of a tile that neighbours share, 0 to 0.5.")
     ] = 0.5,
-    tile: Annotated[
-        int | None,
-        typer.Option(help="Side of a tile in pixels. [default: that of the chips in training]"),
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Tiles that are answered together.", min=1)] = 16,
-    sensor: Annotated[
-        str | None, typer.Option(help="Whose bands the scenes hold, where the task knows several.")
-    ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,...",
-            help="Bands of the scenes in their order, - for one that is not read. [default: as "
-            "the files name them]",
-        ),
-    ] = None,
-    dates: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATE,...",
-            help="Day, month or year of each date of a scene. [default: as the files say]",
-        ),
-    ] = None,
+    tile: Tile = None,
+    batch: Batch = 16,
+    sensor: Sensor = None,
+    bands: Bands = None,
+    dates: Dates = None,
     step: Step = None,
     data: Moved = None,
     pictures: Annotated[bool, typer.Option(help="Draw each scene beside its map, as PNG.")] = True,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make maps anew that were made otherwise.")
-    ] = False,
+    force: Force = False,
 ) -> None:
     """Map whole scenes of any size by a run: segmentation, change, numbers of pixels.
 

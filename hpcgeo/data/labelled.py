@@ -32,7 +32,7 @@ SAMPLED = 256
 ONLY = "images"
 
 
-class Described(Protocol):
+class DescribedSet(Protocol):
     """What a model needs to know of a data set."""
 
     @property
@@ -51,7 +51,7 @@ class Described(Protocol):
         ...
 
 
-class TaskSet(Described, Protocol):
+class TaskSet(DescribedSet, Protocol):
     """Labelled samples of one split of a data set."""
 
     @property

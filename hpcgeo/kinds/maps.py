@@ -44,6 +44,10 @@ class MapForm(ABC):
     def picture(self, pixels: Array, target: Target, dtype: str) -> tuple[pages.Rgb, pages.Legend]:
         """Return pixels (L, h, w) in colours (3, h, w), and what they mean; nodata is grey."""
 
+    def holds(self, num_outputs: int, dtype: str) -> bool:
+        """Say whether pixels of a data type can show so many outputs."""
+        return True
+
     def nodata(self, dtype: str) -> float:
         """Return what stands where there is nothing: the largest integer, or NaN."""
         return float("nan") if np.dtype(dtype).kind == "f" else float(np.iinfo(dtype).max)
@@ -66,6 +70,9 @@ class ClassMap(MapForm):
 
     dtypes = ("uint8", "uint16")
     overviews = "NEAREST"
+
+    def holds(self, num_outputs: int, dtype: str) -> bool:
+        return num_outputs <= self.nodata(dtype)
 
     def bands(self, target: Target) -> tuple[str, ...]:
         return ("class",)

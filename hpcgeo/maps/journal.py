@@ -39,9 +39,9 @@ class Done(BaseModel):
 class Journal:
     """What is known of the maps in a folder; rank 0 alone claims it and writes lines."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take the folder; nothing is read yet."""
-        self.folder = folder
+    def __init__(self, folder: Path, ending: str) -> None:
+        """Take the folder, and the ending of what is made in it; nothing is read yet."""
+        self.folder, self._ending = folder, ending
         self.done: dict[str, Done] = {}
 
     def claim(self, made_with: Mapping[str, Any], *, force: bool) -> None:
@@ -118,7 +118,7 @@ class Journal:
 
     def map_of(self, name: str) -> Path:
         """Return the file of a map."""
-        return self.folder / f"{name}.tif"
+        return self.folder / f"{name}{self._ending}"
 
     def parts_of(self, name: str) -> Path:
         """Return the folder of its strips."""

@@ -40,19 +40,19 @@ def draw(path: Path, reader: SceneReader, made: Path, form: MapForm, target: Tar
     shown = pages.visible(bands, sensor if sensor in sensors() else None)
     ends = {"before": 0, "after": -1} if len(layer.parts) > 1 else {"scene": 0}
     for title, date in ends.items():
-        values = _small(layer.parts[date].path, layer.parts[date].numbers, shown, shape)[None]
+        values = small(layer.parts[date].path, layer.parts[date].numbers, shown, shape)[None]
         there = values[np.isfinite(values).all(axis=1, keepdims=True).repeat(3, axis=1)]
         reference = there.reshape(1, 1, 1, -1) if there.size else np.zeros((1, 1, 1, 1), np.float32)
         columns[title] = pages.stretched(values, reference)
     pages.page(path, columns | {"map": mapped[None]}, legend)
 
 
-def _small(
+def small(
     path: Path, numbers: tuple[int | None, ...], shown: list[int], shape: tuple[int, int]
 ) -> Float32:
-    """Return three bands of a file, small, (3, *shape); NaN where missing."""
+    """Return bands of a file, small, (L, *shape); NaN where missing."""
     found = [numbers[band] for band in shown]
-    values: Float32 = np.full((3, *shape), np.nan, np.float32)
+    values: Float32 = np.full((len(shown), *shape), np.nan, np.float32)
     with opened(path) as raster:
         for row, number in enumerate(found):
             if number is not None:

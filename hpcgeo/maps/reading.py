@@ -44,6 +44,19 @@ class SceneGrid:
     transform: Affine
     points: tuple[list[GroundControlPoint], CRS | None] = ([], None)
 
+    def in_cells(self, scale: int) -> "SceneGrid":
+        """Return the grid of squares of so many pixels; the last may reach beyond the scene."""
+        if scale == 1:
+            return self
+        sides = -(-self.height // scale), -(-self.width // scale)
+        points = [
+            GroundControlPoint(one.row / scale, one.col / scale, one.x, one.y, one.z)
+            for one in self.points[0]
+        ]
+        a, b, c, d, e, f = self.transform[:6]
+        cells = Affine(a * scale, b * scale, c, d * scale, e * scale, f)
+        return SceneGrid(*sides, self.crs, cells, (points, self.points[1]))
+
     def box(self, top: int, left: int, side: Shape) -> Box:
         """Return the ground that pixels cover, where north is up."""
         across, down = self.transform.a, self.transform.e
@@ -124,7 +137,7 @@ class SceneReader:
 
     def gsd_m(self) -> float:
         """Return metres of a pixel in the middle of the scene; NaN where that is not known."""
-        (spot,) = self._spots(0, [0], (self.grid.height, self.grid.width))
+        (spot,) = self.spots(0, [0], (self.grid.height, self.grid.width))
         return spot.gsd_m
 
     def tiles(self, top: int, lefts: Sequence[int], side: Shape) -> list[Tile]:
@@ -146,7 +159,7 @@ class SceneReader:
             if self._pasted(layer, part)
         }
         found = []
-        for left, spot in zip(lefts, self._spots(top, lefts, side), strict=True):
+        for left, spot in zip(lefts, self.spots(top, lefts, side), strict=True):
             first = left - lefts[0]
             cut = {key: block[:, :, first : first + side[1]] for key, block in blocks.items()}
             found.append(self._tile(cut, top, left, side, spot))
@@ -171,7 +184,7 @@ class SceneReader:
             return values
         return np.pad(values, [(0, 0), *beyond], mode="reflect")
 
-    def _spots(self, top: int, lefts: Sequence[int], side: Shape) -> list[Spot]:
+    def spots(self, top: int, lefts: Sequence[int], side: Shape) -> list[Spot]:
         """Return where the middles of tiles lie."""
         if self.grid.crs is None:
             return [Spot(*(float("nan"),) * 3)] * len(lefts)

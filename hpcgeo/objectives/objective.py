@@ -21,7 +21,7 @@ from hpcgeo.zoo import Forms
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from hpcgeo.data.labelled import Described, TaskSet
+    from hpcgeo.data.labelled import DescribedSet, TaskSet
     from hpcgeo.data.labelled_batches import Bool, Drawn
     from hpcgeo.models.tokenizers import Tokens
     from hpcgeo.objectives.collate import Collate, Grouping
@@ -59,7 +59,7 @@ class Material:
     bands: int
     chip: tuple[int, int] | None
     channels: tuple[Any, ...] = ()
-    sets: Mapping[str, Described] | None = None
+    sets: Mapping[str, DescribedSet] | None = None
     tasks: Mapping[str, Task] | None = None
     density: str = "uniform"
 
