@@ -41,7 +41,7 @@ LAYERS = {
     "workloads": 9,
     "train": 10,
     **dict.fromkeys(["evaluate", "profiling"], 11),
-    "sweep": 12,
+    **dict.fromkeys(["sweep", "maps"], 12),
     "cli": 13,
     "__main__": 14,
 }

@@ -22,6 +22,8 @@ COMMANDS = {
     "data": "Build, inspect and verify data sets.",
     "train": "Train a recipe; resume where it stopped.",
     "evaluate": "Score runs on their tasks, beside baselines.",
+    "predict": "Map whole scenes by a run.",
+    "embed": "Write features of whole scenes by a frozen encoder.",
     "probe": "Say what a frozen backbone knows, by simple models on its latents.",
     "export": "Write the weights of a run for other libraries.",
     "profile": "Measure recipes, grids of them and collectives; compare records.",

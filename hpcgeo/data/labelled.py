@@ -8,6 +8,7 @@ class, always the same ones.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -33,8 +34,8 @@ SAMPLED = 256
 ONLY = "images"
 
 
-class TaskSet(Protocol):
-    """Labelled samples of one split of a data set."""
+class DescribedSet(Protocol):
+    """What a model needs to know of a data set."""
 
     @property
     def target(self) -> Target:
@@ -49,6 +50,15 @@ class TaskSet(Protocol):
     @property
     def patches(self) -> frozenset[int]:
         """Pixels on a side of tokens of images, beside those the task asks for."""
+        ...
+
+
+class TaskSet(DescribedSet, Protocol):
+    """Labelled samples of one split of a data set."""
+
+    @property
+    def moments(self) -> Mapping[Channel, tuple[float, float]]:
+        """Mean and deviation of every channel, by which samples are standardised."""
         ...
 
     @property
@@ -129,7 +139,10 @@ class LabelledSplit:
         observations = tuple(self._standardised(each) for each in sample.observations)
         kind, label = kind_of(self.target), sample.target
         if kind.standardised:
-            mean, std = np.array(self.target.mean), np.array(self.target.std)
+            shape = (-1, *[1] * (label.ndim - 1))
+            mean, std = (
+                np.array(each).reshape(shape) for each in (self.target.mean, self.target.std)
+            )
             label = ((label - mean) / std).astype(np.float32)
         place = sample.place if self.place else UNKNOWN
         return replace(
@@ -237,9 +250,11 @@ def _classes(collection: Collection, members: Int64) -> list[Int64]:
 
 
 def _standardised(collection: Collection, train: Int64) -> Target:
-    if not kind_of(collection.target).standardised:
+    kind = kind_of(collection.target)
+    if not kind.standardised:
         return collection.target
-    numbers = collection.labels[train].astype(np.float64)  # (n, K)
+    labels = _of_pixels(collection, train) if kind.dense else collection.labels[train]
+    numbers = labels.astype(np.float64)  # (n, K)
     if not np.isfinite(numbers).any(axis=0).all():
         raise InputError(f"target {collection.target.names}: no number in the training split")
     mean, std = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
@@ -248,6 +263,16 @@ def _standardised(collection: Collection, train: Int64) -> Target:
         mean=tuple(mean.tolist()),
         std=tuple(np.where(std > 0, std, 1).tolist()),
     )
+
+
+def _of_pixels(collection: Collection, train: Int64) -> npt.NDArray[np.generic]:
+    """Return the labels (n, K) of the pixels of samples spread over the training split."""
+    found: list[npt.NDArray[np.generic]] = []
+    for index in train[np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.int64)]:
+        with suppress(InputError):  # one damaged file ends no run
+            label = collection.load(int(index)).target
+            found.append(label.reshape(len(label), -1).T)
+    return np.concatenate(found) if found else np.empty((0, len(collection.target.names)))
 
 
 def _moments(collection: Collection, train: Int64) -> dict[Channel, tuple[float, float]]:

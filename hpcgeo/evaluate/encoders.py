@@ -27,7 +27,7 @@ from hpcgeo.models.patches import patchify
 from hpcgeo.models.vit import ViT
 from hpcgeo.parallel.device import usable_device
 from hpcgeo.sensors import sensors
-from hpcgeo.weights.export import Weights, chip_of, chosen, config_of
+from hpcgeo.weights.export import MergedWeights, chip_of, chosen, config_of
 from hpcgeo.weights.initial import BACKBONE, Start, brief_names
 from hpcgeo.weights.preprocessing import preprocessing
 from hpcgeo.weights.public import public, public_weights
@@ -277,15 +277,10 @@ def _public(text: str, name: str, file: Path) -> Encoder:
 def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
     run = config_of(folder, moved)
     model = _vit(run, folder)
-    if run.model.lora_rank:
-        raise InputError(
-            f"{folder} has low-rank additions (model.lora_rank): give its export, which merges "
-            f"them (hpcgeo export {folder} --to safetensors)"
-        )
     step, checkpoint = chosen(folder, step)
     height, width = chip_of(run)
     images = preprocessing(run, (height, width), checkpoint)
-    weights = Weights(checkpoint)
+    weights = MergedWeights(checkpoint)
     channels = named(images.sensor, images.bands)
     return Encoder(
         name=folder.resolve().name,

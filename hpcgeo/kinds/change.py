@@ -10,3 +10,4 @@ class Change(Segmentation):
     title = "one of several classes of change between two dates, for each pixel"
     metric = "f1"
     picture = Chips("before", "after")
+    every_date = True

@@ -29,9 +29,13 @@ class Kind(ABC):
         labels: whether there is anything to learn from.
         dense: a label for each pixel, not for the whole sample.
         stratified: a label is one class: label subsets and validation splits take every class.
-        standardised: labels are numbers, (K,), brought to zero mean and unit deviation.
+        standardised: labels are numbers, (K,), of a dense kind (K, H, W), brought to zero mean
+            and unit deviation.
         mixes: labels of whole samples that can be made `soft`, so smoothed and mixed.
         picture: how predictions are looked at; None: not at all.
+        maps: of dense kinds, what a map of a whole scene can show (`hpcgeo.kinds.maps`), the usual
+            first.
+        every_date: an answer needs a pixel at the first and the last date, not just at any.
     """
 
     title: ClassVar[str]
@@ -44,6 +48,8 @@ class Kind(ABC):
     standardised: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     picture: ClassVar[Picture | None] = None
+    maps: ClassVar[tuple[str, ...]] = ()
+    every_date: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, answer: Tensor, truth: Tensor) -> Tensor:
@@ -58,17 +64,9 @@ class Kind(ABC):
     def decide(self, answer: Tensor) -> Tensor:
         """Return what answers (b, K), or (b, K, H, W) of a dense kind, come to, like labels."""
 
-    def soft(self, label: Array, num_outputs: int, smoothing: float) -> Array:
-        """Return a label as numbers, float32 (K,), of which mixtures are labels too.
-
-        `loss` takes them in the place of labels where the kind `mixes`.
-
-        Args:
-            label: of one sample.
-            num_outputs: K.
-            smoothing: fraction of the label that is spread evenly over what it might be.
-        """
-        raise AssertionError(f"labels of {type(self).__name__} are not mixed")
+        standardised: labels are numbers, (K,), of a dense kind (K, H, W), brought to zero mean
+            and unit deviation.
+        mixes: labels of whole samples that can be made `soft`, so smoothed and mixed.
 
     def scores(self, answer: Tensor) -> Tensor:
         """Return numbers (b, K) by which samples can be ranked for each output."""

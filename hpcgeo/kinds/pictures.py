@@ -57,6 +57,31 @@ class Chips(Picture):
         pages.page(path, columns, legend)
 
 
+class Surfaces(Picture):
+    """Samples row by row: input, truth and prediction of the first number, dark to light."""
+
+    few = True
+
+    def keep(self, views: Callable[[], Sequence[pages.Rgb]], decision: Array) -> Any:
+        return views()[0], decision
+
+    def draw(self, path: Path, kept: Sequence[Any], truth: Sequence[Array], target: Target) -> None:
+        alike = [number for number, each in enumerate(truth) if each.shape == truth[0].shape]
+        images = np.stack([kept[number][0] for number in alike])
+        columns = {"input": pages.stretched(images, images)}
+        both = {"truth": truth, "prediction": [decision for _, decision in kept]}
+        numbers = {
+            title: np.stack([each[number][0] for number in alike]) for title, each in both.items()
+        }  # (n, H, W)
+        known = numbers["truth"][np.isfinite(numbers["truth"])]
+        low, high = np.percentile(known, [1, 99]) if known.size else (0.0, 1.0)
+        for title, each in numbers.items():
+            columns[title] = pages.shaded(each, low, high).swapaxes(0, 1)
+        mean, std = target.mean[0], target.std[0]
+        legend = pages.grades(low * std + mean, high * std + mean, target.names[0])
+        pages.page(path, columns, legend)
+
+
 class Scatter(Picture):
     """Numbers against the truth."""
 

@@ -20,6 +20,7 @@ class Segmentation(Kind):
     states = (Confusion,)
     dense = True
     picture = Chips("input")
+    maps = ("class", "probabilities")
 
     def loss(self, answer: Tensor, truth: Tensor) -> Tensor:
         each = F.cross_entropy(
@@ -29,6 +30,9 @@ class Segmentation(Kind):
 
     def decide(self, answer: Tensor) -> Tensor:
         return answer.argmax(dim=1)
+
+    def averaged(self, answer: Tensor, target: Target) -> Tensor:
+        return answer.softmax(dim=1)
 
     def baselines(self, seed: int) -> dict[str, Any]:
         from hpcgeo.kinds import estimators

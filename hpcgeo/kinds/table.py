@@ -4,6 +4,7 @@ from hpcgeo.kinds.change import Change
 from hpcgeo.kinds.classification import Classification
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.multilabel import Multilabel
+from hpcgeo.kinds.pixel_regression import PixelRegression
 from hpcgeo.kinds.regression import Regression
 from hpcgeo.kinds.segmentation import Segmentation
 from hpcgeo.kinds.super_resolution import SuperResolution
@@ -17,6 +18,7 @@ KINDS: dict[str, Kind] = {
     "regression": Regression(),
     "segmentation": Segmentation(),
     "change": Change(),
+    "pixel_regression": PixelRegression(),
     "super_resolution": SuperResolution(),
     "unlabelled": Unlabelled(),
 }

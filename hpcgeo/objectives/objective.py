@@ -21,7 +21,7 @@ from hpcgeo.zoo import Forms
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from hpcgeo.data.labelled import TaskSet
+    from hpcgeo.data.labelled import DescribedSet, TaskSet
     from hpcgeo.data.labelled_batches import Bool, Drawn
     from hpcgeo.data.mixing import Mixing
     from hpcgeo.models.tokenizers import Tokens
@@ -51,7 +51,7 @@ class Material:
         bands: of the images; 0: of several sensors.
         chip: height and width of the images, where all have the same.
         channels: the bands of labelled samples, all sensors together.
-        sets: training splits by task.
+        sets: data sets by task.
         tasks: their options.
         density: how what is known of a coordinate is distributed around it.
         drop_path: how often samples skip the last block in training.
@@ -62,7 +62,7 @@ class Material:
     bands: int
     chip: tuple[int, int] | None
     channels: tuple[Any, ...] = ()
-    sets: Mapping[str, TaskSet] | None = None
+    sets: Mapping[str, DescribedSet] | None = None
     tasks: Mapping[str, Task] | None = None
     density: str = "uniform"
     drop_path: float = 0.0

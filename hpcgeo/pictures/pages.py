@@ -23,6 +23,9 @@ SMALLEST = 160  #: chips below this many pixels are enlarged
 
 Rgb = NDArray[np.float32]
 Colour = tuple[float, float, float]
+Legend = Mapping[str, Colour]
+#: From dark to light, from low to high: dark blue, green, yellow.
+GRADES = np.array([(0.15, 0.1, 0.35), (0.15, 0.55, 0.5), (0.98, 0.9, 0.2)])
 
 
 def save(path: Path, columns: Mapping[str, Tensor], shown: Sequence[int]) -> None:
@@ -41,9 +44,7 @@ def save(path: Path, columns: Mapping[str, Tensor], shown: Sequence[int]) -> Non
     page(path, {title: stretched(value, first) for title, value in values.items()})
 
 
-def page(
-    path: Path, columns: Mapping[str, Rgb], legend: Mapping[str, Colour] | None = None
-) -> None:
+def page(path: Path, columns: Mapping[str, Rgb], legend: Legend | None = None) -> None:
     """Write a picture with a column per title, (B, 3, h, w) in [0, 1], a row per sample.
 
     Args:
@@ -93,6 +94,26 @@ def coloured(classes: NDArray[np.int64], count: int) -> Rgb:
     """Return classes (B, h, w) in their colours, (B, 3, h, w)."""
     table = np.array([colour(number, count) for number in (*range(count), -1)], dtype=np.float32)
     return np.ascontiguousarray(table[classes].transpose(0, 3, 1, 2))
+
+
+def graded(position: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the colours (3, ...) of positions (...) in [0, 1] from low to high."""
+    stops = np.linspace(0, 1, len(GRADES))
+    return np.stack([np.interp(position, stops, channel) for channel in GRADES.T])
+
+
+def shaded(values: NDArray[np.floating], low: float, high: float) -> Rgb:
+    """Return the colours (3, ...) of values (...) between two; NaN is grey."""
+    position = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1)
+    return np.where(np.isfinite(values), graded(position), HOLE).astype(np.float32)
+
+
+def grades(low: float, high: float, name: str) -> Legend:
+    """Return a legend of values between two: the ends and the middle."""
+    return {
+        f"{name} {low + part * (high - low):.3g}": tuple(graded(np.array(part)).tolist())
+        for part in (0.0, 0.5, 1.0)
+    }
 
 
 def visible(bands: Sequence[str], sensor_name: str | None) -> list[int]:

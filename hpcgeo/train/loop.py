@@ -83,6 +83,7 @@ def _pretrain(
     first_step = checkpoints.restore(parts.engine)
     on_rank_0(lambda: say_longer(run, folder, first_step, parts.global_batch))
     on_rank_0(lambda: begin(run, folder, first_step))
+    on_rank_0(lambda: parts.workload.keep(folder))
     log.info(
         "%s, %s step %d of %d", folder, "from" if first_step else "at", first_step, run.train.steps
     )

@@ -2,6 +2,7 @@
 
 config.yaml        the resolved configuration
 metrics.jsonl      a line per step
+preparation.json   of runs with tasks, how their samples are prepared
 scores.jsonl       of runs with tasks, a line per task and evaluation
 baselines.jsonl    of runs that were evaluated, what simpler models reach on their tasks
 record.json        the profile record

@@ -106,6 +106,9 @@ class Images:
             visible = pages.visible(self.dataset.bands, self.dataset.sensor)
             pages.save(path, columns, visible)
 
+    def keep(self, folder: Path) -> None:
+        """Leave nothing: means and deviations are those that the data set itself holds."""
+
     def ended(self, folder: Path, step: int) -> bool:
         return False
 

@@ -79,6 +79,12 @@ class Workload(Protocol):
         Every rank calls it together; `alive` is called now and then.
         """
 
+    def keep(self, folder: Path) -> None:
+        """Leave in the folder what those who use the model need to know of its data, if anything.
+
+        Rank 0 alone calls it.
+        """
+
     def ended(self, folder: Path, step: int) -> bool:
         """Return whether an evaluation of an earlier start, at a step, found nothing left."""
 

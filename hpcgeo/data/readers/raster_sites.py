@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 from rasterio.crs import CRS
 
 from hpcgeo.data.readers.collection import Frame, days, reading, refuse_outside
@@ -75,11 +75,32 @@ class RasterFiles(OptionGroup):
 
 
 class Labels(OptionGroup):
-    """Classes of pixels by their value, several of which may be one; others are not labelled."""
+    """What pixels are labelled with: classes, or numbers.
+
+    Attributes:
+        files: their paths, from the folder of the YAML file.
+        band: of classes.
+        classes: by the value of a pixel, several of which may be one; others are not labelled.
+        numbers: the name of each band of numbers, in their order; null for one that is left out.
+    """
 
     files: Files
     band: PositiveInt = 1
-    classes: dict[int, str] = Field(min_length=1)
+    classes: dict[int, str] = Field({})
+    numbers: list[str | None] = Field([])
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Labels":
+        if bool(self.classes) == any(self.numbers):
+            raise ValueError("give classes, or numbers: one of the two")
+        if self.numbers and self.band != 1:
+            raise ValueError("band is that of classes: numbers names every band")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, or the numbers."""
+        return tuple(dict.fromkeys(self.classes.values())) or tuple(filter(None, self.numbers))
 
 
 class SamplesFile(OptionGroup):
@@ -240,7 +261,7 @@ def _layers(
         mask = clouds.get(tuple(sorted(parts.items())))
         if entry.clouds and mask is None:
             raise InputError(f"{path}: no {entry.clouds.files} of the same place and date")
-        when = _time(parts.get("date", entry.date), entry.days, path)
+        when = time_of_date(parts.get("date", entry.date), entry.days, path)
         numbers = _numbers(entry, raster)
         dated.append((_place(parts), Dated(raster, when, numbers, header(mask) if mask else None)))
     there = dict.fromkeys(name for _, one in dated for name in one.numbers)
@@ -300,7 +321,7 @@ def left_out(files: str, sensor: str, bands: tuple[str, ...]) -> None:
     )
 
 
-def _time(text: str | None, length: int | None, path: Path) -> tuple[float, float]:
+def time_of_date(text: str | None, length: int | None, path: Path) -> tuple[float, float]:
     """Return centre and half-width of a date, in days since 2000."""
     if text is None:
         return 0.0, np.inf

@@ -6,6 +6,7 @@
       - {files: dem.tif, sensor: dem, bands: [elevation]}
     labels:
       cover: {files: "{site}/labels.tif", classes: {1: water, 2: forest}}
+      canopy: {files: "{site}/height.tif", numbers: [height]}
 
 What braces name in a path tells places apart, but for {date}, the day, month or year of a file, and
 {split}, its part; `*` is anything. Chips are squares of the finest raster of a place; the others
@@ -62,10 +63,13 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     splits = one_of_splits([each.get("split", SPLITS[0]) for each in parts], path)
     few = len(places) < PLACES
     groups = [" ".join(map(str, chip if few else chip[:1])) for chip in chips.tolist()]
-    names = tuple(dict.fromkeys(labels.classes.values())) if labels else ()
+    kind = "unlabelled"
+    if labels:
+        _refuse_unnamed(labels, places)
+        kind = "segmentation" if labels.classes else "pixel_regression"
     files = sorted({raster.path for site in places for raster in site.rasters})
     return Collection(
-        target=Target("segmentation" if labels else "unlabelled", names),
+        target=Target(kind, labels.names if labels else ()),
         channels=tuple(
             dict.fromkeys(one for site in places for layer in site.layers for one in layer.channels)
         ),
@@ -104,15 +108,33 @@ def _load(
     box = (west, north + height * transform.e, west + width * transform.a, north)
     seen = tuple(_observe(layer, box, frame) for layer in site.layers)
     lon, lat, _ = _place(site.finest.crs, transform, row + height / 2, column + width / 2)
-    classes: Any = np.empty(0, dtype=np.int64)
+    target: Any = np.empty(0, dtype=np.int64)
     if labels and site.labels:
         shape = seen[0].values.shape[2], seen[0].values.shape[3]
-        (codes,) = read(site.labels.path, [labels.band], box, shape, Resampling.nearest)
-        classes = np.full(shape, IGNORED, dtype=np.int64)
-        names = list(dict.fromkeys(labels.classes.values()))
-        for code, name in labels.classes.items():
-            classes[codes == code] = names.index(name)
-    return Sample(seen, classes, (lon, lat), elevation_m=_elevation(seen))
+        target = _label(labels, site.labels.path, box, shape)
+    return Sample(seen, target, (lon, lat), elevation_m=elevation(seen))
+
+
+def _refuse_unnamed(labels: Labels, places: Sequence[Site]) -> None:
+    """Refuse labels with other bands than are named."""
+    for site in places:
+        if labels.numbers and site.labels and len(site.labels.bands) != len(labels.numbers):
+            raise InputError(
+                f"{site.labels.path}: {len(site.labels.bands)} bands, and numbers names "
+                f"{len(labels.numbers)}: name all in their order, null for one that is left out"
+            )
+
+
+def _label(labels: Labels, path: Path, box: Box, shape: tuple[int, int]) -> Any:
+    """Return classes (H, W), or numbers (K, H, W), of the pixels over a box."""
+    if not labels.classes:
+        bands = [number for number, name in enumerate(labels.numbers, 1) if name]
+        return read(path, bands, box, shape, Resampling.bilinear)
+    (codes,) = read(path, [labels.band], box, shape, Resampling.nearest)
+    classes = np.full(shape, IGNORED, dtype=np.int64)
+    for code, name in labels.classes.items():
+        classes[codes == code] = labels.names.index(name)
+    return classes
 
 
 def _observe(layer: Layer, box: Box, frame: Frame) -> Observation:
@@ -153,7 +175,7 @@ def _place(crs: Any, transform: Any, row: float, column: float) -> tuple[float, 
     return float(lon[0]), float(lat[0]), float(gsd_m[0])
 
 
-def _elevation(seen: Sequence[Observation]) -> tuple[float, float]:
+def elevation(seen: Sequence[Observation]) -> tuple[float, float]:
     """Return centre and half-width of the elevations of a sample; NaN where there are none."""
     for one in seen:
         if Channel("dem", "elevation") in one.channels:

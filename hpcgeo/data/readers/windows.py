@@ -82,7 +82,7 @@ def read(
         if first[0] >= last[0] or first[1] >= last[1]:
             return values
         window = Window.from_slices((first[0], last[0]), (first[1], last[1]))
-        found = _valid(raster, numbers, window)
+        found = valid(raster, numbers, window)
         corner = round(top) - first[0], round(left) - first[1]
         edges = ((top, bottom, shape[0]), (left, right, shape[1]))
         if all(_same(*edge) for edge in edges):
@@ -181,7 +181,7 @@ def _paste(values: Float32, found: Float32, corner: tuple[int, int]) -> None:
     values[:, here[0], here[1]] = found[:, there[0], there[1]]
 
 
-def _valid(raster: DatasetReader, numbers: list[int], window: Window) -> Float32:
+def valid(raster: DatasetReader, numbers: list[int], window: Window) -> Float32:
     """Return what pixels stand for (scale and offset of their band), NaN where missing.
 
     A band called alpha that is asked for is no mask.
