@@ -20,14 +20,8 @@ from hpcgeo.models.vit import ViT
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions, forms
 from hpcgeo.parallel.recompute import recompute
-from hpcgeo.zoo import (
-    Architecture,
-    PerceiverArchitecture,
-    Stack,
-    architecture,
-    models,
-    perceivers,
-)
+from hpcgeo.stacks import Stack
+from hpcgeo.zoo import Architecture, PerceiverArchitecture, architecture, models, perceivers
 
 TEST_SIZE = ["vit_tiny", "vit_small", "vit_tiny_gated"]
 

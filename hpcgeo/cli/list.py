@@ -24,17 +24,11 @@ from hpcgeo.objectives.objective import IMAGES, TASKS
 from hpcgeo.objectives.table import objectives
 from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
+from hpcgeo.stacks import Stack
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import loaded, nearest, plugins, read
 from hpcgeo.weights.public import public
-from hpcgeo.zoo import (
-    Architecture,
-    PerceiverArchitecture,
-    Stack,
-    architecture,
-    models,
-    perceivers,
-)
+from hpcgeo.zoo import Architecture, PerceiverArchitecture, architecture, models, perceivers
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
 #: as many tokens as such a chip has patches of 16 pixels.

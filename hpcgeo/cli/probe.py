@@ -127,10 +127,11 @@ def probe(
 
     def work() -> None:
         # torch is imported from here on: help is instant.
-        from hpcgeo.evaluate import frozen
+        from hpcgeo.evaluate.frozen import probe_on, together
+        from hpcgeo.evaluate.probe_options import ProbeOptions, data_set
         from hpcgeo.scores import append
 
-        options = frozen.ProbeOptions(
+        options = ProbeOptions(
             protocol=model,
             blocks=_numbers(blocks),
             poolings=tuple(name.strip() for name in pooling.split(",")),
@@ -143,9 +144,9 @@ def probe(
             metric=metric,
             cache=cache,
         )
-        sets = [frozen.data_set(text) for text in on]
-        group = frozen.together(f"probe {encoder}")
-        found = frozen.probe_on(encoder, sets, options, step=step, moved=data or [], group=group)
+        sets = [data_set(text) for text in on]
+        group = together(f"probe {encoder}")
+        found = probe_on(encoder, sets, options, step=step, moved=data or [], group=group)
         if discover().rank:
             return
         if out is not None:

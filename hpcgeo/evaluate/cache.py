@@ -28,7 +28,7 @@ from torch import Tensor
 from hpcgeo import __version__
 from hpcgeo.data.labelled import LabelledSplit
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.encoders import Encoder, Prepared
+from hpcgeo.evaluate.encoder import Encoder, Prepared
 from hpcgeo.evaluate.protocols.protocol import Described
 from hpcgeo.evaluate.protocols.sharing import shared_out
 from hpcgeo.files import write_text

@@ -64,9 +64,21 @@ class Kind(ABC):
     def decide(self, answer: Tensor) -> Tensor:
         """Return what answers (b, K), or (b, K, H, W) of a dense kind, come to, like labels."""
 
-        standardised: labels are numbers, (K,), of a dense kind (K, H, W), brought to zero mean
-            and unit deviation.
-        mixes: labels of whole samples that can be made `soft`, so smoothed and mixed.
+    def soft(self, label: Array, num_outputs: int, smoothing: float) -> Array:
+        """Return a label as numbers, float32 (K,), of which mixtures are labels too.
+
+        `loss` takes them in the place of labels where the kind `mixes`.
+
+        Args:
+            label: of one sample.
+            num_outputs: K.
+            smoothing: fraction of the label that is spread evenly over what it might be.
+        """
+        raise AssertionError(f"labels of {type(self).__name__} are not mixed")
+
+    def averaged(self, answer: Tensor, target: Target) -> Tensor:
+        """Return what overlapping answers of a dense kind (b, K, H, W) are averaged as."""
+        return answer
 
     def scores(self, answer: Tensor) -> Tensor:
         """Return numbers (b, K) by which samples can be ranked for each output."""

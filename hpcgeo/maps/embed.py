@@ -15,7 +15,8 @@ from torch import Tensor
 from hpcgeo import __version__
 from hpcgeo.data.sample import Float32, Sample
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.encoders import DEVIATION, MEAN, Encoder, open_encoder
+from hpcgeo.evaluate.encoder import DEVIATION, MEAN, Encoder
+from hpcgeo.evaluate.encoders import open_encoder
 from hpcgeo.evaluate.frozen import together
 from hpcgeo.kinds.target import Array, Target
 from hpcgeo.maps.blending import Bool

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hpcgeo.models.attention import attention
 from hpcgeo.models.drop_path import skipping
 from hpcgeo.models.low_rank import CUT_TOKENS, plan_of, product
-from hpcgeo.zoo import Stack
+from hpcgeo.stacks import Stack
 
 NORM_EPS = 1e-6
 

@@ -17,7 +17,8 @@ from hpcgeo.models.layers import NORM_EPS, GatedMlp, PlainMlp, blocks
 from hpcgeo.models.low_rank import WHOLE_TOKENS, plan_of, product
 from hpcgeo.models.ragged import Packed, TokenLayout
 from hpcgeo.models.tokenizers import Channel, Tokenizer, Tokens
-from hpcgeo.zoo import Mlp, PerceiverArchitecture
+from hpcgeo.stacks import Mlp
+from hpcgeo.zoo import PerceiverArchitecture
 
 
 class CrossAttention(nn.Module):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from hpcgeo.errors import InputError
 from hpcgeo.models.positions import sincos_2d
-from hpcgeo.zoo import Architecture, Stack
+from hpcgeo.stacks import Stack
+from hpcgeo.zoo import Architecture
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from hpcgeo.stacks import Size
 from hpcgeo.tables import checked, find_open, read
-from hpcgeo.zoo import Size
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -10,7 +10,8 @@ import torch
 from hpcgeo.data.labelled import LabelledSplit, open_tasks
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.encoders import Encoder, open_encoder
+from hpcgeo.evaluate.encoder import Encoder
+from hpcgeo.evaluate.encoders import open_encoder
 from hpcgeo.models.patches import patchify
 from hpcgeo.weights.export import export
 from tests.evaluate.coloured import SIDE, SMALL, scenes, weights

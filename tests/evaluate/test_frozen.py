@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate import frozen
-from hpcgeo.evaluate.frozen import ProbeOptions, data_set, probe_on
+from hpcgeo.evaluate.frozen import probe_on
+from hpcgeo.evaluate.probe_options import ProbeOptions, data_set
 from hpcgeo.scores import Score
 from tests import processes
 from tests.evaluate.coloured import SIDE, SMALL, scenes, weights
@@ -186,4 +186,4 @@ def test_data_is_named_with_or_without_its_target(tmp_path: Path) -> None:
     assert (found.name, found.reader, found.target) == ("mine", "scenes", "labels")
     assert data_set(f"scenes:{tmp_path}/data").name == "data"
     with pytest.raises(InputError, match="READER:PATH"):
-        frozen.data_set("x:")
+        data_set("x:")

@@ -10,7 +10,8 @@ import rasterio
 import torch
 from rasterio.warp import transform
 
-from hpcgeo.evaluate.encoders import Encoder, open_encoder
+from hpcgeo.evaluate.encoder import Encoder
+from hpcgeo.evaluate.encoders import open_encoder
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
 from tests.evaluate.coloured import SMALL, weights
 from tests.maps.test_geotiff import cloud_optimised

@@ -14,7 +14,7 @@ from hpcgeo.models.backbone import adapted
 from hpcgeo.models.drop_path import kept, rates, uniform
 from hpcgeo.models.layers import TransformerBlock
 from hpcgeo.objectives.collate import drop_keys
-from hpcgeo.zoo import Stack
+from hpcgeo.stacks import Stack
 from tests.mixed import PADDING, drawn, inputs, multitask
 
 POSITIONS = np.arange(4000)

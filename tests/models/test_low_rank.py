@@ -11,7 +11,7 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.models.layers import TransformerBlock
 from hpcgeo.models.low_rank import LowRank, adapt, additions_to, is_addition, product
 from hpcgeo.models.perceiver import CrossBlock
-from hpcgeo.zoo import Stack
+from hpcgeo.stacks import Stack
 
 RANK = 3
 STACK = Stack(width=16, depth=1, heads=2, hidden=24, mlp="gated")

@@ -22,8 +22,9 @@ from hpcgeo.models.ragged import TokenLayout, packed, padded
 from hpcgeo.objectives.collate import moved
 from hpcgeo.parallel.parallelise import initialise, parallelise
 from hpcgeo.parallel.topology import lay_out
+from hpcgeo.stacks import Stack
 from hpcgeo.strategies import strategy
-from hpcgeo.zoo import PerceiverArchitecture, Stack
+from hpcgeo.zoo import PerceiverArchitecture
 from tests.distributed import on_ranks
 
 LENGTHS = [3, 17, 1, 40, 17]

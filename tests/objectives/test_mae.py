@@ -10,9 +10,10 @@ from hpcgeo.errors import InputError
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions
+from hpcgeo.stacks import Stack
 from hpcgeo.weights.foreign import converted
 from hpcgeo.weights.names import TRANSFORMERS, Names, convert, positions
-from hpcgeo.zoo import Architecture, Stack
+from hpcgeo.zoo import Architecture
 
 transformers.logging.disable_progress_bar()
 CHIP = 48

@@ -1,6 +1,7 @@
 """A ViT of another size, with its MAE decoder: a row, and no module."""
 
-from hpcgeo.zoo import Architecture, Stack
+from hpcgeo.stacks import Stack
+from hpcgeo.zoo import Architecture
 
 ROW = Architecture(
     name="vit_mini",

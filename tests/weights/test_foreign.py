@@ -26,9 +26,10 @@ from hpcgeo.errors import InputError
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import resized, sincos_2d
 from hpcgeo.models.vit import ViT
+from hpcgeo.stacks import Stack
 from hpcgeo.weights.foreign import Foreign, converted, resized_kernels
 from hpcgeo.weights.initial import Start, opened
-from hpcgeo.zoo import Architecture, Stack
+from hpcgeo.zoo import Architecture
 
 transformers.logging.disable_progress_bar()
 PATCH, GRID = 8, 4

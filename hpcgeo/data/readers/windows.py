@@ -154,7 +154,7 @@ def window(
         ends = (first + length for first, length in zip(corner, side, strict=True))
         last = [min(size, end) for size, end in zip(raster.shape, ends, strict=True)]
         inside = Window.from_slices((corner[0], last[0]), (corner[1], last[1]))
-        found = raster.read(numbers, window=inside) if codes else _valid(raster, numbers, inside)
+        found = raster.read(numbers, window=inside) if codes else valid(raster, numbers, inside)
         _paste(values, found, (0, 0))
     return values
 
