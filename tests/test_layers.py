@@ -23,13 +23,17 @@ TOOLS = {
     "json_lines",
     "measured",
     "variables",
+    "stacks",
 }
 LAYERS = {
     **dict.fromkeys(["", "errors", "files", "quoting", "facts", "recipes", "options"], -2),
     **dict.fromkeys(
-        ["tables", "log", "phases", "job_options", "json_lines", "measured", "variables"], -1
+        ["tables", "log", "phases", "job_options", "json_lines", "measured", "variables", "stacks"],
+        -1,
     ),
-    **dict.fromkeys(["sensors", "zoo", "machines", "strategies", "records", "optimizers"], 0),
+    **dict.fromkeys(
+        ["sensors", "zoo", "machines", "strategies", "records", "scores", "optimizers"], 0
+    ),
     **dict.fromkeys(["plan", "models", "pictures"], 1),
     "kinds": 2,
     "data": 3,

@@ -184,10 +184,11 @@ def _scores(scores: list[Any]) -> Table:
     leads: dict[str, Any] = {}
     for score in scores:
         leads = score.leads if score.whose == "encoder" else leads
+        lead = leads.get(score.whose)
         table.add_row(
             *(score.task, score.whose, score.metric, f"{score.samples:,}", f"{score.labels:,}"),
             _interval(score.value, score.low, score.high),
-            "" if score.whose == "encoder" else _interval(*leads[score.whose], "+"),
+            "" if lead is None else _interval(lead[0], lead[1], lead[2], "+"),
             ", ".join(_setting(name, value) for name, value in score.chosen[0].items()),
         )
     return table

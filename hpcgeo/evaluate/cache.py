@@ -63,7 +63,7 @@ POOLINGS: Mapping[str, Callable[[Array], Array]] = {
 
 
 @dataclass(frozen=True)
-class Features:
+class SplitFeatures:
     """What an encoder says of all samples of a split.
 
     Attributes:
@@ -104,7 +104,7 @@ def extracted(
     folder: Path,
     name: str,
     group: dist.ProcessGroup | None = None,
-) -> Features:
+) -> SplitFeatures:
     """Return the features of a split: those in the folder, or computed and kept there.
 
     Every rank calls it; the folder is one that all of them see.
@@ -148,7 +148,7 @@ def extracted(
             f"features in {error.filename or place}: {error.strerror}; choose another folder with "
             f"--cache"
         ) from None
-    return Features(arrays, truth, clusters, poolings if kept == "vectors" else ())
+    return SplitFeatures(arrays, truth, clusters, poolings if kept == "vectors" else ())
 
 
 def _file(place: Path, block: int) -> Path:

@@ -26,6 +26,7 @@ from hpcgeo.evaluate.protocols.choice import Chosen, choose, scored
 from hpcgeo.evaluate.protocols.protocol import Described, FrozenProtocol
 from hpcgeo.evaluate.protocols.table import protocol_of
 from hpcgeo.evaluate.score import defined
+from hpcgeo.job_options import Launch
 from hpcgeo.kinds.metrics import metric_of, metrics
 from hpcgeo.kinds.states import RESAMPLES, interval
 from hpcgeo.kinds.table import kind_of
@@ -33,7 +34,6 @@ from hpcgeo.kinds.target import Array
 from hpcgeo.launch.environment import discover
 from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.log import log, set_up, track
-from hpcgeo.options import Launch
 from hpcgeo.parallel.group import join
 from hpcgeo.scores import Score
 from hpcgeo.tables import find
@@ -41,7 +41,7 @@ from hpcgeo.train.provenance import command, commit, versions
 
 
 @dataclass(frozen=True)
-class Parts:
+class ProbedSplits:
     """The splits of a data set that are fitted to, chosen by and scored."""
 
     train: LabelledSplit
@@ -113,7 +113,9 @@ def probe_on(
     return scores
 
 
-def _parts(one: DataSet, size: int, options: ProbeOptions, protocol: FrozenProtocol) -> Parts:
+def _parts(
+    one: DataSet, size: int, options: ProbeOptions, protocol: FrozenProtocol
+) -> ProbedSplits:
     frame = next(n for n in (32, 16, 8, 4, 2, 1) if size % n == 0)
     try:
         train = open_tasks(
@@ -136,7 +138,7 @@ def _parts(one: DataSet, size: int, options: ProbeOptions, protocol: FrozenProto
     for split, part in (("validation", validation), (options.split, found)):
         if not len(part):
             raise InputError(f"{one.name}: no samples in the split {split!r}")
-    return Parts(train, validation, found)
+    return ProbedSplits(train, validation, found)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class _On:
     encoder: Encoder
     prepared: Prepared
     data: DataSet
-    parts: Parts
+    parts: ProbedSplits
     options: ProbeOptions
     protocol: FrozenProtocol
     blocks: tuple[int, ...]
