@@ -137,8 +137,8 @@ def _side_m(image: Observation | None) -> float:
 def averages(image: Float32, rows: int, columns: int) -> Float32:
     """Return averages of an image (H, W) over rows x columns fields, each pixel by its area.
 
-    >>> averages(np.arange(6, dtype=np.float32).reshape(2, 3), 1, 2).tolist()
-    [[2.0, 3.0]]
+    >>> averages(np.arange(8, dtype=np.float32).reshape(2, 4), 1, 2).tolist()
+    [[2.5, 4.5]]
     """
     down, across = (
         _shares(size, parts) for size, parts in zip(image.shape, (rows, columns), strict=True)

@@ -329,6 +329,7 @@ REAL = [
         )
     ),
     ("histograms", "lsms_wealth/lsms_landsat_histograms.npz", None, None, (1509, 303, 604), 1),
+    ("fuel_moisture", "fuel_moisture", None, None, (1307, 271, 735), 1),
 ]
 
 

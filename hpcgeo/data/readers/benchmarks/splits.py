@@ -51,6 +51,8 @@ def listed_or_ours(
 
 def _listed(lists: dict[str, Path], names: Sequence[str]) -> Splits:
     numbers = {_stem(name): number for number, name in enumerate(names)}
+    if len(numbers) < len(names):
+        raise InputError(f"{next(iter(lists.values())).parent}: two images of one name")
     splits = np.full(len(names), NONE, dtype="U10")
     for split, path in lists.items():
         with reading(path):
