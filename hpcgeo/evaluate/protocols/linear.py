@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import whole
@@ -101,12 +102,10 @@ class Logistic(FrozenProtocol):
             found = self._binary(on, label.to(self.dtype), strengths, "class")
             found = torch.cat([torch.zeros_like(found), found], dim=2)
         else:
-            rows = torch.arange(size, device=label.device)
+            wanted = F.one_hot(label)[:, None].to(self.dtype)
 
             def derivative(answers: Tensor, _: Tensor) -> Tensor:
-                found = answers.softmax(-1)
-                found[rows, :, label] -= 1
-                return found.div_(size)
+                return answers.softmax(-1).sub_(wanted).div_(size)
 
             def curvature(answers: Tensor, _: Tensor) -> Tensor:
                 squares = answers.softmax(-1).square_().sum(-1).mean(0)
