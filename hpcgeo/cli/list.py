@@ -197,7 +197,7 @@ def _kinds() -> list[Columns]:
 
 def _protocols() -> list[Columns]:
     # torch is imported for this table, too.
-    from hpcgeo.evaluate.protocols.table import PROTOCOLS
+    from hpcgeo.evaluate.protocols.table import protocols
     from hpcgeo.kinds.table import kinds
 
     return [
@@ -206,7 +206,7 @@ def _protocols() -> list[Columns]:
             "title": row.title,
             "kinds": ", ".join(each for each, kind in kinds().items() if row.suits(kind)),
         }
-        for name, row in PROTOCOLS.items()
+        for name, row in protocols().items()
     ]
 
 

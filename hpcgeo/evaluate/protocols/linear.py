@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import whole
@@ -75,68 +76,60 @@ class Logistic(FrozenProtocol):
         strengths = [float(setting["C"]) for setting in settings]
         if min(strengths) <= 0:
             raise InputError(f"C {min(strengths):g}: above 0, the inverse of a penalty")
-        names = target.names
-        if truth.ndim == 1:
-            return self._of_classes(standard, on, truth, strengths, names)
-        found = [self._binary(on, truth[:, k], strengths, names[k]) for k in range(len(names))]
-        return _fitted(standard, on, torch.cat(found, dim=2))
-
-    def _of_classes(
-        self,
-        standard: Standard,
-        on: Axes,
-        truth: Tensor,
-        strengths: list[float],
-        names: tuple[str, ...],
-    ) -> FittedModels:
-        """Fit to the classes that there are; others are never answered."""
+        if truth.ndim > 1:
+            return _fitted(standard, on, self._of_labels(on, truth, strengths))
         there, label = torch.unique(truth, return_inverse=True)
         if len(there) < 2:
+            only = target.names[int(there[0])] if len(there) else "gone"
             raise InputError(
-                f"all samples with a label are {names[int(there[0])] if len(there) else 'gone'}: "
-                f"a linear protocol needs two classes; take more labels"
+                f"all samples with a label are {only}: a linear protocol needs two classes; take "
+                f"more labels"
             )
-        size = len(truth)
         if len(there) == 2:
-            found = self._binary(on, label.to(self.dtype), strengths, "class")
+            found = self._of_labels(on, label[:, None], strengths)
             found = torch.cat([torch.zeros_like(found), found], dim=2)
         else:
-            rows = torch.arange(size, device=label.device)
-
-            def derivative(answers: Tensor, _: Tensor) -> Tensor:
-                found = answers.softmax(-1)
-                found[rows, :, label] -= 1
-                return found.div_(size)
-
-            def curvature(answers: Tensor, _: Tensor) -> Tensor:
-                squares = answers.softmax(-1).square_().sum(-1).mean(0)
-                return (1 - squares) / (len(there) - 1)
-
-            found = self._path(on, derivative, curvature, strengths, len(there))
-        every = found.new_zeros(len(found), len(strengths), len(names))
-        every[-1] = -torch.inf
+            found = self._of_classes(on, label, len(there), strengths)
+        every = found.new_zeros(*found.shape[:2], len(target.names))
+        every[-1] = -torch.inf  # a class that is not there is never answered
         every[..., there] = found
         return _fitted(standard, on, every)
 
-    def _binary(self, on: Axes, truth: Tensor, strengths: list[float], name: str) -> Tensor:
-        """Return weights (A + 1, S, 1) of one label, of the samples where it is known."""
-        known = truth.isfinite()
-        count, yes = int(known.sum()), int((truth == 1).sum())
-        if yes in (0, count):  # no weights can say more
-            found = on.turned.new_zeros(on.turned.shape[1] + 1, len(strengths), 1)
-            found[-1] = torch.inf if yes else -torch.inf
-            return found
-        weight = known.to(self.dtype)[:, None, None] / count
-        wanted = truth.nan_to_num().to(self.dtype)[:, None, None]
+    def _of_classes(self, on: Axes, label: Tensor, classes: int, strengths: list[float]) -> Tensor:
+        """Return weights (A + 1, S, K) of a multinomial regression."""
+        size, wanted = len(label), F.one_hot(label)[:, None].to(self.dtype)
 
         def derivative(answers: Tensor, _: Tensor) -> Tensor:
-            return answers.sigmoid().sub_(wanted).mul_(weight)
+            return answers.softmax(-1).sub_(wanted).div_(size)
 
         def curvature(answers: Tensor, _: Tensor) -> Tensor:
-            probability = answers.sigmoid()
-            return (probability * (1 - probability) * weight).sum((0, 2))
+            return (1 - answers.softmax(-1).square_().sum(-1).mean(0)) / (classes - 1)
 
-        return self._path(on, derivative, curvature, strengths, 1, count)
+        counts = label.new_tensor([size])
+        return self._path(on, derivative, curvature, strengths, counts, classes)[:, :, 0]
+
+    def _of_labels(self, on: Axes, truth: Tensor, strengths: list[float]) -> Tensor:
+        """Return weights (A + 1, S, K) of a binary regression of each label where it is known."""
+        known = truth.isfinite()
+        counts, yes = known.sum(0), (truth == 1).sum(0)
+        found = on.turned.new_zeros(on.turned.shape[1] + 1, len(strengths), len(counts))
+        found[-1] = torch.where(yes > 0, torch.inf, -torch.inf)  # no weights can say more
+        if not len(both := ((yes > 0) & (yes < counts)).nonzero()[:, 0]):
+            return found
+        weight = (known[:, both] / counts[both]).to(self.dtype)[..., None]  # (N, L, 1)
+        wanted = truth[:, both].nan_to_num().to(self.dtype)[..., None]
+
+        def derivative(answers: Tensor, number: Tensor) -> Tensor:
+            label = number % len(both)
+            return answers.sigmoid().sub_(wanted[:, label]).mul_(weight[:, label])
+
+        def curvature(answers: Tensor, number: Tensor) -> Tensor:
+            probability = answers.sigmoid()
+            return (probability * (1 - probability) * weight[:, number % len(both)]).sum((0, 2))
+
+        solved = self._path(on, derivative, curvature, strengths, counts[both], 1)
+        found[..., both] = solved[..., 0]
+        return found
 
     def _path(
         self,
@@ -144,20 +137,28 @@ class Logistic(FrozenProtocol):
         derivative: Derivative,
         curvature: Callable[[Tensor, Tensor], Tensor],
         strengths: list[float],
+        counts: Tensor,
         outputs: int,
-        count: int = 0,
     ) -> Tensor:
-        """Return weights (A + 1, S, K) of all strengths, from the strongest penalty on."""
-        turned = on.turned
+        """Return weights (A + 1, S, L, K) of all strengths, from the strongest penalty on.
+
+        Args:
+            on: the features.
+            derivative, curvature: see `minimise`; problem number s L + l is label l of strength s.
+            strengths: C.
+            counts: (L,) samples of each label.
+            outputs: K of a problem.
+        """
+        turned, labels = on.turned, len(counts)
         features = torch.cat([turned, turned.new_ones(len(turned), 1)], dim=1)
-        fits = max(1, min(NEIGHBOURS, ANSWERS // (len(turned) * outputs)))
+        fits = max(1, min(NEIGHBOURS, ANSWERS // (len(turned) * labels * outputs)))
         order = np.argsort(strengths, kind="stable")
-        found = turned.new_zeros(features.shape[1], len(strengths), outputs)
-        last = found[:, :1]
+        found = turned.new_zeros(features.shape[1], len(strengths), labels, outputs)
+        last = found[:, 0]
         for first in range(0, len(order), fits):
             some = order[first : first + fits]
             cs = turned.new_tensor([strengths[number] for number in some])
-            penalty = (1 / (cs * (count or len(turned)))).repeat(features.shape[1], 1)
+            penalty = (1 / (cs[:, None] * counts)).flatten().repeat(features.shape[1], 1)
             penalty[-1] = 0
             solved = minimise(
                 features,
@@ -168,8 +169,8 @@ class Logistic(FrozenProtocol):
                 tolerance=self.tolerance,
                 iterations=self.iterations,
             )
-            found[:, some] = solved
-            last = solved[:, -1:]
+            found[:, some] = solved.reshape(len(solved), len(some), labels, outputs)
+            last = solved[:, -labels:]
         return found
 
 

@@ -1,7 +1,8 @@
 """What a frozen protocol is: it fits many settings at once to features of samples.
 
 A setting is what is chosen on the validation split (a penalty, k, a learning rate). A protocol is
-one class and one row of `hpcgeo.evaluate.protocols.table`, or an entry point of `hpcgeo.probes`.
+one class and one row of `hpcgeo.evaluate.protocols.table`, or an entry point of
+`hpcgeo.protocols`.
 
 Letters: N samples, D values of a vector, K outputs, S settings, n samples of a block.
 """

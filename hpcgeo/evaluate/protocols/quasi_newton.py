@@ -123,14 +123,15 @@ def _advance(going: _Going, features: Tensor, derivative: Derivative) -> Tensor:
     """Take a step; return which problems cannot go down any further, (P,)."""
     direction = going.direction()
     along = times(features, direction)
-    slope = _dot(going.by_answer, along) + _dot(going.penalty[..., None] * going.weights, direction)
+    pulled = _dot(going.penalty[..., None] * going.weights, direction)
+    slope = _dot(going.by_answer, along) + pulled
     bent = _dot(going.penalty[..., None] * direction, direction)
     begin = _dot(going.gradient, direction)
     length = torch.ones_like(slope)
     for _ in range(TRIES):
         ahead = going.answers + length[:, None] * along
         by_answer = derivative(ahead, going.number)
-        here = _dot(by_answer - going.by_answer, along) + slope + length * bent
+        here = _dot(by_answer, along) + pulled + length * bent
         far = here > SLOPE * slope.abs()
         if not far.any():
             break

@@ -16,7 +16,7 @@ from hpcgeo.evaluate.protocols.protocol import Described, FittedModels, FrozenPr
 from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target
-from hpcgeo.tables import find_open
+from hpcgeo.tables import find_open, loaded, plugins
 
 PROTOCOLS: dict[str, FrozenProtocol] = {
     "knn": KNN(),
@@ -28,14 +28,25 @@ PROTOCOLS: dict[str, FrozenProtocol] = {
 }
 
 
+#: Entry points of protocols; those of estimators are `hpcgeo.probes`.
+GROUP = "hpcgeo.protocols"
+
+
+def protocols() -> dict[str, FrozenProtocol]:
+    """Return all protocols by name; those of other packages are imported."""
+    return PROTOCOLS | {name: loaded(entry) for name, entry in plugins(GROUP).items()}
+
+
 def protocol_of(name: str) -> FrozenProtocol:
-    """Return a protocol by name; of an installed package a protocol, or an estimator's maker.
+    """Return a protocol by name: ours, an installed package's, or one of an estimator it makes.
 
     Raises:
         InputError: nobody has that name; the message lists the known ones.
     """
-    found: Any = find_open(PROTOCOLS, PROBES, name, "protocol")
-    return found if isinstance(found, FrozenProtocol) else OfEstimator(found)
+    estimators = plugins(PROBES)
+    if name in estimators and name not in PROTOCOLS:
+        return OfEstimator(loaded(estimators[name]))
+    return find_open(PROTOCOLS, GROUP, name, "protocol", known=estimators)
 
 
 class OfEstimator(FrozenProtocol):
