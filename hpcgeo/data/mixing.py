@@ -52,7 +52,8 @@ class Mixing:
     def mixed(self, sample: Sample, other: Sample, random: np.random.Generator) -> Sample:
         """Return the mixture of two samples that are `alike`, with soft labels."""
         cut = self.cutmix > 0 and (self.mixup == 0 or random.random() < SWITCH)
-        share = random.beta(*[self.cutmix if cut else self.mixup] * 2)
+        alpha = self.cutmix if cut else self.mixup
+        share = random.beta(alpha, alpha)
         if cut:
             box, share = _box(sample.observations[0].values.shape[-2:], share, random)
         observations = []
