@@ -65,8 +65,9 @@ class Mixing:
             else:
                 values = _blend(own.values, theirs.values, share)
             observations.append(replace(own, values=values))
-        target = share * sample.target + (1 - share) * other.target
-        return replace(sample, observations=tuple(observations), target=target.astype(np.float32))
+        own_label, other_label = (one.target.astype(np.float32) for one in (sample, other))
+        target = _blend(own_label, other_label, share)
+        return replace(sample, observations=tuple(observations), target=target)
 
 
 def alike(sample: Sample, other: Sample) -> bool:

@@ -17,7 +17,7 @@ from hpcgeo.models.low_rank import additions_to, is_addition
 from hpcgeo.train.loop import new_engine
 from hpcgeo.weights.export import MergedWeights, Weights
 from hpcgeo.workloads.choice import workload_of
-from tests.distributed import Ranks
+from tests.distributed import ALL, Ranks
 from tests.parallel.mixing import Answer, config, go_on, topology_of
 from tests.parallel.test_sameness import parameters_differ
 from tests.parallel.training import whole
@@ -32,12 +32,14 @@ MODELS = {
     "vit_tiny": ["model.name=vit_tiny", "data.only=[scenes]", "data.tasks.scenes.head=linear"],
     "gpna_tiny": ["data.only=[scenes, series, pairs]"],
 }
-#: How both models are trained: all weights after a frozen phase, or additions alone.
+#: How the models are trained: all weights after a frozen phase, or additions alone.
 CASES = {
     f"{model} {name}": [*MODELS[model], *MIXED, option]
     for model in MODELS
     for name, option in (("frozen", FROZEN), ("lora", LORA))
+    if ALL or (model, name) in (("vit_tiny", "frozen"), ("gpna_tiny", "lora"))
 }
+pytestmark = pytest.mark.slow
 ALONE = {"strategy": "DDP"}
 OVER_RANKS: list[dict[str, Any]] = [
     {"strategy": "DDP"},
