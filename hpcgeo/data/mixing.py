@@ -52,7 +52,8 @@ class Mixing:
     def mixed(self, sample: Sample, other: Sample, random: np.random.Generator) -> Sample:
         """Return the mixture of two samples that are `alike`, with soft labels."""
         cut = self.cutmix > 0 and (self.mixup == 0 or random.random() < SWITCH)
-        share = random.beta(*[self.cutmix if cut else self.mixup] * 2)
+        alpha = self.cutmix if cut else self.mixup
+        share = random.beta(alpha, alpha)
         if cut:
             box, share = _box(sample.observations[0].values.shape[-2:], share, random)
         observations = []
@@ -64,8 +65,9 @@ class Mixing:
             else:
                 values = _blend(own.values, theirs.values, share)
             observations.append(replace(own, values=values))
-        target = share * sample.target + (1 - share) * other.target
-        return replace(sample, observations=tuple(observations), target=target.astype(np.float32))
+        own_label, other_label = (one.target.astype(np.float32) for one in (sample, other))
+        target = _blend(own_label, other_label, share)
+        return replace(sample, observations=tuple(observations), target=target)
 
 
 def alike(sample: Sample, other: Sample) -> bool:

@@ -41,7 +41,7 @@ def kept(keys: Tensor | None, rate: float, num_blocks: int) -> Sequence[Tensor |
     """
     if keys is None or not rate:
         return [None] * num_blocks
-    numbers = uniform(keys, 2 * num_blocks).T.unflatten(0, (num_blocks, 2))  # (blocks, 2, S)
+    numbers = uniform(keys, 2 * num_blocks).T.reshape(num_blocks, 2, len(keys))  # (blocks, 2, S)
     return [
         ((own >= often) / (1 - often)).float()[..., None, None] if often else None
         for own, often in zip(numbers, rates(rate, num_blocks), strict=True)

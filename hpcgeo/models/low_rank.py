@@ -30,9 +30,9 @@ class LowRank(nn.Module):
         return cast(Tensor, self.from_rank(self.into_rank(x)))
 
 
-def product(module: Any, name: str, x: Tensor) -> Tensor:
-    """Return a product of a module, with what is added to it."""
-    y: Tensor = getattr(module, name)(x)
+def product(module: Any, name: str, x: Tensor) -> Any:
+    """Return a product of a module, a tensor, with what is added to it."""
+    y = getattr(module, name)(x)
     return y + module.low_rank[name](x) if name in module.low_rank else y
 
 

@@ -73,7 +73,10 @@ def cut(stacks: Iterable[Sequence[Any]], mesh: DeviceMesh) -> None:
                 if _bare(modules[name]) or (UNORDERED and word == "rows"):
                     # So that the hook comes before that of the style.
                     modules[name].register_forward_hook(_gradient_in_order)
+            frozen = [name for name, value in block.named_parameters() if not value.requires_grad]
             parallelize_module(block, mesh, plan, src_data_rank=None)
+            for name in frozen:  # not every style keeps them so
+                block.get_parameter(name).requires_grad_(False)
             for name, word in words.items():
                 if _bare(modules[name]) or (UNORDERED and word == "gather"):
                     modules[name].register_forward_pre_hook(_input_in_order)

@@ -52,22 +52,40 @@ def fit(
 
 
 def fit_of_states(
-    parameters: int, parallel: Parallel, world_size: int, optim: Optim, memory: float
+    parameters: int,
+    parallel: Parallel,
+    world_size: int,
+    optim: Optim,
+    memory: float,
+    frozen: int = 0,
 ) -> Fit:
-    """Return whether parameters, gradients and optimizer alone fit: no activations are known."""
-    held = states_bytes(parameters, parallel, world_size, optim) / GIB
+    """Return whether parameters, gradients and optimizer alone fit: no activations are known.
+
+    Args:
+        parameters: all.
+        parallel, world_size, optim: how they are trained.
+        memory: of a device, GiB.
+        frozen: those of them that are not trained.
+    """
+    held = states_bytes(parameters, parallel, world_size, optim, frozen) / GIB
     figures = f"{held:.3g} GiB for parameters, gradients and optimizer, of {memory:g} GiB"
     if held > memory:
         return Fit("does not fit", f"{figures}; take a strategy that shards more, or more ranks")
     return Fit("not known", f"{figures}; activations have no closed form")
 
 
-def states_bytes(parameters: int, parallel: Parallel, world_size: int, optim: Optim) -> float:
-    """Return the bytes that parameters, gradients (float32) and optimizer take of a device."""
+def states_bytes(
+    parameters: int, parallel: Parallel, world_size: int, optim: Optim, frozen: int = 0
+) -> float:
+    """Return the bytes that parameters, gradients (float32) and optimizer take of a device.
+
+    Those that are `frozen` have neither gradient nor optimizer state.
+    """
     layout = strategy(parallel.strategy).layout(world_size, dict(parallel))
     if parallel.offload:  # they lie on the host
         return 0.0
-    whole = (8 + optimizer(optim.name).state_bytes(optim)[1]) * parameters
+    trained = parameters - frozen
+    whole = 4 * parameters + (4 + optimizer(optim.name).state_bytes(optim)[1]) * trained
     return whole / layout.dp_shard / layout.tp
 
 

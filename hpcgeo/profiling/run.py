@@ -78,6 +78,7 @@ def configure(
         "train.eval_every=null",
         "checkpoint.every=0",
         "optim.warmup_steps=0",
+        "optim.frozen_steps=0",
     ]
     return load(recipe, [*overrides, *fixed])
 

@@ -9,7 +9,7 @@ from hpcgeo.machines import machine
 from hpcgeo.optimizers.table import optimizer
 from hpcgeo.plan.fit import GIB, Fit, fit, fit_of_states
 from hpcgeo.strategies import strategy
-from hpcgeo.train.estimates import duration, estimates
+from hpcgeo.train.estimates import duration, estimates, frozen_parameters
 from hpcgeo.train.schedule import extent
 from hpcgeo.workloads.choice import workload_of
 from hpcgeo.workloads.workload import Workload
@@ -69,7 +69,8 @@ def _fit(run: RunConfig, workload: Workload, world_size: int) -> Fit:
     if workload.forms:
         return fit(workload.forms, run.parallel, run.train, world_size, run.optim, memory)
     parameters = workload.facts()["parameters"]
-    return fit_of_states(parameters, run.parallel, world_size, run.optim, memory)
+    frozen = frozen_parameters(workload)
+    return fit_of_states(parameters, run.parallel, world_size, run.optim, memory, frozen)
 
 
 def _memory_gib(run: RunConfig) -> float | None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 
+import torch
+
 from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
 from hpcgeo.plan.fit import GIB, RESERVED, states_bytes
@@ -46,13 +48,13 @@ def duration(run: RunConfig, workload: Workload, world_size: int) -> str:
 def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[str]:
     """Yield the lines; those of a device only where the machine has one."""
     forms = workload.forms
-    parameters = workload.facts()["parameters"]
+    parameters, frozen = workload.facts()["parameters"], frozen_parameters(workload)
     if forms:
         memory = predict(forms, run.parallel, run.train, world_size, run.optim)
         causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())
         yield f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})"
     else:
-        held = states_bytes(parameters, run.parallel, world_size, run.optim)
+        held = states_bytes(parameters, run.parallel, world_size, run.optim, frozen)
         yield (
             f"memory        {held / GIB:.3g} GiB a rank for parameters, gradients and optimizer; "
             f"activations are not predicted (objective {run.objective.name} has no closed form)"
@@ -62,11 +64,18 @@ def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[s
         yield from _unaligned(forms)
     if run.checkpoint.every:
         root, kept = forms.root_parameters if forms else 0, run.checkpoint.keep
-        size = checkpoint_bytes(parameters, root, run.optim) / 1e9
+        size = (checkpoint_bytes(parameters - frozen, root, run.optim) + 4 * frozen) / 1e9
         yield (
             f"checkpoint    {size:.3g} GB; {kept} are kept and one is written beside them: "
             f"{(kept + 1) * size:.3g} GB"
         )
+
+
+def frozen_parameters(workload: Workload) -> int:
+    """Return how many parameters are not trained."""
+    with torch.device("meta"):
+        parameters = workload.objective().parameters()
+    return sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
 
 
 def _step(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:

@@ -294,10 +294,12 @@ class MixtureRun:
         return None
 
     def about(self) -> list[str]:
-        parameters, batching = self.facts()["parameters"], self.data.batching
+        parameters, batching = f"{self.facts()['parameters']:,} parameters", self.data.batching
+        if self.run.model.lora_rank:
+            parameters += f", of the backbone those of rank {self.run.model.lora_rank} trained"
         shares, tasks = self.mixture.sampling_weights, self.data.chosen
         return [
-            f"model         {self.model.name} ({self.model.family}), {parameters:,} parameters",
+            f"model         {self.model.name} ({self.model.family}), {parameters}",
             *(
                 f"task          {name}: {tasks[name].path}, {part.target.kind} of "
                 f"{len(part.target.names)}, {len(part):,} samples, "

@@ -13,10 +13,11 @@ from hpcgeo.checkpoint.checkpoints import Checkpoints
 from hpcgeo.job_options import Checkpoint
 from hpcgeo.models.backbone import backbone
 from hpcgeo.models.initialise import draw
-from hpcgeo.models.low_rank import is_addition
+from hpcgeo.models.low_rank import additions_to, is_addition
 from hpcgeo.train.loop import new_engine
+from hpcgeo.weights.export import MergedWeights, Weights
 from hpcgeo.workloads.choice import workload_of
-from tests.distributed import Ranks
+from tests.distributed import ALL, Ranks
 from tests.parallel.mixing import Answer, config, go_on, topology_of
 from tests.parallel.test_sameness import parameters_differ
 from tests.parallel.training import whole
@@ -31,12 +32,14 @@ MODELS = {
     "vit_tiny": ["model.name=vit_tiny", "data.only=[scenes]", "data.tasks.scenes.head=linear"],
     "gpna_tiny": ["data.only=[scenes, series, pairs]"],
 }
-#: How both models are trained: all weights after a frozen phase, or additions alone.
+#: How the models are trained: all weights after a frozen phase, or additions alone.
 CASES = {
     f"{model} {name}": [*MODELS[model], *MIXED, option]
     for model in MODELS
     for name, option in (("frozen", FROZEN), ("lora", LORA))
+    if ALL or (model, name) in (("vit_tiny", "frozen"), ("gpna_tiny", "lora"))
 }
+pytestmark = pytest.mark.slow
 ALONE = {"strategy": "DDP"}
 OVER_RANKS: list[dict[str, Any]] = [
     {"strategy": "DDP"},
@@ -47,6 +50,7 @@ OVER_RANKS: list[dict[str, Any]] = [
 ]
 
 Found = dict[tuple[str, str], Answer]
+Everything = tuple[dict[str, Any], Found, Found, Path]
 
 
 def prepared(case: str, options: dict[str, Any], weights: Path) -> Any:
@@ -108,7 +112,7 @@ def begin(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Found, Found]:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
     folder = tmp_path_factory.mktemp("weights")
     with Ranks(1) as ranks:
         first = ranks(begin, folder)[0]
@@ -116,14 +120,14 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any]
     with Ranks(2) as ranks:
         many = ranks(trained, OVER_RANKS, folder, timeout_s=400)[0]
         many |= ranks(resumed, folder, timeout_s=300)[0]
-    return first, alone, many
+    return first, alone, many, folder
 
 
 @pytest.mark.timeout(900)
 def test_every_strategy_fine_tunes_as_one_process(
-    everything: tuple[dict[str, Any], Found, Found],
+    everything: Everything,
 ) -> None:
-    _, alone, many = everything
+    _, alone, many, _ = everything
     for (case, options), answer in many.items():
         wanted = alone[case, str(ALONE)]
         assert answer.losses == pytest.approx(wanted.losses[-len(answer.losses) :], abs=1e-5)
@@ -138,12 +142,28 @@ def test_every_strategy_fine_tunes_as_one_process(
 
 
 def test_additions_and_heads_alone_are_trained(
-    everything: tuple[dict[str, Any], Found, Found],
+    everything: Everything,
 ) -> None:
-    first, alone, _ = everything
+    first, alone, _, _ = everything
     for case in (case for case in CASES if LORA in CASES[case]):
         for name, value in alone[case, str(ALONE)].parameters.items():
             trained = is_addition(name) or not name.startswith("backbone.")
             changed = bool((value != first[case][name]).any())
             unused = "heads.pairs" in name  # a draw of few samples may ask it nothing
             assert changed == trained or unused, (case, name)
+
+
+def test_an_export_holds_the_sums(everything: Everything) -> None:
+    folder = everything[-1]
+    for case in (case for case in CASES if LORA in CASES[case]):
+        checkpoint = folder / case / "step-00000001"
+        trained, merged = Weights(checkpoint), MergedWeights(checkpoint)
+        assert merged.shapes.keys() == {n for n in trained.shapes if not is_addition(n)}
+        changed = 0
+        for name in merged.shapes:
+            expected, (last, first) = trained.read(name), additions_to(name)
+            if last in trained.shapes:
+                expected += trained.read(last) @ trained.read(first)
+                changed += not torch.equal(expected, trained.read(name))
+            assert torch.equal(merged.read(name), expected), name
+        assert changed == sum(map(is_addition, trained.shapes)) // 2

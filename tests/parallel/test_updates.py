@@ -27,6 +27,8 @@ from tests.distributed import Ranks, on_ranks
 from tests.parallel.test_sameness import parameters_differ
 from tests.parallel.training import build, run, whole
 
+pytestmark = pytest.mark.slow
+
 DECAY, FROZEN, STEPS = 0.75, 2, 4
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from hpcgeo.config import load
 from hpcgeo.objectives.mae.objective import forms
-from hpcgeo.plan.fit import Fit, fit, fit_of_states
+from hpcgeo.plan.fit import Fit, fit, fit_of_states, states_bytes
 from hpcgeo.zoo import architecture
 
 
@@ -48,6 +48,8 @@ def test_without_closed_forms_what_is_known_to_be_too_much_does_not_fit() -> Non
 
     assert [word(10**9), word(10**10)] == ["not known", "does not fit"]
     assert word(10**10, offload=True) == "not known"  # its states lie on the host
+    frozen = states_bytes(10**9, run.parallel, 4, run.optim, frozen=10**9 - 10**6)
+    assert frozen == (4 * 10**9 + 12 * 10**6) / 4  # weights, and what is trained beside them
     whole = {"strategy": "NO_SHARD"}
     assert word(2 * 10**9, **whole) == "does not fit"
     assert word(2 * 10**9, tensor=4, **whole) == "not known"

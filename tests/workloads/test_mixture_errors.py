@@ -38,6 +38,18 @@ CASES = {
         "are over after",
     ),
     "order": (["parallel.strategy=ZERO3"], "in a mixture that differs between ranks"),
+    "mixup": (["data.only=[tiles]", "objective.mixup=0.8"], "objective.mixup 0.8 has no effect"),
+    "cutmix": (["data.only=[series]", "objective.cutmix=1"], "objective.cutmix 1.0 has no effect"),
+    "smoothing": (
+        ["data.only=[table]", "objective.label_smoothing=0.1"],
+        "objective.label_smoothing 0.1 has no effect: no task has samples of one class",
+    ),
+    "head": ([SCENES + "head=liner"], "unknown head 'liner' (did you mean 'linear'?)"),
+    "dense head": (["data.tasks.tiles.head=linear"], "data.tasks.tiles.head linear is for labels"),
+    "crop": (["data.tasks.table.crop=[0.2, 1]"], "data.tasks.table.crop has no effect"),
+    "wide crop": ([SCENES + "crop=[0.2, 2]"], "the range needs 0 < low <= high <= 1"),
+    "lora": (["model.lora_rank=4"], "model.lora_rank 4 keeps the weights the backbone begins with"),
+    "frozen": (["optim.frozen_steps=1000"], "optim.frozen_steps 1000 is more than train.steps"),
     "weights": (["model.weights=absent.safetensors"], "model.weights absent.safetensors: No such"),
 }
 VIT = {
