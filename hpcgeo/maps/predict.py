@@ -21,7 +21,7 @@ from hpcgeo.maps.model import Answers, MapModel, open_model
 from hpcgeo.maps.picture import draw
 from hpcgeo.maps.reading import SceneReader
 from hpcgeo.maps.scenes import scenes
-from hpcgeo.maps.tiles import MOST, shared
+from hpcgeo.maps.tiles import MOST, USUAL, shared
 from hpcgeo.tables import find
 from hpcgeo.train.loop import meet
 
@@ -46,7 +46,7 @@ class MapOptions:
 
     what: str | None = None
     dtype: str | None = None
-    overlap: float = 0.5
+    overlap: float = USUAL
     tile: int | None = None
     batch: int = 16
     words: SceneWords = field(default_factory=SceneWords)
