@@ -18,6 +18,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoders import DEVIATION, MEAN, Encoder, open_encoder
 from hpcgeo.evaluate.frozen import together
 from hpcgeo.kinds.target import Array, Target
+from hpcgeo.maps.asking import Asking
 from hpcgeo.maps.blending import Bool
 from hpcgeo.maps.geotiff import RasterForm, limited, write_map
 from hpcgeo.maps.layers import SceneWords
@@ -147,8 +148,9 @@ class FeatureMap:
             self.ending = ".tif"
         self.prepared = _prepared(encoder, side)
         self._device = usable_device()
+        self.ask = Asking(self._features, self._device)
 
-    def ask(self, samples: Sequence[Sample]) -> Tensor:
+    def _features(self, samples: Sequence[Sample]) -> Tensor:
         """Return the features of tiles, float32 (b, W, h, w), on the CPU."""
         images = []
         for sample in samples:
