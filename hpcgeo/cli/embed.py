@@ -61,7 +61,7 @@ def embed(
     ] = None,
     overlap: Annotated[
         float | None,
-        typer.Option(help="Fraction of a tile that neighbours share, of patches. [default: 0.5]"),
+        typer.Option(help="Fraction of a tile that neighbours share, of patches. [default: 0.25]"),
     ] = None,
     tile: Tile = None,
     batch: Batch = 16,

@@ -86,7 +86,7 @@ def predict(
     ] = None,
     overlap: Annotated[
         float, typer.Option(help="Fraction of a tile that neighbours share, 0 to 0.5.")
-    ] = 0.5,
+    ] = 0.25,
     tile: Tile = None,
     batch: Batch = 16,
     sensor: Sensor = None,

@@ -80,7 +80,8 @@ def _said(raster: DatasetReader, wanted: Sequence[str], names: Sequence[str]) ->
 
 def _described(raster: DatasetReader, channels: Sequence[Channel]) -> dict[str, int]:
     """Return the bands that descriptions name, or the colours of a photograph."""
-    wanted, found = [channel.band for channel in channels], {}
+    wanted = [channel.band for channel in channels]
+    found: dict[str, int] = {}
     for number, text in enumerate(raster.descriptions, 1):
         for word in (text or "", *re.split(r"[^0-9A-Za-z]+", text or "")):
             name = spelled(word, wanted) if word else None

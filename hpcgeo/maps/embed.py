@@ -19,15 +19,16 @@ from hpcgeo.evaluate.encoder import DEVIATION, MEAN, Encoder
 from hpcgeo.evaluate.encoders import open_encoder
 from hpcgeo.evaluate.frozen import together
 from hpcgeo.kinds.target import Array, Target
+from hpcgeo.maps.asking import Asking
 from hpcgeo.maps.blending import Bool
 from hpcgeo.maps.geotiff import RasterForm, limited, write_map
 from hpcgeo.maps.layers import SceneWords
 from hpcgeo.maps.mapper import Mapper, said
 from hpcgeo.maps.picture import small
-from hpcgeo.maps.reading import SceneGrid, SceneReader
+from hpcgeo.maps.reading import SceneReader
 from hpcgeo.maps.scenes import scenes
 from hpcgeo.maps.tables import VectorTable, refuse_missing, write_table
-from hpcgeo.maps.tiles import MOST, shared
+from hpcgeo.maps.tiles import MOST, USUAL, shared
 from hpcgeo.parallel.device import usable_device
 from hpcgeo.workloads.preparation import PreparedTask, Scaled
 
@@ -52,7 +53,7 @@ class EmbedOptions:
         form: of the file of chips: parquet or npz.
         block: after which they are taken; None: the last.
         pooling: of the patches of a chip: their mean, or the class token.
-        overlap: fraction of a tile that neighbours share, of patches; None: 0.5.
+        overlap: fraction of a tile that neighbours share, of patches; None: a quarter.
         tile: side of a tile, of a chip; None: that of the encoder.
         batch: tiles of a forward.
         words: what the user says of bands.
@@ -102,9 +103,10 @@ def embed(
 def _refuse_idle(options: EmbedOptions) -> None:
     """Refuse options that have no effect, or need what is not installed."""
     chips = options.per == "chip"
-    for name, value in (("overlap", options.overlap),):
-        if chips and value is not None:
-            raise InputError(f"--{name} {value} has no effect on chips, which lie side by side")
+    if chips and options.overlap is not None:
+        raise InputError(
+            f"--overlap {options.overlap:g} has no effect on chips, which lie side by side"
+        )
     for name, word in (("format", options.form), ("pool", options.pooling)):
         if not chips and word is not None:
             raise InputError(f"--{name} {word} has no effect on patches, which become a GeoTIFF")
@@ -134,24 +136,22 @@ class FeatureMap:
                 f"--block {self._block}: {encoder.name} has blocks 1 to {encoder.depth}"
             )
         self._pooling = options.pooling or "mean"
-        self.num_outputs, self.batch, self.words = (
-            encoder.backbone.width,
-            options.batch,
-            options.words,
-        )
+        self.num_outputs = encoder.backbone.width
+        self.batch, self.words = options.batch, options.words
         if self._per == "chip":
             self.scale, self.tile, self.overlap = side, (1, 1), (0, 0)
             self.ending = f".{options.form or 'parquet'}"
         else:
-            fraction = MOST if options.overlap is None else options.overlap
+            fraction = USUAL if options.overlap is None else options.overlap
             cells = side // patch
             both = shared(cells, fraction, 1)
             self.scale, self.tile, self.overlap = patch, (cells, cells), (both, both)
             self.ending = ".tif"
         self.prepared = _prepared(encoder, side)
         self._device = usable_device()
+        self.ask = Asking(self._features, self._device)
 
-    def ask(self, samples: Sequence[Sample]) -> Tensor:
+    def _features(self, samples: Sequence[Sample]) -> Tensor:
         """Return the features of tiles, float32 (b, W, h, w), on the CPU."""
         images = []
         for sample in samples:
@@ -246,7 +246,7 @@ class FeatureMap:
             vectors.append(part[:, 0, there].T)
         time, half = reader.layers[0].parts[0].time
         top, left = (np.array(each, np.int64) * self.scale for each in (rows, columns))
-        lon, lat, gsd_m = _places(reader.grid, reader, top, left, self.scale)
+        lon, lat, gsd_m = _places(reader, top, left, self.scale)
         count = len(rows)
         found = {"row": top, "column": left, "lon": lon, "lat": lat, "gsd_m": gsd_m}
         found["time"] = np.full(count, time if np.isfinite(half) else np.nan)
@@ -254,9 +254,7 @@ class FeatureMap:
         return VectorTable(found, np.concatenate(vectors), about, UNITS)
 
 
-def _places(
-    grid: SceneGrid, reader: SceneReader, top: Array, left: Array, side: int
-) -> tuple[Array, Array, Array]:
+def _places(reader: SceneReader, top: Array, left: Array, side: int) -> tuple[Array, Array, Array]:
     """Return longitude, latitude and metres of a pixel of the middles of chips, (N,) each."""
     found = [
         spot

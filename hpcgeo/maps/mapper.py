@@ -73,7 +73,6 @@ class Product(Protocol):
         num_outputs: of the model, K.
         batch: tiles that are answered together.
         words: what the user says of bands and dates.
-        ask: the model.
     """
 
     ending: str
@@ -85,7 +84,10 @@ class Product(Protocol):
     num_outputs: int
     batch: int
     words: SceneWords
-    ask: Ask
+
+    @property
+    def ask(self) -> Ask:
+        """The model."""
 
     def made_with(self) -> Mapping[str, Any]:
         """Return model and options as plain values: what is there must have the same."""

@@ -28,7 +28,12 @@ from hpcgeo.tables import find
 from hpcgeo.weights.export import Weights, chosen, config_of
 from hpcgeo.workloads.choice import objective_of
 from hpcgeo.workloads.mixture import MixtureRun, architecture_of, band_of, moved_all
-from hpcgeo.workloads.preparation import Preparation, PreparedTask, kept_preparation
+from hpcgeo.workloads.preparation import (
+    Preparation,
+    PreparedTask,
+    kept_preparation,
+    preparation_of,
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ def open_model(
     if preparation is None:
         log.info("%s keeps no preparation of its samples: reading its data", folder)
         with found_or_moved():
-            preparation = MixtureRun(run, objective_of(run)).preparation()
+            work = MixtureRun(run, objective_of(run))
+        preparation = preparation_of(work.sets, work.data.chosen)
     elif moved:
         raise InputError(
             f"--data {moved[0]}: {folder} keeps how its samples are prepared, and its data is not "

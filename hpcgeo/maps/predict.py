@@ -13,7 +13,8 @@ from hpcgeo.kinds.maps import FORMS, MapForm
 from hpcgeo.kinds.target import Array
 from hpcgeo.launch.environment import discover
 from hpcgeo.log import log, set_up
-from hpcgeo.maps.blending import Bool
+from hpcgeo.maps.asking import Asking
+from hpcgeo.maps.blending import Ask, Bool
 from hpcgeo.maps.geotiff import RasterForm, limited, write_map
 from hpcgeo.maps.layers import SceneWords
 from hpcgeo.maps.mapper import Mapper, said
@@ -21,7 +22,7 @@ from hpcgeo.maps.model import Answers, MapModel, open_model
 from hpcgeo.maps.picture import draw
 from hpcgeo.maps.reading import SceneReader
 from hpcgeo.maps.scenes import scenes
-from hpcgeo.maps.tiles import MOST, shared
+from hpcgeo.maps.tiles import MOST, USUAL, shared
 from hpcgeo.tables import find
 from hpcgeo.train.loop import meet
 
@@ -46,7 +47,7 @@ class MapOptions:
 
     what: str | None = None
     dtype: str | None = None
-    overlap: float = 0.5
+    overlap: float = USUAL
     tile: int | None = None
     batch: int = 16
     words: SceneWords = field(default_factory=SceneWords)
@@ -85,7 +86,8 @@ def predict(
     tile = model.tile(options.tile)
     found = scenes(named, out)
     device = meet(model.run, environment, str(out))
-    product = PixelMap(model, Answers(model, device), options, what, dtype, tile)
+    answers = Answers(model, device)
+    product = PixelMap(model, answers, Asking(answers, device), options, what, dtype, tile)
     with limited():
         return Mapper(out, product, force=options.force).map(found)
 
@@ -122,13 +124,14 @@ class PixelMap:
         self,
         model: MapModel,
         answers: Answers,
+        ask: Ask,
         options: MapOptions,
         what: str,
         dtype: str,
         tile: tuple[int, int],
     ) -> None:
         """Take model and options; see `predict`."""
-        self.ask, self.batch, self.words = answers, options.batch, options.words
+        self.ask, self.batch, self.words = ask, options.batch, options.words
         self.prepared, self.every_date = model.prepared, model.kind.every_date
         self.num_outputs, self.tile = len(model.prepared.target.names), tile
         down, across = (shared(side, options.overlap, model.step_of_tiles) for side in tile)

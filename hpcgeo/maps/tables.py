@@ -60,8 +60,9 @@ def refuse_missing(ending: str) -> None:
 
 def _npz(path: Path, table: VectorTable) -> None:
     said = json.dumps({"about": table.about, "units": table.units})
+    arrays: dict[str, Any] = {**table.columns, "vector": table.vectors, "about": np.array(said)}
     with path.open("wb") as file:
-        np.savez(file, **table.columns, vector=table.vectors, about=np.array(said))
+        np.savez(file, **arrays)
 
 
 def _parquet(path: Path, table: VectorTable) -> None:

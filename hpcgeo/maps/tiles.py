@@ -15,6 +15,8 @@ from hpcgeo.data.sample import Float32
 #: Neighbours share at most this fraction of a tile: a pixel then lies in two of a row, or in three
 #: where the last tile is shifted.
 MOST = 0.5
+#: What neighbours share unless told: docs/maps.md has the measurement.
+USUAL = 0.25
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from hpcgeo.tables import find
 from hpcgeo.weights.initial import initial
 from hpcgeo.workloads.images import refuse_idle_options
 from hpcgeo.workloads.material import material_of
-from hpcgeo.workloads.preparation import Preparation, keep_preparation, preparation_of
+from hpcgeo.workloads.preparation import keep_preparation, preparation_of
 from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
 from hpcgeo.workloads.task_pictures import Album
 from hpcgeo.workloads.workload import Alive, Source, Step
@@ -225,11 +225,7 @@ class MixtureRun:
             )
 
     def keep(self, folder: Path) -> None:
-        keep_preparation(self.preparation(), folder)
-
-    def preparation(self) -> Preparation:
-        """Return how the samples of all tasks are prepared."""
-        return preparation_of(self.sets, self.data.chosen)
+        keep_preparation(preparation_of(self.sets, self.data.chosen), folder)
 
     def ended(self, folder: Path, step: int) -> bool:
         return self._waited([score for score in read_scores(folder) if score.step == step])

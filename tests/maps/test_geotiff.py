@@ -98,8 +98,8 @@ def test_a_photograph_has_no_place(tmp_path):
 
 def test_a_full_disk_leaves_no_map(small_disk):
     said = RasterForm("uint8", 255.0, ("a", "b", "c", "d"))
-    grid = SceneGrid(6000, 6000, UTM, AFFINE)
-    pixels = noise(4, 6000, 6000, low=0, high=255)
+    grid = SceneGrid(3500, 3500, UTM, AFFINE)
+    pixels = noise(4, 3500, 3500, low=0, high=255)
     with pytest.raises(InputError, match="cannot be written"):
         write(small_disk / "a.tif", said, pixels, grid)
     assert not list(small_disk.iterdir())

@@ -88,8 +88,8 @@ def test_a_second_start_makes_nothing_again_unless_it_must(run, folder, maps):
     found = predict(run, folder, maps)
     assert found.returncode == 0 and "2 were there already" in found.stderr
     assert before == {path: path.stat().st_mtime_ns for path in maps.rglob("*.tif")}
-    other = predict(run, folder, maps, "--overlap", "0.25")
-    assert other.returncode == 2 and "overlap: [16, 16] -> [8, 8]" in other.stderr
+    other = predict(run, folder, maps, "--overlap", "0.5")
+    assert other.returncode == 2 and "overlap: [8, 8] -> [16, 16]" in other.stderr
     assert "--force" in other.stderr
 
 
