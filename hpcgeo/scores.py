@@ -4,11 +4,20 @@ A file of scores is JSON lines; scores are appended, never changed. Two scores m
 column where their `protocol_key` agrees.
 """
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcgeo.json_lines import append_line
+from pydantic import FiniteFloat
+
+from hpcgeo.errors import InputError
+from hpcgeo.json_lines import TornError, append_line, lines, parsed
+from hpcgeo.log import log
 from hpcgeo.measured import RecordPart
+
+#: Classes of which the whole confusion is kept.
+MOST_CLASSES = 50
 
 #: Fields that two scores of one column share: what was asked, of which samples, in which way.
 PROTOCOL = (
@@ -44,10 +53,14 @@ class Score(RecordPart):
         image_size: pixels on a side.
         normalise: by whose moments, of the encoder or the data.
         refit: whether the choice was fitted to training and validation splits at last.
+        recalls: of each class by its name, of classes: the part of its samples (of a dense task:
+            pixels) that were found; over all label subsets, null where there are none.
+        confusion: how often each class (row) was taken for each, of at most `MOST_CLASSES`.
         commit, uncommitted_changes, command, versions, host, date: where the number is from.
     """
 
     schema_version: Literal[1] = 1
+    schema_minor: int = 1
     kind: Literal["score"] = "score"
     task: str
     reader: str
@@ -59,11 +72,11 @@ class Score(RecordPart):
     validation_labels: int
     metric: str
     better: Literal["higher", "lower"]
-    value: float | None
-    low: float | None
-    high: float | None
+    value: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
     values: tuple[float | None, ...]
-    leads: dict[str, tuple[float | None, float | None, float | None]]
+    leads: dict[str, tuple[FiniteFloat | None, FiniteFloat | None, FiniteFloat | None]]
     seeds: tuple[int, ...]
     whose: Literal["encoder", "random", "samples"]
     encoder: dict[str, str | int | None]
@@ -78,6 +91,8 @@ class Score(RecordPart):
     image_size: int
     normalise: str
     refit: bool
+    recalls: dict[str, FiniteFloat | None] | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
     commit: str | None
     uncommitted_changes: bool | None
     command: str
@@ -94,3 +109,42 @@ class Score(RecordPart):
 def append(path: Path, score: Score) -> None:
     """Append one line to a file of scores, in one write; a line torn before it stays alone."""
     append_line(path, score.model_dump_json())
+
+
+def holds_scores(file: Path) -> bool:
+    """Whether the first whole line of a file is a score; runs have other lines in scores.jsonl."""
+    for _, line in lines([file], ()):
+        try:
+            first = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        return isinstance(first, dict) and first.get("kind") == "score"
+    return False
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of scores that a path names: itself, or `scores*.jsonl` below it."""
+    found = sorted(path.rglob("scores*.jsonl")) if path.is_dir() else [path]
+    return [file for file in found if file.is_file() and holds_scores(file)]
+
+
+def read(file: Path, newer: Callable[[str], None] | None = None) -> Iterator[Score]:
+    """Yield the scores of a file, without lines torn by a job that was killed, which are said.
+
+    Args:
+        file: of scores.
+        newer: told of each field that a score of a newer minor version has beside ours, and that is
+            left out; None: it is an error.
+
+    Raises:
+        InputError: a line that is not a score, or of a newer version; it names file and line.
+    """
+    for place, line in lines([file], ()):
+        try:
+            score = parsed(Score, line, place, newer)
+        except TornError as error:
+            log.warning("%s: left out", error)
+            continue
+        if score.low is not None and score.high is not None and score.low > score.high:
+            raise InputError(f"{place}: low {score.low:g} is above high {score.high:g}")
+        yield score

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
@@ -28,14 +29,14 @@ from hpcgeo.evaluate.protocols.table import protocol_of
 from hpcgeo.evaluate.score import defined
 from hpcgeo.job_options import Launch
 from hpcgeo.kinds.metrics import metric_of, metrics
-from hpcgeo.kinds.states import RESAMPLES, interval
+from hpcgeo.kinds.states import RESAMPLES, Confusion, interval
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Array
 from hpcgeo.launch.environment import discover
 from hpcgeo.launch.rendezvous import meeting
 from hpcgeo.log import log, set_up, track
 from hpcgeo.parallel.group import join
-from hpcgeo.scores import Score
+from hpcgeo.scores import MOST_CLASSES, Score
 from hpcgeo.tables import find
 from hpcgeo.train.provenance import command, commit, versions
 
@@ -232,7 +233,7 @@ class _On:
         metric = metric_of(options.metric, target)
         fewer = options.labels != 1.0
         replicates = options.replicates or (REPLICATES if fewer else 1)
-        values, resampled, choices = [], [], []
+        values, resampled, choices, states = [], [], [], []
         used = validated = 0
         for seed in range(replicates):
             rows = [self._rows(part, seed) for part in (self.parts.train, self.parts.validation)]
@@ -262,6 +263,7 @@ class _On:
             values.append(value)
             resampled.append(again)
             choices.append(chosen)
+            states.append(state)
             self._say(whose, metric, value, chosen, seed, replicates)
         found = np.stack(resampled)  # (replicates, resamples)
         score = self._record(
@@ -273,7 +275,8 @@ class _On:
             choices=choices,
             labels=(used, validated),
         )
-        return score, found
+        confusions = [state.sums[0] for state in states if isinstance(state, Confusion)]
+        return score.model_copy(update=_by_class(confusions, target.names)), found
 
     def _rows(self, part: LabelledSplit, seed: int) -> Array:
         return part.subset(self.options.labels, seed)
@@ -342,6 +345,21 @@ class _On:
             host=discover().host,
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
+
+
+def _by_class(confusions: Sequence[Float64], names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a score that say how classes did, of a confusion a label subset."""
+    if not confusions:
+        return {}
+    whole = np.sum(confusions, axis=0).reshape(len(names), -1)  # (K truth, K predicted)
+    with np.errstate(invalid="ignore"):
+        recalls = whole.diagonal() / whole.sum(axis=1)
+    found: dict[str, Any] = {
+        "recalls": {name: defined(float(one)) for name, one in zip(names, recalls, strict=True)}
+    }
+    if len(names) <= MOST_CLASSES:
+        found["confusion"] = tuple(tuple(int(n) for n in row) for row in whole)
+    return found
 
 
 def _interval(resampled: Float64) -> tuple[float, float]:

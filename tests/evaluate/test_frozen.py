@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, recall_score
 from sklearn.preprocessing import StandardScaler
 
 from hpcgeo.errors import InputError
@@ -55,6 +56,10 @@ def test_the_score_is_that_of_scikit_learn_on_the_same_features(
     model = LogisticRegression(C=chosen["C"], max_iter=10_000, tol=1e-8)
     model.fit(scale.transform(train[0]), train[1])
     assert ours.value == pytest.approx(model.score(scale.transform(test[0]), test[1]))
+    said = model.predict(scale.transform(test[0]))
+    assert np.array_equal(ours.confusion, confusion_matrix(test[1], said))
+    recalls = recall_score(test[1], said, average=None)
+    assert [*(ours.recalls or {}).values()] == pytest.approx(recalls)
 
 
 def test_features_are_computed_once(made: tuple[str, str], tmp_path: Path) -> None:
