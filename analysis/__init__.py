@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
@@ -29,20 +29,57 @@ def load(paths: Iterable[Path | str]) -> "pandas.DataFrame":
     Example:
         >>> load(["profiles/records"]).groupby("layout").images_per_s.max()  # doctest: +SKIP
     """
-    try:
-        import pandas
-    except ModuleNotFoundError:
-        raise InputError(
-            "a table of records needs pandas: install it with `pip install 'hpcgeo[report]'`"
-        ) from None
+    pandas = _pandas()
     from io import StringIO
 
     from hpcgeo_analysis import export, reading
     from hpcgeo_analysis.comparisons import compare
     from hpcgeo_analysis.points import points
 
-    records, _, _, newer = reading.load([Path(path) for path in paths])
-    if newer:
-        log.warning("fields of a newer version, left out: %s", ", ".join(sorted(newer)))
-    found = points(records)
-    return pandas.read_csv(StringIO(export.table(compare(found, ()), found, records)))
+    loaded = reading.load([Path(path) for path in paths])
+    if loaded.newer:
+        log.warning("fields of a newer version, left out: %s", ", ".join(sorted(loaded.newer)))
+    if not loaded.records:
+        raise InputError("no records there; `load_scores` reads scores")
+    found = points(loaded.records)
+    return pandas.read_csv(StringIO(export.table(compare(found, ()), found, loaded.records)))
+
+
+def load_scores(paths: Iterable[Path | str]) -> "pandas.DataFrame":
+    """Return scores as a table, for a notebook.
+
+    Args:
+        paths: files or folders of scores.
+
+    Returns:
+        A row for each score that counts, with the columns of scores.csv. Missing is NaN.
+
+    Raises:
+        InputError: pandas is not installed, no scores, or a line that is not a score.
+
+    Example:
+        >>> load_scores(["scores.jsonl"]).pivot(index="name", columns="column", values="value")
+        ... # doctest: +SKIP
+    """
+    pandas = _pandas()
+    from io import StringIO
+
+    from hpcgeo_analysis import reading
+    from hpcgeo_analysis.scores import board, table
+
+    found = reading.load([Path(path) for path in paths]).scores
+    if not found:
+        raise InputError(
+            "no scores there; `hpcgeo probe ENCODER --on READER:PATH --out` writes them"
+        )
+    return pandas.read_csv(StringIO(table.as_csv(board.board(found))))
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ModuleNotFoundError:
+        raise InputError(
+            "a table of records needs pandas: install it with `pip install 'hpcgeo[report]'`"
+        ) from None
+    return pandas

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     keys = [key.strip() for key in chosen.together.split(",") if key.strip()]
     try:
-        print(make(chosen.records, chosen.out, chosen.run, keys))
+        print(*make(chosen.records, chosen.out, chosen.run, keys), sep="\n")
     except InputError as error:
         print(f"hpcgeo: {error}", file=sys.stderr)
         return 2

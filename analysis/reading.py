@@ -1,4 +1,4 @@
-"""Records and curves of collectives come in here; what cannot be true is refused."""
+"""Records, curves of collectives and scores come in here; what cannot be true is refused."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from hpcgeo import scores
 from hpcgeo.errors import InputError
+from hpcgeo.log import log
 from hpcgeo.measured import told
 from hpcgeo.records import LinksRecord, Record, read_links, read_on
 
@@ -24,44 +26,74 @@ class Loaded(NamedTuple):
         copies: records that were read twice, and left out.
         newer: fields of records of a newer minor version that are not known, and how many records
             have each.
+        scores: in the order of the files, each line once.
+        score_copies: scores that were read twice, and left out.
     """
 
     records: list[Record]
     links: list[LinksRecord]
     copies: int
     newer: Counter[str]
+    scores: list[scores.Score]
+    score_copies: int
 
 
 def load(paths: Iterable[Path]) -> Loaded:
-    """Return the records and the curves of files and folders.
+    """Return the records, the curves and the scores of files and folders.
 
     Raises:
-        InputError: nothing there, no record in it, or a line that is not a sound record.
+        InputError: nothing there, no record in it, or a line that is not a sound record or score.
     """
     paths = list(paths)
     found: dict[str, Record] = {}
     curves: list[LinksRecord] = []
+    probed: list[scores.Score] = []
+    unknown: set[str] = set()
     read_in = 0
     newer: Counter[str] = Counter()
     for path in paths:
-        links = _of_links(path)
+        links, files = _of_links(path), scores.files_of(path)
+        if not (files or links or _of_records(path)):
+            _refuse_evaluations(path)
+        for file in files:
+            for score in scores.read(file, unknown.add):
+                _check_names(score, ("task", "reader", "metric", "protocol"), file)
+                probed.append(score)
         for curve in read_links([path]) if links else []:
             _check_links(curve, path)
             curves.append(curve)
         records = (
             []
-            if links and not _of_records(path)
+            if (links or files) and not _of_records(path)
             else read_on([path], lambda name: newer.update([name]))
         )
         for record in records:
             _check(record, path)
             found.setdefault(record.model_dump_json(), record)
         read_in += len(records)
-    if not found and not curves:
+    if not found and not curves and not probed:
         names = ", ".join(str(path) for path in paths) or "no files given"
-        raise InputError(f"no records in {names}; `hpcgeo profile` writes them")
+        raise InputError(
+            f"no records in {names}; `hpcgeo profile` writes them, and `hpcgeo probe --on` scores"
+        )
     unique = list({curve.model_dump_json(): curve for curve in curves}.values())
-    return Loaded(list(found.values()), unique, read_in - len(found), newer)
+    if unknown:
+        log.warning("fields of newer scores, left out: %s", ", ".join(sorted(unknown)))
+    once = list({score.model_dump_json(): score for score in probed}.values())
+    return Loaded(
+        *(list(found.values()), unique, read_in - len(found), newer),
+        *(once, len(probed) - len(once)),
+    )
+
+
+def _refuse_evaluations(path: Path) -> None:
+    """Refuse what has the name of scores, and holds none: runs keep their evaluations so."""
+    named = any(path.rglob("scores*.jsonl")) if path.is_dir() else path.name.startswith("scores")
+    if path.exists() and named:
+        raise InputError(
+            f"{path}: no score in it that `hpcgeo probe ENCODER --on READER:PATH --out` wrote, and "
+            f"no record; what a run keeps in scores.jsonl are its evaluations"
+        )
 
 
 def _of_links(path: Path) -> bool:
@@ -77,7 +109,7 @@ def _of_records(path: Path) -> bool:
     )
 
 
-def _check_names(part: Record | LinksRecord, names: Iterable[str], path: Path) -> None:
+def _check_names(part: BaseModel, names: Iterable[str], path: Path) -> None:
     for name in names:
         value = getattr(part, name)
         if not value.isprintable():

@@ -35,8 +35,11 @@ from hpcgeo_analysis.figures import (
 )
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.point_table import point_table
-from hpcgeo_analysis.points import points
-from hpcgeo_analysis.reading import load
+from hpcgeo_analysis.points import CONTEXT, points
+from hpcgeo_analysis.reading import Loaded, load
+from hpcgeo_analysis.scores import page as score_page
+from hpcgeo_analysis.scores.board import MIXABLE
+from hpcgeo_analysis.scores.board import board as board_of
 from hpcgeo_analysis.sections import omissions, others, provenance
 from hpcgeo_analysis.sections.runs import Run, load_run
 from hpcgeo_analysis.styles import css, key
@@ -58,7 +61,7 @@ SECTIONS = (others.section, omissions.section, provenance.section)
 #: Winner maps that are drawn, those with most points; the table has every point.
 MAPS = 4
 
-#: Figures of an older report that a new one no longer has are removed; nothing else is.
+#: Figures of an older page that a new one no longer has are removed; nothing else is.
 _OURS = re.compile(r"[a-z]+(-[a-z]+)?-\d+(-.*)?\.(png|svg)")
 
 
@@ -67,25 +70,28 @@ def make(
     out: Path,
     folders: Sequence[Path] = (),
     together: Sequence[str] = (),
-) -> Path:
+) -> list[Path]:
     """Write report.html, report.md, table.csv and figures/*.svg into `out`.
 
+    Of scores it is scores.html, scores.md and scores.csv; of records and scores both.
+
     Args:
-        paths: files or folders of records, and of curves of collectives.
+        paths: files or folders of records, of curves of collectives, and of scores.
         folders: of training runs, whose curves and last pictures are shown too.
         out: folder; a report there is replaced only when the new one is complete.
-        together: keys in which lines of one figure may differ, which it then says.
+        together: keys in which lines of one figure, or scores of a column, may differ, which the
+            page then says.
 
     Returns:
-        The path of report.html.
+        The paths of the pages.
 
     Raises:
-        InputError: no records, a line that is not a record, a key that nothing carries, or a folder
-            that cannot be written.
+        InputError: no records, a line that is not a record, a key that nothing carries, what has no
+            effect on scores, or a folder that cannot be written.
 
     Example:
         >>> make([Path("profiles/records")], Path("report"))  # doctest: +SKIP
-        PosixPath('report/report.html')
+        [PosixPath('report/report.html')]
     """
     # Thousands of records are a million small objects that no collector needs to visit again.
     gc.disable()
@@ -94,8 +100,35 @@ def make(
         gc.freeze()
     finally:
         gc.enable()
+    with_records = bool(found.records or found.links)
+    if folders and not with_records:
+        raise InputError(f"--run {folders[0]}: no effect on scores: give records too")
+    mixed = [key for key in together if key in MIXABLE] if found.scores else []
+    if found.scores:
+        # A key of both counts for both; what only records may carry is judged there.
+        together = [key for key in together if key not in MIXABLE or key in CONTEXT]
     runs = [load_run(number, run) for number, run in enumerate(folders, 1)]
-    files = render(
+    files: dict[str, bytes] = {}
+    if with_records:
+        files |= _of_records(found, runs, together)
+    elif unknown := [key for key in together if key not in mixed]:
+        raise InputError(
+            f"--together {unknown[0]}: scores cannot differ in this; choose from "
+            f"{', '.join(MIXABLE)}"
+        )
+    if found.scores:
+        board = board_of(found.scores, found.score_copies, mixed)
+        files |= score_page.render(board, _templates(), _assets())
+    gc.unfreeze()
+    try:
+        _write(files, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot write the report: {error.strerror}") from None
+    return [out / name for name in ("report.html", "scores.html") if name in files]
+
+
+def _of_records(found: Loaded, runs: Sequence[Run], together: Sequence[str]) -> dict[str, bytes]:
+    return render(
         found.records,
         found.copies,
         runs,
@@ -103,12 +136,6 @@ def make(
         together=together,
         newer=found.newer,
     )
-    gc.unfreeze()
-    try:
-        _write(files, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot write the report: {error.strerror}") from None
-    return out / "report.html"
 
 
 def render(
@@ -184,7 +211,6 @@ def _view(
     with_data = [figure for figure in drawn if figure.panels or figure.sentences]
     full = [section for section in sections if section.blocks]
     table = point_table(study, found)
-    folder = resources.files("hpcgeo_analysis.templates")
     return {
         "answers": answers(study, winners),
         "maps": list(zip(winners[:MAPS], settings(winners[:MAPS]), strict=True)),
@@ -208,6 +234,14 @@ def _view(
         "runs": runs,
         "sections": full,
         "records": embedded(study.points),
+        **_assets(),
+    }
+
+
+def _assets() -> dict[str, str]:
+    """Return the style sheet and the script of a page."""
+    folder = resources.files("hpcgeo_analysis.templates")
+    return {
         "css": css() + (folder / "report.css").read_text("utf-8"),
         "script": (folder / "report.js").read_text("utf-8"),
     }
@@ -240,8 +274,10 @@ def _write(files: dict[str, bytes], out: Path) -> None:
         (staged / "figures").mkdir()
         for name, content in files.items():
             (staged / name).write_bytes(content)
-        for name in sorted(files, key=lambda name: (name == "report.html", name)):
+        for name in sorted(files, key=lambda name: (name.endswith(".html"), name)):
             (staged / name).replace(out / name)
     for old in (out / "figures").iterdir():
-        if _OURS.fullmatch(old.name) and f"figures/{old.name}" not in files:
+        of_scores = old.name.partition("-")[0] in score_page.ANCHORS
+        page_of = "scores.html" if of_scores else "report.html"
+        if page_of in files and _OURS.fullmatch(old.name) and f"figures/{old.name}" not in files:
             old.unlink()

@@ -1,4 +1,4 @@
-"""`hpcgeo report`: records become the scaling report."""
+"""`hpcgeo report`: records become the scaling report, scores the page of scores."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ app = typer.Typer()
 def report(
     records: Annotated[
         list[Path],
-        typer.Argument(help="Files of records (and of links), or folders that hold some."),
+        typer.Argument(help="Files of records (and links), of scores, or folders that hold some."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the report; an older one is replaced.")],
     run: Annotated[
@@ -37,14 +37,19 @@ def report(
         str,
         typer.Option(
             metavar="KEY,...",
-            help="Lay lines over each other that differ in these keys, e.g. dtype,device; figures "
-            "then say so.",
+            help="Lay lines over each other that differ in these keys, e.g. dtype,device, or hold "
+            "scores against each other that do, e.g. labels; the page then says so.",
         ),
     ] = "",
 ) -> None:
     """Turn records into the scaling report: report.html, report.md, table.csv, figures/*.svg.
 
+    Scores of `hpcgeo probe --on` become scores.html, scores.md, scores.csv; scores of unlike
+    protocols share no column, unless --together asks for it.
+
     hpcgeo report profiles/records --out report
+
+    hpcgeo report scores.jsonl --out report
 
     hpcgeo report records.jsonl --run runs/mae_vit_tiny --out report
 
@@ -52,4 +57,5 @@ def report(
     """
     refuse_unwritable(out, "--out", folder=True)
     keys = [key.strip() for key in together.split(",") if key.strip()]
-    typer.echo(make(records, out, run or [], keys))
+    for page in make(records, out, run or [], keys):
+        typer.echo(page)

@@ -9,6 +9,7 @@ from hpcgeo.records import read
 from hpcgeo_analysis import report
 from tests.analysis.chromium import Chromium, installed
 
+SCORES = Path(__file__).parent / "golden" / "scores.jsonl"
 RECORDS = Path(__file__).parents[2] / "profiles" / "records"
 
 #: What stands before the first figure, and where that begins.
@@ -203,3 +204,20 @@ def test_a_page_of_two_thousand_points_opens(browser, make, tmp_path):
     ]
     browser.open(written(records, tmp_path, "many"))
     assert browser.js("document.querySelector('#count').textContent").endswith(" of 2000")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_of_scores(browser, tmp_path, width, dark):
+    [page] = report.make([SCORES], tmp_path)
+    browser.open(page, width, 800, dark=dark)
+    assert browser.js(CUT) == []
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    if width > 400:
+        assert browser.js(FIRST)["top"] < 500
+    shown = "document.querySelector('#board .detail dl').checkVisibility()"
+    assert not browser.js(shown)
+    browser.js("document.querySelector('#board .detail summary').click()")
+    assert browser.js(shown) and browser.js(CUT) == []
+    lightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] * 1"
+    assert (browser.js(lightness) < 60) == dark

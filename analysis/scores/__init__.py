@@ -1,0 +1,1 @@
+"""The page of scores: what encoders reached, and by which protocol."""

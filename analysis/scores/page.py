@@ -1,0 +1,47 @@
+"""The page of scores as files: scores.html, scores.md, scores.csv, figures/scores-*.svg."""
+
+from typing import Any
+
+from jinja2 import Environment
+
+from hpcgeo_analysis import page
+from hpcgeo_analysis.scores import classes, figures, table
+from hpcgeo_analysis.scores.answers import answers
+from hpcgeo_analysis.scores.board import ScoreBoard
+
+#: What the anchors of figures, and so the names of their files, begin with.
+ANCHORS = ("scores", "size", "compute", "confusion")
+
+#: In their order.
+FIGURES = (figures.by_encoder, figures.by_size, figures.by_cost, classes.confusions)
+
+
+def render(board: ScoreBoard, templates: Environment, assets: dict[str, str]) -> dict[str, bytes]:
+    """Return the content of every file of the page by its path below the folder.
+
+    Args:
+        board: of at least one score.
+        templates: of the report.
+        assets: `css` and `script` of a page.
+    """
+    drawn = [figure for make in FIGURES if (figure := make(board))]
+    view: dict[str, Any] = {
+        "answers": answers(board),
+        "figures": drawn,
+        "anchors": {figure.anchor for figure in drawn},
+        "columns": board.columns,
+        "common": board.common,
+        "rows": table.rows(board),
+        "markdown": table.as_markdown(board),
+        "tables": [table.protocols(board), *classes.recalls(board)],
+        **assets,
+    }
+    files = {
+        f"figures/{page.file_name(figure, n)}": page.standalone(panel).encode()
+        for figure in drawn
+        for n, panel in enumerate(figure.panels, 1)
+    }
+    files["scores.csv"] = table.as_csv(board).encode()
+    for name in ("scores.md", "scores.html"):
+        files[name] = templates.get_template(f"{name}.j2").render(view).encode()
+    return files
