@@ -195,7 +195,9 @@ def _scores(scores: list[Any]) -> Table:
 
 
 def _setting(name: str, value: Any) -> str:
-    return str(value) if name == "features" else f"{name} {value:g}"
+    if name == "features":
+        return str(value)
+    return f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
 
 
 def _interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:

@@ -135,7 +135,12 @@ def test_ranks_agree_bit_for_bit_and_scores_are_records(
         assert path.read_bytes() == theirs.read_bytes()
 
 
-def test_the_table_says_what_was_chosen(made: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "setting"), [("linear", "C 1e-06"), ("knn", "weights similarity")]
+)
+def test_the_table_says_what_was_chosen(
+    made: tuple[str, str], tmp_path: Path, protocol: str, setting: str
+) -> None:
     encoder, on = made
     done = processes.hpcgeo(
         *(
@@ -150,10 +155,10 @@ def test_the_table_says_what_was_chosen(made: tuple[str, str], tmp_path: Path) -
             "--pooling",
             "class",
         ),
-        *("--cache", str(tmp_path), "--normalise", "data"),
+        *("--cache", str(tmp_path), "--normalise", "data", "--model", protocol),
     )
     assert done.returncode == 0, done.stderr
-    for word in ("encoder", "random", "samples", "block 12, class", "accuracy", "lead"):
+    for word in ("encoder", "random", "samples", "block 12, class", "accuracy", "lead", setting):
         assert word in done.stdout, word
 
 
