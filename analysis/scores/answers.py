@@ -48,8 +48,9 @@ def _title(board: ScoreBoard) -> str:
     if not rivalled:
         return f"{counted(len(judged), 'column')} of scores, no two encoders in one"
     (first, columns), *rest = _best(rivalled)
-    more = [f"{name} in {len(own)}" for name, own in rest[:NAMED]]
-    return ", ".join([f"{first} is best in {len(columns)} of {len(rivalled)} columns", *more])
+    more = [f"{name} in {len(own)}" for name, own in rest[: NAMED - 1]]
+    where = f"{len(columns)} of {len(rivalled)} columns"
+    return ", ".join([f"{first} has the best score in {where}", *more])
 
 
 def _best(columns: Sequence[ScoreColumn]) -> list[tuple[str, list[ScoreColumn]]]:
@@ -72,11 +73,11 @@ def _alone(columns: Sequence[ScoreColumn]) -> str:
 
 def _leads(columns: Sequence[ScoreColumn]) -> str:
     """Return where an encoder leads, where it is best without doing so, and where it is alone."""
-    alone = [column for column in columns if len(column.encoders) == 1]
+    rivalled = [column for column in columns if len(column.encoders) > 1]
     kinds = {
-        "leads on": [column for column in columns if column.led],
-        "is best on": [column for column in columns if not column.led and column not in alone],
-        "is alone on": alone,
+        "leads on": [column for column in rivalled if column.led],
+        "has the best score on": [column for column in rivalled if not column.led],
+        "is alone on": [column for column in columns if column not in rivalled],
     }
     return ", ".join(f"{words} {listed(_titles(own))}" for words, own in kinds.items() if own)
 
@@ -94,7 +95,8 @@ def _of_one(column: ScoreColumn) -> str:
         return f"{name} leads on {column.title}: {number}"
     level = [other for other, _ in column.level]
     who = listed(level) if len(level) <= NAMED else counted(len(level), "encoder")
-    return f"{name} is best on {column.title}{', level with ' + who if level else ''}: {number}"
+    beside = f", level with {who}" if level else ""
+    return f"{name} has the best score on {column.title}{beside}: {number}"
 
 
 def _titles(columns: Sequence[ScoreColumn]) -> list[str]:

@@ -5,6 +5,7 @@ from hpcgeo_analysis.figures.axes import SMALL, WIDTH, fitted, headed
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.formatting import percent
 from hpcgeo_analysis.scores.board import ScoreBoard, ScoreColumn
+from hpcgeo_analysis.scores.figures import SENTENCES
 from hpcgeo_analysis.svg import Canvas, element, tip, width
 from hpcgeo_analysis.tables import Table, TableCell, text
 
@@ -26,7 +27,7 @@ def confusions(board: ScoreBoard) -> Figure | None:
         said[0],
         tuple(_heat(column, name, score) for column, name, score in drawn),
         caption="Row: the true class. Column: what it was taken for. Strong: much of its row.",
-        sentences=tuple(f"{sentence}." for sentence in said[1:]),
+        sentences=tuple(f"{sentence}." for sentence in said[1 : 1 + SENTENCES]),
     )
 
 

@@ -9,13 +9,15 @@ from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.scores.answers import lead
 from hpcgeo_analysis.scores.board import ScoreBoard, ScoreColumn, amount, shown, span
 from hpcgeo_analysis.styles import LineStyle
-from hpcgeo_analysis.svg import MARKS, Canvas, Scale, element, mark, path, tip
+from hpcgeo_analysis.svg import MARKS, Canvas, Scale, element, mark, path, tip, width
 
 #: Pixels of a row, from the top to the first, and of the plot of a panel with two axes.
 ROW, TOP, HEIGHT = 31.0, 32.0, 184.0
 
-#: Encoders and sentences that are shown; the table has all.
+#: Encoders and sentences that are shown, the best; the table has all.
 MOST, SENTENCES = 16, 6
+#: Encoders that have colour and name where all are drawn, the best.
+LABELLED = 10
 
 #: Colours of encoders, those of lines elsewhere: with as many marks none looks like another.
 _COLOURS = ("ddp", "full-shard", "hybrid-1", "zero2", "shard-grad-op", "no-shard", "hybrid-3")
@@ -64,7 +66,10 @@ def by_encoder(board: ScoreBoard) -> Figure | None:
         tuple(_intervals(column, looks(board)) for column in columns),
         caption="Bars: 95 % intervals over resamples of the scored split. Dashed: random weights "
         "of the same architecture. Dotted: the samples themselves. Axes do not begin at zero.",
-        sentences=(*behind[:SENTENCES], *([f"{more} more in the table."] if more > 0 else [])),
+        sentences=(
+            *behind[:SENTENCES],
+            *([f"{more} more in the rows of the table."] if more > 0 else []),
+        ),
     )
 
 
@@ -150,7 +155,8 @@ def _against(board: ScoreBoard, anchor: str, size: Size, least: str, unit: str) 
         anchor,
         title,
         tuple(_sized(column, size, unit.strip(), looks(board)) for column in columns),
-        caption="Bars: 95 % intervals. Dashed: random weights of each size, and the samples.",
+        caption="Bars: 95 % intervals. Dashed: random weights of each size, and the samples."
+        + " Grey: further encoders." * any(len(c.encoders) > LABELLED for c in columns),
         sentences=tuple(f"And {claim}." for claim in claims[1 : 1 + SENTENCES]),
     )
 
@@ -166,25 +172,38 @@ def _least(column: ScoreColumn, size: Size, unit: str) -> str:
 
 
 def _sized(column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle]) -> str:
-    some = [(n, s, v) for n, s in column.encoders[:MOST] if (v := size(s)) is not None]
+    some = [(n, s, v) for n, s in column.encoders if (v := size(s)) is not None]
     lines = [
-        *_beside(column, some),
-        *(
-            DrawnLine(name, "", look[name], [_place(name, score, value)], joined=False)
-            for name, score, value in some
-        ),
+        DrawnLine(_cut(name), "", look[name], [_place(name, score, value)], joined=False)
+        for name, score, value in some[:LABELLED]
     ]
+    lines = [*_beside(column, some), *lines]
     values = [value for _, _, value in some]
-    canvas = headed(TOP + HEIGHT + 36, column.title, _below(column, len(some)))
+    canvas = headed(TOP + HEIGHT + 36, column.title, _below(column, len(column.encoders)))
     left, right = 38.0, WIDTH - axes.label_room(line.label for line in lines) - 10
     x = Scale(min(values) / 1.25, max(values) * 1.25, left, right, 10)
     y = _scale([score for _, score, _ in some], column, TOP + HEIGHT, TOP + 8)
     axes.horizontal(canvas, y, x, y.ticks(5), lambda value: f"{value:g}")
     axes.below(canvas, y, x, x.ticks(4), _round)
     canvas.text(left, y.start + 30, axis, "muted", font=SMALL)
+    for name, score, value in some[LABELLED:]:
+        place = _place(name, score, value)
+        words, style = tip(place.tip), "stroke:var(--muted)"
+        canvas.add(mark("circle", x(place.x), y(place.y), words, class_="hollow", style=style))
     axes.draw(canvas, x, y, lines)
     said = ", ".join(f"{name} {shown(s.value)} at {amount(v)}" for name, s, v in some)
     return canvas.svg(f"{column.title}, {column.first.metric} against {axis}: {said}")
+
+
+def _cut(name: str) -> str:
+    """Return a name cut in its middle where it is long: runs often differ in their ends."""
+    room = axes.LABEL - 21
+    if width(name, SMALL) <= room:
+        return name
+    half = len(name) // 2
+    while width(f"{name[:half]}…{name[-half:]}", SMALL) > room:
+        half -= 1
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def _round(value: float) -> str:

@@ -50,7 +50,7 @@ def test_the_title_is_the_answer(scores):
     said = "dinov2_vits14 leads on ucmerced: accuracy 0.950, ahead of random weights by 0.31"
     assert answers(board(many)).title == said
     wide = [s.model_copy(update={"low": 0.5}) if s.whose == "encoder" else s for s in many]
-    assert "is best on ucmerced, level with mae_vit_base" in answers(board(wide)).title
+    assert "has the best score on ucmerced, level with mae_vit_base" in answers(board(wide)).title
     alone = [one(scores, leads={"random": (0.1, -0.1, 0.3)})]
     assert answers(board(alone)).title.endswith("not significantly ahead of random weights")
     beside = [s for s in scores if s.whose != "encoder"]
@@ -135,6 +135,15 @@ def test_size_and_cost_are_drawn_where_they_differ(scores):
     assert size and cost
     assert size.title.endswith("dinov2_vits14 on ucmerced (1,680 labels), 22.1 M parameters")
     assert cost.title.endswith("5.50 GFLOPs an image")
+    [best] = [s for s in scores if s.value == 0.957]
+    many = [
+        best.model_copy(
+            update={"fingerprint": f"{n:064}", "parameters": n * 10**6, "value": n / 40}
+        )
+        for n in range(1, 31)
+    ]
+    [crowded] = by_size(board(many)).panels
+    assert crowded.count('class="hollow"') == 20, "the best ten have names"
     same = [s.model_copy(update={"parameters": 5, "flops": 5}) for s in scores]
     assert by_size(board(same)) is None and by_cost(board(same)) is None
 
