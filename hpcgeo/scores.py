@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import FiniteFloat
+from pydantic import FiniteFloat, NonNegativeInt, PositiveInt
 
 from hpcgeo.errors import InputError
 from hpcgeo.json_lines import TornError, append_line, lines, parsed
@@ -81,8 +81,8 @@ class Score(RecordPart):
     whose: Literal["encoder", "random", "samples"]
     encoder: dict[str, str | int | None]
     fingerprint: str | None
-    parameters: int | None
-    flops: int | None
+    parameters: PositiveInt | None
+    flops: PositiveInt | None
     protocol: str
     chosen: tuple[dict[str, Any], ...]
     validation: tuple[float | None, ...]
@@ -92,7 +92,7 @@ class Score(RecordPart):
     normalise: str
     refit: bool
     recalls: dict[str, FiniteFloat | None] | None = None
-    confusion: tuple[tuple[int, ...], ...] | None = None
+    confusion: tuple[tuple[NonNegativeInt, ...], ...] | None = None
     commit: str | None
     uncommitted_changes: bool | None
     command: str
@@ -145,6 +145,17 @@ def read(file: Path, newer: Callable[[str], None] | None = None) -> Iterator[Sco
         except TornError as error:
             log.warning("%s: left out", error)
             continue
-        if score.low is not None and score.high is not None and score.low > score.high:
-            raise InputError(f"{place}: low {score.low:g} is above high {score.high:g}")
+        _check(score, place)
         yield score
+
+
+def _check(score: Score, place: str) -> None:
+    """Refuse what no protocol gives."""
+    if score.low is not None and score.high is not None and score.low > score.high:
+        raise InputError(f"{place}: low {score.low:g} is above high {score.high:g}")
+    if score.confusion is not None:
+        classes = len(score.recalls or {})
+        if not classes or {len(score.confusion), *map(len, score.confusion)} != {classes}:
+            raise InputError(
+                f"{place}: confusion needs {classes} rows and columns, one a class of recalls"
+            )

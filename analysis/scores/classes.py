@@ -18,7 +18,7 @@ TOP, NAMES = 34.0, 110.0
 def confusions(board: ScoreBoard) -> Figure | None:
     """Return how often the best encoder of each column took each class for each."""
     best = [(c, *c.encoders[0]) for c in board.columns if c.encoders]
-    drawn = [(column, name, score) for column, name, score in best if score.confusion]
+    drawn = [one for one in best if one[2].confusion and any(map(any, one[2].confusion))]
     if not drawn:
         return None
     said = [_worst(column, name, score) for column, name, score in drawn]
@@ -26,7 +26,8 @@ def confusions(board: ScoreBoard) -> Figure | None:
         "confusion",
         said[0],
         tuple(_heat(column, name, score) for column, name, score in drawn),
-        caption="Row: the true class. Column: what it was taken for. Strong: much of its row.",
+        caption="Row: the true class. Column: what it was taken for. Strong: much of its row."
+        + " Label subsets are added up." * any(len(score.values) > 1 for _, _, score in drawn),
         sentences=tuple(f"{sentence}." for sentence in said[1 : 1 + SENTENCES]),
     )
 
@@ -35,7 +36,7 @@ def _worst(column: ScoreColumn, name: str, score: Score) -> str:
     """Return which class is found least, and for what it is taken."""
     recalls = score.recalls or {}
     known = {label: recall for label, recall in recalls.items() if recall is not None}
-    if not known or min(known.values()) == 1:
+    if min(known.values()) == 1:
         return f"{name} on {column.title} finds all of every class"
     least = min(known, key=lambda label: known[label])
     row = (score.confusion or ())[[*recalls].index(least)]

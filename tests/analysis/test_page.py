@@ -221,3 +221,12 @@ def test_the_page_of_scores(browser, tmp_path, width, dark):
     assert browser.js(shown) and browser.js(CUT) == []
     lightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] * 1"
     assert (browser.js(lightness) < 60) == dark
+
+
+def test_scores_are_not_cut_on_paper(browser, tmp_path):
+    [page] = report.make([SCORES], tmp_path)
+    browser.open(page, 720, 1000)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    browser.js("dispatchEvent(new Event('beforeprint'))")
+    assert browser.js("document.documentElement.scrollWidth") <= 720 and browser.js(CUT) == []
+    assert browser.js("document.querySelector('#board').getBoundingClientRect().right") <= 720

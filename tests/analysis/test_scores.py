@@ -177,6 +177,9 @@ def test_records_and_scores_of_a_folder_make_both_pages(tmp_path, sweep, scores)
         ('"labels":1680', '"labels":"many"', "not a record: labels"),
         ('"low":0.851', '"low":0.951', "low 0.951 is above high 0.911"),
         ('"value":0.881', '"value":NaN', "value"),
+        ('"parameters":86000000', '"parameters":0', "parameters"),
+        ("[100,3,1,1]", "[100,3,1]", "confusion needs 4 rows and columns"),
+        ("[100,3,1,1]", "[100,3,1,-1]", "confusion"),
         ('"task":"ucmerced"', '"task":"a\\u0000"', "holds what cannot be shown"),
     ],
 )
