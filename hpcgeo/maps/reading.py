@@ -118,7 +118,9 @@ class SceneReader:
                     f"BEFORE,AFTER"
                 )
             raster = self._raster(first.parts[0].path)
-            self.grid = SceneGrid(*raster.shape, raster.crs, raster.transform, raster.gcps)
+            self.grid = SceneGrid(
+                raster.height, raster.width, raster.crs, raster.transform, raster.gcps
+            )
         except BaseException:
             self.__exit__()
             raise
@@ -202,8 +204,8 @@ class SceneReader:
     ) -> Tile:
         seen = tuple(self._observe(layer, blocks, top, left, side, spot) for layer in self.layers)
         own = seen[0].values[:, :, : self.grid.height - top, : self.grid.width - left]
-        dates = np.isfinite(own).any(axis=1)  # (T, h, w)
-        there = dates[0] & dates[-1] if self._every else dates.any(axis=0)
+        dates: Bool = np.isfinite(own).any(axis=1)  # (T, h, w)
+        there: Bool = dates[0] & dates[-1] if self._every else dates.any(axis=0)
         where = (spot.lon, spot.lat) if self._task.placed else UNKNOWN
         standardised = tuple(map(self._standardised, seen))
         target = np.zeros(side, dtype=np.int64)
