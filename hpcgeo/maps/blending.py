@@ -65,7 +65,7 @@ class Blender:
     def take(self, rows: int) -> tuple[Float32, Bool]:
         """Return averages (K, h, W) of the first rows, and which are there; move on by them."""
         weights = self._weights[:rows]
-        mean: Float32 = self._sums[:, :rows] / np.where(weights > 0, weights, np.float32(1))
+        mean: Float32 = self._sums[:, :rows] / np.where(weights > 0, weights, 1).astype(np.float32)
         there = self._there[:rows].copy()
         for array in (self._sums, self._weights[None], self._there[None]):
             array[:, : array.shape[1] - rows] = array[:, rows:].copy()
