@@ -18,7 +18,7 @@ from hpcgeo.maps.blending import Ask, Bool
 from hpcgeo.maps.geotiff import RasterForm, limited, write_map
 from hpcgeo.maps.layers import SceneWords
 from hpcgeo.maps.mapper import Mapper, said
-from hpcgeo.maps.model import TaskAnswers, MapModel, open_model
+from hpcgeo.maps.model import MapModel, TaskAnswers, open_model
 from hpcgeo.maps.picture import draw
 from hpcgeo.maps.reading import SceneReader
 from hpcgeo.maps.scenes import scenes
