@@ -64,8 +64,9 @@ class Blender:
 
     def take(self, rows: int) -> tuple[Float32, Bool]:
         """Return averages (K, h, W) of the first rows, and which are there; move on by them."""
-        weights = self._weights[:rows]
-        mean: Float32 = self._sums[:, :rows] / np.where(weights > 0, weights, 1).astype(np.float32)
+        weights = self._weights[:rows].copy()
+        weights[weights == 0] = 1
+        mean: Float32 = self._sums[:, :rows] / weights
         there = self._there[:rows].copy()
         for array in (self._sums, self._weights[None], self._there[None]):
             array[:, : array.shape[1] - rows] = array[:, rows:].copy()
