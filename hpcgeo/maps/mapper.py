@@ -238,7 +238,7 @@ class Mapper:
 
     def _strips(self, scene: NamedScene, plan: Plan) -> Iterator[tuple[int, Array]]:
         for number, (top, _) in enumerate(plan.tiling.strips):
-            yield top, np.load(self._journal.strip_of(scene.name, number))
+            yield top, np.load(self._journal.strip_of(scene.name, number), allow_pickle=False)
 
 
 def said(words: SceneWords) -> dict[str, Any]:
