@@ -19,6 +19,9 @@ COUNTS = {
     "agera5": 2,
     "dmsp": 1,
     "viirs": 1,
+    "aerial": 4,
+    "era5": 2,
+    "worldview3": 8,
 }
 
 

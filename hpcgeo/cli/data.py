@@ -236,7 +236,7 @@ def find_duplicates(
     """
     set_up()
     # torch is imported for this command alone.
-    from hpcgeo.data import duplicates
+    from hpcgeo.data import duplicate_list, duplicates
     from hpcgeo.data.labelled import LabelledSplit, open_tasks
 
     more = {"target": target, "patch": 1, "size": size, "split_by_place": split_by_place}
@@ -252,8 +252,8 @@ def find_duplicates(
         for (first, second), number in duplicates.counted(pairs, splits).items():
             typer.echo(f"{number} pairs of {first} and {second} are the same {way}")
     pairs = [pair for each in ways.values() for pair in each]
-    listed = duplicates.DuplicateList(tasks.fingerprint, len(splits), split_by_place, pairs)
-    duplicates.write(out, listed)
+    listed = duplicate_list.DuplicateList(tasks.fingerprint, len(splits), split_by_place, pairs)
+    duplicate_list.write(out, listed)
     counts = ", ".join(f"{(splits == split).sum()} {split}" for split in SPLITS)
     typer.echo(f"{len(pairs)} pairs across the splits of {path} ({counts}): {out}")
     raise typer.Exit(3 if pairs else 0)

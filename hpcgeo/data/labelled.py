@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hpcgeo.data.duplicates import left_out
+from hpcgeo.data.duplicate_list import left_out
 from hpcgeo.data.places import split_by_place as by_place
 from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, without_meaning
 from hpcgeo.data.readers.table import reader_of

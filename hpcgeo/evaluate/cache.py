@@ -140,8 +140,11 @@ def extracted(
     try:
         if missing:
             _compute(prepared, normalised, missing, kept, place, about, name, group)
-        arrays = {block: np.load(_file(place, block), mmap_mode="r") for block in blocks}
-        truth = np.load(place / "truth.npy")
+        arrays = {
+            block: np.load(_file(place, block), mmap_mode="r", allow_pickle=False)
+            for block in blocks
+        }
+        truth = np.load(place / "truth.npy", allow_pickle=False)
         clusters = json.loads((place / "clusters.json").read_text("utf-8"))
     except OSError as error:
         raise InputError(

@@ -64,8 +64,9 @@ class Blender:
 
     def take(self, rows: int) -> tuple[Float32, Bool]:
         """Return averages (K, h, W) of the first rows, and which are there; move on by them."""
-        weights = self._weights[:rows]
-        mean = self._sums[:, :rows] / np.where(weights > 0, weights, 1)
+        weights = self._weights[:rows].copy()
+        weights[weights == 0] = 1
+        mean: Float32 = self._sums[:, :rows] / weights
         there = self._there[:rows].copy()
         for array in (self._sums, self._weights[None], self._there[None]):
             array[:, : array.shape[1] - rows] = array[:, rows:].copy()
@@ -106,12 +107,12 @@ def strips(
         for columns in batches(tiling.lefts, batch):
             lefts, side = [left * scale for left in columns], (height * scale, width * scale)
             tiles = reader.tiles(top * scale, lefts, side)
-            there = [cells(tile.there, scale) for tile in tiles]
-            some = [n for n, each in enumerate(there) if each.any()]
+            seen = [cells(tile.there, scale) for tile in tiles]
+            some = [n for n, each in enumerate(seen) if each.any()]
             if some:
                 answers = ask([tiles[n].sample for n in some]).numpy()
                 for n, answer in zip(some, answers, strict=True):
-                    blender.add(columns[n], there[n], answer)
+                    blender.add(columns[n], seen[n], answer)
             if number >= wanted[0]:
                 alive(len(columns))
         mean, there = blender.take(bottom - top)

@@ -30,7 +30,7 @@ from hpcgeo.maps.scenes import scenes
 from hpcgeo.maps.tables import VectorTable, refuse_missing, write_table
 from hpcgeo.maps.tiles import MOST, USUAL, shared
 from hpcgeo.parallel.device import usable_device
-from hpcgeo.workloads.preparation import PreparedTask, Scaled
+from hpcgeo.workloads.preparation import PreparedBand, PreparedTask
 
 #: Pixels on a side of the small scene by which the unit of its numbers is judged.
 GLANCE = 256
@@ -270,7 +270,7 @@ def _prepared(encoder: Encoder, side: int) -> PreparedTask:
     moments = zip(encoder.channels, encoder.mean, encoder.std, strict=True)
     return PreparedTask(
         target=Target("unlabelled", ()),
-        bands=tuple(Scaled(*channel, mean, std) for channel, mean, std in moments),
+        bands=tuple(PreparedBand(*channel, mean, std) for channel, mean, std in moments),
         patch=encoder.architecture.patch,
         chip=(side, side),
         dates=1,

@@ -45,7 +45,7 @@ class Failure:
 
 
 @dataclass
-class Group:
+class SceneGroup:
     """Scenes that all ranks work at together.
 
     Attributes:
@@ -147,9 +147,9 @@ class Mapper:
         )
         return not failures
 
-    def _plan(self, found: Sequence[NamedScene], first: int) -> Group:
+    def _plan(self, found: Sequence[NamedScene], first: int) -> SceneGroup:
         """Open scenes until there is work for all ranks; rank 0 alone calls it."""
-        group, strips_left, product = Group(), 0, self._product
+        group, strips_left, product = SceneGroup(), 0, self._product
         for number in range(first, len(found)):
             scene = found[number]
             group.end = number + 1
@@ -238,7 +238,7 @@ class Mapper:
 
     def _strips(self, scene: NamedScene, plan: Plan) -> Iterator[tuple[int, Array]]:
         for number, (top, _) in enumerate(plan.tiling.strips):
-            yield top, np.load(self._journal.strip_of(scene.name, number))
+            yield top, np.load(self._journal.strip_of(scene.name, number), allow_pickle=False)
 
 
 def said(words: SceneWords) -> dict[str, Any]:

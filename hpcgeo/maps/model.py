@@ -147,7 +147,7 @@ def _task(folder: Path, tasks: Mapping[str, PreparedTask], name: str | None) -> 
     return name
 
 
-class Answers:
+class TaskAnswers:
     """The network of a run, whole on this rank, with its weights."""
 
     def __init__(self, model: MapModel, device: torch.device) -> None:

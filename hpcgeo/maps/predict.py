@@ -18,7 +18,7 @@ from hpcgeo.maps.blending import Ask, Bool
 from hpcgeo.maps.geotiff import RasterForm, limited, write_map
 from hpcgeo.maps.layers import SceneWords
 from hpcgeo.maps.mapper import Mapper, said
-from hpcgeo.maps.model import Answers, MapModel, open_model
+from hpcgeo.maps.model import MapModel, TaskAnswers, open_model
 from hpcgeo.maps.picture import draw
 from hpcgeo.maps.reading import SceneReader
 from hpcgeo.maps.scenes import scenes
@@ -86,7 +86,7 @@ def predict(
     tile = model.tile(options.tile)
     found = scenes(named, out)
     device = meet(model.run, environment, str(out))
-    answers = Answers(model, device)
+    answers = TaskAnswers(model, device)
     product = PixelMap(model, answers, Asking(answers, device), options, what, dtype, tile)
     with limited():
         return Mapper(out, product, force=options.force).map(found)
@@ -123,7 +123,7 @@ class PixelMap:
     def __init__(
         self,
         model: MapModel,
-        answers: Answers,
+        answers: TaskAnswers,
         ask: Ask,
         options: MapOptions,
         what: str,

@@ -75,7 +75,7 @@ class Tile:
     there: Bool
 
 
-class Spot(NamedTuple):
+class TilePlace(NamedTuple):
     """Longitude and latitude in degrees and metres of a pixel; NaN where unknown."""
 
     lon: float
@@ -118,7 +118,9 @@ class SceneReader:
                     f"BEFORE,AFTER"
                 )
             raster = self._raster(first.parts[0].path)
-            self.grid = SceneGrid(*raster.shape, raster.crs, raster.transform, raster.gcps)
+            self.grid = SceneGrid(
+                raster.height, raster.width, raster.crs, raster.transform, raster.gcps
+            )
         except BaseException:
             self.__exit__()
             raise
@@ -184,10 +186,10 @@ class SceneReader:
             return values
         return np.pad(values, [(0, 0), *beyond], mode="reflect")
 
-    def spots(self, top: int, lefts: Sequence[int], side: Shape) -> list[Spot]:
+    def spots(self, top: int, lefts: Sequence[int], side: Shape) -> list[TilePlace]:
         """Return where the middles of tiles lie."""
         if self.grid.crs is None:
-            return [Spot(*(float("nan"),) * 3)] * len(lefts)
+            return [TilePlace(*(float("nan"),) * 3)] * len(lefts)
         rows = np.full(len(lefts), top + side[0] / 2)
         columns = np.array(lefts) + side[1] / 2
         return _spots(self.grid.crs.to_wkt(), self.grid.transform, rows, columns)
@@ -198,12 +200,12 @@ class SceneReader:
         top: int,
         left: int,
         side: Shape,
-        spot: Spot,
+        spot: TilePlace,
     ) -> Tile:
         seen = tuple(self._observe(layer, blocks, top, left, side, spot) for layer in self.layers)
         own = seen[0].values[:, :, : self.grid.height - top, : self.grid.width - left]
-        dates = np.isfinite(own).any(axis=1)  # (T, h, w)
-        there = dates[0] & dates[-1] if self._every else dates.any(axis=0)
+        dates = np.asarray(np.isfinite(own).any(axis=1))  # (T, h, w)
+        there = dates[0] & dates[-1] if self._every else np.asarray(dates.any(axis=0))
         where = (spot.lon, spot.lat) if self._task.placed else UNKNOWN
         standardised = tuple(map(self._standardised, seen))
         target = np.zeros(side, dtype=np.int64)
@@ -217,7 +219,7 @@ class SceneReader:
         top: int,
         left: int,
         side: Shape,
-        spot: Spot,
+        spot: TilePlace,
     ) -> Observation:
         """Return what a sensor saw of a tile: at its own pixels, as near as whole tokens allow."""
         shape = side if layer is self.layers[0] else self._shape(layer, top, left, side)
@@ -259,9 +261,9 @@ class SceneReader:
         return replace(seen, values=((seen.values - mean) / std).astype(np.float32))
 
 
-def _spots(crs: str, transform: Affine, rows: Float64, columns: Float64) -> list[Spot]:
+def _spots(crs: str, transform: Affine, rows: Float64, columns: Float64) -> list[TilePlace]:
     try:
         found = place(crs, transform[:6], rows, columns)
     except UnusableError as reason:
         raise InputError(f"{crs[:60]}: {reason}") from None
-    return [Spot(*map(float, each)) for each in zip(*found, strict=True)]
+    return [TilePlace(*map(float, each)) for each in zip(*found, strict=True)]

@@ -43,7 +43,7 @@ from hpcgeo.weights.initial import initial
 from hpcgeo.workloads.images import refuse_idle_options
 from hpcgeo.workloads.material import material_of
 from hpcgeo.workloads.preparation import keep_preparation, preparation_of
-from hpcgeo.workloads.scores import Found, Score, errors, keep, read_scores, scores
+from hpcgeo.workloads.scores import Found, TaskScore, errors, keep, read_scores, scores
 from hpcgeo.workloads.task_pictures import Album
 from hpcgeo.workloads.workload import Alive, Source, Step
 from hpcgeo.zoo import Forms, PerceiverArchitecture, architecture
@@ -230,7 +230,7 @@ class MixtureRun:
     def ended(self, folder: Path, step: int) -> bool:
         return self._waited([score for score in read_scores(folder) if score.step == step])
 
-    def _waited(self, now: Sequence[Score]) -> bool:
+    def _waited(self, now: Sequence[TaskScore]) -> bool:
         """Return whether all tasks of an evaluation have been waited for long enough."""
         waited = min((score.since for score in now), default=0)
         return self._objective.patience is not None and waited >= self._objective.patience

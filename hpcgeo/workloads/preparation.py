@@ -24,7 +24,7 @@ NAME = "preparation.json"
 SAMPLED = 16
 
 
-class Scaled(NamedTuple):
+class PreparedBand(NamedTuple):
     """A band with the mean and deviation of its values."""
 
     sensor: str
@@ -56,7 +56,7 @@ class PreparedTask(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: Target
-    bands: tuple[Scaled, ...]
+    bands: tuple[PreparedBand, ...]
     patch: PositiveInt
     patches: frozenset[PositiveInt] = frozenset()
     chip: tuple[PositiveInt, PositiveInt] | None
@@ -117,7 +117,9 @@ def _prepared(name: str, part: TaskSet, task: Task) -> PreparedTask:
     height, width = images[0].values.shape[2:] if images else (0, 0)
     return PreparedTask(
         target=part.target,
-        bands=tuple(Scaled(*channel, *map(float, moments[channel])) for channel in part.channels),
+        bands=tuple(
+            PreparedBand(*channel, *map(float, moments[channel])) for channel in part.channels
+        ),
         patch=images[0].patch if images else task.patch,
         patches=part.patches,
         chip=(height, width) if images else None,

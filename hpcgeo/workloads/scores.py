@@ -48,7 +48,7 @@ class Found(NamedTuple):
     resampled: Float64 = NO_RESAMPLES
 
 
-class Score(BaseModel):
+class TaskScore(BaseModel):
     """One task at one evaluation: its metric, and its state for stopping early."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -162,7 +162,7 @@ def _merge(whole: State, own: State, count: int, topology: Topology) -> int:
     return sum(number for _, number in found.values())
 
 
-def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[Score]:
+def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) -> list[TaskScore]:
     """Write down the scores of an evaluation, log them, and return them with the best so far.
 
     A task whose metric is not defined has none.
@@ -171,7 +171,7 @@ def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) ->
         if not math.isfinite(number):
             log.warning("task %s: no %s of %d samples", task, metric, samples)
     found = [one for one in found if math.isfinite(one.value)]
-    earlier: list[Score] = on_rank_0(lambda: kept_scores(folder, step))
+    earlier: list[TaskScore] = on_rank_0(lambda: kept_scores(folder, step))
     now = standing(earlier, found, step)
     if topology.rank == 0:
         with (folder / NAME).open("a", encoding="utf-8") as file:
@@ -185,7 +185,7 @@ def keep(found: Sequence[Found], topology: Topology, folder: Path, step: int) ->
     return now
 
 
-def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> list[Score]:
+def standing(earlier: Sequence[TaskScore], found: Sequence[Found], step: int) -> list[TaskScore]:
     """Return the scores of an evaluation, with what each task's best was."""
     now = []
     for task, metric, number, samples, _ in found:
@@ -197,7 +197,7 @@ def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> lis
             best, best_step = before[-1].best, before[-1].best_step
             since = before[-1].since + 1
         now.append(
-            Score(
+            TaskScore(
                 step=step,
                 task=task,
                 metric=metric,
@@ -212,7 +212,7 @@ def standing(earlier: Sequence[Score], found: Sequence[Found], step: int) -> lis
     return now
 
 
-def kept_scores(folder: Path, step: int) -> list[Score]:
+def kept_scores(folder: Path, step: int) -> list[TaskScore]:
     """Return the scores before a step; later ones, of a run that was cut off, are dropped."""
     kept = [score for score in read_scores(folder) if score.step < step]
     if (folder / NAME).exists():
@@ -220,11 +220,11 @@ def kept_scores(folder: Path, step: int) -> list[Score]:
     return kept
 
 
-def read_scores(folder: Path) -> list[Score]:
+def read_scores(folder: Path) -> list[TaskScore]:
     """Return all scores of a run; a torn line is left out."""
-    kept: list[Score] = []
+    kept: list[TaskScore] = []
     if (folder / NAME).exists():
         for line in (folder / NAME).read_text("utf-8", "replace").splitlines():
             with suppress(ValidationError):
-                kept.append(Score.model_validate_json(line))
+                kept.append(TaskScore.model_validate_json(line))
     return kept

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from hpcgeo.data.duplicates import Duplicate, Looks, alike, averages, close_by
+from hpcgeo.data.duplicate_list import Duplicate
+from hpcgeo.data.duplicates import Looks, alike, averages, close_by
 from hpcgeo.data.labelled import open_tasks
 from hpcgeo.errors import InputError
 from tests.data.labelled import LAYOUTS, write_table

@@ -18,12 +18,12 @@ from hpcgeo.maps.layers import SceneWords
 from hpcgeo.maps.reading import SceneReader
 from hpcgeo.maps.scenes import NamedScene, scenes
 from hpcgeo.options import Task
-from hpcgeo.workloads.preparation import PreparedTask, Scaled, preparation_of
+from hpcgeo.workloads.preparation import PreparedBand, PreparedTask, preparation_of
 from tests.data.labelled import pairs, tile_masks
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
 from tests.data.test_rasters import at, say
 
-RGB = tuple(Scaled("rgb", band, 0, 100.0, 50.0) for band in "RGB")
+RGB = tuple(PreparedBand("rgb", band, 0, 100.0, 50.0) for band in "RGB")
 PHOTOS = PreparedTask(
     target=Target("segmentation", ("no", "yes")),
     bands=RGB,

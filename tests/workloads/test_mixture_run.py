@@ -16,7 +16,7 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.masked_tokens.objective import LARGER
 from hpcgeo.weights.initial import Start
 from hpcgeo.workloads.choice import workload_of
-from hpcgeo.workloads.scores import Found, Score, kept_scores, standing
+from hpcgeo.workloads.scores import Found, TaskScore, kept_scores, standing
 from tests.data import labelled
 from tests.mixed import TINY, drawn, masked, multitask
 from tests.processes import hpcgeo
@@ -39,9 +39,9 @@ def train(folder: Path, ranks: int, *options: str) -> tuple[int, str]:
     return ended(start(folder, ranks, *options))
 
 
-def looks(folder: Path) -> list[Score]:
+def looks(folder: Path) -> list[TaskScore]:
     text = (folder / "scores.jsonl").read_text()
-    return [Score.model_validate_json(line) for line in text.splitlines()]
+    return [TaskScore.model_validate_json(line) for line in text.splitlines()]
 
 
 def test_killed_and_resumed_on_another_number_of_ranks(tmp_path: Path) -> None:
@@ -172,8 +172,8 @@ def test_damaged_files_and_an_ended_task_do_not_stop_the_others(tmp_path: Path) 
     assert found == {"tiles", "series", "table", "pairs"}
 
 
-def score(step: int, value: float, best: float, best_step: int, since: int) -> Score:
-    return Score(
+def score(step: int, value: float, best: float, best_step: int, since: int) -> TaskScore:
+    return TaskScore(
         **{"step": step, "task": "a", "metric": "r2", "better": "higher"},
         **{"value": value, "samples": 3},
         **{"best": best, "best_step": best_step, "since": since},
