@@ -1,4 +1,4 @@
-"""`python -m hpcgeo_analysis RECORDS... --out DIR` writes the scaling report."""
+"""`python -m hpcgeo_analysis RECORDS... --out DIR` writes the report, of scores their page."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from hpcgeo_analysis.report import make
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; return 0, or 2 where the input is at fault (one line says what)."""
     parser = argparse.ArgumentParser(prog="python -m hpcgeo_analysis", description=__doc__)
-    parser.add_argument("records", nargs="+", type=Path, help="files or folders of records")
+    parser.add_argument("records", nargs="+", type=Path, help="records, scores, folders")
     parser.add_argument("--out", required=True, type=Path, help="folder of the report")
     parser.add_argument(
         "--run", action="append", default=[], type=Path, help="folder of a training run to show"
