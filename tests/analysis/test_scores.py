@@ -46,11 +46,11 @@ def test_golden(tmp_path):
 
 
 def test_the_title_is_the_answer(scores):
-    many = [s for s in scores if s.task == "ucmerced" and s.labels == 1680]
-    said = "dinov2_vits14 leads on ucmerced: accuracy 0.950, ahead of random weights by 0.31"
+    many = [s for s in scores if s.task == "landuse" and s.labels == 1680]
+    said = "public_small leads on landuse: accuracy 0.950, ahead of random weights by 0.31"
     assert answers(board(many)).title == said
     wide = [s.model_copy(update={"low": 0.5}) if s.whose == "encoder" else s for s in many]
-    assert "has the best score on ucmerced, level with mae_vit_base" in answers(board(wide)).title
+    assert "has the best score on landuse, level with mae_vit_base" in answers(board(wide)).title
     alone = [one(scores, leads={"random": (0.1, -0.1, 0.3)})]
     assert answers(board(alone)).title.endswith("not significantly ahead of random weights")
     beside = [s for s in scores if s.whose != "encoder"]
@@ -83,10 +83,10 @@ def test_unlike_protocols_share_no_column_unless_asked(scores):
         **{"normalise": "data", "refit": False},
     }.items():
         both = [one(scores), one(scores, **{name: value})]
-        assert [column.title for column in board(both).columns] != ["ucmerced"]
+        assert [column.title for column in board(both).columns] != ["landuse"]
         assert len(board(both).columns) == 2 and board(both).unlike == [name]
     mixed = board(scores, mixed=["labels", "refit"])
-    assert [column.title for column in mixed.columns] == ["ucmerced (unlike in labels)", "eurosat"]
+    assert [column.title for column in mixed.columns] == ["landuse (unlike in labels)", "landcover"]
     assert len(mixed.scores) == len(board(scores).scores)
     assert "As asked, scores that differ in labels share a column" in answers(mixed).trust
 
@@ -133,7 +133,7 @@ def test_what_is_not_defined_has_no_place_in_a_figure(scores):
 def test_size_and_cost_are_drawn_where_they_differ(scores):
     size, cost = by_size(board(scores)), by_cost(board(scores))
     assert size and cost
-    assert size.title.endswith("dinov2_vits14 on ucmerced (1,680 labels), 22.1 M parameters")
+    assert size.title.endswith("public_small on landuse (1,680 labels), 22.1 M parameters")
     assert cost.title.endswith("5.50 GFLOPs an image")
     [best] = [s for s in scores if s.value == 0.957]
     many = [
@@ -180,7 +180,7 @@ def test_records_and_scores_of_a_folder_make_both_pages(tmp_path, sweep, scores)
         ('"parameters":86000000', '"parameters":0', "parameters"),
         ("[100,3,1,1]", "[100,3,1]", "confusion needs 4 rows and columns"),
         ("[100,3,1,1]", "[100,3,1,-1]", "confusion"),
-        ('"task":"ucmerced"', '"task":"a\\u0000"', "holds what cannot be shown"),
+        ('"task":"landuse"', '"task":"a\\u0000"', "holds what cannot be shown"),
     ],
 )
 def test_what_cannot_be_true_is_refused(tmp_path, old, new, message):
@@ -230,7 +230,7 @@ def test_the_table_of_pandas_is_the_csv(tmp_path, sweep):
     pytest.importorskip("pandas")
     frame = hpcgeo_analysis.load_scores([SCORES])
     assert len(frame) == 17
-    best = frame[(frame.name == "dinov2_vits14") & (frame.column == "eurosat")]
+    best = frame[(frame.name == "public_small") & (frame.column == "landcover")]
     assert best["value"].item() == 0.957 and best["lead.random"].item() == 0.157
     append_record(tmp_path / "records.jsonl", sweep[0])
     with pytest.raises(InputError, match="no scores there"):
