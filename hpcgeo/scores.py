@@ -22,7 +22,7 @@ MOST_CLASSES = 50
 #: Fields that two scores of one column share: what was asked, of which samples, in which way.
 PROTOCOL = (
     *("task", "reader", "target", "data", "split", "samples", "labels", "metric", "protocol"),
-    *("image_size", "normalise", "refit"),
+    *("features", "image_size", "normalise", "refit"),
 )
 
 
@@ -51,6 +51,7 @@ class Score(RecordPart):
         tried: number of settings among which was chosen.
         transform: bands, mean and deviation.
         image_size: pixels on a side.
+        features: among which was chosen: blocks and poolings.
         normalise: by whose moments, of the encoder or the data.
         refit: whether the choice was fitted to training and validation splits at last.
         recalls: of each class by its name, of classes: the part of its samples (of a dense task:
@@ -89,6 +90,7 @@ class Score(RecordPart):
     tried: int
     transform: dict[str, Any]
     image_size: int
+    features: str
     normalise: str
     refit: bool
     recalls: dict[str, FiniteFloat | None] | None = None

@@ -337,6 +337,7 @@ class _On:
             transform=self.prepared.transform if is_encoder else {"normalise": "data"},
             image_size=self.size,
             normalise=self.options.normalise,
+            features=self.options.features,
             refit=self.options.refit,
             commit=head,
             uncommitted_changes=changed,

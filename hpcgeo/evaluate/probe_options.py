@@ -64,6 +64,12 @@ class ProbeOptions:
     beside: tuple[Whose, ...] = ("random", "samples")
     cache: Path = Path("hpcgeo-features")
 
+    @property
+    def features(self) -> str:
+        """Among which features is chosen, for records; of all poolings the order is one."""
+        blocks = ", ".join(map(str, sorted(self.blocks))) or "of the second half"
+        return f"blocks {blocks}; {', '.join(sorted(self.poolings))}"
+
 
 def data_set(text: str) -> DataSet:
     """Return what [NAME=]READER:PATH[:TARGET] names.
