@@ -56,7 +56,7 @@ class Logistic(FrozenProtocol):
         self,
         dtype: torch.dtype = torch.float32,
         tolerance: float = 1e-5,
-        iterations: int = 1000,
+        iterations: int = 200,
     ) -> None:
         """Take the precision and where a fit ends: norm of the gradient of the mean loss."""
         self.dtype, self.tolerance, self.iterations = dtype, tolerance, iterations
