@@ -174,8 +174,9 @@ def _scores(scores: list[Any]) -> Table:
     first = scores[0]
     caption = (
         f"{first.split} split, {first.image_size} px, {first.protocol}; in brackets the 95 % "
-        f"confidence interval over resamples of the split; lead: of the encoder; chosen on "
-        f"validation, {first.tried} settings tried"
+        f"confidence interval over resamples of the split; lead: of the encoder; labels: of "
+        f"training + validation, on which {first.tried} settings were tried"
+        + (" and both were fitted to at last" if first.refit else "")
     )
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in ("task", "features", "metric", "n", "labels", "score", "lead", "chosen"):
@@ -186,7 +187,8 @@ def _scores(scores: list[Any]) -> Table:
         leads = score.leads if score.whose == "encoder" else leads
         lead = leads.get(score.whose)
         table.add_row(
-            *(score.task, score.whose, score.metric, f"{score.samples:,}", f"{score.labels:,}"),
+            *(score.task, score.whose, score.metric, f"{score.samples:,}"),
+            f"{score.labels:,} + {score.validation_labels:,}",
             _interval(score.value, score.low, score.high),
             "" if lead is None else _interval(lead[0], lead[1], lead[2], "+"),
             ", ".join(_setting(name, value) for name, value in score.chosen[0].items()),
