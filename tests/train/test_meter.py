@@ -14,7 +14,7 @@ from hpcgeo.config import load
 from hpcgeo.log import span
 from hpcgeo.train.curves import Curves
 from hpcgeo.train.meter import Meter
-from hpcgeo.workloads.scores import Score
+from hpcgeo.workloads.scores import TaskScore
 
 
 def row(step: int, loss: float, skipped: int = 0) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_tensorboard_shows_options_numbers_scores_and_pictures(tmp_path: Path) -
     run = load("mae_vit_tiny", ["seed=77"])
     curves = Curves(tmp_path, run, 0)
     curves.step(row(1, 0.5) | {"data_wait_s": 0.25, "peak_memory_bytes": 7, "loss/roofs": None})
-    score = Score(
+    score = TaskScore(
         **{"step": 1, "task": "roofs", "metric": "iou", "better": "higher", "value": 0.75},
         **{"samples": 3, "best": 0.75, "best_step": 1, "since": 0},
     )
