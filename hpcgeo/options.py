@@ -56,7 +56,7 @@ class Model(OptionGroup):
     )
     weights: Path | None = Field(
         None,
-        description="start from this export for safetensors or transformers, or a public ViTMAE: "
+        description="start from this export for safetensors or transformers, or a public ViT: "
         "its folder or file; by default from random numbers",
     )
     depth: PositiveInt | None = Field(

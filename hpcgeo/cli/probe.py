@@ -52,8 +52,9 @@ def probe(
         typer.Option(metavar="N,...", help="Blocks to try. [default: six of the second half]"),
     ] = None,
     pooling: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Poolings to try: class token, mean, both.")
-    ] = "class,mean,all",
+        str | None,
+        typer.Option(metavar="NAME,...", help="Poolings to try. [default: class,mean,all]"),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Pixels on a side of images. [default: the encoder's]")
     ] = None,
@@ -108,6 +109,8 @@ def probe(
     given = {
         **{"--shots": shots, "--blocks": blocks, "--size": size, "--metric": metric, "--out": out},
         "--normalise": None if normalise == "encoder" else normalise,
+        "--pooling": pooling,
+        "--no-refit": None if refit else True,
     }
     if not on:
         if idle := [name for name, value in given.items() if value is not None]:
@@ -134,7 +137,7 @@ def probe(
         options = ProbeOptions(
             protocol=model,
             blocks=_numbers(blocks),
-            poolings=tuple(name.strip() for name in pooling.split(",")),
+            poolings=tuple(name.strip() for name in pooling.split(",")) if pooling else (),
             size=size,
             normalise="data" if normalise == "data" else "encoder",
             labels=shots if shots is not None else labels,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -175,13 +176,14 @@ def _compute(
     """Write the features of some blocks; each rank those of its batches, into the same files."""
     rank, ranks = (dist.get_rank(group), dist.get_world_size(group)) if group else (0, 1)
     shape = shared_out([partial(_shape, prepared, part, blocks, kept)], group)[0]
+    aside = place / shared_out([_own_name], group)[0]  # another probe may be at the same features
     if rank == 0:
-        _begin(place, blocks, (len(part), *shape))
+        _begin(aside, blocks, (len(part), *shape))
     if group is not None:
         barrier()
     firsts = range(0, len(part), BATCH)
     pieces = [
-        partial(_write, prepared, part, blocks, kept, place, firsts[n::ranks], name, n)
+        partial(_write, prepared, part, blocks, kept, aside, firsts[n::ranks], name, n)
         for n in range(ranks)
     ]
     labels = [labels for some in shared_out(pieces, group) for labels in some]
@@ -192,7 +194,8 @@ def _compute(
         write_text(place / "clusters.json", json.dumps(clusters))
         write_text(place / "about.json", json.dumps(about, indent=2) + "\n")
         for block in blocks:
-            _aside(place, block).rename(_file(place, block))
+            _file(aside, block).rename(_file(place, block))
+        aside.rmdir()
         size = sum(_file(place, block).stat().st_size for block in blocks)
         log.info("%s: features of %d samples, %.1f MB, in %s", name, len(part), size / 1e6, place)
     if group is not None:
@@ -216,11 +219,11 @@ def _begin(place: Path, blocks: Sequence[int], shape: tuple[int, ...]) -> None:
             f"choose another folder with --cache, or fewer blocks with --blocks"
         )
     for block in blocks:
-        np.lib.format.open_memmap(_aside(place, block), "w+", np.float32, shape)
+        np.lib.format.open_memmap(_file(place, block), "w+", np.float32, shape)
 
 
-def _aside(place: Path, block: int) -> Path:
-    return _file(place, block).with_suffix(".partial")
+def _own_name() -> str:
+    return f"{uuid4().hex}.partial"
 
 
 def _write(
@@ -234,7 +237,7 @@ def _write(
     rank: int,
 ) -> list[tuple[int, Array, list[str]]]:
     """Write the features of batches; return first sample, labels and clusters of each."""
-    files = [np.lib.format.open_memmap(_aside(place, block), "r+") for block in blocks]
+    files = [np.lib.format.open_memmap(_file(place, block), "r+") for block in blocks]
     labels = []
     batches = track(_read(part, firsts), name, len(firsts), shown=rank == 0)
     for first, samples in batches:

@@ -61,8 +61,8 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the weights."""
-        digest = hashlib.blake2b(digest_size=16)
+        """Fingerprint of architecture and weights."""
+        digest = hashlib.blake2b(repr(self.architecture).encode(), digest_size=16)
         for name, value in self.backbone.state_dict().items():
             digest.update(f"{name} {tuple(value.shape)}\n".encode())
             digest.update(value.contiguous().cpu().numpy().tobytes())

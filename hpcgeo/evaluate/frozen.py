@@ -6,7 +6,7 @@ that were never trained, and the samples themselves.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -88,6 +88,13 @@ def probe_on(
         InputError: no such encoder, data, protocol; they do not fit together.
     """
     protocol = protocol_of(options.protocol)
+    if options.replicates is not None and options.replicates < 1:
+        raise InputError(f"replicates {options.replicates}: at least one")
+    if options.poolings and protocol.reads != "vectors":
+        raise InputError(
+            f"pooling {', '.join(options.poolings)} has no effect under protocol "
+            f"{options.protocol}, which reads {protocol.reads}: leave it out"
+        )
     for name in options.poolings:
         find(POOLINGS, name, "pooling")
     frozen = open_encoder(encoder, step=step, moved=moved)
@@ -159,18 +166,12 @@ class _On:
     def scores(self) -> list[Score]:
         """Return the score of the encoder, and of what stands beside it."""
         found, resampled = [], {}
-        random = self.encoder.random(RANDOM)
         for whose in ("encoder", *self.options.beside):
             if whose == "samples" and self.protocol.reads != "vectors":
                 continue  # they have no tokens
-            if whose == "samples":
-                splits = self._of_samples()
-            else:
-                encoder = self.encoder if whose == "encoder" else random
-                splits = self._of_encoder(encoder)
-            score, resampled[whose] = self._score(
-                whose, random if whose == "random" else self.encoder, splits
-            )
+            encoder = self.encoder.random(RANDOM) if whose == "random" else self.encoder
+            splits = self._of_samples() if whose == "samples" else self._of_encoder(encoder)
+            score, resampled[whose] = self._score(whose, encoder, splits)
             found.append(score)
         first, *others = found
         sign = 1 if first.better == "higher" else -1
@@ -182,15 +183,13 @@ class _On:
         return [first.model_copy(update={"leads": leads}), *others]
 
     def _of_encoder(self, encoder: Encoder) -> list[dict[str, Described]]:
-        prepared = Prepared(
-            encoder, self.prepared.channels, self.prepared.moments, self.prepared.normalise
-        )
+        prepared = replace(self.prepared, encoder=encoder)
         get = partial(
             extracted,
             prepared,
             blocks=self.blocks,
             kept=self.protocol.reads,
-            poolings=self.options.poolings,
+            poolings=self.options.poolings or tuple(POOLINGS),
             folder=self.options.cache,
             group=self.group,
         )

@@ -39,7 +39,7 @@ class ProbeOptions:
     Attributes:
         protocol: a row of `hpcgeo.evaluate.protocols.table`.
         blocks: whose features are tried; by default `Encoder.blocks`.
-        poolings: that are tried, keys of `POOLINGS`.
+        poolings: that are tried, keys of `POOLINGS`; by default all.
         size: pixels on a side of the images; by default that of the encoder.
         normalise: by whose moments, "encoder" or "data".
         labels: fraction of the labels, or a number of them of each class.
@@ -53,7 +53,7 @@ class ProbeOptions:
 
     protocol: str = "linear"
     blocks: tuple[int, ...] = ()
-    poolings: tuple[str, ...] = tuple(POOLINGS)
+    poolings: tuple[str, ...] = ()
     size: int | None = None
     normalise: Literal["encoder", "data"] = "encoder"
     labels: float | int = 1.0
@@ -68,7 +68,7 @@ class ProbeOptions:
     def features(self) -> str:
         """Among which features is chosen, for records; of all poolings the order is one."""
         blocks = ", ".join(map(str, sorted(self.blocks))) or "of the second half"
-        return f"blocks {blocks}; {', '.join(sorted(self.poolings))}"
+        return f"blocks {blocks}; {', '.join(sorted(self.poolings or POOLINGS))}"
 
 
 def data_set(text: str) -> DataSet:

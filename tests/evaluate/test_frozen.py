@@ -178,6 +178,12 @@ def test_the_table_says_what_was_chosen(
         (["--on", "DATA", "--tasks", "x"], "--tasks has no effect with --on"),
         (["--on", "DATA", "--on", "DATA"], "two data sets of one name"),
         (["--shots", "3"], "--shots has no effect without --on"),
+        (["--no-refit", "--pooling", "mean"], "--pooling, --no-refit has no effect without --on"),
+        (["--on", "DATA", "--replicates", "0"], "replicates 0: at least one"),
+        (
+            ["--on", "DATA", "--model", "attentive", "--pooling", "mean"],
+            "pooling mean has no effect under protocol attentive",
+        ),
     ],
 )
 def test_wrong_words_are_said_at_once(
