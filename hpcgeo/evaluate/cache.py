@@ -56,7 +56,7 @@ KEPT: Mapping[str, Callable[[Encoder, Tensor, Sequence[int]], list[Tensor]]] = {
     "grids": Encoder.grids,
 }
 #: What of `vectors` is one vector of an image: columns, of twice the width.
-POOLINGS: Mapping[str, Callable[[Array], Array]] = {
+POOLINGS: Mapping[str, Callable[[Any], Any]] = {
     "class": lambda kept: kept[:, : kept.shape[1] // 2],
     "mean": lambda kept: kept[:, kept.shape[1] // 2 :],
     "all": lambda kept: kept,

@@ -15,6 +15,7 @@ from torch import Tensor
 from hpcgeo import __version__
 from hpcgeo.data.sample import Float32, Sample
 from hpcgeo.errors import InputError
+from hpcgeo.evaluate.cache import KEPT, POOLINGS
 from hpcgeo.evaluate.encoder import DEVIATION, MEAN, Encoder
 from hpcgeo.evaluate.encoders import open_encoder
 from hpcgeo.evaluate.frozen import together
@@ -162,10 +163,8 @@ class FeatureMap:
         if self._per == "patch":
             [grid] = self._encoder.grids(batch, [self._block])
             return grid.permute(0, 3, 1, 2).cpu()
-        [tokens] = self._encoder.tokens(batch, [self._block])
-        first = self._encoder.backbone.first
-        vector = tokens[:, 0] if self._pooling == "class" else tokens[:, first:].mean(1)
-        return vector[:, :, None, None].cpu()
+        [kept] = KEPT["vectors"](self._encoder, batch, [self._block])
+        return POOLINGS[self._pooling](kept)[:, :, None, None].cpu()
 
     def made_with(self) -> dict[str, Any]:
         return (
