@@ -26,10 +26,10 @@ from hpcgeo.evaluate.probe_options import RANDOM, REPLICATES, DataSet, ProbeOpti
 from hpcgeo.evaluate.protocols.choice import Chosen, choose, scored
 from hpcgeo.evaluate.protocols.protocol import Described, FrozenProtocol
 from hpcgeo.evaluate.protocols.table import protocol_of
-from hpcgeo.evaluate.score import defined
+from hpcgeo.evaluate.score import defined, interval_of_means, refuse_one_class
 from hpcgeo.job_options import Launch
 from hpcgeo.kinds.metrics import metric_of, metrics
-from hpcgeo.kinds.states import RESAMPLES, Confusion, interval
+from hpcgeo.kinds.states import RESAMPLES, Confusion
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Array
 from hpcgeo.launch.environment import discover
@@ -137,10 +137,12 @@ def _parts(
             f"{one.name}: protocol {options.protocol} is none for {train.target.kind}; "
             f"`hpcgeo list protocols`"
         )
-    if kind.stratified and len(train.target.names) < 2:
+    if kind.every_date:
         raise InputError(
-            f"{one.name}: all labels are {train.target.names[0]}: nothing to tell apart"
+            f"{one.name}: {train.target.kind} compares dates of a place, and an encoder reads each "
+            f"by itself: fine-tune it (objective.name multitask)"
         )
+    refuse_one_class(one.name, train.target)
     metric_of(options.metric, train.target)
     validation, found = train.other("validation"), train.other(options.split)
     for split, part in (("validation", validation), (options.split, found)):
@@ -177,7 +179,7 @@ class _On:
         sign = 1 if first.better == "higher" else -1
         leads = {}
         for other in others:
-            low, high = _interval(sign * (resampled["encoder"] - resampled[other.whose]))
+            low, high = interval_of_means(sign * (resampled["encoder"] - resampled[other.whose]))
             ahead = sign * np.mean(np.subtract(_numbers(first.values), _numbers(other.values)))
             leads[other.whose] = defined(float(ahead)), defined(low), defined(high)
         return [first.model_copy(update={"leads": leads}), *others]
@@ -270,7 +272,7 @@ class _On:
             encoder=encoder,
             metric=metric,
             values=values,
-            ends=_interval(found),
+            ends=interval_of_means(found),
             choices=choices,
             labels=(used, validated),
         )
@@ -360,15 +362,6 @@ def _by_class(confusions: Sequence[Float64], names: Sequence[str]) -> dict[str, 
     if len(names) <= MOST_CLASSES:
         found["confusion"] = tuple(tuple(int(n) for n in row) for row in whole)
     return found
-
-
-def _interval(resampled: Float64) -> tuple[float, float]:
-    """Return the interval of 95 % of means over label subsets, of values (subsets, resamples).
-
-    The subsets are resampled too: other labels might have been known.
-    """
-    drawn = np.random.default_rng(0).integers(len(resampled), size=resampled.shape)
-    return interval(np.take_along_axis(resampled, drawn, axis=0).mean(0))
 
 
 def _numbers(values: Sequence[float | None]) -> Float64:

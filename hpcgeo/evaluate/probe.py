@@ -28,10 +28,16 @@ from hpcgeo.evaluate.baselines import (
     whole,
 )
 from hpcgeo.evaluate.protocols.protocol import Described
-from hpcgeo.evaluate.score import SPREAD, found_or_moved, refuse_other_data
+from hpcgeo.evaluate.score import (
+    SPREAD,
+    found_or_moved,
+    interval_of_means,
+    refuse_one_class,
+    refuse_other_data,
+)
 from hpcgeo.evaluate.table import provenance
 from hpcgeo.kinds.metrics import metric_of, metrics, start
-from hpcgeo.kinds.states import RESAMPLES, interval
+from hpcgeo.kinds.states import RESAMPLES
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target
 from hpcgeo.launch.environment import discover
@@ -110,7 +116,7 @@ def probe(
             f"{split!r}: there is nothing to fit a probe to"
         )
     for name, one in scored.items():
-        _refuse_one_class(name, one.target)
+        refuse_one_class(name, one.target)
         probe_model(model, one.target, 0)  # is there one? before the work
     weights = Weights(checkpoint)
     trained = _backbone(work, weights.read)
@@ -220,14 +226,6 @@ def _backbone(work: MixtureRun, weight: Callable[[str], torch.Tensor]) -> Any:
     return found.to(usable_device()).eval()
 
 
-def _refuse_one_class(name: str, target: Target) -> None:
-    if kind_of(target).stratified and len(target.names) < 2:
-        raise InputError(
-            f"{name}: all samples with a label are {', '.join(target.names)}: a probe needs two "
-            f"classes; name other tasks with --tasks"
-        )
-
-
 @torch.no_grad()
 def _described(frozen: Any, work: MixtureRun, name: str, part: TaskSet) -> Described:
     """Return what a backbone says of all samples of a split."""
@@ -272,7 +270,6 @@ def _lead(
     """
     sign = 1 if row["better"] == "higher" else -1
     ahead = np.stack([one["trained"] - one[over] for one in resampled])  # (replicates, resamples)
-    drawn = np.random.default_rng(0).integers(len(ahead), size=ahead.shape)
-    low, high = interval(sign * np.take_along_axis(ahead, drawn, axis=0).mean(0))
+    low, high = interval_of_means(sign * ahead)
     trained, other = (np.mean(row["values"][of]) for of in ("trained", over))
     return {"value": float(sign * (trained - other)), "low": low, "high": high}

@@ -26,8 +26,9 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import fit_and_score, suits
 from hpcgeo.files import write_text
 from hpcgeo.kinds.metrics import metric_of
-from hpcgeo.kinds.states import RESAMPLES
+from hpcgeo.kinds.states import RESAMPLES, interval
 from hpcgeo.kinds.table import kind_of
+from hpcgeo.kinds.target import Target
 from hpcgeo.launch.environment import Environment, discover
 from hpcgeo.log import log, set_up
 from hpcgeo.objectives.table import OBJECTIVES
@@ -202,6 +203,24 @@ def _score(case: Case, environment: Environment, device: torch.device) -> list[F
     found = case.work.score(engine, topology, case.sets, resamples=RESAMPLES)
     log.info("%s: step %d scored on %d tasks", case.folder, case.step, len(found))
     return found
+
+
+def refuse_one_class(name: str, target: Target) -> None:
+    """Refuse a task whose labels are all of one class; an InputError names it."""
+    if kind_of(target).stratified and len(target.names) < 2:
+        raise InputError(
+            f"{name}: all samples with a label are {', '.join(target.names)}: a probe needs two "
+            f"classes; name other tasks or data"
+        )
+
+
+def interval_of_means(resampled: Float64) -> tuple[float, float]:
+    """Return the interval of 95 % of means over label subsets, of values (subsets, resamples).
+
+    The subsets are resampled too: other labels might have been known.
+    """
+    drawn = np.random.default_rng(0).integers(len(resampled), size=resampled.shape)
+    return interval(np.take_along_axis(resampled, drawn, axis=0).mean(0))
 
 
 def defined(number: float) -> float | None:

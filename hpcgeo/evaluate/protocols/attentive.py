@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcgeo.evaluate.baselines import whole
 from hpcgeo.evaluate.protocols.principal import Standard
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
@@ -23,7 +22,6 @@ from hpcgeo.evaluate.protocols.protocol import (
     known_rows,
 )
 from hpcgeo.evaluate.protocols.training import drawn, summed_loss, trained
-from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target
 from hpcgeo.parallel.device import usable_device
@@ -58,9 +56,6 @@ class Attentive(FrozenProtocol):
 
     def __init__(self, epochs: int = EPOCHS, batch: int = BATCH) -> None:
         self.epochs, self.batch = epochs, batch
-
-    def suits(self, kind: Kind) -> bool:
-        return whole(kind)
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [{"lr": lr, "weight_decay": decay} for decay in DECAYS for lr in RATES]

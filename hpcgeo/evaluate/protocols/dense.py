@@ -19,7 +19,6 @@ from hpcgeo.evaluate.protocols.principal import Standard
 from hpcgeo.evaluate.protocols.products import times
 from hpcgeo.evaluate.protocols.protocol import Described, FittedModels, FrozenProtocol, Setting
 from hpcgeo.evaluate.protocols.training import drawn, summed_loss, trained
-from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import IGNORED, Array, Target
 from hpcgeo.parallel.device import usable_device
@@ -53,9 +52,6 @@ class DenseLinear(FrozenProtocol):
 
     def __init__(self, epochs: int = EPOCHS, batch: int = BATCH) -> None:
         self.epochs, self.batch = epochs, batch
-
-    def suits(self, kind: Kind) -> bool:
-        return kind.labels and kind.dense
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [{"lr": lr, "weight_decay": DECAY} for lr in RATES]
@@ -115,9 +111,6 @@ class DenseKNN(FrozenProtocol):
 
     def __init__(self, bank: int = BANK) -> None:
         self.bank = bank
-
-    def suits(self, kind: Kind) -> bool:
-        return kind.labels and kind.dense
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [{"k": k, "weights": "similarity"} for k in KS]

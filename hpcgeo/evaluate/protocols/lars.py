@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hpcgeo.evaluate.baselines import whole
 from hpcgeo.evaluate.protocols.products import times
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
@@ -25,7 +24,6 @@ from hpcgeo.evaluate.protocols.protocol import (
     known_rows,
 )
 from hpcgeo.evaluate.protocols.training import batches, drawn, rate, summed_loss, values
-from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target
 from hpcgeo.optimizers.layerwise import TRUST
@@ -57,9 +55,6 @@ class MaeLinear(FrozenProtocol):
 
     def __init__(self, epochs: int = EPOCHS, warm_up: float = WARM_UP, batch: int = BATCH) -> None:
         self.epochs, self.warm_up, self.batch = epochs, warm_up, batch
-
-    def suits(self, kind: Kind) -> bool:
-        return whole(kind)
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [{"lr": lr, "weight_decay": decay} for decay in DECAYS for lr in RATES]

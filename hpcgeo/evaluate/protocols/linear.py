@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.baselines import whole
 from hpcgeo.evaluate.protocols.principal import Axes, Standard, axes
 from hpcgeo.evaluate.protocols.products import times
 from hpcgeo.evaluate.protocols.protocol import (
@@ -62,7 +61,7 @@ class Logistic(FrozenProtocol):
         self.dtype, self.tolerance, self.iterations = dtype, tolerance, iterations
 
     def suits(self, kind: Kind) -> bool:
-        return whole(kind) and not kind.standardised
+        return super().suits(kind) and not kind.standardised
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [{"C": float(c)} for c in np.logspace(-6, 1, 22)]
@@ -186,7 +185,7 @@ class Ridge(FrozenProtocol):
     title = "ridge regression in closed form, alpha chosen on validation"
 
     def suits(self, kind: Kind) -> bool:
-        return whole(kind) and kind.standardised
+        return super().suits(kind) and kind.standardised
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [{"alpha": float(alpha)} for alpha in np.logspace(-3, 6, 19)]
@@ -231,9 +230,6 @@ class Linear(FrozenProtocol):
 
     def __init__(self) -> None:
         self.logistic, self.ridge = Logistic(), Ridge()
-
-    def suits(self, kind: Kind) -> bool:
-        return whole(kind)
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return self._of(target).settings(target, size)

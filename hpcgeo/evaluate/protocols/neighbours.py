@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.baselines import whole
 from hpcgeo.evaluate.protocols.protocol import (
     Described,
     FittedModels,
@@ -22,7 +21,6 @@ from hpcgeo.evaluate.protocols.protocol import (
     Setting,
     known_rows,
 )
-from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target
 
@@ -124,9 +122,6 @@ class KNN(FrozenProtocol):
 
     title = "k nearest neighbours by cosine; k and weights chosen on validation"
     rows = 1024
-
-    def suits(self, kind: Kind) -> bool:
-        return whole(kind)
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hpcgeo.kinds.kind import Kind
+from hpcgeo.kinds.states import Confusion
 from hpcgeo.kinds.target import Array, Target, labelled
 from hpcgeo.parallel.device import usable_device
 
@@ -79,9 +80,12 @@ class FrozenProtocol(ABC):
     at_once: int | None = None
     rows: int = 4096
 
-    @abstractmethod
     def suits(self, kind: Kind) -> bool:
-        """Return whether it is for a kind of task."""
+        """Return whether it is for a kind of task: by default of whole samples, or of the classes
+        of pixels where it reads grids."""
+        if self.reads == "grids":
+            return kind.dense and Confusion in kind.states
+        return kind.labels and not kind.dense
 
     @abstractmethod
     def settings(self, target: Target, size: int) -> Sequence[Setting]:

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpcgeo.evaluate.baselines import PROBES, fit_vectors, whole
+from hpcgeo.evaluate.baselines import PROBES, fit_vectors
 from hpcgeo.evaluate.protocols.attentive import Attentive
 from hpcgeo.evaluate.protocols.dense import DenseKNN, DenseLinear
 from hpcgeo.evaluate.protocols.lars import MaeLinear
 from hpcgeo.evaluate.protocols.linear import Linear
 from hpcgeo.evaluate.protocols.neighbours import KNN
 from hpcgeo.evaluate.protocols.protocol import Described, FittedModels, FrozenProtocol, Setting
-from hpcgeo.kinds.kind import Kind
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Target
 from hpcgeo.tables import find_open, loaded, plugins
@@ -56,9 +55,6 @@ class OfEstimator(FrozenProtocol):
 
     def __init__(self, make: Callable[[Target, int], Any]) -> None:
         self.make = make
-
-    def suits(self, kind: Kind) -> bool:
-        return whole(kind)
 
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
         return [{}]

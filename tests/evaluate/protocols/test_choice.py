@@ -106,11 +106,17 @@ def test_what_is_refused():
         protocol_of("knnn")
 
 
-def test_every_kind_with_labels_has_protocols():
-    for kind in KINDS.values():
-        fitting = [name for name, row in PROTOCOLS.items() if row.suits(kind)]
-        assert bool(fitting) == kind.labels
-        assert all(name.startswith("dense") == kind.dense for name in fitting)
+def test_a_protocol_is_for_what_it_reads() -> None:
+    """Grids are of pixels with classes, vectors and tokens of whole samples."""
+    suiting = {
+        name: {kind for kind, one in KINDS.items() if row.suits(one)}
+        for name, row in PROTOCOLS.items()
+    }
+    samples, pixels = {"classification", "multilabel", "regression"}, {"segmentation", "change"}
+    assert suiting == {
+        **dict.fromkeys(["knn", "linear", "mae_linear", "attentive"], samples),
+        **dict.fromkeys(["dense_linear", "dense_knn"], pixels),
+    }
 
 
 OUTSIDE = """
