@@ -193,12 +193,12 @@ class Memory(RecordPart):
 
 
 class Energy(RecordPart):
-    """Energy of the measured steps, and its carbon."""
+    """Energy of the measured steps, of a training run of all of one start, and its carbon."""
 
     source: str = Field(description="nvml, amdsmi, pm_counters, rocm-smi or rapl")
     covers: str = Field(description="what the counter sees, e.g. '4 GPUs of each of 2 nodes'")
     joules: Annotated[float, ABOVE_ZERO] = Field(
-        description="of all nodes, during the measured steps"
+        description="of all nodes, while the images were trained on"
     )
     images: Annotated[Count, ABOVE_ZERO] = Field(description="trained on in that time")
     grid_g_per_kwh: float | None = Field(None, description="grams of CO2 per kWh of the grid")

@@ -56,8 +56,8 @@ class Model(OptionGroup):
     )
     weights: Path | None = Field(
         None,
-        description="start from this export for safetensors or transformers, or a public ViT: "
-        "its folder or file; by default from random numbers",
+        description="start from this run (run.dir), export for safetensors or transformers, or "
+        "public ViT: its folder or file; by default from random numbers",
     )
     depth: PositiveInt | None = Field(
         None, description="blocks of a Perceiver; or its row's", json_schema_extra=PERCEIVER

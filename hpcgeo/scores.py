@@ -7,9 +7,9 @@ column where their `protocol_key` agrees.
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import FiniteFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from hpcgeo.errors import InputError
 from hpcgeo.json_lines import TornError, append_line, lines, parsed
@@ -18,12 +18,52 @@ from hpcgeo.measured import RecordPart
 
 #: Classes of which the whole confusion is kept.
 MOST_CLASSES = 50
+#: Characters of a picture in a record.
+LARGEST = 1 << 15
 
 #: Fields that two scores of one column share: what was asked, of which samples, in which way.
 PROTOCOL = (
     *("task", "reader", "target", "data", "split", "samples", "labels", "metric", "protocol"),
     *("features", "image_size", "normalise", "refit"),
 )
+
+
+class Pretraining(RecordPart):
+    """What the pretraining of an encoder took.
+
+    Attributes:
+        objective, data: what it learned, and the fingerprint of what it saw.
+        steps, samples: it was trained on; a sample counts each time it was seen.
+        flops: model FLOPs of all steps; None: not known.
+        node_hours: of steps and checkpoints; starts and evaluations are not in it.
+        kwh: that counters of the machine said; None: there are none, or it had several starts.
+        nodes, device: it ran on.
+    """
+
+    objective: str
+    data: str | None
+    steps: PositiveInt
+    samples: PositiveInt
+    flops: float | None
+    node_hours: float
+    kwh: float | None
+    nodes: PositiveInt
+    device: str
+
+
+class Mistake(RecordPart):
+    """A sample of the scored split that was taken for another class.
+
+    Attributes:
+        sample: its number in the split.
+        truth, taken_for: classes.
+        picture: of it, a small JPEG in base64; None: it is no image.
+    """
+
+    sample: NonNegativeInt
+    truth: str
+    taken_for: str
+    picture: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*=*$", max_length=LARGEST)] | None
 
 
 class Score(RecordPart):
@@ -45,23 +85,27 @@ class Score(RecordPart):
         whose: the features: of the encoder, of random weights, or the samples themselves.
         encoder, fingerprint: what made them, and the fingerprint of its weights.
         parameters, flops: of the encoder; FLOPs of a forward of one image.
+        pretraining: of the encoder, where its run says it; of random weights, samples and public
+            weights None.
         protocol: what was fitted.
         chosen: features and setting of each label subset, chosen on validation.
         validation: the score of each choice there.
         tried: number of settings among which was chosen.
         transform: bands, mean and deviation.
-        image_size: pixels on a side.
+        image_size: pixels on a side; None: samples are no images of one size.
         features: among which was chosen: blocks and poolings.
         normalise: by whose moments, of the encoder or the data.
         refit: whether the choice was fitted to training and validation splits at last.
         recalls: of each class by its name, of classes: the part of its samples (of a dense task:
             pixels) that were found; over all label subsets, null where there are none.
         confusion: how often each class (row) was taken for each, of at most `MOST_CLASSES`.
+        mistakes: of classes, the samples that are surest taken for another one, the worst first, by
+            the first label subset; of encoders alone.
         commit, uncommitted_changes, command, versions, host, date: where the number is from.
     """
 
     schema_version: Literal[1] = 1
-    schema_minor: int = 1
+    schema_minor: int = 2
     kind: Literal["score"] = "score"
     task: str
     reader: str
@@ -84,17 +128,19 @@ class Score(RecordPart):
     fingerprint: str | None
     parameters: PositiveInt | None
     flops: PositiveInt | None
+    pretraining: Pretraining | None = None
     protocol: str
     chosen: tuple[dict[str, Any], ...]
     validation: tuple[float | None, ...]
     tried: int
     transform: dict[str, Any]
-    image_size: int
+    image_size: int | None
     features: str
     normalise: str
     refit: bool
     recalls: dict[str, FiniteFloat | None] | None = None
     confusion: tuple[tuple[NonNegativeInt, ...], ...] | None = None
+    mistakes: tuple[Mistake, ...] | None = None
     commit: str | None
     uncommitted_changes: bool | None
     command: str

@@ -73,7 +73,7 @@ SWEEP = """\
 #!/bin/bash
 #DESK tasks={{ tasks }}
 export HPCGEO_SCHEDULER=desk DESK_SIZE={{ per_node }}
-next() { hpcgeo profile point {{ folder | quote }} "$DESK_TASK" "$@"; }
+next() { hpcgeo {{ next }} {{ folder | quote }} "$DESK_TASK" "$@"; }
 trap 'echo "desk: ENDED" > "$DESK_QUEUE/$DESK_JOB.ended"' EXIT
 text=$(next)
 while [ -n "$text" ]; do

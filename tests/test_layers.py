@@ -46,8 +46,9 @@ LAYERS = {
     "train": 10,
     **dict.fromkeys(["evaluate", "profiling"], 11),
     **dict.fromkeys(["sweep", "maps"], 12),
-    "cli": 13,
-    "__main__": 14,
+    "study": 13,
+    "cli": 14,
+    "__main__": 15,
 }
 
 #: Files and functions longer than this are to be split.

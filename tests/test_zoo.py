@@ -220,7 +220,7 @@ def test_what_tensor_parallelism_shares_of_a_perceiver() -> None:
 def test_bad_input_names_value_rule_and_way_out() -> None:
     with pytest.raises(InputError, match=r"unknown model 'vit_bse' \(did you mean 'vit_base'\?\)"):
         architecture("vit_bse")
-    with pytest.raises(InputError, match=r"'gpna_bse' .* known: vit_tiny, .*give a YAML file"):
+    with pytest.raises(InputError, match=r"'gpna_bse' .* known: vit_nano, .*give a YAML file"):
         architecture("gpna_bse")
     with pytest.raises(InputError, match=r"chip 225 x 224 .* 16-pixel patch .* \[240, 224\]"):
         architecture("vit_base").num_patches((225, 224))

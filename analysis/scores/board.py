@@ -21,7 +21,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "split": lambda value: f"{value} split",
     "samples": lambda value: counted(value, "sample"),
     "labels": lambda value: counted(value, "label"),
-    "image_size": lambda value: f"{value} px",
+    "image_size": lambda value: f"{value} px" if value else "no images",
     "normalise": lambda value: f"moments of the {value}",
     "refit": lambda value: "refitted" if value else "not refitted",
 }
@@ -55,15 +55,15 @@ def span(score: Score) -> str:
 
 
 def amount(value: float) -> str:
-    """Return a count with its prefix.
+    """Return a count, or what is less than one, with its prefix.
 
-    >>> amount(22_056_576), amount(4.6e9), amount(300)
-    ('22.1 M', '4.60 G', '300')
+    >>> amount(22_056_576), amount(4.6e15), amount(300), amount(0.0512)
+    ('22.1 M', '4.60 P', '300', '0.0512')
     """
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{digits(value / unit)} {name}"
-    return f"{value:.0f}"
+    for power, name in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{digits(value / 10**power)} {name}"
+    return f"{value:g}" if value == round(value) else digits(value)
 
 
 @dataclass(frozen=True)

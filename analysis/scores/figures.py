@@ -8,6 +8,7 @@ from hpcgeo_analysis.figures.axes import SMALL, WIDTH, DrawnLine, Place, fitted,
 from hpcgeo_analysis.figures.figure import Figure
 from hpcgeo_analysis.scores.answers import lead
 from hpcgeo_analysis.scores.board import ScoreBoard, ScoreColumn, amount, shown, span
+from hpcgeo_analysis.scores.laws import ScalingLaw, laws
 from hpcgeo_analysis.styles import LineStyle
 from hpcgeo_analysis.svg import MARKS, Canvas, Scale, element, mark, path, tip, width
 
@@ -130,7 +131,7 @@ def _scale(scores: Sequence[Score], column: ScoreColumn, start: float, end: floa
 
 # Size and cost ---------------------------------------------------------------------------------
 
-Size = Callable[[Score], int | None]
+Size = Callable[[Score], float | None]
 
 
 def by_size(board: ScoreBoard) -> Figure | None:
@@ -145,19 +146,50 @@ def by_cost(board: ScoreBoard) -> Figure | None:
     return _against(board, "compute", lambda score: score.flops, "Least compute", "FLOPs an image")
 
 
+def by_flops(board: ScoreBoard) -> Figure | None:
+    """Return scores against the FLOPs of the pretraining."""
+    return _against(
+        board, "pretraining-flops", _of_pretraining("flops"), "Least pretraining", "FLOPs"
+    )
+
+
+def by_node_hours(board: ScoreBoard) -> Figure | None:
+    """Return scores against the node-hours of the pretraining."""
+    hours = _of_pretraining("node_hours")
+    return _against(board, "pretraining-hours", hours, "Fewest node-hours", " node-hours")
+
+
+def by_energy(board: ScoreBoard) -> Figure | None:
+    """Return scores against the energy of the pretraining."""
+    return _against(board, "pretraining-energy", _of_pretraining("kwh"), "Least energy", " kWh")
+
+
+def _of_pretraining(name: str) -> Size:
+    return lambda score: getattr(score.pretraining, name, None)
+
+
 def _against(board: ScoreBoard, anchor: str, size: Size, least: str, unit: str) -> Figure | None:
     columns = [c for c in board.columns if len({size(s) for _, s in c.encoders} - {None}) > 1]
     if not columns:
         return None
     claims = [_least(column, size, unit) for column in columns]
+    fits = [
+        f"{column.title}: {law.words(unit.strip())}"
+        for column in columns
+        for _, law in laws([score for _, score in column.encoders], size)
+    ]
     title = f"{least} level with the best: {claims[0]}"
     return Figure(
         anchor,
         title,
         tuple(_sized(column, size, unit.strip(), looks(board)) for column in columns),
         caption="Bars: 95 % intervals. Dashed: random weights of each size, and the samples."
-        + " Grey: further encoders." * any(len(c.encoders) > LABELLED for c in columns),
-        sentences=tuple(f"And {claim}." for claim in claims[1 : 1 + SENTENCES]),
+        + " Grey: further encoders." * any(len(c.encoders) > LABELLED for c in columns)
+        + " Line: the power law of the error." * bool(fits),
+        sentences=(
+            *(f"And {claim}." for claim in claims[1 : 1 + SENTENCES]),
+            *(f"{fit}." for fit in fits),
+        ),
     )
 
 
@@ -177,7 +209,11 @@ def _sized(column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle
         DrawnLine(_cut(name), "", look[name], [_place(name, score, value)], joined=False)
         for name, score, value in some[:LABELLED]
     ]
-    lines = [*_beside(column, some), *lines]
+    fits = [
+        DrawnLine("", "", LineStyle("muted", "circle", ""), _along(law, axis), baseline=True)
+        for _, law in laws([score for _, score, _ in some], size)
+    ]
+    lines = [*_beside(column, some), *fits, *lines]
     values = [value for _, _, value in some]
     canvas = headed(TOP + HEIGHT + 36, column.title, _below(column, len(column.encoders)))
     left, right = 38.0, WIDTH - axes.label_room(line.label for line in lines) - 10
@@ -216,12 +252,16 @@ def _round(value: float) -> str:
     return " ".join([f"{float(number):g}", *unit])
 
 
-def _place(name: str, score: Score, value: int) -> Place:
+def _along(law: ScalingLaw, axis: str) -> list[Place]:
+    return [Place(cost, score, law.words(axis)) for cost, score in law.places()]
+
+
+def _place(name: str, score: Score, value: float) -> Place:
     words = f"{name}: {shown(score.value)}, {span(score)}, {amount(value)}"
     return Place(float(value), score.value or 0.0, words, score.low, score.high)
 
 
-def _beside(column: ScoreColumn, some: Sequence[tuple[str, Score, int]]) -> Iterator[DrawnLine]:
+def _beside(column: ScoreColumn, some: Sequence[tuple[str, Score, float]]) -> Iterator[DrawnLine]:
     """Yield what stands beside encoders, a place for each size."""
     for whose, label in _BESIDE.items():
         found = {v: b for _, s, v in some if (b := column.beside(s, whose)) is not None}

@@ -5,15 +5,19 @@ from typing import Any
 from jinja2 import Environment
 
 from hpcgeo_analysis import page
-from hpcgeo_analysis.scores import classes, figures, table
+from hpcgeo_analysis.scores import classes, figures, gallery, table
 from hpcgeo_analysis.scores.answers import answers
 from hpcgeo_analysis.scores.board import ScoreBoard
 
 #: What the anchors of figures, and so the names of their files, begin with.
-ANCHORS = ("scores", "size", "compute", "confusion")
+ANCHORS = ("scores", "size", "compute", "pretraining", "confusion", "mistakes")
 
 #: In their order.
-FIGURES = (figures.by_encoder, figures.by_size, figures.by_cost, classes.confusions)
+FIGURES = (
+    *(figures.by_encoder, figures.by_size, figures.by_cost),
+    *(figures.by_flops, figures.by_node_hours, figures.by_energy),
+    *(classes.confusions, gallery.mistakes),
+)
 
 
 def render(board: ScoreBoard, templates: Environment, assets: dict[str, str]) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcgeo.measured import RecordPart
 from hpcgeo.quoting import markdown
-from hpcgeo.scores import PROTOCOL, Score
+from hpcgeo.scores import PROTOCOL, Pretraining, Score
 from hpcgeo_analysis.scores.answers import BESIDE, lead
 from hpcgeo_analysis.scores.board import ScoreBoard, ScoreRow, amount, said, shown, span
 from hpcgeo_analysis.tables import Table, text
@@ -17,7 +17,10 @@ from hpcgeo_analysis.tables import Table, text
 #: Choices that a cell names, of several label subsets.
 CHOICES = 2
 #: Parts of a score that are no plain columns of the CSV.
-_PARTS = ("leads", "encoder", "confusion", "recalls", "transform", "versions")
+_PARTS = (
+    *("leads", "encoder", "confusion", "recalls", "transform", "versions"),
+    *("pretraining", "mistakes"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def _pairs(score: Score) -> Iterator[tuple[str, str]]:
     for over in BESIDE:
         if words := lead(score, over):
             yield "lead", words
+    if took := score.pretraining:
+        yield "pretrained", _took(took)
     yield "labels", f"{score.labels:,}, and {score.validation_labels:,} to choose by"
     if len(score.values) > 1:
         yield "label subsets", ", ".join(shown(value) for value in score.values)
@@ -124,6 +129,15 @@ def _pairs(score: Score) -> Iterator[tuple[str, str]]:
     yield "commit", f"{score.commit or 'not known'}{dirty}"
     yield "made", f"{score.date} on {score.host}"
     yield "versions", ", ".join(f"{name} {version}" for name, version in score.versions.items())
+
+
+def _took(took: Pretraining) -> str:
+    """Say what the pretraining of an encoder took."""
+    said = [f"{took.objective}, {took.steps:,} steps, {amount(took.samples)} samples"]
+    said += [f"{amount(took.flops)}FLOPs"] if took.flops else []
+    said += [f"{amount(took.node_hours)} node-hours on {took.nodes} x {took.device}"]
+    said += [f"{amount(took.kwh)} kWh"] if took.kwh else []
+    return ", ".join(said)
 
 
 def protocols(board: ScoreBoard) -> Table:
@@ -178,6 +192,6 @@ def flat(score: RecordPart) -> dict[str, Any]:
     }
     for over, (value, low, high) in fields["leads"].items():
         found |= {f"lead.{over}": value, f"lead.{over}.low": low, f"lead.{over}.high": high}
-    for part in ("encoder", "recalls"):
+    for part in ("encoder", "recalls", "pretraining"):
         found |= {f"{part}.{name}": value for name, value in (fields[part] or {}).items()}
     return found

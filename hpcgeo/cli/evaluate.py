@@ -52,6 +52,13 @@ def evaluate(
         bool, typer.Option("--force", help="Replace a file that says something else.")
     ] = False,
     data: Moved = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append a score of each run and task to a file of records (.jsonl), for the page "
+            "of scores."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score runs on the tasks they were trained on, beside baselines and published figures.
@@ -67,11 +74,14 @@ def evaluate(
 
         hpcgeo evaluate runs/multi runs/scenes runs/series --out table.md
 
+        hpcgeo evaluate runs/tuned runs/tuned_from_random --scores scores.jsonl
+
         torchrun --nproc-per-node 2 --no-python hpcgeo evaluate runs/multi --baselines none
 
     Every rank holds the whole model.
     """
     refuse_unwritable(out, "--out")
+    refuse_unwritable(scores, "--scores")
     names = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
 
     def work() -> None:
@@ -86,6 +96,7 @@ def evaluate(
             out=out,
             force=force,
             moved=data or [],
+            scores=scores,
         )
         if discover().rank:
             return

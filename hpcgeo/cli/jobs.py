@@ -9,6 +9,7 @@ from hpcgeo.config import load
 from hpcgeo.errors import InputError
 from hpcgeo.launch import scripts
 from hpcgeo.launch.look import look
+from hpcgeo.log import set_up
 from hpcgeo.quoting import terminal
 from hpcgeo.train.preflight import job_problems
 
@@ -100,3 +101,16 @@ def check(
     if found:
         raise typer.Exit(2)
     typer.echo("\n  ".join([f"{script}: all is there; submit it", *told]))
+
+
+@app.command(hidden=True)
+def step(
+    folder: Annotated[Path, typer.Argument(help="Of a job of a study.")],
+    task: Annotated[int, typer.Argument(help="Number in its array.")],
+    ended: Annotated[int | None, typer.Option(help="Exit code of the step before.")] = None,
+) -> None:
+    """Say what a job of a study does next, a word a line; its script calls it."""
+    set_up()
+    from hpcgeo.study.jobs import advance
+
+    typer.echo("\n".join(advance(folder, task, ended)))

@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "Map whole scenes by a run.",
     "embed": "Write features of whole scenes by a frozen encoder.",
     "probe": "Say what a frozen backbone knows, by simple models on its latents.",
+    "study": "Pretrain several models, judge each alike, compare them.",
     "export": "Write the weights of a run for other libraries.",
     "profile": "Measure recipes, grids of them and collectives; compare records.",
     "report": "Turn records into the scaling report.",

@@ -5,7 +5,7 @@ their mean and deviation. Data whose numbers are others is refused, not guessed.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from hpcgeo.models.initialise import draw
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.vit import ViT
 from hpcgeo.parallel.device import usable_device
+from hpcgeo.scores import Pretraining
 from hpcgeo.sensors import sensors
 from hpcgeo.weights.initial import BACKBONE
 from hpcgeo.zoo import Architecture
@@ -46,6 +47,7 @@ class Encoder:
         size: pixels on a side of the images it is given, unless another is asked for.
         native: the grid of patches it was trained on.
         origin: where it is from, for records.
+        pretraining: what its run took, where it is of one.
     """
 
     name: str
@@ -58,15 +60,12 @@ class Encoder:
     size: int
     native: tuple[int, int]
     origin: Mapping[str, str | int | None]
+    pretraining: Pretraining | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of architecture and weights."""
-        digest = hashlib.blake2b(repr(self.architecture).encode(), digest_size=16)
-        for name, value in self.backbone.state_dict().items():
-            digest.update(f"{name} {tuple(value.shape)}\n".encode())
-            digest.update(value.contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint(self.architecture, self.backbone.state_dict().items())
 
     @property
     def depth(self) -> int:
@@ -112,7 +111,7 @@ class Encoder:
             "encoder": f"random weights, seed {seed}",
             "model": self.architecture.name,
         }
-        return replace(self, name="random", backbone=backbone, origin=origin)
+        return replace(self, name="random", backbone=backbone, origin=origin, pretraining=None)
 
     def reads(self, part: LabelledSplit, *, normalise: str = "encoder") -> "Prepared":
         """Return how samples of a data set are read, its bands matched and its numbers normalised.
@@ -215,6 +214,15 @@ class Prepared:
             "mean": [self.moments[one][0] for one in self.channels],
             "std": [self.moments[one][1] for one in self.channels],
         }
+
+
+def fingerprint(model: Any, weights: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the fingerprint of an architecture with weights of its backbone, by their names."""
+    digest = hashlib.blake2b(repr(model).encode(), digest_size=16)
+    for name, value in weights:
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

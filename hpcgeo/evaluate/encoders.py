@@ -13,6 +13,7 @@ from hpcgeo.data.readers.shards import named
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Encoder, filled
+from hpcgeo.evaluate.pretraining import pretraining
 from hpcgeo.log import log
 from hpcgeo.models.vit import ViT
 from hpcgeo.weights.export import MergedWeights, chip_of, chosen, config_of
@@ -92,6 +93,7 @@ def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
             **{"encoder": str(folder), "model": model.name, "step": step},
             "objective": run.objective.name,
         },
+        pretraining=pretraining(folder, step),
     )
 
 

@@ -7,7 +7,6 @@ that were never trained, and the samples themselves.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -22,11 +21,12 @@ from hpcgeo.evaluate.cache import POOLINGS, extracted
 from hpcgeo.evaluate.encoder import Encoder, Prepared
 from hpcgeo.evaluate.encoders import open_encoder
 from hpcgeo.evaluate.features import PlainArrays
+from hpcgeo.evaluate.mistakes import mistakes
 from hpcgeo.evaluate.probe_options import RANDOM, REPLICATES, DataSet, ProbeOptions, Whose
 from hpcgeo.evaluate.protocols.choice import Chosen, choose, scored
 from hpcgeo.evaluate.protocols.protocol import Described, FrozenProtocol
 from hpcgeo.evaluate.protocols.table import protocol_of
-from hpcgeo.evaluate.score import defined, interval_of_means, refuse_one_class
+from hpcgeo.evaluate.score import defined, interval_of_means, provenance, refuse_one_class
 from hpcgeo.job_options import Launch
 from hpcgeo.kinds.metrics import metric_of, metrics
 from hpcgeo.kinds.states import RESAMPLES, Confusion
@@ -38,7 +38,6 @@ from hpcgeo.log import log, set_up, track
 from hpcgeo.parallel.group import join
 from hpcgeo.scores import MOST_CLASSES, Score
 from hpcgeo.tables import find
-from hpcgeo.train.provenance import command, commit, versions
 
 
 @dataclass(frozen=True)
@@ -277,7 +276,13 @@ class _On:
             labels=(used, validated),
         )
         confusions = [state.sums[0] for state in states if isinstance(state, Confusion)]
-        return score.model_copy(update=_by_class(confusions, target.names)), found
+        more = _by_class(confusions, target.names)
+        if whose == "encoder":
+            first = choices[0]
+            more["mistakes"] = mistakes(
+                first.model, asked[first.best.candidate], self.parts.scored, rows=self.protocol.rows
+            )
+        return score.model_copy(update=more), found
 
     def _rows(self, part: LabelledSplit, seed: int) -> Array:
         return part.subset(self.options.labels, seed)
@@ -306,7 +311,6 @@ class _On:
         choices: Sequence[Chosen],
         labels: tuple[int, int],
     ) -> Score:
-        head, changed = commit()
         is_encoder, architecture = whose != "samples", encoder.architecture
         bands = len(encoder.channels)
         return Score(
@@ -331,6 +335,7 @@ class _On:
             fingerprint=encoder.fingerprint if is_encoder else None,
             parameters=architecture.parameters(bands) if is_encoder else None,
             flops=architecture.forward_flops(bands, (self.size,) * 2) if is_encoder else None,
+            pretraining=encoder.pretraining if is_encoder else None,
             protocol=self.options.protocol,
             chosen=tuple({"features": one.best.candidate, **one.best.setting} for one in choices),
             validation=tuple(defined(one.best.validation) for one in choices),
@@ -340,12 +345,7 @@ class _On:
             normalise=self.options.normalise,
             features=self.options.features,
             refit=self.options.refit,
-            commit=head,
-            uncommitted_changes=changed,
-            command=command(),
-            versions=versions(),
-            host=discover().host,
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **provenance(),
         )
 
 

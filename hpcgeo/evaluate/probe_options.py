@@ -86,6 +86,6 @@ def data_set(text: str) -> DataSet:
             f"--on {text!r}: READER:PATH, e.g. scenes:data/ucmerced; readers: `hpcgeo list readers`"
         )
     target = None
-    if not Path(path).exists() and Path(path.rpartition(":")[0]).exists():
+    if ":" in path and not Path(path).exists() and Path(path.rpartition(":")[0]).exists():
         path, _, target = path.rpartition(":")
     return DataSet(name or Path(path).stem, reader, Path(path), target or None)

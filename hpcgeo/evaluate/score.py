@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.parallel.topology import lay_out
 from hpcgeo.strategies import strategy
 from hpcgeo.train.loop import meet, new_engine
+from hpcgeo.train.provenance import command, commit, versions
 from hpcgeo.weights.export import Weights, chosen, config_of
 from hpcgeo.workloads.choice import objective_of
 from hpcgeo.workloads.mixture import MixtureRun
@@ -221,6 +223,19 @@ def interval_of_means(resampled: Float64) -> tuple[float, float]:
     """
     drawn = np.random.default_rng(0).integers(len(resampled), size=resampled.shape)
     return interval(np.take_along_axis(resampled, drawn, axis=0).mean(0))
+
+
+def provenance() -> dict[str, Any]:
+    """Return the fields of a score record that say where it is from."""
+    head, changed = commit()
+    return {
+        "commit": head,
+        "uncommitted_changes": changed,
+        "command": command(),
+        "versions": versions(),
+        "host": discover().host,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
 
 
 def defined(number: float) -> float | None:

@@ -20,13 +20,15 @@ from rich.table import Table
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.baselines import baselines as all_baselines
 from hpcgeo.evaluate.score import KEPT, Case, Reached, agree, defined, fitted, open_case, score_all
+from hpcgeo.evaluate.score import provenance as score_provenance
+from hpcgeo.evaluate.tuned import tuned_scores
 from hpcgeo.files import write_text
 from hpcgeo.kinds.metrics import metrics
 from hpcgeo.kinds.states import RESAMPLES, interval
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.quoting import markdown
+from hpcgeo.scores import Score, append
 from hpcgeo.tables import find, read
-from hpcgeo.train.provenance import command, commit, versions
 from hpcgeo.workloads.scores import Found
 
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -47,6 +49,7 @@ def evaluate(
     out: Path | None = None,
     force: bool = False,
     moved: Sequence[str] = (),
+    scores: Path | None = None,
 ) -> Content:
     """Score runs on a split of the data of their tasks; every rank calls it.
 
@@ -60,6 +63,7 @@ def evaluate(
         out: file to write, .json, .csv or .md.
         force: replace a file that says something else.
         moved: where the data of all runs lies now, see `config_of`.
+        scores: file of records that a score of each run and task is appended to.
 
     Raises:
         InputError: no such run, checkpoint, split, baseline or format; runs that cannot be
@@ -75,7 +79,10 @@ def evaluate(
         for label, folder in zip(labels, folders, strict=True)
     }
     agree(list(cases.values()))
-    found = dict(zip(labels, score_all(list(cases.values())), strict=True))
+    reached = score_all(list(cases.values()))
+    found = dict(zip(labels, reached, strict=True))
+    if scores is not None:
+        on_rank_0(lambda: _append(scores, tuned_scores(list(cases.values()), reached, split)))
     kept = (out.parent if out else folders[0]) / KEPT
     first: dict[str, Case] = {}
     for case in cases.values():
@@ -98,6 +105,11 @@ def evaluate(
     except OSError as problem:
         raise InputError(f"{problem.filename or kept}: {problem.strerror}") from None
     return table
+
+
+def _append(file: Path, scores: Sequence[Score]) -> None:
+    for score in scores:
+        append(file, score)
 
 
 def drawn(table: Content) -> Table:
@@ -245,13 +257,9 @@ def _lost(lead: Content) -> bool:
 
 def provenance() -> Content:
     """Return where a table comes from: commit, command, versions."""
-    head, changed = commit()
-    return {
-        "commit": head,
-        "uncommitted_changes": changed,
-        "command": command(),
-        "versions": versions() | {"scikit-learn": version("scikit-learn")},
-    }
+    own = score_provenance()
+    found = {name: own[name] for name in ("commit", "uncommitted_changes", "command")}
+    return found | {"versions": own["versions"] | {"scikit-learn": version("scikit-learn")}}
 
 
 def _cells(table: Content) -> list[list[str]]:

@@ -20,7 +20,8 @@ from hpcgeo.tables import broken_rules, find, read
 
 WIDTH = 96
 
-#: What a script does: train one recipe, or measure the points of a sweep, one a task of an array.
+#: What a script does: train one recipe, or ask again and again what is next, in the tasks of an
+#: array: the points of a sweep, the members of a study.
 Work = Literal["job", "sweep"]
 
 
@@ -118,7 +119,9 @@ def render(job: Job, work: Work = "job", *, per_node: int | None = None, **more:
     where = machine(job.machine)
     scheduler = scheduler_of(where)
     bin_ = where.bin(job.nodes, job.hours)
-    run = load(job.recipe, [line.text for line in job.set])  # what is wrong is said here
+    images = False
+    if work == "job":  # what is wrong with the recipe is said here
+        images = load(job.recipe, [line.text for line in job.set]).source != "mixture"
     environment = Environment(
         loader=PackageLoader(scheduler.package),
         undefined=StrictUndefined,
@@ -138,7 +141,7 @@ def render(job: Job, work: Work = "job", *, per_node: int | None = None, **more:
         job=job,
         machine=where,
         bin=bin_,
-        images=run.source != "mixture",
+        images=images,
         per_node=per_node or int(where.devices_per_node.value),
         cores=int(cores.value) if cores else None,
         requeue=where.requeue is None or where.requeue.allowed,

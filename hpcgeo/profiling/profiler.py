@@ -32,7 +32,6 @@ from hpcgeo.parallel.group import barrier
 from hpcgeo.phases import PHASES, watched
 from hpcgeo.profiling import flops, memory, trace, waits
 from hpcgeo.profiling.communication import Bookkeeping, Calls
-from hpcgeo.profiling.energy import Joules
 from hpcgeo.records import Record
 from hpcgeo.train.clock import Clock
 from hpcgeo.train.meter import Meter
@@ -102,7 +101,6 @@ class Profiler(Meter):
         self._book = Bookkeeping(device, communication=options.communication)
         self._watching = watched(self._clock)
         self._standing = self._book.installed()
-        self._joules = Joules(self.topology)
         self._found: dict[str, Any] = {}  #: fields of the record, as they become known
         self._cached: list[Any] = []
         self._trace: Any = None
@@ -221,11 +219,11 @@ class Profiler(Meter):
             log.info("warm after %d steps; measuring %d", len(times), self.options.steps)
             if not self.stable:
                 log.warning("steps are still getting faster after %d", len(times))
-            self._joules.start()
+            self.joules.start()
 
     def _measured(self) -> None:
         """Note what the measured steps say, and keep it: what comes next may fail."""
-        energy = self._joules.stop(self.options.steps * self.global_batch, self.options.grid)
+        energy = self.joules.stop(self.options.steps * self.global_batch, self.options.grid)
         self._found |= {
             "stable": self.stable,
             "communication": "on" if self.options.communication else "off",

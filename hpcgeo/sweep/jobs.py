@@ -300,6 +300,11 @@ class Jobs:
             at_once=self.sweep.at_once,
             folder=str(folder),
             minutes=math.ceil(self.sweep.minutes),
+            resumes=False,
+            what="points of a sweep",
+            by="Written and submitted by `hpcgeo-profile sweep`; the points stand in batch.json "
+            "beside it.",
+            next="profile point",
             commit=commit()[0],
         )
         return Planned(job, per_node, members, folder, script)

@@ -130,11 +130,14 @@ def table(sweep: Sweep, every: Sequence[Cell], known: Known) -> Board:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, who: str = "sweep") -> Iterator[None]:
     """Hold a file, so that two sweeps do not do the same work twice.
 
+    Args:
+        who: what does the work.
+
     Raises:
-        TakenError: another sweep holds it.
+        TakenError: another one holds it.
         InputError: it cannot be written.
     """
     try:
@@ -148,7 +151,7 @@ def alone(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise TakenError(
-                    f"another sweep writes to {path}: wait for it, or choose other --records"
+                    f"another {who} writes to {path}: wait for it, or choose another place"
                 ) from None
             _no_lock(path)  # Lustre mounted without flock
         yield
@@ -227,7 +230,7 @@ def _interrupted(
 
 def _run(sweep: Sweep, point: Point, file: Path) -> Ending | None:
     """Run one point in processes of its own; return how it ended, None if well."""
-    command = [*_launcher(sweep, point), *point.words(sweep, file)]
+    command = [*launcher(point.ranks, sweep.launch, point.nodes or 1), *point.words(sweep, file)]
     # In a session of its own: Ctrl-C comes to this process alone, which ends the ranks in order.
     process = subprocess.Popen(
         command,
@@ -240,14 +243,14 @@ def _run(sweep: Sweep, point: Point, file: Path) -> Ending | None:
     try:
         _, said = process.communicate(timeout=60 * sweep.minutes)
     except BaseException as error:
-        _end(process)
+        end(process)
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         return Ending("failed", f"no end within the {sweep.minutes:g} `minutes` of the sweep")
     return ending(said, process.returncode) if process.returncode else None
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     """End a launcher, which takes its ranks along; killed itself, it may leave them running."""
     # So a second Ctrl-C, or a closed terminal, does not hurry it.
     with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP), process:
@@ -261,11 +264,11 @@ def _end(process: subprocess.Popen[str]) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _launcher(sweep: Sweep, point: Point) -> Sequence[str]:
-    if sweep.launch:
-        filled = sweep.launch.format(ranks=point.ranks, nodes=point.nodes or 1)
-        return [*filled.split(), sys.executable, "-m", "hpcgeo"]
+def launcher(ranks: int, launch: str | None = None, nodes: int = 1) -> Sequence[str]:
+    """Return the words that start `hpcgeo` on some ranks, by torchrun or what stands in front."""
+    if launch:
+        return [*launch.format(ranks=ranks, nodes=nodes).split(), sys.executable, "-m", "hpcgeo"]
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(point.ranks), "-m", "hpcgeo"),
+        *("--nproc-per-node", str(ranks), "-m", "hpcgeo"),
     ]

@@ -103,7 +103,7 @@ class Sweep(SweepPart):
 
     def _devices_per_node(self) -> int:
         fixed = {key: value for key, value in self.set.items() if key not in FLAGS}
-        point = Point(1, 1, (*_overrides(fixed), *self.overrides))
+        point = Point(1, 1, (*overrides_of(fixed), *self.overrides))
         return int(machine(resolve(self, point).launch.machine).devices_per_node.value)
 
 
@@ -173,10 +173,9 @@ def points(sweep: Sweep) -> Iterator[Point]:
     """Yield every cell of the grid, nodes or ranks outermost."""
     for ranks, nodes in sweep.places():
         for values in itertools.product(*sweep.grid.values()):
-            chosen = sweep.set | dict(zip(sweep.grid, values, strict=True))
-            chosen |= _together(chosen.pop(TOGETHER, {}))
+            chosen = sweep.set | chosen_values(dict(zip(sweep.grid, values, strict=True)))
             options = [(name, _option(name, chosen.pop(name))) for name in FLAGS if name in chosen]
-            yield Point(ranks, nodes, (*_overrides(chosen), *sweep.overrides), tuple(options))
+            yield Point(ranks, nodes, (*overrides_of(chosen), *sweep.overrides), tuple(options))
 
 
 def cells(sweep: Sweep) -> tuple[list[Cell], list[str]]:
@@ -240,10 +239,11 @@ def try_of(sweep: Sweep, point: Point, value: int) -> Point:
     return replace(point, overrides=(*point.overrides, f"{sweep.until_oom.option}={value}"))
 
 
-def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def overrides_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield options as ``key=value``, dotted; of nested ones each."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _overrides(value, f"{prefix}{key}.")
+            yield from overrides_of(value, f"{prefix}{key}.")
         else:
             text, *more = yaml.safe_dump(
                 value, default_flow_style=True, width=10**6, allow_unicode=True
@@ -253,10 +253,12 @@ def _overrides(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}={text}"
 
 
-def _together(values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise InputError(f"{TOGETHER} {brief(values)}: list groups of dotted options")
-    return values
+def chosen_values(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a cell of a grid, with those that vary together under TOGETHER."""
+    together = cell.pop(TOGETHER, {})
+    if not isinstance(together, dict):
+        raise InputError(f"{TOGETHER} {brief(together)}: list groups of dotted options")
+    return cell | together
 
 
 def _option(name: str, value: Any) -> str:

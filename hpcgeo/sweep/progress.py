@@ -19,6 +19,7 @@ STATES = {
     "out of memory": "magenta",
     "noisy": "yellow",
     "measured": "green",
+    "done": "green",
     "queued": "blue",
     "waiting": "dim",
     "recorded": "dim green",
@@ -43,8 +44,11 @@ class ProgressRow:
 class Board:
     """Shows the rows as long as it is entered."""
 
-    def __init__(self, labels: Sequence[str], states: Sequence[tuple[str, str]]) -> None:
-        """Take names, and for each state and details."""
+    def __init__(
+        self, labels: Sequence[str], states: Sequence[tuple[str, str]], good: str = "measured"
+    ) -> None:
+        """Take names, for each state and details, and the state that is hoped for."""
+        self._good = good
         points = zip(labels, states, strict=True)
         self.rows = [ProgressRow(label, *state) for label, state in points]
         self._recent: list[ProgressRow] = []
@@ -65,17 +69,21 @@ class Board:
         if not self._live:
             log.info("%s", str(row))
 
+    def detail(self, index: int, details: str) -> None:
+        """Show what a point is at; it is not said where there is no live table."""
+        self.rows[index].details = details
+
     def counts(self) -> Counter[str]:
         """Return how many points are in which state."""
         return Counter(row.state for row in self.rows)
 
     @property
     def total(self) -> str:
-        """How many points are in which state; measured and failed ones are always told."""
+        """How many points are in which state; good and failed ones are always told."""
         counts = self.counts()
         noisy = counts.pop("noisy", 0)
-        counts["measured"] += noisy
-        named = dict.fromkeys(["measured", "failed", *(state for state in STATES if counts[state])])
+        counts[self._good] += noisy
+        named = dict.fromkeys([self._good, "failed", *(state for state in STATES if counts[state])])
         told = ", ".join(f"{counts[state]} {state}" for state in named)
         return f"{told}; {noisy} of the measured noisy" if noisy else told
 

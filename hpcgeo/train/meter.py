@@ -3,7 +3,8 @@
 Numbers of a step stay on the device until they are reported: after every step of a CPU, the first
 and every `train.log_every` steps of an accelerator, and before a checkpoint, an evaluation and the
 end. In between the host is a step ahead. Times are those of the slowest rank, between two moments
-of its device. A richer meter (`hpcgeo.profiling`) overrides `measure` and `extras`.
+of its device. Energy is that of all steps of a start, with what lies between them. A richer meter
+(`hpcgeo.profiling`) overrides `measure` and `extras`.
 """
 
 import json
@@ -24,9 +25,11 @@ from torch import Tensor
 
 from hpcgeo.config import RunConfig
 from hpcgeo.log import bar, log, span
+from hpcgeo.machines import grid, machine
 from hpcgeo.phases import phase
 from hpcgeo.train.clock import Clock
 from hpcgeo.train.curves import Curves
+from hpcgeo.train.energy import Joules
 from hpcgeo.train.job import Parts
 
 Item = TypeVar("Item")
@@ -81,6 +84,7 @@ class Meter:
         self.fresh: list[tuple[dict[str, Any], Tensor]] = []  #: just reported: row and own loss
         self._noted: list[Noted] = []
         self._clock = Clock(self.topology.device)
+        self.joules = Joules(self.topology)
         self._asked: Copied | None = None
         self._waited = 0.0
         self._stood_still = 0.0
@@ -97,9 +101,11 @@ class Meter:
         self._progress.update(self._progress.task_ids[0], completed=self._step)
         self._began = self._told = time.perf_counter()  #: of the loop, and of the last line
         self._untold = 0  #: rows before this one were in a line
+        self.joules.start()
         return self
 
     def __exit__(self, *raised: Any) -> None:
+        self.joules.end()
         self._bar.__exit__(*raised)
         if self._writes:
             self._metrics.close()
@@ -255,8 +261,10 @@ class Meter:
             self._curves.evaluation(step)
 
     def extras(self) -> dict[str, Any]:
-        """Return fields of the record that only a richer meter knows; every rank calls it."""
-        return {}
+        """Return further fields of the record; every rank calls it."""
+        own = machine(self.run.launch.machine).grid
+        images = len(self.rows) * self.global_batch
+        return {"energy": self.joules.stop(images, grid(own) if own else None)} if images else {}
 
     def measured(self) -> list[dict[str, Any]]:
         """Return the rows after warm-up."""

@@ -1,4 +1,4 @@
-"""Initial weights from a file: ours or a public one; a rank reads the rows it keeps."""
+"""Initial weights from a run, an export or a public file; a rank reads the rows it keeps."""
 
 import pickle
 from argparse import Namespace
@@ -19,6 +19,7 @@ from hpcgeo.models.low_rank import is_addition
 from hpcgeo.objectives.objective import Objective
 from hpcgeo.options import Model
 from hpcgeo.parallel.engine import Initial
+from hpcgeo.weights.export import MergedWeights, chosen
 from hpcgeo.weights.foreign import Foreign, shape_of
 
 #: How the weights of a backbone are called in every objective, and those of its stems.
@@ -105,6 +106,20 @@ class Ours:
         return found
 
 
+class StoredTensor:
+    """A weight of a checkpoint, read when it is sliced."""
+
+    def __init__(self, weights: MergedWeights, name: str) -> None:
+        self._weights, self._name = weights, name
+
+    def get_shape(self) -> tuple[int, ...]:
+        """Return its shape; so slices of safetensors call it."""
+        return tuple(self._weights.shapes[self._name])
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self._weights.read(self._name)[rows]
+
+
 def initial(
     model: Model, architecture: Any, network: nn.Module, seed: int, objective: Objective
 ) -> Initial:
@@ -168,16 +183,20 @@ def opened(path: Path) -> dict[str, Any]:
     tensors and plain values is made (weights_only).
 
     Args:
-        path: of the file, or of a folder with a model.safetensors.
+        path: of the file, of a folder with a model.safetensors, or of a run: of its newest
+            checkpoint.
 
     Raises:
         InputError: there is no such file, or it is neither.
     """
+    if (path / "config.yaml").is_file():
+        weights = MergedWeights(chosen(path, None)[1])
+        return {name: StoredTensor(weights, name) for name in weights.shapes}
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
-        missing = "no model.safetensors in it" if path.is_dir() else "No such file"
+        missing = "no run and no model.safetensors in it" if path.is_dir() else "No such file"
         raise InputError(
-            f"model.weights {path}: {missing}: give the folder that `hpcgeo export` prints"
+            f"model.weights {path}: {missing}: give a run.dir, or what `hpcgeo export` prints"
         )
     try:
         if file.suffix in PICKLES:

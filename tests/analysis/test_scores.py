@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import hpcgeo_analysis
 from hpcgeo.errors import InputError
 from hpcgeo.records import append as append_record
-from hpcgeo.scores import Score, append, read
+from hpcgeo.scores import Mistake, Score, append, read
 from hpcgeo_analysis import report
 from hpcgeo_analysis.scores.answers import answers, lead
 from hpcgeo_analysis.scores.board import board
@@ -237,3 +238,14 @@ def test_the_table_of_pandas_is_the_csv(tmp_path, sweep):
         hpcgeo_analysis.load_scores([tmp_path])
     with pytest.raises(InputError, match="`load_scores` reads scores"):
         hpcgeo_analysis.load([SCORES])
+
+
+def test_the_worst_mistakes_are_shown(tmp_path, scores):
+    wrong = Mistake(sample=7, truth="<beach>", taken_for="runway", picture="/9j/4A==")
+    score = one(scores, mistakes=(wrong, wrong.model_copy(update={"picture": None})))
+    report.make([written(tmp_path, score)], tmp_path / "page")
+    page = (tmp_path / "page" / "scores.html").read_text("utf-8")
+    assert "The surest mistake on landuse: &lt;beach&gt;, taken for runway" in page
+    assert page.count("data:image/jpeg;base64,/9j/4A==") == 1 and "<beach>" not in page
+    with pytest.raises(ValidationError):
+        Mistake(sample=7, truth="a", taken_for="b", picture='"onload="x')

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from hpcgeo.parallel.device import name_of
-from hpcgeo.profiling.energy import find
 from hpcgeo.records import Record, read
+from hpcgeo.train.energy import find
 from tests.device.commands import GPNA, GPU, HOST, MAE, hpcgeo, losses, needs
 
 pytestmark = GPU

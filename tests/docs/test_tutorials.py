@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from hpcgeo.data.shards.synthetic import scene
+from tests.distributed import ALL
 
 DOCS = Path(__file__).parents[2] / "docs"
+LONG = pytest.mark.skipif(not ALL, reason="long: HPCGEO_ALL=1 runs it")
 #: A fenced block: language, title, content.
 BLOCK = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
 
@@ -43,8 +45,8 @@ def nothing(folder: Path) -> None:
     [
         ("first-hour", nothing, ["runs/first/record.json", "weights/model.safetensors"]),
         ("own-images", photos, ["weights/model.safetensors", "runs/tuned/scores.jsonl"]),
-        ("own-geotiffs", nothing, ["vit_mae/preprocessor_config.json"]),
-        ("profiling", nothing, ["records.jsonl", "report/report.html"]),
+        pytest.param("own-geotiffs", nothing, ["vit_mae/preprocessor_config.json"], marks=LONG),
+        pytest.param("profiling", nothing, ["records.jsonl", "report/report.html"], marks=LONG),
     ],
 )
 def test_a_tutorial_works_as_printed(

@@ -1,11 +1,14 @@
 """`hpcgeo probe ENCODER --on`: features once, everything chosen on validation, any ranks."""
 
 import json
+from base64 import b64decode
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, recall_score
 from sklearn.preprocessing import StandardScaler
@@ -58,6 +61,16 @@ def test_the_score_is_that_of_scikit_learn_on_the_same_features(
     assert ours.value == pytest.approx(model.score(scale.transform(test[0]), test[1]))
     said = model.predict(scale.transform(test[0]))
     assert np.array_equal(ours.confusion, confusion_matrix(test[1], said))
+    assert random.mistakes is None and samples.mistakes is None
+    wrong = [(ours.mistakes or ())[n] for n in range(int((said != test[1]).sum()))]
+    assert {one.sample for one in wrong} == {*np.flatnonzero(said != test[1]).tolist()}
+    names = [*(ours.recalls or {})]
+    for one in wrong:
+        assert (one.truth, one.taken_for) == (names[test[1][one.sample]], names[said[one.sample]])
+        assert Image.open(BytesIO(b64decode(one.picture or ""))).size == (72, 72)
+    margins = model.decision_function(scale.transform(test[0]))
+    sure = [margins[n.sample, said[n.sample]] - margins[n.sample, test[1][n.sample]] for n in wrong]
+    assert sure == sorted(sure, reverse=True)
     recalls = recall_score(test[1], said, average=None)
     assert [*(ours.recalls or {}).values()] == pytest.approx(recalls)
 

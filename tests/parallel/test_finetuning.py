@@ -49,6 +49,9 @@ OVER_RANKS: list[dict[str, Any]] = [
     *([{"strategy": "ZERO1"}] if find_spec("deepspeed") else []),
 ]
 
+#: What additions alone are tried with: units of frozen and trained matrices, cut and whole.
+OF_LORA = OVER_RANKS if ALL else [OVER_RANKS[1], OVER_RANKS[3]]
+
 Found = dict[tuple[str, str], Answer]
 Everything = tuple[dict[str, Any], Found, Found, Path]
 
@@ -66,6 +69,8 @@ def trained(settings: list[dict[str, Any]], folder: Path) -> Found:
     found = {}
     for case in CASES:
         for options in settings:
+            if LORA in CASES[case] and options not in (ALONE, *OF_LORA):
+                continue
             run, workload, topology, steps = prepared(case, options, weights_of(folder, case))
             engine = new_engine(run, workload, topology)
             found[case, str(options)] = go_on(run, workload, topology, engine, steps)[0]

@@ -65,8 +65,6 @@ def test_a_file_that_does_not_fit_is_refused(
     (tmp_path / "pickle").write_bytes(b"\x80\x02cposix\nsystem\n")
     with pytest.raises(InputError, match=r"model\.weights .*pickle: not a safetensors file"):
         Start(tmp_path / "pickle", TINY, shapes)
-    with pytest.raises(
-        InputError, match=r"no model\.safetensors in it: give the folder that `hpcgeo export"
-    ):
+    with pytest.raises(InputError, match=r"no run and no model\.safetensors in it: give a run"):
         Start(tmp_path, TINY, shapes)
     assert Start(path.parent, TINY, shapes).names == Start(path, TINY, shapes).names

@@ -101,8 +101,9 @@ class Scheduler(ABC):
         name: as the table and machines say it.
         suffix: of its job scripts, without the dot.
         package: its folder `templates` holds ``job.SUFFIX.j2`` (trains a recipe) and
-            ``sweep.SUFFIX.j2`` (measures points, one a task of an array), which
-            `hpcgeo.launch.scripts` fills; a scheduler without one of them has no such jobs.
+            ``sweep.SUFFIX.j2`` (asks again and again what is next: the points of a sweep, the
+            members of a study, one a task of an array), which `hpcgeo.launch.scripts` fills; a
+            scheduler without one of them has no such jobs.
         endings: how it says that a job has ended.
     """
 

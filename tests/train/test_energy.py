@@ -12,8 +12,8 @@ import torch
 
 from hpcgeo.machines import grid
 from hpcgeo.measured import Energy
-from hpcgeo.profiling import energy
-from hpcgeo.profiling.energy import EnergyCounters, Joules, find, parse_rocm_smi, pm_counters, rapl
+from hpcgeo.train import energy
+from hpcgeo.train.energy import EnergyCounters, Joules, find, parse_rocm_smi, pm_counters, rapl
 from tests.distributed import on_ranks
 from tests.parallel.training import build
 

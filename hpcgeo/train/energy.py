@@ -70,9 +70,11 @@ class Joules:
         if self._source is None and topology.device.type == "cuda" and topology.rank == 0:
             package = "amdsmi, which comes with ROCm" if torch.version.hip else "nvidia-ml-py"
             log.warning("no counter of energy can be read: it takes the package %s", package)
+        self._stopped, self._thread = threading.Event(), threading.Thread()
 
     def start(self) -> None:
-        """Begin to count."""
+        """Begin to count, anew where it was begun before."""
+        self.end()
         self._used: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._advance()
@@ -81,6 +83,12 @@ class Joules:
         if self._source and self._source.ranges:
             self._thread.start()
 
+    def end(self) -> None:
+        """Look at the counters no more."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
     def stop(self, images: int, grid: Grid | None = None) -> Energy | None:
         """Return the energy since `start`, the same on every rank.
 
@@ -88,9 +96,7 @@ class Joules:
             images: that all ranks have trained on in that time.
             grid: where the power comes from.
         """
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self.end()
         self._advance()
         source = self._source
         kind = (source.name, source.what, source.own) if source else None
