@@ -22,13 +22,12 @@ from hpcgeo.models.vit import ViT
 from hpcgeo.parallel.device import usable_device
 from hpcgeo.scores import Pretraining
 from hpcgeo.sensors import sensors
+from hpcgeo.weights.bands import NEAR, matching
 from hpcgeo.weights.initial import BACKBONE
 from hpcgeo.zoo import Architecture
 
 #: Blocks that are tried where none are named.
 BLOCKS = 6
-#: Wavelengths of a band that stands for another differ by less than this fraction.
-NEAR = 0.1
 #: Where normalised data may lie: its mean, and its deviation. Numbers of another unit lie outside.
 MEAN, DEVIATION = 4.0, (0.02, 20.0)
 
@@ -125,7 +124,7 @@ class Encoder:
         Raises:
             InputError: a band is not there, or the numbers have another unit.
         """
-        found = [_matching(channel, part.channels) for channel in self.channels]
+        found = [matching(channel, part.channels) for channel in self.channels]
         for wanted, one in zip(self.channels, found, strict=True):
             if one is None:
                 raise InputError(
@@ -236,26 +235,6 @@ def filled(model: Architecture, bands: int, weight: Callable[[str, Sequence[int]
     }
     backbone.load_state_dict(weights, assign=True)
     return backbone.requires_grad_(False).eval()
-
-
-def _matching(wanted: Channel, there: Sequence[Channel]) -> Channel | None:
-    """Return the band that is meant, or the one nearest to it in wavelength; None: none is near."""
-    if wanted in there:
-        return wanted
-    length = _wavelength(wanted)
-    off = {}
-    for one in there:
-        other = _wavelength(one)
-        if length and other and one.length == 0:
-            off[one] = abs(other - length) / length
-    best = min(off, key=off.__getitem__, default=None)
-    return best if best is not None and off[best] < NEAR else None
-
-
-def _wavelength(channel: Channel) -> float | None:
-    sensor = sensors().get(channel.sensor)
-    bands = {band.name: band for band in sensor.bands} if sensor else {}
-    return bands[channel.band].wavelength_nm if channel.band in bands else None
 
 
 def _unit(channel: Channel) -> str | None:

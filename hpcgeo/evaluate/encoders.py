@@ -1,11 +1,10 @@
 """Where encoders come from: a run, an export, or public weights."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hpcgeo.config import RunConfig
@@ -16,6 +15,7 @@ from hpcgeo.evaluate.encoder import Encoder, filled
 from hpcgeo.evaluate.pretraining import pretraining
 from hpcgeo.log import log
 from hpcgeo.models.vit import ViT
+from hpcgeo.weights.bands import metadata
 from hpcgeo.weights.export import MergedWeights, chip_of, chosen, config_of
 from hpcgeo.weights.initial import BACKBONE, Start, brief_names
 from hpcgeo.weights.preprocessing import preprocessing
@@ -99,7 +99,7 @@ def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
 
 def _of_export(path: Path) -> Encoder:
     file = path / "model.safetensors" if path.is_dir() else path
-    said = _said(file)
+    said = metadata(file)
     missing = [word for word in ("config", "bands", "mean", "std") if word not in said]
     if missing:
         raise InputError(
@@ -138,15 +138,6 @@ def _vit(run: RunConfig, where: Path) -> Architecture:
             f"probe it on the tasks of its run (hpcgeo probe RUN)"
         )
     return model
-
-
-def _said(file: Path) -> Mapping[str, str]:
-    """Return what a file of safetensors says of itself; nothing, where it is none."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return opened.metadata() or {}
-    except (SafetensorError, OSError):
-        return {}
 
 
 def _start(file: Path, model: Architecture, bands: int) -> Start:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
+from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
 from hpcgeo.log import log
 from hpcgeo.models.initialise import draw
@@ -19,11 +20,14 @@ from hpcgeo.models.low_rank import is_addition
 from hpcgeo.objectives.objective import Objective
 from hpcgeo.options import Model
 from hpcgeo.parallel.engine import Initial
+from hpcgeo.weights.bands import bands_of, differ, shares, told
 from hpcgeo.weights.export import MergedWeights, chosen
 from hpcgeo.weights.foreign import Foreign, shape_of
 
 #: How the weights of a backbone are called in every objective, and those of its stems.
 BACKBONE, STEMS = "backbone.", "backbone.tokenizer."
+#: The patch embedding of a ViT, (W, p p C).
+EMBED = f"{BACKBONE}embed.weight"
 #: How files are called that `torch.save` wrote, and where in them weights are kept.
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 STATES = ("teacher", "model_ema", "model", "state_dict", "network")
@@ -40,13 +44,21 @@ class Start:
         unused: names in the file that nothing was taken from.
     """
 
-    def __init__(self, path: Path, architecture: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        architecture: Any,
+        shapes: Mapping[str, Sequence[int]],
+        channels: Sequence[Channel] = (),
+    ) -> None:
         """Open a file and hold it against the model it is for.
 
         Args:
             path: of the file.
             architecture: of the backbone.
             shapes: of all weights of the model.
+            channels: bands that a ViT reads; of a file that reads others the kernels are taken by
+                wavelength (`hpcgeo.weights.bands`), where both are known.
 
         Raises:
             InputError: no such file, or a weight of the backbone is missing or has another shape.
@@ -54,7 +66,7 @@ class Start:
         self._path = path
         tensors = opened(path)
         if any(name.startswith(BACKBONE) and name in shapes for name in tensors):
-            self._source: Ours | Foreign = Ours(tensors)
+            self._source: Ours | Foreign | Rebanded = Ours(tensors)
         elif architecture.family == "vit":
             self._source = Foreign(tensors, architecture)
         else:
@@ -62,6 +74,10 @@ class Start:
                 f"model.weights {path}: no weight in it is one of a {architecture.name}: it takes "
                 f"those that `hpcgeo export --to safetensors` wrote"
             )
+        theirs = bands_of(path, architecture.name) if channels else ()
+        if theirs and differ(channels, theirs):
+            log.info("%s: bands: %s", path, told(channels, theirs))
+            self._source = Rebanded(self._source, shares(channels, theirs))
         self.names = set()
         for name, shape in shapes.items():
             try:
@@ -106,6 +122,36 @@ class Ours:
         return found
 
 
+class Rebanded:
+    """Weights whose patch embedding reads other bands than those of a file."""
+
+    def __init__(self, source: Ours | Foreign, shares: Tensor) -> None:
+        """Take what reads the file, and what `hpcgeo.weights.bands.shares` returns."""
+        self._source, self._shares = source, shares
+
+    @property
+    def unused(self) -> set[str]:
+        return self._source.unused
+
+    def check(self, name: str, shape: Sequence[int]) -> None:
+        """Refuse a weight that the file lacks, or has in another shape."""
+        self._source.check(name, self._theirs(name, shape))
+
+    def rows(self, name: str, shape: Sequence[int], rows: slice) -> Tensor:
+        """Return rows of a weight, float32."""
+        found = self._source.rows(name, self._theirs(name, shape), rows)
+        if name != EMBED:
+            return found
+        kernels = found.reshape(len(found), -1, self._shares.shape[1])  # (rows, p p, C')
+        return (kernels @ self._shares.T).flatten(1)
+
+    def _theirs(self, name: str, shape: Sequence[int]) -> Sequence[int]:
+        if name != EMBED:
+            return shape
+        mine, theirs = self._shares.shape
+        return shape[0], shape[1] // mine * theirs
+
+
 class StoredTensor:
     """A weight of a checkpoint, read when it is sliced."""
 
@@ -121,7 +167,12 @@ class StoredTensor:
 
 
 def initial(
-    model: Model, architecture: Any, network: nn.Module, seed: int, objective: Objective
+    model: Model,
+    architecture: Any,
+    network: nn.Module,
+    seed: int,
+    objective: Objective,
+    channels: Sequence[Channel] = (),
 ) -> Initial:
     """Return where the first weights of a network come from: a file, or random numbers.
 
@@ -131,6 +182,7 @@ def initial(
         network: on the meta device.
         seed: of the run.
         objective: of the run.
+        channels: bands of its images, where all have the same.
 
     Raises:
         InputError: the file is none, or its backbone is another one.
@@ -143,7 +195,7 @@ def initial(
     if model.weights is None:
         return random
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    file = Start(model.weights, architecture, shapes)
+    file = Start(model.weights, architecture, shapes, channels if EMBED in shapes else ())
     missing = [name for name in shapes if name not in file.names]
     _refuse_random_frozen(network, missing, model.weights)
     log.info(

@@ -9,6 +9,7 @@ from torch import nn
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader
+from hpcgeo.data.readers.shards import named
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.dataset import open_dataset
 from hpcgeo.data.views import ViewBatch, Views
@@ -60,7 +61,10 @@ class Images:
         return self._objective.network(self.material)
 
     def initial(self, objective: nn.Module) -> Initial:
-        return initial(self.run.model, self.model, objective, self.run.seed, self._objective)
+        channels = named(self.dataset.sensor, self.dataset.bands)
+        return initial(
+            self.run.model, self.model, objective, self.run.seed, self._objective, channels
+        )
 
     def batches(self, topology: Topology, first_step: int) -> Loader[ViewBatch]:
         train = self.run.train

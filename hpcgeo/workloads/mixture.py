@@ -134,7 +134,10 @@ class MixtureRun:
         return self._objective.network(self.material)
 
     def initial(self, objective: nn.Module) -> Initial:
-        return initial(self.run.model, self.model, objective, self.run.seed, self._objective)
+        channels = self.channels if self.material.bands else ()
+        return initial(
+            self.run.model, self.model, objective, self.run.seed, self._objective, channels
+        )
 
     def visible(self, drawn: Sequence[Drawn]) -> list[tuple[Bool, ...]]:
         """Return which tokens of each sample take part in training."""
