@@ -6,8 +6,9 @@ from hpcgeo.scores import Score
 from hpcgeo_analysis.figures import axes
 from hpcgeo_analysis.figures.axes import SMALL, WIDTH, DrawnLine, Place, fitted, headed
 from hpcgeo_analysis.figures.figure import Figure
+from hpcgeo_analysis.formatting import counted
 from hpcgeo_analysis.scores.answers import lead
-from hpcgeo_analysis.scores.board import ScoreBoard, ScoreColumn, amount, shown, span
+from hpcgeo_analysis.scores.board import ScoreBoard, ScoreColumn, amount, apart, shown, span
 from hpcgeo_analysis.scores.laws import ScalingLaw, laws
 from hpcgeo_analysis.styles import LineStyle
 from hpcgeo_analysis.svg import MARKS, Canvas, Scale, element, mark, path, tip, width
@@ -194,13 +195,17 @@ def _against(board: ScoreBoard, anchor: str, size: Size, least: str, unit: str) 
 
 
 def _least(column: ScoreColumn, size: Size, unit: str) -> str:
-    """Return the smallest encoder that is the best, or whose interval overlaps its."""
-    level = [column.encoders[0], *column.level]
-    known = [(value, name) for name, score in level if (value := size(score)) is not None]
-    if not known:
-        return f"not known on {column.title}"
-    value, name = min(known)
-    return f"{name} on {column.title}, {amount(value)}{unit}"
+    """Return the smallest encoder that is the best of those whose size is known, or whose interval
+    overlaps its."""
+    known = [(v, n, s) for n, s in column.encoders if (v := size(s)) is not None]
+    best = known[0][2]
+    value, name, _ = min(
+        (one for one in known if one[2] is best or apart(best, one[2]) is False),
+        key=lambda one: one[0],
+    )
+    others = len(column.encoders) - len(known)
+    beside = f"; not known of {counted(others, 'encoder')}" if others else ""
+    return f"{name} on {column.title}, {amount(value)}{unit}{beside}"
 
 
 def _sized(column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle]) -> str:

@@ -77,3 +77,12 @@ def test_the_page_shows_score_against_cost() -> None:
     assert figure and any("error ~ FLOPs^" in sentence for sentence in figure.sentences)
     assert "100 PFLOPs" in figure.title.replace(" P", " P") and by_node_hours(made)
     assert by_energy(made) is None  # no counter
+
+
+def test_the_least_is_of_those_whose_cost_is_known() -> None:
+    scores = trained([0.5, 0.42, 0.36, 0.22])
+    public = scores[0].model_copy(
+        update={"pretraining": None, "fingerprint": "p", "value": 0.99, "low": 0.98, "high": 1.0}
+    )
+    figure = by_flops(board([*scores, public]))
+    assert figure and figure.title.endswith("100 PFLOPs; not known of 1 encoder")
