@@ -186,7 +186,7 @@ def _against(board: ScoreBoard, anchor: str, size: Size, least: str, unit: str) 
         tuple(_sized(column, size, unit.strip(), looks(board)) for column in columns),
         caption="Bars: 95 % intervals. Dashed: random weights of each size, and the samples."
         + " Grey: further encoders." * any(len(c.encoders) > LABELLED for c in columns)
-        + " Line: the power law of the error." * bool(fits),
+        + " Power law: of the error, fitted." * bool(fits),
         sentences=(
             *(f"And {claim}." for claim in claims[1 : 1 + SENTENCES]),
             *(f"{fit}." for fit in fits),
@@ -215,7 +215,9 @@ def _sized(column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle
         for name, score, value in some[:LABELLED]
     ]
     fits = [
-        DrawnLine("", "", LineStyle("muted", "circle", ""), _along(law, axis), baseline=True)
+        DrawnLine(
+            "power law", "", LineStyle("muted", "circle", ""), _along(law, axis), baseline=True
+        )
         for _, law in laws([score for _, score, _ in some], size)
     ]
     lines = [*_beside(column, some), *fits, *lines]
