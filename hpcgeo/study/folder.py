@@ -166,6 +166,12 @@ class StudyFolder:
             return None
         return found
 
+    def job_at(self, member: Member) -> str:
+        """Return the job of the study that is at work on a member; none: empty."""
+        now = self.now(member)
+        jobs = (self.out / "jobs").absolute()
+        return str(now["job"]) if now and jobs in Path(now["output"]).parents else ""
+
     def output(self, member: Member, step: StudyStep) -> Path:
         """Return the file of what a step says."""
         return self._mark(member, step, "out")

@@ -85,8 +85,13 @@ def run_study(folder: StudyFolder) -> Board:
     """
     with alone(folder.out / "lock", "study"):
         folder.claim()
-        for member in folder.members:  # of a call that was killed
-            folder.interrupt(member)
+        for member in folder.members:
+            if job := folder.job_at(member):
+                raise InputError(
+                    f"{member.name}: job {job} is at work on it, or was when it ended: wait for it "
+                    f"(--submit --watch), or end it (--submit --cancel)"
+                )
+            folder.interrupt(member)  # of a call that was killed
         with board(folder) as shown:
             try:
                 with terminated_is_interrupted():

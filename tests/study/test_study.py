@@ -8,6 +8,7 @@ import pytest
 
 from hpcgeo.errors import InputError
 from hpcgeo.study.folder import StudyFolder
+from hpcgeo.study.local import run_study
 from hpcgeo.study.study import StudyFile, load_study, members
 from tests import processes
 
@@ -140,6 +141,15 @@ def test_a_failed_step_is_tried_by_the_next_call_and_what_needs_it_waits(tmp_pat
     assert following is not None and following.name == "finetune scenes from random weights"
     folder.claim()
     assert folder.next(member) == step
+    # What a job is at is not done here beside it.
+    place = tmp_path / "jobs" / "study-1"
+    folder.begin(member, step, place / "0.out", place / "0.again")
+    assert not folder.job_at(member)  # of no job
+    now = tmp_path / "steps" / member.name / "now.json"
+    now.write_text(now.read_text().replace('"job": ""', '"job": "7"'))
+    with pytest.raises(InputError, match=r"mae-vit_nano: job 7 is at work on it.*--cancel"):
+        run_study(folder)
+    folder.interrupt(member)
     # Ended well, and neither done nor to be gone on with.
     folder.begin(member, step, tmp_path / "said", tmp_path / "again")
     assert not folder.conclude(member, 0)
