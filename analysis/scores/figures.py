@@ -133,6 +133,8 @@ def _scale(scores: Sequence[Score], column: ScoreColumn, start: float, end: floa
 # Size and cost ---------------------------------------------------------------------------------
 
 Size = Callable[[Score], float | None]
+#: Figures of what a model costs, not its pretraining.
+OF_SIZE = ("size", "compute")
 
 
 def by_size(board: ScoreBoard) -> Figure | None:
@@ -177,16 +179,19 @@ def _against(board: ScoreBoard, anchor: str, size: Size, least: str, unit: str) 
     fits = [
         f"{column.title}: {law.words(unit.strip())}"
         for column in columns
-        for _, law in laws([score for _, score in column.encoders], size)
+        for _, law in laws([s for _, s in column.encoders], size, of_size=anchor in OF_SIZE)
     ]
     title = f"{least} level with the best: {claims[0]}"
     return Figure(
         anchor,
         title,
-        tuple(_sized(column, size, unit.strip(), looks(board)) for column in columns),
+        tuple(
+            _sized(column, size, unit.strip(), looks(board), of_size=anchor in OF_SIZE)
+            for column in columns
+        ),
         caption="Bars: 95 % intervals. Dashed: random weights of each size, and the samples."
         + " Grey: further encoders." * any(len(c.encoders) > LABELLED for c in columns)
-        + " Power law: of the error, fitted." * bool(fits),
+        + " Power law: of the error, fitted, where it is shown." * bool(fits),
         sentences=(
             *(f"And {claim}." for claim in claims[1 : 1 + SENTENCES]),
             *(f"{fit}." for fit in fits),
@@ -208,7 +213,9 @@ def _least(column: ScoreColumn, size: Size, unit: str) -> str:
     return f"{name} on {column.title}, {amount(value)}{unit}{beside}"
 
 
-def _sized(column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle]) -> str:
+def _sized(
+    column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle], *, of_size: bool
+) -> str:
     some = [(n, s, v) for n, s in column.encoders if (v := size(s)) is not None]
     lines = [
         DrawnLine(_cut(name), "", look[name], [_place(name, score, value)], joined=False)
@@ -218,7 +225,8 @@ def _sized(column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle
         DrawnLine(
             "power law", "", LineStyle("muted", "circle", ""), _along(law, axis), baseline=True
         )
-        for _, law in laws([score for _, score, _ in some], size)
+        for _, law in laws([score for _, score, _ in some], size, of_size=of_size)
+        if law.low > 0
     ]
     lines = [*_beside(column, some), *fits, *lines]
     values = [value for _, _, value in some]

@@ -17,6 +17,8 @@ from hpcgeo_analysis.formatting import digits
 
 #: Points of a fit, at least; and those of a line that is drawn.
 LEAST, DRAWN = 3, 24
+#: The largest cost is at least so many times the smallest one: less is noise of measurements.
+RANGE = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,24 +64,28 @@ class ScalingLaw:
 
 
 def laws(
-    scores: Sequence[Score], cost: Callable[[Score], float | None]
+    scores: Sequence[Score], cost: Callable[[Score], float | None], *, of_size: bool = False
 ) -> Iterator[tuple[str, ScalingLaw]]:
     """Yield objective and law of the models of a column that were pretrained alike.
 
     Args:
         scores: of trained encoders.
         cost: of a score, None where it is not known.
+        of_size: the cost is that of the model, so models of one law saw as many samples; else they
+            were trained on devices of one kind.
     """
-    alike: dict[tuple[str, str | None], list[tuple[float, float]]] = {}
+    alike: dict[tuple[object, ...], list[tuple[float, float]]] = {}
     for score in scores:
         at, error = cost(score), _error(score)
         if score.pretraining and at and error:
-            key = (score.pretraining.objective, score.pretraining.data)
+            took = score.pretraining
+            key = took.objective, took.data, took.samples if of_size else took.device
             alike.setdefault(key, []).append((at, error))
     error_itself = bool(scores) and scores[0].better == "lower"
-    for (objective, _), pairs in alike.items():
-        if len({at for at, _ in pairs}) >= LEAST:
-            yield objective, _fitted(pairs, error_itself)
+    for (objective, *_), pairs in alike.items():
+        costs = {at for at, _ in pairs}
+        if len(costs) >= LEAST and max(costs) >= RANGE * min(costs):
+            yield str(objective), _fitted(pairs, error_itself)
 
 
 def _signed(value: float) -> str:

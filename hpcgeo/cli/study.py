@@ -136,7 +136,6 @@ def _submitted(folder: Any, action: str, budget: float | None, options: str, wat
                     )
                 typer.confirm(f"Submit them ({jobs.node_hours:.4g} node-hours)?", abort=True)
                 budget = jobs.node_hours
-            folder.claim()
             jobs.submit(budget, options)
     if watch:
         return jobs.watch()

@@ -32,6 +32,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Encoder, Prepared
 from hpcgeo.evaluate.protocols.protocol import Described
 from hpcgeo.evaluate.protocols.sharing import shared_out
+from hpcgeo.files import aside as aside_of
 from hpcgeo.files import write_text
 from hpcgeo.kinds.target import Array
 from hpcgeo.log import log, track
@@ -189,7 +190,8 @@ def _compute(
     labels = [labels for some in shared_out(pieces, group) for labels in some]
     if rank == 0:
         labels.sort(key=lambda each: each[0])
-        np.save(place / "truth.npy", np.concatenate([truth for _, truth, _ in labels]))
+        with aside_of(place / "truth.npy") as partial_file, partial_file.open("wb") as file:
+            np.save(file, np.concatenate([truth for _, truth, _ in labels]))  # others may read it
         clusters = [one for *_, some in labels for one in some]
         write_text(place / "clusters.json", json.dumps(clusters))
         write_text(place / "about.json", json.dumps(about, indent=2) + "\n")

@@ -15,7 +15,7 @@ OUT/jobs/NAME/          job script, members of its tasks, what each task said
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from hpcgeo.files import write_text
 from hpcgeo.launch.environment import discover
 from hpcgeo.study.study import Member, StudyFile, StudyStep, members, train_config
 from hpcgeo.sweep.failures import ending
+from hpcgeo.tables import checked, own
 from hpcgeo.workloads.scores import read_scores
 
 STUDY = "study.yaml"
@@ -51,35 +52,47 @@ class StudyFolder:
             InputError: it holds none.
         """
         try:
-            return cls(StudyFile(**yaml.safe_load((out / STUDY).read_text("utf-8"))), out)
-        except (OSError, ValueError, TypeError) as error:
+            return cls(checked(StudyFile, own(out / STUDY, "study"), f"study {out}"), out)
+        except OSError as error:
             raise InputError(f"{out} holds no study: {error}") from None
 
-    def claim(self) -> None:
+    def claim(self, tried: Sequence[Member] | None = None) -> None:
         """Write the study down; steps that failed are to be tried again.
+
+        Args:
+            tried: members of which they are; None: all.
 
         Raises:
             InputError: the folder holds another study.
         """
         file, text = self.out / STUDY, yaml.safe_dump(self.study.model_dump(), sort_keys=False)
-        there = StudyFile(**yaml.safe_load(file.read_text("utf-8"))) if file.exists() else None
-        if there is not None:
+        if file.exists():
+            there = checked(StudyFile, own(file, "study"), f"study {file}")
             self._refuse_other(StudyFolder(there, self.out))
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
-        for failed in self.out.glob("steps/*/*.failed"):
-            failed.unlink()
+        for member in self.members if tried is None else tried:
+            for failed in (self.out / "steps" / member.name).glob("*.failed"):
+                failed.unlink()
 
     def _refuse_other(self, there: "StudyFolder") -> None:
-        """Refuse to change what is done; new members and new steps are welcome."""
+        """Refuse to change what is begun; new members and new steps are welcome."""
         ours = {member.name: member for member in self.members}
         for member in there.members:
             mine = {step.name: step.words for step in getattr(ours.get(member.name), "steps", ())}
             for step in member.steps:
-                other = mine.get(step.name, step.words) != step.words
-                if other and self.state(member, step)[0] == "done":
+                state = self.state(member, step)[0]
+                if state not in ("done", "running"):
+                    continue
+                if member.name not in ours:
                     raise InputError(
-                        f"{self.out}: {member.name}: {step.name} is done there with other "
+                        f"{self.out}: {member.name} has steps that are {state} there, and is none "
+                        f"of the study now (its name says what varies in a grid): keep it, or "
+                        f"choose another --out"
+                    )
+                if mine.get(step.name, step.words) != step.words:
+                    raise InputError(
+                        f"{self.out}: {member.name}: {step.name} is {state} there with other "
                         f"options: choose another --out, or give it another name"
                     )
 
@@ -111,12 +124,15 @@ class StudyFolder:
                 return step
         return None
 
-    def begin(self, member: Member, step: StudyStep, output: Path, again: Path) -> list[str]:
+    def begin(
+        self, member: Member, step: StudyStep, output: Path, again: Path, *, first: bool = True
+    ) -> list[str]:
         """Write down that a step is at work, and return the words after `hpcgeo` that do it.
 
         Args:
             output: file that holds what it says, below what others said.
             again: file that is left where it stops in time and has to go on.
+            first: nothing was done before it in this start.
         """
         again.unlink(missing_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +143,7 @@ class StudyFolder:
         said = output.stat().st_size if output.exists() else 0
         job = discover().job_id or ""
         now = {"step": step.name, "job": job, "said": said}
-        now |= {"output": str(output), "again": str(again)}
+        now |= {"output": str(output), "again": str(again), "first": first}
         write_text(self._now(member), json.dumps(now))
         return [*step.words, *([f"launch.requeue={again}"] if step.trains else [])]
 
@@ -150,7 +166,11 @@ class StudyFolder:
             elif not step.trains or ended(train_config(step)):
                 self._mark(member, step, "done").touch()
             elif not (stopped := Path(now["again"]).exists()):
-                write_text(failed, "it stopped and saved no step\n")
+                if now["first"]:
+                    write_text(failed, "it stopped and saved no step: give it more `hours`\n")
+                else:  # too late in its job: it has a whole one in the next start
+                    write_text(Path(now["again"]), f"{step.name}: no time was left for it\n")
+                    stopped = True
         self._now(member).unlink(missing_ok=True)
         return stopped
 

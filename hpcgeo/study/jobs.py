@@ -65,14 +65,17 @@ class StudyJobs:
 
     @property
     def node_hours(self) -> float:
-        """What the planned jobs cost at most."""
-        return round(len(self.planned) * self.study.nodes * self.study.hours, 6)
+        """What the planned jobs cost at most, all their starts together."""
+        each = self.study.nodes * self.study.hours * self.study.starts
+        return round(len(self.planned) * each, 6)
 
     def plan(self) -> str:
         """Say what would be submitted, and its cost."""
-        nodes, hours = self.study.nodes, self.study.hours
+        nodes, hours, starts = self.study.nodes, self.study.hours, self.study.starts
+        if self.planned:
+            self._rendered(self.planned)  # what the machine does not give is said now
         return (
-            f"{len(self.planned)} jobs x {nodes} nodes x {hours:g} h = at most "
+            f"{len(self.planned)} jobs x {nodes} nodes x {hours:g} h x {starts} starts = at most "
             f"{self.node_hours:.4g} node-hours: {', '.join(one.name for one in self.planned)}"
         )
 
@@ -94,7 +97,8 @@ class StudyJobs:
             options: for the command that submits.
 
         Raises:
-            InputError: they may cost more, the code has uncommitted changes, or they are refused.
+            InputError: they may cost more, the code has uncommitted changes, the folder holds
+                another study, or they are refused.
         """
         planned = self.planned
         if not self.node_hours <= budget:
@@ -107,12 +111,14 @@ class StudyJobs:
                 "the code has uncommitted changes, and nobody could say what the scores come from: "
                 "commit them (git commit), then submit"
             )
+        self.folder.claim(planned)
         most = self.scheduler.max_tasks()
         for start in range(0, len(planned), most):
             self._submit(planned[start : start + most], options)
         self.look()
 
-    def _submit(self, members: list[Member], options: str) -> None:
+    def _rendered(self, members: list[Member]) -> tuple[str, Path, str]:
+        """Return the name of a job of members, its folder and its script."""
         minutes = math.ceil(60 * self.study.hours)
         job = scripts.Job(
             name=f"study-{secrets.token_hex(3)}",
@@ -127,21 +133,25 @@ class StudyJobs:
             "sweep",
             per_node=self.study.ranks // self.study.nodes,
             tasks=len(members),
+            starts=self.study.starts,
             at_once=None,
             folder=str(place),
             minutes=None,
-            resumes=True,
             commit=commit()[0],
             what="members of a study",
             by=f"Written and submitted by `hpcgeo study`; {TASKS} beside it names the members.",
             next="jobs step",
         )
+        return job.name, place, text
+
+    def _submit(self, members: list[Member], options: str) -> None:
+        name, place, text = self._rendered(members)
         place.mkdir(parents=True)
         write_text(place / TASKS, json.dumps([member.name for member in members]))
         script = place / f"job.{self.scheduler.suffix}"
         write_text(script, text)
         try:
-            self.scheduler.submit(script, job.name, options)
+            self.scheduler.submit(script, name, options)
         except InDoubtError:
             raise
         except InputError:
@@ -219,4 +229,8 @@ def advance(place: Path, task: int, ended: int | None) -> list[str]:
     elif folder.conclude(member, ended):
         return []  # the time of the job is over
     following = folder.next(member)
-    return [] if following is None else folder.begin(member, following, output, again)
+    return (
+        []
+        if following is None
+        else folder.begin(member, following, output, again, first=ended is None)
+    )

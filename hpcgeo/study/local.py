@@ -57,7 +57,10 @@ def _problems(step: StudyStep, ranks: int) -> list[str]:
     """Return what would stop a step, a line each."""
     try:
         if step.trains:
-            return problems(train_config(step), ranks)
+            run = train_config(step)
+            if not run.checkpoint.every:
+                return ["checkpoint.every 0 leaves nothing to judge: give a number of steps"]
+            return problems(run, ranks)
         for word, text in pairwise(step.words):
             if word == "--on":
                 _open(text)
@@ -83,15 +86,20 @@ def run_study(folder: StudyFolder) -> Board:
         InputError: another call works in the folder, or it holds another study.
         StoppedError: by Ctrl-C; the step at work ends in order.
     """
+    if folder.study.nodes > 1:
+        raise InputError(
+            f"nodes {folder.study.nodes}: --submit makes jobs of the members; here it is one node"
+        )
     with alone(folder.out / "lock", "study"):
-        folder.claim()
         for member in folder.members:
             if job := folder.job_at(member):
                 raise InputError(
                     f"{member.name}: job {job} is at work on it, or was when it ended: wait for it "
                     f"(--submit --watch), or end it (--submit --cancel)"
                 )
-            folder.interrupt(member)  # of a call that was killed
+        folder.claim()
+        for member in folder.members:  # of a call that was killed
+            folder.interrupt(member)
         with board(folder) as shown:
             try:
                 with terminated_is_interrupted():

@@ -15,11 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
+from hpcgeo.evaluate.protocols.table import protocol_of
 from hpcgeo.sweep.points import chosen_values, overrides_of
 from hpcgeo.tables import checked, find, own
+from hpcgeo.zoo import Architecture, architecture
 
-#: What a member is called by its folder.
-Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+#: What a member is called by its folder, and a place in braces.
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+PlaceName = Annotated[str, Field(pattern=r"^\w+$")]
 #: A place that a study names in braces, and the folder of what it makes.
 PLACE = re.compile(r"\{(\w+)\}")
 OUT = "out"
@@ -36,7 +39,7 @@ class Pretrain(StudyPart):
 
     recipe: str
     set: dict[str, Any] = {}
-    grid: dict[str, list[Any]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
 
 class Probe(StudyPart):
@@ -61,7 +64,8 @@ class StudyFile(StudyPart):
     nodes: PositiveInt = 1
     ranks: PositiveInt  #: of every command, on all nodes
     hours: float = Field(gt=0, le=24 * 30)  #: the longest that the job of a member may take
-    places: dict[Name, str] = {}  #: folders and files, named in braces elsewhere
+    starts: PositiveInt = 1  #: times that it may start, where it stops in time and has to go on
+    places: dict[PlaceName, str] = {}  #: folders and files, named in braces elsewhere
     pretrain: dict[Name, Pretrain] = {}
     encoders: dict[Name, str] = {}  #: that stand beside, as `hpcgeo probe` takes them
     probe: dict[Name, Probe] = {}
@@ -87,6 +91,12 @@ class StudyStep:
     trains: bool = False
     reads: tuple[str, ...] = ()
     writes: Path | None = None
+
+    @property
+    def places(self) -> list[str]:
+        """Where it leaves what it does, which no other step may."""
+        folders = [w for w in self.words if w.startswith("run.dir=")]
+        return [*folders, *([str(self.writes)] if self.writes else [])]
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,10 @@ def load_study(file: Path, places: Mapping[str, str]) -> StudyFile:
     study = checked(StudyFile, own(file, "study"), f"study {file}")
     for name in places:
         find(study.places, name, "place")
+    if OUT in study.places:
+        raise InputError(
+            f"study {file}: places.{OUT} is the folder of the study: name it otherwise"
+        )
     if not study.pretrain and not study.encoders:
         raise InputError(f"study {file}: nothing to judge: give `pretrain`, `encoders`, or both")
     if not study.probe and not study.finetune:
@@ -135,10 +149,15 @@ def members(study: StudyFile, out: Path) -> list[Member]:
     fill = _Filled(study.places | {OUT: str(out)})
     found = [_pretrained(study, fill, out, name, run) for name, run in _runs(study, fill, out)]
     found += [_public(study, fill, out, name, text) for name, text in study.encoders.items()]
-    names = [member.name for member in found]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two members of the study are called {', '.join(sorted(twice))}")
+    _refuse_twice("members of the study are called", [member.name for member in found])
+    places = [place for member in found for step in member.steps for place in step.places]
+    _refuse_twice("steps of the study write to", places)
     return found
+
+
+def _refuse_twice(what: str, names: Sequence[str]) -> None:
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two {what} {', '.join(sorted(twice))}: give one another name")
 
 
 class _Filled:
@@ -212,7 +231,8 @@ def _judged(
 ) -> Iterator[StudyStep]:
     """Yield the steps that judge an encoder."""
     for probe, asked in study.probe.items():
-        file = out / "scores" / f"scores-{probe}-{name}.jsonl"
+        _refuse_options(name, probe, asked, begin.model)
+        file = out / "scores" / f"probe-{probe}" / f"scores-{name}.jsonl"
         words = ["probe", begin.encoder, *(w for text in asked.data for w in ("--on", fill(text)))]
         for option, value in asked.options.items():
             words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
@@ -220,8 +240,8 @@ def _judged(
         reads = () if begin.needs else (begin.weights,)
         yield StudyStep(f"probe {probe}", tuple(words), begin.needs, reads=reads, writes=file)
     for tuning, tuned in study.finetune.items():
-        folder = out / "finetuned" / tuning / name
-        of_random = folder.with_name(f"{name}-random")
+        folder = out / "finetuned" / tuning / "tuned" / name
+        of_random = out / "finetuned" / tuning / "random" / name
         runs = {
             f"finetune {tuning}": (folder, [f"model.weights={begin.weights}"], begin.needs),
             f"finetune {tuning} from random weights": (of_random, [], ()),
@@ -230,10 +250,23 @@ def _judged(
             options = [f"model.name={begin.model}", *fill.overrides(tuned.set), *weights]
             words = ["train", tuned.recipe, *options, *_place(study, where)]
             yield StudyStep(step, tuple(words), needs, trains=True)
-        file = out / "scores" / f"scores-{tuning}-{name}.jsonl"
+        file = out / "scores" / f"finetune-{tuning}" / f"scores-{name}.jsonl"
         words = ["evaluate", str(folder), str(of_random), "--baselines", "none"]
         words += ["--scores", str(file)]
         yield StudyStep(f"score {tuning}", tuple(words), tuple(runs), writes=file)
+
+
+def _refuse_options(name: str, probe: str, asked: Probe, model: str) -> None:
+    """Refuse options of a probe that would only be found wrong behind the pretraining."""
+    row, size = architecture(model), asked.options.get("size")
+    try:
+        if "help" in asked.options:
+            raise InputError("help is no option of a study")
+        protocol_of(str(asked.options.get("model", "linear")))
+        if isinstance(size, int) and isinstance(row, Architecture):
+            row.num_patches((size, size))
+    except InputError as error:
+        raise InputError(f"{name}: probe {probe}: {error}") from None
 
 
 def train_config(step: StudyStep) -> RunConfig:

@@ -300,7 +300,7 @@ class Jobs:
             at_once=self.sweep.at_once,
             folder=str(folder),
             minutes=math.ceil(self.sweep.minutes),
-            resumes=False,
+            starts=1,
             what="points of a sweep",
             by="Written and submitted by `hpcgeo-profile sweep`; the points stand in batch.json "
             "beside it.",

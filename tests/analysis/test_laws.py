@@ -67,6 +67,10 @@ def test_unlike_models_share_no_law() -> None:
     other = trained([0.3, 0.2], costs=COSTS[2:], objective="masked_tokens")
     assert not [*laws([*two, *other], flops)]
     assert not [*laws(trained([0.5, 0.4, 0.3], costs=(1e15,) * 3), flops)]
+    assert not [*laws(trained([0.5, 0.4, 0.3], costs=(1e15, 1.1e15, 1.2e15)), flops)]
+    longer = trained([0.3, 0.2], costs=COSTS[2:], samples=18)
+    assert [*laws([*two, *longer], flops)]  # more samples are more FLOPs
+    assert not [*laws([*two, *longer], flops, of_size=True)]
     perfect = trained([0.0, 0.1, -1.0], costs=COSTS[:3])  # an error of none, and one below it
     assert not [*laws(perfect, flops)]
 

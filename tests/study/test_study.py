@@ -55,7 +55,7 @@ def test_members_and_their_steps(tmp_path: Path) -> None:
     assert {"model.name=vit_nano", f"model.weights={folder}"} <= {*tuned}
     assert [word for word in tuned if word not in of_random] == [
         f"model.weights={folder}",
-        "run.dir=out/finetuned/scenes/mae-vit_nano",
+        "run.dir=out/finetuned/scenes/tuned/mae-vit_nano",
     ]
     assert score[:3] == ("evaluate", *(w.partition("=")[2] for w in (tuned[-2], of_random[-2])))
     assert [step.needs for step in found[0].steps][:4] == [(), ("pretrain",), ("pretrain",), ()]
@@ -70,6 +70,12 @@ def test_members_and_their_steps(tmp_path: Path) -> None:
         ({"encoders": {"mae-vit_nano": "dinov2_vits14:f"}}, "two members .* mae-vit_nano"),
         ({"encoders": {"a": "nothing:f"}}, "nothing"),
         ({"hours": 0}, "hours"),
+        ({"places": {"scenes": ".", "out": "."}}, "places.out"),
+        ({"pretrain": {"m": {"recipe": "mae_vit_tiny", "grid": {"seed": []}}}}, "grid.seed"),
+        ({"encoders": {"..": "dinov2_vits14:f"}}, "encoders"),
+        ({"probe": {"k": {"data": ["a:b"], "options": {"model": "no"}}}}, "probe k: unknown proto"),
+        ({"probe": {"k": {"data": ["a:b"], "options": {"size": 13}}}}, "probe k: chip 13 x 13"),
+        ({"probe": {"k": {"data": ["a:b"], "options": {"help": True}}}}, "help is no option"),
         (
             {"pretrain": {"mae": {"recipe": "mae_vit_tiny", "set": {"train.stps": 1}}}},
             "mae: .*stps",
@@ -125,6 +131,10 @@ def test_a_done_step_keeps_its_options(tmp_path: Path) -> None:
         InputError, match="mae-vit_nano: probe knn is done there with other options"
     ):
         changed.claim()
+    grown = KEYS["pretrain"]["mae"] | {"grid": {"train.steps": [20, 40]}}
+    renamed = StudyFolder(load_study(study(tmp_path, pretrain={"mae": grown}), {}), out)
+    with pytest.raises(InputError, match="mae-vit_nano has steps that are done there, and is none"):
+        renamed.claim()
 
 
 def test_a_failed_step_is_tried_by_the_next_call_and_what_needs_it_waits(tmp_path: Path) -> None:
@@ -158,3 +168,22 @@ def test_a_failed_step_is_tried_by_the_next_call_and_what_needs_it_waits(tmp_pat
     folder.begin(member, step, tmp_path / "said", tmp_path / "again")
     (tmp_path / "again").touch()
     assert folder.conclude(member, 0) and folder.state(member, step)[0] == "waiting"
+    # Begun late in a job, it stopped before it could save: it goes on in the next start.
+    folder.begin(member, step, tmp_path / "said", tmp_path / "again", first=False)
+    assert folder.conclude(member, 0) and (tmp_path / "again").exists()
+    assert folder.state(member, step)[0] == "waiting"
+
+
+def test_a_probe_and_a_fine_tuning_of_one_name_keep_their_scores(tmp_path: Path) -> None:
+    probe = {"scenes": KEYS["probe"]["knn"]}
+    found = members(load_study(study(tmp_path, probe=probe), {}), tmp_path)
+    written = [step.writes for member in found for step in member.steps if step.writes]
+    assert len(written) == len(set(written)) == 4
+
+
+def test_what_saves_nothing_is_refused(tmp_path: Path) -> None:
+    tuning = KEYS["finetune"]["scenes"] | {"set": {"checkpoint.every": 0}}
+    done = processes.hpcgeo(
+        *("study", study(tmp_path, finetune={"t": tuning}, probe={}), "--out", tmp_path / "o")
+    )
+    assert done.returncode == 2 and "checkpoint.every 0 leaves nothing to judge" in done.stderr

@@ -61,7 +61,7 @@ def test_a_study_here(tmp_path: Path, places: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     assert "5 done, 0 failed" in done.stdout and f"hpcgeo report {out}/scores" in done.stdout
     # Frozen and fine-tuned features of the same weights stand in one row, and so do random ones.
-    scores = [one for file in sorted((out / "scores").iterdir()) for one in read(file)]
+    scores = [one for file in sorted((out / "scores").rglob("*.jsonl")) for one in read(file)]
     rows: dict[tuple[str, str | None], list[Score]] = {}
     for score in scores:
         rows.setdefault((score.whose, score.fingerprint), []).append(score)
@@ -91,7 +91,7 @@ def test_a_study_here(tmp_path: Path, places: dict[str, str]) -> None:
 def test_jobs_that_stop_in_time_go_on(
     tmp_path: Path, places: dict[str, str], slurm: Slurm, copied: dict[str, str]
 ) -> None:
-    out, file = tmp_path / "out", study(tmp_path, places, steps=400)
+    out, file = tmp_path / "out", study(tmp_path, places, steps=400, starts=2)
     command = [sys.executable, "-m", "hpcgeo", "study", file, "--out", out, "--submit"]
     env = slurm.environ | copied
 
@@ -111,7 +111,7 @@ def test_jobs_that_stop_in_time_go_on(
     code, said = call("--budget", "0.1")
     assert code == 2 and "more than the budget of 0.1" in said and not list(out.glob("jobs/*"))
     code, said = call("--budget", "1")
-    assert code == 0 and "at most 0.5 node-hours: mae" in said and "queued" in said
+    assert code == 0 and "2 starts = at most 1 node-hours: mae" in said and "queued" in said
     [place] = out.glob("jobs/*")
     metrics = out / "pretrained" / "mae" / "metrics.jsonl"
     end = time.monotonic() + 120
@@ -127,6 +127,6 @@ def test_jobs_that_stop_in_time_go_on(
     assert code == 0 and "2 done, 0 failed" in said, said + told
     assert "stopped at step" in told and len(metrics.read_text().splitlines()) == 400
     assert told.count("at step 0 of 400") == 1 and "from step" in told
-    assert {score.whose for score in read(out / "scores" / "scores-knn-mae.jsonl")} == {
+    assert {score.whose for score in read(out / "scores" / "probe-knn" / "scores-mae.jsonl")} == {
         *("encoder", "random", "samples")
     }
