@@ -50,7 +50,8 @@ class Material:
         architecture: of the backbone.
         bands: of the images; 0: of several sensors.
         chip: height and width of the images, where all have the same.
-        channels: the bands of labelled samples, all sensors together.
+        channels: the bands of labelled samples: of all sensors together, or of images of one set of
+            bands in their order.
         sets: data sets by task.
         tasks: their options.
         density: how what is known of a coordinate is distributed around it.

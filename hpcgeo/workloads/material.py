@@ -49,9 +49,9 @@ def material_of(
                 f"one size: give data.tasks.NAME.size, leave one out (data.only), or choose a "
                 f"Perceiver"
             )
-    [chip] = shapes[name]
+    [chip], [seen] = shapes[name], bands[name]
     model.num_patches(chip)
-    return replace(made, bands=len(channels), chip=tuple(chip))
+    return replace(made, channels=tuple(seen), bands=len(seen), chip=tuple(chip))
 
 
 def _image(seen: Sequence[Observation]) -> str:

@@ -60,6 +60,7 @@ def test_a_study_here(tmp_path: Path, places: dict[str, str]) -> None:
     done = processes.hpcgeo("study", file, "--out", out)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "5 done, 0 failed" in done.stdout and f"hpcgeo report {out}/scores" in done.stdout
+    assert "bands:" not in (out / "steps" / "mae" / "finetune-tuned.out").read_text()
     # Frozen and fine-tuned features of the same weights stand in one row, and so do random ones.
     scores = [one for file in sorted((out / "scores").rglob("*.jsonl")) for one in read(file)]
     rows: dict[tuple[str, str | None], list[Score]] = {}
