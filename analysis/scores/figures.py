@@ -176,18 +176,22 @@ def _against(board: ScoreBoard, anchor: str, size: Size, least: str, unit: str) 
     if not columns:
         return None
     claims = [_least(column, size, unit) for column in columns]
-    fits = [
-        f"{column.title}: {law.words(unit.strip())}"
+    found = [
+        [*laws([score for _, score in column.encoders], size, of_size=anchor in OF_SIZE)]
         for column in columns
-        for _, law in laws([s for _, s in column.encoders], size, of_size=anchor in OF_SIZE)
+    ]
+    fits = [
+        f"{column.title}, {objective}: {law.words(unit.strip())}"
+        for column, own in zip(columns, found, strict=True)
+        for objective, law in own
     ]
     title = f"{least} level with the best: {claims[0]}"
     return Figure(
         anchor,
         title,
         tuple(
-            _sized(column, size, unit.strip(), looks(board), of_size=anchor in OF_SIZE)
-            for column in columns
+            _sized(column, size, unit.strip(), looks(board), [law for _, law in own])
+            for column, own in zip(columns, found, strict=True)
         ),
         caption="Bars: 95 % intervals. Dashed: random weights of each size, and the samples."
         + " Grey: further encoders." * any(len(c.encoders) > LABELLED for c in columns)
@@ -214,7 +218,11 @@ def _least(column: ScoreColumn, size: Size, unit: str) -> str:
 
 
 def _sized(
-    column: ScoreColumn, size: Size, axis: str, look: dict[str, LineStyle], *, of_size: bool
+    column: ScoreColumn,
+    size: Size,
+    axis: str,
+    look: dict[str, LineStyle],
+    found: Sequence[ScalingLaw],
 ) -> str:
     some = [(n, s, v) for n, s in column.encoders if (v := size(s)) is not None]
     lines = [
@@ -225,7 +233,7 @@ def _sized(
         DrawnLine(
             "power law", "", LineStyle("muted", "circle", ""), _along(law, axis), baseline=True
         )
-        for _, law in laws([score for _, score, _ in some], size, of_size=of_size)
+        for law in found
         if law.low > 0
     ]
     lines = [*_beside(column, some), *fits, *lines]

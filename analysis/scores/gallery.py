@@ -24,7 +24,7 @@ def mistakes(board: ScoreBoard) -> Figure | None:
         f"The surest mistake on {column.title}: {worst.truth}, taken for {worst.taken_for}",
         tuple(_panel(column, name, some) for column, name, some in found),
         caption="Samples of the scored split that are surest taken for another class, the worst "
-        "first. Above: the true class; below: what it was taken for.",
+        "first. Below each: the true class, then what it was taken for.",
     )
 
 

@@ -1,15 +1,14 @@
 """`hpcgeo profile` (and `hpcgeo-profile`): measure, and compare what was measured."""
 
-import sys
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hpcgeo.cli.outputs import refuse_unwritable
-from hpcgeo.errors import InputError
+from hpcgeo.cli.submitting import interrupted, refuse_without_submit, submitted
 from hpcgeo.log import set_up
 from hpcgeo.machines import grid as grid_of
 
@@ -174,9 +173,7 @@ def sweep(
         "--watch": watch,
         "--cancel": cancel,
     }
-    if not submit and any(of_jobs.values()):
-        typed = ", ".join(name for name, given in of_jobs.items() if given)
-        raise InputError(f"{typed}: for jobs of a scheduler: add --submit, or leave it out")
+    refuse_without_submit(submit, of_jobs)
     from hpcgeo.sweep.points import load_sweep
 
     grid = load_sweep(file, overrides or [], until_oom)
@@ -186,16 +183,16 @@ def sweep(
     try:
         if submit:
             action = "plan" if plan else "cancel" if cancel else "submit"
-            options = submit_options or ""
-            board = _submitted(grid, where, file, action, retry, budget, options, watch)
+            from hpcgeo.sweep.jobs import Jobs
+
+            jobs = Jobs(grid, where, file.stem, retry=retry)
+            how = action, budget, submit_options or "", watch
+            board = submitted(jobs, where / "lock", "sweep", *how)
         else:
             measure = sweeps.plan if plan else sweeps.run_sweep
             board = measure(grid, where, retry=retry)
     except sweeps.StoppedError as error:
-        goes_on = "the jobs go on: look with --watch, end them with --cancel" if submit else ""
-        typer.echo(f"{error.board}\n{error.board.total}, in {where}")
-        typer.echo(f"interrupted; {goes_on or 'the same command goes on'}", err=True)
-        raise typer.Exit(130) from None
+        raise interrupted(error, where, submit) from None
     typer.echo(f"{board}\n{board.total}, in {where}")
     if board.counts()["failed"] and not plan:
         raise typer.Exit(3)
@@ -303,50 +300,6 @@ def compare(
             typer.echo(f"note: {note}")
     if found.worse:
         raise typer.Exit(3)
-
-
-def _submitted(
-    grid: Any,
-    records: Path,
-    file: Path,
-    action: str,
-    retry: bool,
-    budget: float | None,
-    options: str,
-    watch: bool,
-) -> Any:
-    """Plan, submit, watch or cancel the jobs of a sweep; return the table of its points."""
-    from hpcgeo.sweep import jobs as submitting
-
-    jobs = submitting.Jobs(grid, records, file.stem, retry=retry)
-    if action == "plan":
-        typer.echo(jobs.plan())
-        if budget is not None:
-            jobs.afford(budget)
-        return jobs.board()
-    from hpcgeo.sweep.local import alone
-
-    with alone(records / "lock"):
-        jobs.settle()
-        if action == "cancel":
-            typer.echo(f"{jobs.cancel()} tasks cancelled")
-            return jobs.board()
-        if jobs.planned:
-            typer.echo(jobs.plan())
-            if budget is None:
-                if not sys.stdin.isatty():
-                    raise InputError(
-                        f"the jobs may take {jobs.node_hours:.4g} node-hours: allow them with "
-                        f"--budget"
-                    )
-                typer.confirm(f"Submit them ({jobs.node_hours:.4g} node-hours)?", abort=True)
-                budget = jobs.node_hours
-            jobs.submit(budget, options)
-    if watch:
-        return jobs.watch()
-    if jobs.queued:
-        typer.echo("the same command shows how far they are; --watch waits, --cancel ends them")
-    return jobs.board()
 
 
 @app.command(hidden=True)

@@ -1,12 +1,12 @@
 """`hpcgeo study`: pretrain several models, judge each alike, and put the scores on one page."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hpcgeo.cli import evaluate, probe, train
+from hpcgeo.cli.submitting import interrupted, refuse_without_submit, submitted
 from hpcgeo.errors import InputError
 from hpcgeo.log import set_up
 
@@ -68,9 +68,7 @@ def study(
         "--watch": watch,
         "--cancel": cancel,
     }
-    if not submit and any(of_jobs.values()):
-        typed = ", ".join(name for name, given in of_jobs.items() if given)
-        raise InputError(f"{typed}: for jobs of a scheduler: add --submit, or leave it out")
+    refuse_without_submit(submit, of_jobs)
     places = dict(_place(text) for text in place or [])
     from hpcgeo.study import local
     from hpcgeo.sweep.local import StoppedError
@@ -82,15 +80,15 @@ def study(
             _check(step.words)
     try:
         if submit:
+            from hpcgeo.study.jobs import StudyJobs
+
             action = "plan" if plan else "cancel" if cancel else "submit"
-            board = _submitted(folder, action, budget, submit_options or "", watch)
+            how = action, budget, submit_options or "", watch
+            board = submitted(StudyJobs(folder), where / "lock", "study", *how)
         else:
             board = local.board(folder) if plan else local.run_study(folder)
     except StoppedError as error:
-        typer.echo(f"{error.board}\n{error.board.total}, in {where}")
-        goes_on = "the jobs go on: look with --watch, end them with --cancel" if submit else ""
-        typer.echo(f"interrupted; {goes_on or 'the same command goes on'}", err=True)
-        raise typer.Exit(130) from None
+        raise interrupted(error, where, submit) from None
     typer.echo(f"{board}\n{board.total}, in {where}")
     if board.counts()["done"]:
         typer.echo(f"next: hpcgeo report {where / 'scores'} --out {where / 'report'}")
@@ -110,35 +108,3 @@ def _check(words: tuple[str, ...]) -> None:
     apps = {"train": train.app, "probe": probe.app, "evaluate": evaluate.app}
     name, *rest = words
     typer.main.get_command(apps[name]).make_context(f"hpcgeo {name}", list(rest))
-
-
-def _submitted(folder: Any, action: str, budget: float | None, options: str, watch: bool) -> Any:
-    """Plan, submit, watch or cancel the jobs of a study; return the table of its steps."""
-    from hpcgeo.study.jobs import StudyJobs
-    from hpcgeo.sweep.local import alone
-
-    jobs = StudyJobs(folder)
-    if action == "plan":
-        typer.echo(jobs.plan())
-        return jobs.board()
-    with alone(folder.out / "lock", "study"):
-        jobs.settle()
-        if action == "cancel":
-            typer.echo(f"{jobs.cancel()} tasks cancelled")
-            return jobs.board()
-        if jobs.planned:
-            typer.echo(jobs.plan())
-            if budget is None:
-                if not sys.stdin.isatty():
-                    raise InputError(
-                        f"the jobs may take {jobs.node_hours:.4g} node-hours: allow them with "
-                        f"--budget"
-                    )
-                typer.confirm(f"Submit them ({jobs.node_hours:.4g} node-hours)?", abort=True)
-                budget = jobs.node_hours
-            jobs.submit(budget, options)
-    if watch:
-        return jobs.watch()
-    if jobs.queued:
-        typer.echo("the same command shows how far they are; --watch waits, --cancel ends them")
-    return jobs.board()

@@ -25,6 +25,7 @@ from hpcgeo.evaluate.mistakes import mistakes
 from hpcgeo.evaluate.probe_options import RANDOM, REPLICATES, DataSet, ProbeOptions, Whose
 from hpcgeo.evaluate.protocols.choice import Chosen, choose, scored
 from hpcgeo.evaluate.protocols.protocol import Described, FrozenProtocol
+from hpcgeo.evaluate.protocols.sharing import shared_out
 from hpcgeo.evaluate.protocols.table import protocol_of
 from hpcgeo.evaluate.score import defined, interval_of_means, provenance, refuse_one_class
 from hpcgeo.job_options import Launch
@@ -278,10 +279,9 @@ class _On:
         confusions = [state.sums[0] for state in states if isinstance(state, Confusion)]
         more = _by_class(confusions, target.names)
         if whose == "encoder":
-            first = choices[0]
-            more["mistakes"] = mistakes(
-                first.model, asked[first.best.candidate], self.parts.scored, rows=self.protocol.rows
-            )
+            model, features = choices[0].model, asked[choices[0].best.candidate]
+            piece = partial(mistakes, model, features, self.parts.scored, rows=self.protocol.rows)
+            [more["mistakes"]] = shared_out([piece], self.group)  # by one rank
         return score.model_copy(update=more), found
 
     def _rows(self, part: LabelledSplit, seed: int) -> Array:

@@ -1,5 +1,6 @@
 """Job scripts: templates on one base, filled from the facts of a machine and of a job."""
 
+import math
 import re
 import textwrap
 from functools import cache
@@ -31,6 +32,16 @@ def hours_of(time: str) -> float:
         raise ValueError("write the time as HH:MM:SS, e.g. 02:00:00")
     hours, minutes, seconds = map(int, time.split(":"))
     return hours + minutes / 60 + seconds / 3600
+
+
+def time_of(minutes: float) -> str:
+    """Return HH:MM:SS of whole minutes, as schedulers count them.
+
+    >>> time_of(90.5)
+    '01:31:00'
+    """
+    whole = math.ceil(minutes)
+    return f"{whole // 60:02}:{whole % 60:02}:00"
 
 
 class Job(FactRow):

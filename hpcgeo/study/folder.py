@@ -15,7 +15,7 @@ OUT/jobs/NAME/          job script, members of its tasks, what each task said
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from hpcgeo.launch.environment import discover
 from hpcgeo.study.study import Member, StudyFile, StudyStep, members, train_config
 from hpcgeo.sweep.failures import ending
 from hpcgeo.tables import checked, own
-from hpcgeo.workloads.scores import read_scores
+from hpcgeo.workloads.choice import objective_of
+from hpcgeo.workloads.scores import read_scores, waited
 
 STUDY = "study.yaml"
 #: How much of what a step has said is shown, or looked at for a cause, in bytes.
@@ -51,10 +52,8 @@ class StudyFolder:
         Raises:
             InputError: it holds none.
         """
-        try:
-            return cls(checked(StudyFile, own(out / STUDY, "study"), f"study {out}"), out)
-        except OSError as error:
-            raise InputError(f"{out} holds no study: {error}") from None
+        file = out / STUDY
+        return cls(checked(StudyFile, own(file, "study"), f"study {file}"), out)
 
     def claim(self, tried: Sequence[Member] | None = None) -> None:
         """Write the study down; steps that failed are to be tried again.
@@ -67,8 +66,7 @@ class StudyFolder:
         """
         file, text = self.out / STUDY, yaml.safe_dump(self.study.model_dump(), sort_keys=False)
         if file.exists():
-            there = checked(StudyFile, own(file, "study"), f"study {file}")
-            self._refuse_other(StudyFolder(there, self.out))
+            self._refuse_other(StudyFolder.there(self.out))
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
         for member in self.members if tried is None else tried:
@@ -224,14 +222,5 @@ def ended(run: RunConfig) -> bool:
     reached = max(saved(run.run.dir / "checkpoints"), default=0)
     if reached >= run.train.steps:
         return True
-    last = [score.since for score in read_scores(run.run.dir) if score.step == reached]
-    patience = getattr(run.objective, "patience", None)
-    return bool(last and patience is not None and min(last) >= patience)
-
-
-def find_member(every: Iterable[Member], name: str) -> Member:
-    """Return a member by its name; an InputError lists those there are."""
-    by_name = {member.name: member for member in every}
-    if name not in by_name:
-        raise InputError(f"no member {name!r} of the study; there are: {', '.join(by_name)}")
-    return by_name[name]
+    last = [score for score in read_scores(run.run.dir) if score.step == reached]
+    return waited(last, objective_of(run).patience)

@@ -1,7 +1,6 @@
 """A study as jobs: an array, a task a member; says its cost, submits nothing twice."""
 
 import json
-import math
 import secrets
 import shutil
 import time
@@ -15,16 +14,16 @@ from hpcgeo.launch.schedulers.scheduler import InDoubtError, Queued
 from hpcgeo.launch.schedulers.table import scheduler_of
 from hpcgeo.log import log
 from hpcgeo.machines import machine
-from hpcgeo.study.folder import StudyFolder, find_member
+from hpcgeo.study.folder import StudyFolder
 from hpcgeo.study.local import board
 from hpcgeo.study.study import Member
+from hpcgeo.sweep.jobs import POLL_S, afford, refuse_changes
 from hpcgeo.sweep.local import StoppedError, alone
 from hpcgeo.sweep.progress import Board
+from hpcgeo.tables import find
 from hpcgeo.train.provenance import commit
 
 TASKS = "members.json"
-#: Seconds between two looks at the queue.
-POLL_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,10 @@ class StudyJobs:
             f"{self.node_hours:.4g} node-hours: {', '.join(one.name for one in self.planned)}"
         )
 
+    def afford(self, budget: float) -> None:
+        """Refuse jobs that may cost more node-hours than a budget; an InputError says so."""
+        afford(self.node_hours, budget, "or fewer `hours`, `starts` or members")
+
     def settle(self) -> None:
         """Write down how steps ended whose job has left the queue without a word."""
         self.look()
@@ -101,16 +104,8 @@ class StudyJobs:
                 another study, or they are refused.
         """
         planned = self.planned
-        if not self.node_hours <= budget:
-            raise InputError(
-                f"the jobs may take {self.node_hours:.4g} node-hours, more than the budget of "
-                f"{budget:g}: nothing is submitted; give a larger --budget, or fewer `hours`"
-            )
-        if commit()[1]:
-            raise InputError(
-                "the code has uncommitted changes, and nobody could say what the scores come from: "
-                "commit them (git commit), then submit"
-            )
+        self.afford(budget)
+        refuse_changes("nobody could say what the scores come from")
         self.folder.claim(planned)
         most = self.scheduler.max_tasks()
         for start in range(0, len(planned), most):
@@ -119,13 +114,12 @@ class StudyJobs:
 
     def _rendered(self, members: list[Member]) -> tuple[str, Path, str]:
         """Return the name of a job of members, its folder and its script."""
-        minutes = math.ceil(60 * self.study.hours)
         job = scripts.Job(
             name=f"study-{secrets.token_hex(3)}",
             machine=self.study.machine,
             recipe="study",
             nodes=self.study.nodes,
-            time=f"{minutes // 60:02}:{minutes % 60:02}:00",
+            time=scripts.time_of(60 * self.study.hours),
         )
         place = self.folder.out.absolute() / "jobs" / job.name
         text = scripts.render(
@@ -222,15 +216,12 @@ def advance(place: Path, task: int, ended: int | None) -> list[str]:
     names = json.loads((place / TASKS).read_text("utf-8"))
     if not 0 <= task < len(names):
         raise InputError(f"{place} has no task {task}")
-    member = find_member(folder.members, names[task])
+    member = find({one.name: one for one in folder.members}, names[task], "member of the study")
     output, again = place / f"{task}.out", place / f"{task}.again"
     if ended is None:  # the first step of a start: what was at work in an earlier one was killed
         folder.interrupt(member)
     elif folder.conclude(member, ended):
         return []  # the time of the job is over
-    following = folder.next(member)
-    return (
-        []
-        if following is None
-        else folder.begin(member, following, output, again, first=ended is None)
-    )
+    if (following := folder.next(member)) is None:
+        return []
+    return folder.begin(member, following, output, again, first=ended is None)

@@ -97,9 +97,9 @@ def run_study(folder: StudyFolder) -> Board:
                     f"{member.name}: job {job} is at work on it, or was when it ended: wait for it "
                     f"(--submit --watch), or end it (--submit --cancel)"
                 )
-        folder.claim()
         for member in folder.members:  # of a call that was killed
             folder.interrupt(member)
+        folder.claim()
         with board(folder) as shown:
             try:
                 with terminated_is_interrupted():

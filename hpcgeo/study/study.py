@@ -235,7 +235,10 @@ def _judged(
         file = out / "scores" / f"probe-{probe}" / f"scores-{name}.jsonl"
         words = ["probe", begin.encoder, *(w for text in asked.data for w in ("--on", fill(text)))]
         for option, value in asked.options.items():
-            words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+            if isinstance(value, bool):
+                words += [f"--{option}" if value else f"--no-{option}"]
+            else:
+                words += [f"--{option}", str(value)]
         words += ["--cache", str(out / "features"), "--out", str(file)]
         reads = () if begin.needs else (begin.weights,)
         yield StudyStep(f"probe {probe}", tuple(words), begin.needs, reads=reads, writes=file)

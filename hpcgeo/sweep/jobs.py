@@ -147,12 +147,7 @@ class Jobs:
         Raises:
             InputError: they may cost more.
         """
-        if not self.node_hours <= budget:  # nan allows nothing
-            raise InputError(
-                f"the jobs may take {self.node_hours:.4g} node-hours, more than the budget of "
-                f"{budget:g}: nothing is submitted; give a larger --budget, fewer points, or fewer "
-                f"`minutes` a point"
-            )
+        afford(self.node_hours, budget, "fewer points, or fewer `minutes` a point")
 
     def submit(self, budget: float, options: str = "") -> None:
         """Submit the planned jobs.
@@ -167,11 +162,7 @@ class Jobs:
         """
         self.afford(budget)
         refuse_wrong(self.sweep, [cell for one in self.planned for cell in one.cells], self.known)
-        if commit()[1]:
-            raise InputError(
-                "the code has uncommitted changes, and what it measures would never be skipped: "
-                "commit them (git commit), then submit"
-            )
+        refuse_changes("what it measures would never be skipped")
         for done, planned in enumerate(self.planned):
             points = [cell.point for cell in planned.cells]
             contents = Contents(
@@ -375,5 +366,21 @@ def _walltime(sweep: Sweep, where: str, nodes: int) -> str:
     if sweep.until_oom:
         longest = machine(where).hours(nodes) or math.inf
         minutes = max(minutes, min(minutes * sweep.until_oom.tries, 60 * longest))
-    whole = math.ceil(minutes)  # as schedulers count
-    return f"{whole // 60:02}:{whole % 60:02}:00"
+    return scripts.time_of(minutes)
+
+
+def afford(node_hours: float, budget: float, fewer: str) -> None:
+    """Refuse jobs that may cost more than a budget; an InputError says what would be fewer."""
+    if not node_hours <= budget:  # nan allows nothing
+        raise InputError(
+            f"the jobs may take {node_hours:.4g} node-hours, more than the budget of {budget:g}: "
+            f"nothing is submitted; give a larger --budget, {fewer}"
+        )
+
+
+def refuse_changes(why: str) -> None:
+    """Refuse to submit code with uncommitted changes; an InputError says why."""
+    if commit()[1]:
+        raise InputError(
+            f"the code has uncommitted changes, and {why}: commit them (git commit), then submit"
+        )

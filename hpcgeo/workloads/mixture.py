@@ -43,7 +43,7 @@ from hpcgeo.weights.initial import initial
 from hpcgeo.workloads.images import refuse_idle_options
 from hpcgeo.workloads.material import material_of
 from hpcgeo.workloads.preparation import keep_preparation, preparation_of
-from hpcgeo.workloads.scores import Found, TaskScore, errors, keep, read_scores, scores
+from hpcgeo.workloads.scores import Found, errors, keep, read_scores, scores, waited
 from hpcgeo.workloads.task_pictures import Album
 from hpcgeo.workloads.workload import Alive, Source, Step
 from hpcgeo.zoo import Forms, PerceiverArchitecture, architecture
@@ -220,7 +220,7 @@ class MixtureRun:
             found = self._errors(engine, topology, sets, alive)
         else:
             return
-        self.done = self._waited(keep(found, topology, folder, step))
+        self.done = waited(keep(found, topology, folder, step), self._objective.patience)
         if self.done:
             log.info(
                 "no task got better in %d evaluations: the run ends at step %d",
@@ -231,12 +231,8 @@ class MixtureRun:
         keep_preparation(preparation_of(self.sets, self.data.chosen), folder)
 
     def ended(self, folder: Path, step: int) -> bool:
-        return self._waited([score for score in read_scores(folder) if score.step == step])
-
-    def _waited(self, now: Sequence[TaskScore]) -> bool:
-        """Return whether all tasks of an evaluation have been waited for long enough."""
-        waited = min((score.since for score in now), default=0)
-        return self._objective.patience is not None and waited >= self._objective.patience
+        now = [score for score in read_scores(folder) if score.step == step]
+        return waited(now, self._objective.patience)
 
     def _errors(
         self, engine: Engine, topology: Topology, sets: Mapping[str, TaskSet], alive: Alive

@@ -212,6 +212,16 @@ def standing(earlier: Sequence[TaskScore], found: Sequence[Found], step: int) ->
     return now
 
 
+def waited(now: Sequence[TaskScore], patience: int | None) -> bool:
+    """Return whether all tasks of an evaluation have been waited for long enough.
+
+    Args:
+        now: its scores.
+        patience: evaluations without a better one; None: a run never ends so.
+    """
+    return patience is not None and min((score.since for score in now), default=0) >= patience
+
+
 def kept_scores(folder: Path, step: int) -> list[TaskScore]:
     """Return the scores before a step; later ones, of a run that was cut off, are dropped."""
     kept = [score for score in read_scores(folder) if score.step < step]

@@ -13,7 +13,7 @@ from hpcgeo.study.study import StudyFile, load_study, members
 from tests import processes
 
 ROOT = Path(__file__).parents[2]
-PROBE = {"knn": {"data": ["scenes:{scenes}"], "options": {"model": "knn", "refit": True}}}
+PROBE = {"knn": {"data": ["scenes:{scenes}"], "options": {"model": "knn", "refit": False}}}
 KEYS: dict[str, Any] = {
     "title": "tiny",
     "ranks": 1,
@@ -51,7 +51,7 @@ def test_members_and_their_steps(tmp_path: Path) -> None:
     folder = "out/pretrained/mae-vit_nano"
     assert pretrain[:3] == ("train", "mae_vit_tiny", "data.chip=32")
     assert {"model.name=vit_nano", "train.steps=20", f"run.dir={folder}"} <= {*pretrain}
-    assert probe[:4] == ("probe", folder, "--on", "scenes:/there") and "--refit" in probe
+    assert probe[:4] == ("probe", folder, "--on", "scenes:/there") and "--no-refit" in probe
     assert {"model.name=vit_nano", f"model.weights={folder}"} <= {*tuned}
     assert [word for word in tuned if word not in of_random] == [
         f"model.weights={folder}",
