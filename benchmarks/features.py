@@ -22,14 +22,14 @@ from rich.table import Table
 
 from hpcgeo.data.labelled import LabelledSplit, open_tasks
 from hpcgeo.evaluate.cache import BATCH, extracted
-from hpcgeo.evaluate.encoder import Encoder, Prepared, filled
-from hpcgeo.evaluate.probe_options import data_set
+from hpcgeo.evaluate.image_encoder import ImageEncoder, PreparedImages, filled
+from hpcgeo.evaluate.probed_data import data_set
 from hpcgeo.models.initialise import draw
 from hpcgeo.weights.initial import BACKBONE
 from hpcgeo.zoo import architecture
 
 
-def made(part: LabelledSplit, model: str, size: int) -> Prepared:
+def made(part: LabelledSplit, model: str, size: int) -> PreparedImages:
     """Return an encoder of random weights, and how it reads a data set."""
     row, channels = architecture(model), part.channels
     backbone = filled(
@@ -37,7 +37,18 @@ def made(part: LabelledSplit, model: str, size: int) -> Prepared:
     )
     ones = (1.0,) * len(channels)
     native = (size // row.patch,) * 2
-    encoder = Encoder(model, row, backbone, channels, ones, ones, None, size, native, {})
+    encoder = ImageEncoder(
+        name=model,
+        architecture=row,
+        backbone=backbone,
+        channels=channels,
+        mean=ones,
+        std=ones,
+        unit=None,
+        size=size,
+        native=native,
+        origin={},
+    )
     return encoder.reads(part, normalise="data")
 
 
@@ -51,8 +62,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    one = data_set(options.data)
-    part = open_tasks(one.reader, one.path, split="train", patch=1, size=options.size)
+    task = data_set(options.data).task
+    part = open_tasks(task.reader, task.path, split="train", patch=1, size=options.size)
     part = replace(part, indices=part.indices[: options.samples])
     prepared = made(part, options.model, options.size)
     encoder, normalised = prepared.encoder, prepared.split(part)

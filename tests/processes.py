@@ -7,6 +7,7 @@ start `EXEC`.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import shutil
@@ -28,11 +29,14 @@ CONTEXT.set_forkserver_preload(
     [
         *("hpcgeo.cli.train", "hpcgeo.cli.profile", "hpcgeo.cli.list", "hpcgeo.train.loop"),
         *("hpcgeo.parallel.native", "hpcgeo.objectives.mae.network", "hpcgeo.profiling.run"),
-        *("hpcgeo.objectives.multitask.network", "hpcgeo.evaluate.table", "hpcgeo.evaluate.probe"),
+        *("hpcgeo.objectives.multitask.network", "hpcgeo.evaluate.table", "hpcgeo.evaluate.frozen"),
         *("hpcgeo.data.readers.generated", "hpcgeo.pictures.charts", "torch.utils.tensorboard"),
         "tests.processes",
     ]
 )
+
+# What was imported is no garbage: children need not look through it, which would copy its memory.
+gc.freeze()
 
 #: The real command.
 EXEC = [sys.executable, "-m", "hpcgeo"]

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,10 @@ class Reader(StorageReader):
         pass
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self._metadata
+
+    @cached_property
+    def _metadata(self) -> Metadata:
         known: dict[str, Any] = {}
         for name, stored in self._index.items():
             known[name] = (

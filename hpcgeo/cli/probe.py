@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hpcgeo.cli.evaluate import Moved, Split, Step
+from hpcgeo.cli.evaluate import Moved, Step
 from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
@@ -23,8 +22,8 @@ def probe(
     encoder: Annotated[
         str,
         typer.Argument(
-            help="Folder of a run (run.dir) or of an export; with --on also NAME:FILE, public "
-            "weights (`hpcgeo list weights`)."
+            help="Folder of a run (run.dir) or of an export; or NAME:FILE, public weights "
+            "(`hpcgeo list weights`)."
         ),
     ],
     on: Annotated[
@@ -42,7 +41,7 @@ def probe(
     ] = None,
     replicates: Annotated[
         int | None,
-        typer.Option(help="Label subsets. [default: 20, with --on 5, and one of all labels]"),
+        typer.Option(help="Label subsets. [default: 5, and one of all labels]"),
     ] = None,
     model: Annotated[
         str, typer.Option(help="What is fitted: a row of `hpcgeo list protocols`.")
@@ -67,7 +66,6 @@ def probe(
     metric: Annotated[
         str | None, typer.Option(help="What is judged by. [default: the usual of the kind]")
     ] = None,
-    split: Annotated[Split, typer.Option(help="Which split is scored.")] = Split.test,
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -87,10 +85,11 @@ def probe(
 ) -> None:
     """Fit simple models to the features of a frozen encoder: is it any good, without fine-tuning?
 
-    With --on: a ViT of a run, an export or public weights, on any labelled data. Block, pooling and
-    strength are chosen on the validation split, never on the one that is scored, and written down.
-    Beside it stand the same model on features of random weights, and on the samples themselves.
-    Features are computed once, on any number of ranks, and kept in --cache.
+    The encoder is a ViT or a Perceiver of a run, or a ViT of an export or public weights; the data,
+    what --on names, or the tasks of a run itself. Block, pooling and strength are chosen on the
+    validation split, never on the one that is scored, and written down. Beside it stand the same
+    model on features of random weights, and on the samples themselves. Features are computed once,
+    on any number of ranks, and kept in --cache.
 
         hpcgeo probe dinov2_vits14:dinov2_vits14_pretrain.pth --on scenes:data/ucmerced
 
@@ -98,28 +97,10 @@ def probe(
 
         mpirun -n 4 hpcgeo probe runs/mae_vit_3b --on scenes:data/aid --out scores.jsonl
 
-    Without --on: a run, also of a Perceiver, on its own tasks that have a label, or several, for a
-    whole sample; in one process.
-
-        hpcgeo probe runs/pretrained
-
         hpcgeo probe runs/pretrained --labels 0.05 --tasks landcover,croptype
     """
     refuse_unwritable(out, "--out")
-    given = {
-        **{"--shots": shots, "--blocks": blocks, "--size": size, "--metric": metric, "--out": out},
-        "--normalise": None if normalise == "encoder" else normalise,
-        "--pooling": pooling,
-        "--no-refit": None if refit else True,
-    }
-    if not on:
-        if idle := [name for name, value in given.items() if value is not None]:
-            raise InputError(f"{', '.join(idle)} has no effect without --on READER:PATH")
-        _of_run(
-            *(Path(encoder), split, step, labels, replicates, model, tasks, data or [], as_json)
-        )
-        return
-    if tasks is not None:
+    if on and tasks is not None:
         raise InputError("--tasks has no effect with --on: name the data there")
     if normalise not in ("encoder", "data"):
         raise InputError(f"--normalise {normalise}: encoder, or data")
@@ -127,11 +108,13 @@ def probe(
         raise InputError(f"--labels {labels} and --shots {shots}: give one of them")
     if not 0 < labels <= 1:
         raise InputError(f"--labels {labels}: a fraction above 0, at most 1")
+    moved = data or []
 
     def work() -> None:
         # torch is imported from here on: help is instant.
         from hpcgeo.evaluate.frozen import probe_on, together
-        from hpcgeo.evaluate.probe_options import ProbeOptions, data_set
+        from hpcgeo.evaluate.probe_options import ProbeOptions
+        from hpcgeo.evaluate.probed_data import data_set, own_sets
         from hpcgeo.scores import append
 
         options = ProbeOptions(
@@ -143,13 +126,13 @@ def probe(
             labels=shots if shots is not None else labels,
             replicates=replicates,
             refit=refit,
-            split=split.value,
             metric=metric,
             cache=cache,
         )
-        sets = [data_set(text) for text in on]
+        named = tasks.split(",") if tasks else ()
+        sets = [data_set(text) for text in on] if on else own_sets(Path(encoder), named, moved)
         group = together(f"probe {encoder}")
-        found = probe_on(encoder, sets, options, step=step, moved=data or [], group=group)
+        found = probe_on(encoder, sets, options, step=step, moved=moved, group=group)
         if discover().rank:
             return
         if out is not None:
@@ -176,7 +159,7 @@ def _scores(scores: list[Any]) -> Table:
     """Return a table of scores: a line for each data set, and whose features."""
     first = scores[0]
     caption = (
-        f"{first.split} split, {first.image_size} px, {first.protocol}; in brackets the 95 % "
+        f"{first.split} split, {first.protocol}{_sizes(scores)}; in brackets the 95 % "
         f"confidence interval over resamples of the split; lead: of the encoder; labels: of "
         f"training + validation, on which {first.tried} settings were tried"
         + (" and both were fitted to at last" if first.refit else "")
@@ -199,6 +182,11 @@ def _scores(scores: list[Any]) -> Table:
     return table
 
 
+def _sizes(scores: list[Any]) -> str:
+    sizes = sorted({score.image_size for score in scores} - {None})
+    return f", {', '.join(map(str, sizes))} px" if sizes else ""
+
+
 def _setting(name: str, value: Any) -> str:
     if name == "features":
         return str(value)
@@ -211,56 +199,8 @@ def _interval(value: float | None, low: float | None, high: float | None, sign: 
     return f"{value:{sign}.3f}" + ("" if low is None else f" ({low:{sign}.3f} to {high:{sign}.3f})")
 
 
-def _of_run(
-    run: Path,
-    split: Split,
-    step: int | None,
-    labels: float,
-    replicates: int | None,
-    model: str,
-    tasks: str | None,
-    moved: list[str],
-    as_json: bool,
-) -> None:
-    """Probe a run on its own tasks."""
-    from hpcgeo.evaluate import probe as made
-
-    found = made.probe(
-        run,
-        split=split.value,
-        step=step,
-        labels=labels,
-        replicates=replicates,
-        model=model,
-        tasks=tasks.split(",") if tasks else (),
-        moved=moved,
-    )
-    if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
-        return
-    caption = f"{split.value} split; lead: with 95 % confidence interval over resamples of it"
-    if found["replicates"] > 1:
-        caption += f" and of {found['replicates']} label subsets; ± standard deviation over these"
-    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    for column in ("task", "metric", "n", "labels", *made.OF, "lead over random"):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
-    for row in found["rows"]:
-        cells = [_several(row["values"][of]) for of in made.OF]
-        lead = row["leads"]["random"]
-        said = _interval(lead["value"], lead["low"], lead["high"], "+")
-        table.add_row(
-            row["task"], row["metric"], str(row["samples"]), str(row["labels"]), *cells, said
-        )
-    _shown(table)
-
-
 def _shown(table: Table) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 300  # into a pipe nothing is folded or cut off
     console.print(table)
-
-
-def _several(values: list[float]) -> str:
-    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{spread}"

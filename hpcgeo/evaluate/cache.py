@@ -22,14 +22,12 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from hpcgeo import __version__
 from hpcgeo.data.labelled import LabelledSplit
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.encoder import Encoder, Prepared
+from hpcgeo.evaluate.encoder import Prepared
 from hpcgeo.evaluate.protocols.protocol import Described
 from hpcgeo.evaluate.protocols.sharing import shared_out
 from hpcgeo.files import aside as aside_of
@@ -38,30 +36,8 @@ from hpcgeo.kinds.target import Array
 from hpcgeo.log import log, track
 from hpcgeo.parallel.group import barrier
 
-#: Images of a forward.
+#: Samples of a forward.
 BATCH = 32
-
-
-def _vectors(encoder: Encoder, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-    first = encoder.backbone.first
-    return [
-        torch.cat([tokens[:, 0], tokens[:, first:].mean(1)], dim=1)  # (B, 2 W)
-        for tokens in encoder.tokens(images, blocks)
-    ]
-
-
-#: What is kept of images (B, C, height, width), of each block.
-KEPT: Mapping[str, Callable[[Encoder, Tensor, Sequence[int]], list[Tensor]]] = {
-    "vectors": _vectors,
-    "tokens": Encoder.tokens,
-    "grids": Encoder.grids,
-}
-#: What of `vectors` is one vector of an image: columns, of twice the width.
-POOLINGS: Mapping[str, Callable[[Any], Any]] = {
-    "class": lambda kept: kept[:, : kept.shape[1] // 2],
-    "mean": lambda kept: kept[:, kept.shape[1] // 2 :],
-    "all": lambda kept: kept,
-}
 
 
 @dataclass(frozen=True)
@@ -72,22 +48,22 @@ class SplitFeatures:
         blocks: what is kept of each block, by its number; memory-mapped.
         truth: labels, as their kind has them.
         clusters: (N,) locations.
-        poolings: of `vectors`, by name; of others nothing.
+        poolings: of `vectors`, columns by name; of others nothing.
     """
 
     blocks: Mapping[int, Array]
     truth: Array
     clusters: list[str]
-    poolings: Sequence[str]
+    poolings: Mapping[str, Callable[[Any], Any]]
 
     def candidates(self, rows: Array | None = None) -> dict[str, Described]:
         """Return the features by what they are ("block 9, mean"), of some samples (n,) or all."""
         found = {}
         for block, kept in self.blocks.items():
-            for pooling in self.poolings or [""]:
-                name = f"block {block}, {pooling}" if pooling else f"block {block}"
-                vectors = POOLINGS[pooling](kept) if pooling else kept
-                found[name] = self._described(vectors, rows)
+            for pooling, of in self.poolings.items():
+                found[f"block {block}, {pooling}"] = self._described(of(kept), rows)
+            if not self.poolings:
+                found[f"block {block}"] = self._described(kept, rows)
         return found
 
     def _described(self, vectors: Array, rows: Array | None) -> Described:
@@ -102,7 +78,7 @@ def extracted(
     blocks: Sequence[int],
     *,
     kept: str = "vectors",
-    poolings: Sequence[str] = tuple(POOLINGS),
+    poolings: Sequence[str] = (),
     folder: Path,
     name: str,
     group: dist.ProcessGroup | None = None,
@@ -115,8 +91,8 @@ def extracted(
         prepared: the encoder, and how it reads this data.
         part: the split, as it was opened.
         blocks: their numbers.
-        kept: a key of `KEPT`.
-        poolings: of vectors, keys of `POOLINGS`.
+        kept: one of `Encoder.keeps`.
+        poolings: of vectors, of `Encoder.poolings`; by default all.
         folder: where features are kept.
         name: of the split, for people.
         group: of the ranks; None: this process alone.
@@ -125,14 +101,12 @@ def extracted(
         InputError: a sample cannot be read, or there is no room.
     """
     encoder, normalised = prepared.encoder, prepared.split(part)
-    first = prepared.images([normalised.read(0)])
     about = {
         "encoder": encoder.fingerprint,
         "data": part.fingerprint,
         "samples": hashlib.blake2b(part.indices.tobytes(), digest_size=8).hexdigest(),
         "transform": prepared.transform,
-        "image": list(first.shape[2:]),
-        "native": list(encoder.native),
+        **prepared.frame(part),
         "kept": kept,
         "hpcgeo": __version__,
     }
@@ -153,7 +127,8 @@ def extracted(
             f"features in {error.filename or place}: {error.strerror}; choose another folder with "
             f"--cache"
         ) from None
-    return SplitFeatures(arrays, truth, clusters, poolings if kept == "vectors" else ())
+    of = {name: encoder.poolings[name] for name in poolings or encoder.poolings}
+    return SplitFeatures(arrays, truth, clusters, of if kept == "vectors" else {})
 
 
 def _file(place: Path, block: int) -> Path:
@@ -207,7 +182,7 @@ def _compute(
 def _shape(
     prepared: Prepared, part: LabelledSplit, blocks: Sequence[int], kept: str
 ) -> tuple[int, ...]:
-    [features] = _of_batch(prepared, [part.read(0)], blocks[:1], kept)
+    [features] = prepared.features([part.read(0)], blocks[:1], kept)
     return tuple(features.shape[1:])
 
 
@@ -244,7 +219,7 @@ def _write(
     batches = track(_read(part, firsts), name, len(firsts), shown=rank == 0)
     for first, samples in batches:
         rows = slice(first, first + len(samples))
-        found = _of_batch(prepared, samples, blocks, kept)
+        found = prepared.features(samples, blocks, kept)
         for file, features in zip(files, found, strict=True):
             file[rows] = features.cpu().numpy()
         truth = np.stack([sample.target for sample in samples])
@@ -270,13 +245,3 @@ def _read(part: LabelledSplit, firsts: Sequence[int]) -> Iterator[tuple[int, lis
                 following = firsts[number + ahead]
                 waiting.append((following, pool.submit(batch, following)))
             yield first, samples
-
-
-def _of_batch(
-    prepared: Prepared, samples: Sequence[Any], blocks: Sequence[int], kept: str
-) -> list[Tensor]:
-    """Return what is kept of some samples, of each block; means over the dates of a sample."""
-    images = prepared.images(samples)  # (B, T, C, H, W)
-    B, T = images.shape[:2]
-    found = KEPT[kept](prepared.encoder, images.flatten(0, 1), blocks)
-    return [each.reshape(B, T, *each.shape[1:]).mean(1) for each in found]

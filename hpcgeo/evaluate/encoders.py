@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,15 +12,24 @@ from hpcgeo.config import RunConfig
 from hpcgeo.data.readers.shards import named
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.encoder import Encoder, filled
+from hpcgeo.evaluate.encoder import Encoder
+from hpcgeo.evaluate.image_encoder import ImageEncoder, filled
 from hpcgeo.evaluate.pretraining import pretraining
+from hpcgeo.evaluate.sample_encoder import SampleEncoder
 from hpcgeo.log import log
+from hpcgeo.models.backbone import backbone
 from hpcgeo.models.vit import ViT
+from hpcgeo.options import Mixture
+from hpcgeo.parallel.device import usable_device
 from hpcgeo.weights.bands import metadata
 from hpcgeo.weights.export import MergedWeights, chip_of, chosen, config_of
 from hpcgeo.weights.initial import BACKBONE, Start, brief_names
 from hpcgeo.weights.preprocessing import preprocessing
 from hpcgeo.weights.public import public, public_weights
+from hpcgeo.workloads.choice import as_samples
+from hpcgeo.workloads.mixture import architecture_of
+from hpcgeo.workloads.preparation import NAME as PREPARATION
+from hpcgeo.workloads.preparation import kept_preparation
 from hpcgeo.zoo import Architecture, architecture
 
 
@@ -33,7 +43,7 @@ def open_encoder(text: str, *, step: int | None = None, moved: Sequence[str] = (
         moved: where the data of a run lies now (`config_of`).
 
     Raises:
-        InputError: there is none, or it is none of a ViT.
+        InputError: there is none, or it cannot be read.
     """
     name, colon, file = text.partition(":")
     if colon and not Path(text).exists():
@@ -49,12 +59,12 @@ def open_encoder(text: str, *, step: int | None = None, moved: Sequence[str] = (
     )
 
 
-def _public(text: str, name: str, file: Path) -> Encoder:
+def _public(text: str, name: str, file: Path) -> ImageEncoder:
     row = public_weights(name)
     model = architecture(row.model)
     channels = tuple(Channel(row.sensor, band) for band in row.bands)
     start = _start(file, model, len(channels))
-    return Encoder(
+    return ImageEncoder(
         name=row.name,
         architecture=model,
         backbone=filled(model, len(channels), _rows(start)),
@@ -73,15 +83,55 @@ def _public(text: str, name: str, file: Path) -> Encoder:
 
 def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
     run = config_of(folder, moved)
-    model = _vit(run, folder)
+    model = architecture_of(run.model)
     step, checkpoint = chosen(folder, step)
+    weights = MergedWeights(checkpoint)
+    common: dict[str, Any] = {
+        "name": folder.resolve().name,
+        "architecture": model,
+        "origin": {
+            **{"encoder": str(folder), "model": model.name, "step": step},
+            "objective": run.objective.name,
+        },
+        "pretraining": pretraining(folder, step),
+    }
+    if not model.any_sensor:
+        return _of_images(run, checkpoint, weights, common)
+    data = as_samples(run).data
+    assert isinstance(data, Mixture)
+    channels = _channels(folder)
+    with torch.no_grad():
+        made = backbone(model, channels, 0, run.model.density)
+        for name, parameter in made.named_parameters():
+            parameter.copy_(weights.read(BACKBONE + name))
+    return SampleEncoder(
+        **common,
+        backbone=made.to(usable_device()).requires_grad_(False).eval(),
+        channels=channels,
+        depth=sum(len(stack) for stack in made.stacks()),
+        batching=data.batching,
+        sensors=data.sensors,
+    )
+
+
+def _channels(folder: Path) -> tuple[Channel, ...]:
+    """Return the bands of all sensors that a run has read."""
+    prepared = kept_preparation(folder)
+    if prepared is None:
+        raise InputError(f"{folder} does not say its bands: it has no {PREPARATION}")
+    return tuple(sorted({one for task in prepared.tasks.values() for one in task.channels}))
+
+
+def _of_images(
+    run: RunConfig, checkpoint: Path, weights: MergedWeights, common: dict[str, Any]
+) -> ImageEncoder:
+    model: Architecture = common["architecture"]
     height, width = chip_of(run)
     images = preprocessing(run, (height, width), checkpoint)
     weights = MergedWeights(checkpoint)
     channels = named(images.sensor, images.bands)
-    return Encoder(
-        name=folder.resolve().name,
-        architecture=model,
+    return ImageEncoder(
+        **common,
         backbone=filled(model, len(channels), lambda name, _: weights.read(BACKBONE + name)),
         channels=channels,
         mean=images.mean,
@@ -89,15 +139,10 @@ def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
         unit=None,
         size=height,
         native=(height // model.patch, width // model.patch),
-        origin={
-            **{"encoder": str(folder), "model": model.name, "step": step},
-            "objective": run.objective.name,
-        },
-        pretraining=pretraining(folder, step),
     )
 
 
-def _of_export(path: Path) -> Encoder:
+def _of_export(path: Path) -> ImageEncoder:
     file = path / "model.safetensors" if path.is_dir() else path
     said = metadata(file)
     missing = [word for word in ("config", "bands", "mean", "std") if word not in said]
@@ -113,7 +158,7 @@ def _of_export(path: Path) -> Encoder:
     bands, mean, std = (tuple(json.loads(said[word])) for word in ("bands", "mean", "std"))
     channels = named(said.get("sensor"), bands)
     start = _start(path, model, len(channels))
-    return Encoder(
+    return ImageEncoder(
         name=path.resolve().name,
         architecture=model,
         backbone=filled(model, len(channels), _rows(start)),
@@ -135,7 +180,7 @@ def _vit(run: RunConfig, where: Path) -> Architecture:
     if not isinstance(model, Architecture):
         raise InputError(
             f"{where} is a {model.family}, which reads any sensors, not images of some bands: "
-            f"probe it on the tasks of its run (hpcgeo probe RUN)"
+            f"give the folder of its run (run.dir)"
         )
     return model
 

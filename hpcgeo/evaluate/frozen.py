@@ -14,24 +14,24 @@ import numpy as np
 import torch.distributed as dist
 from sklearn.impute import SimpleImputer
 
-from hpcgeo.data.labelled import LabelledSplit, open_tasks
+from hpcgeo.data.labelled import LabelledSplit
 from hpcgeo.data.sample import Float64
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.cache import POOLINGS, extracted
+from hpcgeo.evaluate.cache import extracted
 from hpcgeo.evaluate.encoder import Encoder, Prepared
 from hpcgeo.evaluate.encoders import open_encoder
 from hpcgeo.evaluate.features import PlainArrays
 from hpcgeo.evaluate.mistakes import mistakes
-from hpcgeo.evaluate.probe_options import RANDOM, REPLICATES, DataSet, ProbeOptions, Whose
+from hpcgeo.evaluate.probe_options import RANDOM, REPLICATES, ProbeOptions, Whose
+from hpcgeo.evaluate.probed_data import DataSet, ProbedSplits, opened
 from hpcgeo.evaluate.protocols.choice import Chosen, choose, scored
 from hpcgeo.evaluate.protocols.protocol import Described, FrozenProtocol
 from hpcgeo.evaluate.protocols.sharing import shared_out
 from hpcgeo.evaluate.protocols.table import protocol_of
-from hpcgeo.evaluate.score import defined, interval_of_means, provenance, refuse_one_class
+from hpcgeo.evaluate.score import defined, interval_of_means, provenance
 from hpcgeo.job_options import Launch
 from hpcgeo.kinds.metrics import metric_of, metrics
 from hpcgeo.kinds.states import RESAMPLES, Confusion
-from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import Array
 from hpcgeo.launch.environment import discover
 from hpcgeo.launch.rendezvous import meeting
@@ -39,15 +39,6 @@ from hpcgeo.log import log, set_up, track
 from hpcgeo.parallel.group import join
 from hpcgeo.scores import MOST_CLASSES, Score
 from hpcgeo.tables import find
-
-
-@dataclass(frozen=True)
-class ProbedSplits:
-    """The splits of a data set that are fitted to, chosen by and scored."""
-
-    train: LabelledSplit
-    validation: LabelledSplit
-    scored: LabelledSplit
 
 
 def together(work: str) -> dist.ProcessGroup | None:
@@ -95,60 +86,26 @@ def probe_on(
             f"pooling {', '.join(options.poolings)} has no effect under protocol "
             f"{options.protocol}, which reads {protocol.reads}: leave it out"
         )
-    for name in options.poolings:
-        find(POOLINGS, name, "pooling")
     frozen = open_encoder(encoder, step=step, moved=moved)
+    frozen.refuse_kept(protocol.reads, options.protocol)
+    for name in options.poolings:
+        find(frozen.poolings, name, "pooling")
     blocks = options.blocks or frozen.blocks
     for block in blocks:
-        if not 0 <= block <= frozen.depth:
-            raise InputError(
-                f"block {block}: {frozen.name} has {frozen.depth}, from 1; 0: its input"
-            )
-    size = options.size or frozen.size
-    frozen.architecture.num_patches((size, size))
-    # All data is opened, and held against the protocol, before any work.
-    opened = {one.name: (one, _parts(one, size, options, protocol)) for one in sets}
-    if len(opened) < len(sets):
-        raise InputError(f"two data sets of one name: {', '.join(one.name for one in sets)}: NAME=")
+        frozen.refuse_block(block)
+    # All data is opened, and held against encoder and protocol, before any work.
+    found = opened(sets, frozen, options, protocol)
     prepared = {
         name: frozen.reads(parts.train, normalise=options.normalise)
-        for name, (_, parts) in opened.items()
+        for name, parts in found.items()
     }
-    scores = []
-    for name, (data, parts) in opened.items():
-        on = _On(frozen, prepared[name], data, parts, options, protocol, tuple(blocks), size, group)
-        scores += on.scores()
-    return scores
-
-
-def _parts(
-    one: DataSet, size: int, options: ProbeOptions, protocol: FrozenProtocol
-) -> ProbedSplits:
-    frame = next(n for n in (32, 16, 8, 4, 2, 1) if size % n == 0)
-    try:
-        train = open_tasks(
-            one.reader, one.path, split="train", target=one.target, patch=frame, size=size
-        )
-    except InputError as error:
-        raise InputError(f"--on {one.name}: {error}") from None
-    kind = kind_of(train.target)
-    if not protocol.suits(kind):
-        raise InputError(
-            f"{one.name}: protocol {options.protocol} is none for {train.target.kind}; "
-            f"`hpcgeo list protocols`"
-        )
-    if kind.every_date:
-        raise InputError(
-            f"{one.name}: {train.target.kind} compares dates of a place, and an encoder reads each "
-            f"by itself: fine-tune it (objective.name multitask)"
-        )
-    refuse_one_class(one.name, train.target)
-    metric_of(options.metric, train.target)
-    validation, found = train.other("validation"), train.other(options.split)
-    for split, part in (("validation", validation), (options.split, found)):
-        if not len(part):
-            raise InputError(f"{one.name}: no samples in the split {split!r}")
-    return ProbedSplits(train, validation, found)
+    return [
+        score
+        for name, parts in found.items()
+        for score in _On(
+            frozen, prepared[name], name, parts, options, protocol, tuple(blocks), group
+        ).scores()
+    ]
 
 
 @dataclass(frozen=True)
@@ -157,12 +114,11 @@ class _On:
 
     encoder: Encoder
     prepared: Prepared
-    data: DataSet
+    name: str
     parts: ProbedSplits
     options: ProbeOptions
     protocol: FrozenProtocol
     blocks: tuple[int, ...]
-    size: int
     group: dist.ProcessGroup | None
 
     def scores(self) -> list[Score]:
@@ -191,12 +147,12 @@ class _On:
             prepared,
             blocks=self.blocks,
             kept=self.protocol.reads,
-            poolings=self.options.poolings or tuple(POOLINGS),
+            poolings=self.options.poolings,
             folder=self.options.cache,
             group=self.group,
         )
         return [
-            get(part, name=f"{self.data.name}, {encoder.name}, {split}").candidates()
+            get(part, name=f"{self.name}, {encoder.name}, {split}").candidates()
             for split, part in self._splits().items()
         ]
 
@@ -208,7 +164,7 @@ class _On:
         for split, part in self._splits().items():
             samples = [
                 part.read(index)
-                for index in track(range(len(part)), f"{self.data.name}, samples, {split}")
+                for index in track(range(len(part)), f"{self.name}, samples, {split}")
             ]
             vectors = np.stack([layout.vector(sample) for sample in samples])
             vectors = impute.transform(vectors) if found else impute.fit_transform(vectors)
@@ -222,7 +178,7 @@ class _On:
         return {
             "training": parts.train,
             "validation": parts.validation,
-            self.options.split: parts.scored,
+            "test": parts.scored,
         }
 
     def _score(
@@ -231,7 +187,7 @@ class _On:
         """Return a score, and its values for each label subset and resample."""
         train, validation, asked = splits
         target, options = self.parts.train.target, self.options
-        metric = metric_of(options.metric, target)
+        metric = metric_of(options.metric or self.parts.task.metric, target)
         fewer = options.labels != 1.0
         replicates = options.replicates or (REPLICATES if fewer else 1)
         values, resampled, choices, states = [], [], [], []
@@ -293,12 +249,18 @@ class _On:
         subset = f", label subset {seed}" if replicates > 1 else ""
         log.info(
             "%s, %s%s: %s %.4f, by %s%s",
-            *(self.data.name, whose, subset, metric, value, chosen.best.candidate),
+            *(self.name, whose, subset, metric, value, chosen.best.candidate),
             "".join(
                 f", {name} {value:g}" if isinstance(value, float) else f", {name} {value}"
                 for name, value in chosen.best.setting.items()
             ),
         )
+
+    def _among(self) -> str:
+        """Return among which features is chosen; of all poolings the order is one."""
+        blocks = ", ".join(map(str, sorted(self.options.blocks))) or "of the second half"
+        poolings = sorted(self.options.poolings or self.encoder.poolings)
+        return f"blocks {blocks}; {', '.join(poolings)}"
 
     def _record(
         self,
@@ -311,14 +273,13 @@ class _On:
         choices: Sequence[Chosen],
         labels: tuple[int, int],
     ) -> Score:
-        is_encoder, architecture = whose != "samples", encoder.architecture
-        bands = len(encoder.channels)
+        is_encoder, task = whose != "samples", self.parts.task
         return Score(
-            task=self.data.name,
-            reader=self.data.reader,
-            target=self.data.target,
+            task=self.name,
+            reader=task.reader,
+            target=task.target,
             data=self.parts.train.fingerprint,
-            split=self.options.split,
+            split="test",
             samples=len(self.parts.scored),
             labels=labels[0],
             validation_labels=labels[1],
@@ -333,17 +294,17 @@ class _On:
             whose=whose,
             encoder=dict(encoder.origin) if is_encoder else {},
             fingerprint=encoder.fingerprint if is_encoder else None,
-            parameters=architecture.parameters(bands) if is_encoder else None,
-            flops=architecture.forward_flops(bands, (self.size,) * 2) if is_encoder else None,
+            parameters=encoder.parameters if is_encoder else None,
+            flops=encoder.flops(task.size) if is_encoder else None,
             pretraining=encoder.pretraining if is_encoder else None,
             protocol=self.options.protocol,
             chosen=tuple({"features": one.best.candidate, **one.best.setting} for one in choices),
             validation=tuple(defined(one.best.validation) for one in choices),
             tried=len(choices[0].tried),
             transform=self.prepared.transform if is_encoder else {"normalise": "data"},
-            image_size=self.size,
-            normalise=self.options.normalise,
-            features=self.options.features,
+            image_size=task.size,
+            normalise=self.prepared.normalise,
+            features=self._among(),
             refit=self.options.refit,
             **provenance(),
         )

@@ -15,10 +15,9 @@ from torch import Tensor
 from hpcgeo import __version__
 from hpcgeo.data.sample import Float32, Sample
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.cache import KEPT, POOLINGS
-from hpcgeo.evaluate.encoder import DEVIATION, MEAN, Encoder
 from hpcgeo.evaluate.encoders import open_encoder
 from hpcgeo.evaluate.frozen import together
+from hpcgeo.evaluate.image_encoder import DEVIATION, MEAN, ImageEncoder
 from hpcgeo.kinds.target import Array, Target
 from hpcgeo.maps.asking import Asking
 from hpcgeo.maps.blending import Bool
@@ -96,7 +95,10 @@ def embed(
     _refuse_idle(options)
     found = scenes(named, out)
     together(str(out))
-    product = FeatureMap(open_encoder(encoder, step=step, moved=moved), options)
+    frozen = open_encoder(encoder, step=step, moved=moved)
+    if not isinstance(frozen, ImageEncoder):
+        raise InputError(f"{encoder}: {frozen.title}; hpcgeo embed takes {ImageEncoder.title}")
+    product = FeatureMap(frozen, options)
     with limited():
         return Mapper(out, product, force=options.force).map(found)
 
@@ -122,7 +124,7 @@ class FeatureMap:
 
     every_date = False
 
-    def __init__(self, encoder: Encoder, options: EmbedOptions) -> None:
+    def __init__(self, encoder: ImageEncoder, options: EmbedOptions) -> None:
         """Take an encoder.
 
         Raises:
@@ -163,8 +165,8 @@ class FeatureMap:
         if self._per == "patch":
             [grid] = self._encoder.grids(batch, [self._block])
             return grid.permute(0, 3, 1, 2).cpu()
-        [kept] = KEPT["vectors"](self._encoder, batch, [self._block])
-        return POOLINGS[self._pooling](kept)[:, :, None, None].cpu()
+        [kept] = self._encoder.vectors(batch, [self._block])
+        return self._encoder.poolings[self._pooling](kept)[:, :, None, None].cpu()
 
     def made_with(self) -> dict[str, Any]:
         return (
@@ -264,7 +266,7 @@ def _places(reader: SceneReader, top: Array, left: Array, side: int) -> tuple[Ar
     return lon, lat, gsd_m
 
 
-def _prepared(encoder: Encoder, side: int) -> PreparedTask:
+def _prepared(encoder: ImageEncoder, side: int) -> PreparedTask:
     """Return how an encoder wants pixels prepared."""
     moments = zip(encoder.channels, encoder.mean, encoder.std, strict=True)
     return PreparedTask(

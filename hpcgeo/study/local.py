@@ -7,15 +7,15 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from hpcgeo.data.labelled import open_tasks
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.probe_options import data_set
+from hpcgeo.evaluate.probed_data import data_set
 from hpcgeo.machines import machine
 from hpcgeo.study.folder import StudyFolder
 from hpcgeo.study.study import Member, StudyStep, labels, load_study, train_config
 from hpcgeo.sweep.local import StoppedError, alone, end, launcher, terminated_is_interrupted
 from hpcgeo.sweep.progress import Board
 from hpcgeo.train.preflight import problems
+from hpcgeo.workloads.mixture import open_task
 
 #: Seconds between two looks at what a step says.
 LOOK_S = 1.0
@@ -74,7 +74,7 @@ def _problems(step: StudyStep, ranks: int) -> list[str]:
 def _open(text: str) -> None:
     """Open what a probe reads; an InputError says what is wrong."""
     one = data_set(text)
-    open_tasks(one.reader, one.path, split="train", target=one.target, patch=1, size=TRIED)
+    open_task(one.name, one.task.model_copy(update={"patch": 1, "size": TRIED}), 0)
 
 
 def run_study(folder: StudyFolder) -> Board:

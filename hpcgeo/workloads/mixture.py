@@ -17,7 +17,7 @@ from torch import nn
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.crops import refuse_crop
-from hpcgeo.data.labelled import TaskSet, fingerprint_of, open_tasks
+from hpcgeo.data.labelled import LabelledSplit, TaskSet, fingerprint_of, open_tasks
 from hpcgeo.data.labelled_batches import Bool, Drawn, DrawnBatches
 from hpcgeo.data.loader import Loader
 from hpcgeo.data.sample import UNKNOWN_SENSOR, Channel
@@ -33,7 +33,7 @@ from hpcgeo.objectives.collate import Grouping, moved, padding, tokens
 from hpcgeo.objectives.collate import whole as everything
 from hpcgeo.objectives.objective import Objective, SampleBatch
 from hpcgeo.options import Mixture as Options
-from hpcgeo.options import Model
+from hpcgeo.options import Model, Task
 from hpcgeo.parallel.engine import Engine, Initial, Inputs
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.phases import phase
@@ -310,30 +310,33 @@ class MixtureRun:
         return [f"hpcgeo {judged} RUN", "hpcgeo export RUN --to safetensors"]
 
 
-def open_sets(run: RunConfig) -> dict[str, TaskSet]:
+def open_sets(run: RunConfig) -> dict[str, LabelledSplit]:
     """Return the training split of every data set of a mixture, by the name of the task."""
     assert isinstance(run.data, Options)
-    sets: dict[str, TaskSet] = {}
-    for name, task in run.data.chosen.items():
-        try:
-            sets[name] = open_tasks(
-                task.reader,
-                task.path,
-                split="train",
-                target=task.target,
-                patch=task.patch,
-                size=task.size,
-                labels=task.labels,
-                place=task.place,
-                seed=run.seed,
-                split_by_place=task.split_by_place,
-                leave_out=task.leave_out,
-            )
-            if task.crop:
-                refuse_crop(name, sets[name].read(0))
-        except InputError as error:
-            raise InputError(f"task {name}: {error}") from None
-    return sets
+    return {name: open_task(name, task, run.seed) for name, task in run.data.chosen.items()}
+
+
+def open_task(name: str, task: Task, seed: int) -> LabelledSplit:
+    """Return the training split of the data set of a task; label subsets are drawn by a seed."""
+    try:
+        part = open_tasks(
+            task.reader,
+            task.path,
+            split="train",
+            target=task.target,
+            patch=task.patch,
+            size=task.size,
+            labels=task.labels,
+            place=task.place,
+            seed=seed,
+            split_by_place=task.split_by_place,
+            leave_out=task.leave_out,
+        )
+        if task.crop:
+            refuse_crop(name, part.read(0))
+    except InputError as error:
+        raise InputError(f"task {name}: {error}") from None
+    return part
 
 
 def architecture_of(model: Model) -> Any:

@@ -44,7 +44,10 @@ def nothing(folder: Path) -> None:
     ("page", "given", "left"),
     [
         ("first-hour", nothing, ["runs/first/record.json", "weights/model.safetensors"]),
-        ("own-images", photos, ["weights/model.safetensors", "runs/tuned/scores.jsonl"]),
+        pytest.param(
+            *("own-images", photos, ["weights/model.safetensors", "runs/tuned/scores.jsonl"]),
+            marks=LONG,
+        ),
         pytest.param("own-geotiffs", nothing, ["vit_mae/preprocessor_config.json"], marks=LONG),
         pytest.param("profiling", nothing, ["records.jsonl", "report/report.html"], marks=LONG),
     ],

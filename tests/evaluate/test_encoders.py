@@ -10,8 +10,8 @@ import torch
 from hpcgeo.data.labelled import LabelledSplit, open_tasks
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
-from hpcgeo.evaluate.encoder import Encoder
 from hpcgeo.evaluate.encoders import open_encoder
+from hpcgeo.evaluate.image_encoder import ImageEncoder
 from hpcgeo.models.patches import patchify
 from hpcgeo.weights.export import export
 from tests.evaluate.coloured import SIDE, SMALL, scenes, weights
@@ -19,7 +19,7 @@ from tests.weights.made_up import trained, untrained
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+def public(tmp_path_factory: pytest.TempPathFactory) -> ImageEncoder:
     return open_encoder(f"{SMALL}:{weights(tmp_path_factory.mktemp('w') / 'w.safetensors')}")
 
 
@@ -56,14 +56,14 @@ def test_a_run_and_its_export_are_one_encoder(tmp_path: Path) -> None:
     assert of_run.grids(larger, [1])[0].shape == (1, 2 * SIDE // 8, SIDE // 8, 128)
 
 
-def test_blocks_of_the_second_half_are_tried(public: Encoder) -> None:
+def test_blocks_of_the_second_half_are_tried(public: ImageEncoder) -> None:
     assert public.blocks == (7, 8, 9, 10, 11, 12)
     assert public.random(0).fingerprint != public.random(1).fingerprint
     assert public.random(0).fingerprint == public.random(0).fingerprint
 
 
 def test_pixels_are_normalised_in_the_units_of_the_encoder(
-    public: Encoder, part: LabelledSplit
+    public: ImageEncoder, part: LabelledSplit
 ) -> None:
     prepared = public.reads(part)
     seen = prepared.split(part).read(0)
@@ -77,7 +77,9 @@ def test_pixels_are_normalised_in_the_units_of_the_encoder(
     )
 
 
-def test_bands_are_matched_by_name_else_by_wavelength(public: Encoder, part: LabelledSplit) -> None:
+def test_bands_are_matched_by_name_else_by_wavelength(
+    public: ImageEncoder, part: LabelledSplit
+) -> None:
     blue_first = tuple(Channel("sentinel2", band) for band in ("B02", "B03", "B04"))
     other = renamed(part, blue_first)
     assert public.reads(other, normalise="data").channels == blue_first[::-1]
@@ -92,7 +94,9 @@ def test_bands_are_matched_by_name_else_by_wavelength(public: Encoder, part: Lab
         public.reads(renamed(part, infrared), normalise="data")
 
 
-def test_numbers_far_from_those_it_knows_are_refused(public: Encoder, part: LabelledSplit) -> None:
+def test_numbers_far_from_those_it_knows_are_refused(
+    public: ImageEncoder, part: LabelledSplit
+) -> None:
     moments = dict.fromkeys(part.moments, (0.4, 0.2))  # of 0 to 1
     with pytest.raises(InputError, match=r"rgb R of the data has mean 0.4 .* of another unit"):
         public.reads(replace(part, moments=moments))

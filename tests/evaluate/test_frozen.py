@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.frozen import probe_on
-from hpcgeo.evaluate.probe_options import ProbeOptions, data_set
+from hpcgeo.evaluate.probe_options import ProbeOptions
+from hpcgeo.evaluate.probed_data import data_set
 from hpcgeo.scores import Score
 from tests import processes
 from tests.evaluate.coloured import SIDE, SMALL, scenes, weights
@@ -190,8 +191,7 @@ def test_the_table_says_what_was_chosen(
         (["--on", "DATA", "--labels", "0"], "--labels 0.0: a fraction above 0"),
         (["--on", "DATA", "--tasks", "x"], "--tasks has no effect with --on"),
         (["--on", "DATA", "--on", "DATA"], "two data sets of one name"),
-        (["--shots", "3"], "--shots has no effect without --on"),
-        (["--no-refit", "--pooling", "mean"], "--pooling, --no-refit has no effect without --on"),
+        (["--shots", "3"], "holds no run, with tasks of its own: give --on READER:PATH"),
         (["--on", "DATA", "--replicates", "0"], "replicates 0: at least one"),
         (
             ["--on", "DATA", "--model", "attentive", "--pooling", "mean"],
@@ -212,7 +212,7 @@ def test_wrong_words_are_said_at_once(
 def test_data_is_named_with_or_without_its_target(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     found = data_set(f"mine=scenes:{tmp_path}/data:labels")
-    assert (found.name, found.reader, found.target) == ("mine", "scenes", "labels")
+    assert (found.name, found.task.reader, found.task.target) == ("mine", "scenes", "labels")
     assert data_set(f"scenes:{tmp_path}/data").name == "data"
     with pytest.raises(InputError, match="READER:PATH"):
         data_set("x:")

@@ -32,6 +32,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
+@pytest.mark.long
 def test_killed_half_way_and_submitted_again(slurm: Slurm, shards: Path, tmp_path: Path) -> None:
     env = {"RUN": str(tmp_path / "whole"), "DATA": str(shards)}
     job = slurm.submit(JOB, *OPTIONS, env=env)

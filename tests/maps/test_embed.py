@@ -10,8 +10,8 @@ import rasterio
 import torch
 from rasterio.warp import transform
 
-from hpcgeo.evaluate.encoder import Encoder
 from hpcgeo.evaluate.encoders import open_encoder
+from hpcgeo.evaluate.image_encoder import ImageEncoder
 from tests.data.rasters import AFFINE, UTM, noise, write_tiff
 from tests.evaluate.coloured import SMALL, weights
 from tests.maps.test_geotiff import cloud_optimised
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def expected(encoder: Encoder, folder: Path, top: int, left: int) -> torch.Tensor:
+def expected(encoder: ImageEncoder, folder: Path, top: int, left: int) -> torch.Tensor:
     """Return the tokens (R + N, W) of a chip of the scene."""
     with rasterio.open(folder / "a.tif") as file:
         pixels = file.read(masked=True).astype(np.float32).filled(np.nan)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from hpcgeo.models.initialise import draw
+from hpcgeo.zoo import architecture
 from tests.distributed import ALL, Ranks, on_ranks
 from tests.parallel.training import Answer, build, run, train, whole
 
@@ -132,7 +133,7 @@ def gated() -> Answer:
         3,
         1,
         "float32",
-        "vit_tiny_gated",
+        architecture("vit_tiny_gated"),
     )
 
 

@@ -25,7 +25,7 @@ from hpcgeo.parallel.updates import Update, updates
 from hpcgeo.zoo import architecture
 from tests.distributed import Ranks, on_ranks
 from tests.parallel.test_sameness import parameters_differ
-from tests.parallel.training import build, run, whole
+from tests.parallel.training import MODEL, build, run, whole
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def test_the_backbone_rests_and_then_moves(alone: dict[str, Any]) -> None:
 def test_the_first_step_of_adam_is_as_long_as_its_rate(alone: dict[str, Any]) -> None:
     """State of zero steps: no drift of moments or of their count while the backbone rested."""
     moved_once = alone["once"]
-    depth = architecture("vit_tiny").encoder.depth
+    depth = MODEL.encoder.depth
     for block in range(depth):
         name = f"backbone.blocks.{block}.mlp.into.bias"
         moved = np.abs(moved_once[name] - alone["begin"][name]).max()

@@ -24,7 +24,7 @@ def _fsdp_parameters(objective: torch.nn.Module) -> list[Any]:
 
 def held(options: dict[str, Any]) -> tuple[int, int, int]:
     """Train one step; return the bytes of parameters, gradients and moments of this rank."""
-    engine, topology = build(options, accumulate=2, model="vit_small")
+    engine, topology = build(options, accumulate=2, model=architecture("vit_small"))
     assert isinstance(engine, NativeEngine)
     inputs = {"images": torch.randn(1, 3, 32, 32), "noise": torch.rand(1, 16)}
     # Whole gradients must not pile up between micro-batches: look before the last one.

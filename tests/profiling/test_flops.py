@@ -14,15 +14,14 @@ from hpcgeo.parallel.engine import Engine
 from hpcgeo.parallel.topology import Topology
 from hpcgeo.profiling.flops import Counter, counted
 from hpcgeo.profiling.memory import observe
-from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
-from tests.parallel.training import BANDS, CHIP, GLOBAL_BATCH, MODEL, build, run
+from tests.parallel.training import BANDS, CHIP, GLOBAL_BATCH, TINY, build, run
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
 
 
 def flops(options: dict[str, Any], dtype: str, accumulate: int) -> float:
-    engine, topology = build(options, dtype=dtype, accumulate=accumulate)
+    engine, topology = build(options, dtype=dtype, accumulate=accumulate, model=TINY)
     step = partial(run, engine, topology, [0], accumulate)
     (losses, _), total = counted(step, topology.device, Parallel(**options))
     assert losses[0] > 0 and total is not None
@@ -45,7 +44,7 @@ def flops(options: dict[str, Any], dtype: str, accumulate: int) -> float:
 def test_counted_is_the_closed_form(
     ranks: int, options: dict[str, Any], dtype: str, accumulate: int
 ) -> None:
-    closed = forms(architecture(MODEL), BANDS, (CHIP, CHIP), 0.75)
+    closed = forms(TINY, BANDS, (CHIP, CHIP), 0.75)
     form = GLOBAL_BATCH * closed.executed_flops(options.get("recompute", "none"))
     totals = on_ranks(flops, ranks, options, dtype, accumulate)
     assert len(set(totals)) == 1

@@ -18,12 +18,12 @@ from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
 from tests.parallel.training import build
 
-MODEL = "vit_small"
+MODEL = architecture("vit_small")
 BANDS = 1  # so the tensors of the loss, which come and go, are small beside those of the blocks
 MICRO_BATCH = 64  # so many that activations weigh more than parameters
 
 
-STACKS = (architecture(MODEL).encoder, architecture(MODEL).decoder)
+STACKS = (MODEL.encoder, MODEL.decoder)
 
 
 long = partial(pytest.param, marks=pytest.mark.long)
@@ -68,11 +68,11 @@ def observed(
 
 
 def closed_form(options: dict[str, Any], dtype: str, ranks: int, accumulate: int = 2) -> Memory:
-    given = {"model.name": MODEL, "data.chip": 32, "train.dtype": dtype}
+    given = {"model.name": MODEL.name, "data.chip": 32, "train.dtype": dtype}
     given |= {"train.micro_batch": MICRO_BATCH, "train.accumulate": accumulate}
     given |= {f"parallel.{key}": value for key, value in options.items()}
     run = load("mae_vit_tiny", [f"{key}={value}" for key, value in given.items()])
-    return predicted(run, forms(architecture(MODEL), BANDS, (32, 32), 0.75), ranks)
+    return predicted(run, forms(MODEL, BANDS, (32, 32), 0.75), ranks)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def closed_form(options: dict[str, Any], dtype: str, ranks: int, accumulate: int
         long(2, {"strategy": "SHARD_GRAD_OP"}, "bfloat16", 1),
         long(4, {"strategy": "HYBRID_SHARD", "group_size": 2}, "float32", 1),
         long(2, {"strategy": "ZERO1"}, "float32", 0),
-        (2, {"strategy": "ZERO3"}, "float32", 3),
+        long(2, {"strategy": "ZERO3"}, "float32", 3),
     ],
     ids=str,
 )

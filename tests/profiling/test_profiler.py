@@ -126,7 +126,7 @@ def test_the_trace_is_there_for_perfetto(sharded: Record, records: Path) -> None
         assert names.count("hpcgeo:step") == names.count("hpcgeo:forward") == TRACED_STEPS
 
 
-@pytest.mark.parametrize("strategy", ["DDP", "ZERO1"])
+@pytest.mark.parametrize("strategy", ["DDP", pytest.param("ZERO1", marks=pytest.mark.long)])
 def test_other_ways_to_spread(records: Path, strategy: str) -> None:
     record = profile(records, 2, strategy)
     consistent(record)

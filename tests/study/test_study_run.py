@@ -92,7 +92,7 @@ def test_a_study_here(tmp_path: Path, places: dict[str, str]) -> None:
 def test_jobs_that_stop_in_time_go_on(
     tmp_path: Path, places: dict[str, str], slurm: Slurm, copied: dict[str, str]
 ) -> None:
-    out, file = tmp_path / "out", study(tmp_path, places, steps=400, starts=2)
+    out, file = tmp_path / "out", study(tmp_path, places, steps=600, starts=2)
     command = [sys.executable, "-m", "hpcgeo", "study", file, "--out", out, "--submit"]
     env = slurm.environ | copied
 
@@ -116,18 +116,19 @@ def test_jobs_that_stop_in_time_go_on(
     [place] = out.glob("jobs/*")
     metrics = out / "pretrained" / "mae" / "metrics.jsonl"
     end = time.monotonic() + 120
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 20:
+    while "running" not in call("--plan")[1]:
         assert time.monotonic() < end, [file.read_text() for file in place.glob("*.out")]
-        time.sleep(0.1)
-    assert "running" in call("--plan")[1]
+    while not metrics.exists() or not metrics.read_text():
+        assert time.monotonic() < end, [file.read_text() for file in place.glob("*.out")]
+        time.sleep(0.02)
     # To the ranks alone, as before the end of the time.
     queue = slurm.run("squeue", "-h", "-n", place.name, "-o", "%A").stdout.split()
     slurm.run("scancel", "--signal=USR2", *queue)
     code, said = call("--watch")
     told = (place / "0.out").read_text()
     assert code == 0 and "2 done, 0 failed" in said, said + told
-    assert "stopped at step" in told and len(metrics.read_text().splitlines()) == 400
-    assert told.count("at step 0 of 400") == 1 and "from step" in told
+    assert "stopped at step" in told and len(metrics.read_text().splitlines()) == 600
+    assert told.count("at step 0 of 600") == 1 and "from step" in told
     assert {score.whose for score in read(out / "scores" / "probe-knn" / "scores-mae.jsonl")} == {
         *("encoder", "random", "samples")
     }

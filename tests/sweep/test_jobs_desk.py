@@ -55,6 +55,7 @@ def commands(copied: dict[str, str], tmp_path: Path) -> Commands:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_is_planned_submitted_watched(commands: Commands) -> None:
     code, said, log = commands.sweep(3, "--plan")
     assert code == 0, log

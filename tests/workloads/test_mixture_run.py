@@ -44,6 +44,7 @@ def looks(folder: Path) -> list[TaskScore]:
     return [TaskScore.model_validate_json(line) for line in text.splitlines()]
 
 
+@pytest.mark.long
 def test_killed_and_resumed_on_another_number_of_ranks(tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"
     longer = ["train.eval_every=4", "train.steps=12"]
