@@ -43,6 +43,14 @@ class _Plain(yaml.SafeLoader):
             raise self._refusal("an alias (*name): write the value out", alias)
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise self._refusal(f"the key {key.value} twice, of which one would be lost", key)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
     def construct_yaml_int(self, node: Any) -> int:
         value = super().construct_yaml_int(node)
         if not -(2**63) <= value < 2**63:

@@ -111,6 +111,7 @@ def test_bad_recipes(tmp_path: Path) -> None:
         load(str(tmp_path / "missing.yaml"))
     for text, message in (
         ("a: [", "not YAML"),
+        ("seed: 1\ntrain: {}\nseed: 2", "line 3, column 1: not YAML: found the key seed twice"),
         ("- 1", "expected a mapping"),
         ("{}", "is missing"),
     ):

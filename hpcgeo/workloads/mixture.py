@@ -81,18 +81,19 @@ class MixtureRun:
         """
         assert isinstance(run.data, Options)
         self.run, self.data, self._objective = run, run.data, objective
-        if run.parallel.strategy in OUT_OF_STEP:
+        self.model = architecture_of(run.model)
+        alike = len(self.data.chosen) == 1 and not self.model.any_sensor
+        if run.parallel.strategy in OUT_OF_STEP and not alike:
             raise InputError(
                 f"parallel.strategy {run.parallel.strategy}: it gathers or sums parameters in the "
                 "order of their use, and in a mixture that differs between ranks: choose ZERO1, "
-                "SHARD_GRAD_OP or FULL_SHARD"
+                "SHARD_GRAD_OP or FULL_SHARD, or a ViT on one task"
             )
         if objective.patience and not run.train.eval_every:
             raise InputError(
                 f"objective.patience {objective.patience} counts evaluations, and train.eval_every "
                 f"is {run.train.eval_every}: set it to so many steps between evaluations"
             )
-        self.model = architecture_of(run.model)
         # A density that cannot be read is said before anything starts.
         coordinates.height(torch.zeros(1), torch.ones(1), run.model.density)
         self.sets = open_sets(run)
