@@ -25,7 +25,7 @@ demo: $(VENV)/report.stamp
 	PATH="$(abspath $(BIN)):$$PATH" ./demo.sh $(if $(DATA),"$(DATA)")
 
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check

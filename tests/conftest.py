@@ -26,17 +26,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 __all__ = ["slurm"]
 
 # No test asserts a time.
-settings.register_profile("hpcgeo", deadline=None)
+settings.register_profile("hpcgeo", deadline=None, max_examples=200 if ALL else 50)
 settings.load_profile("hpcgeo")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the cluster, so that `-m "not slurm"` leaves it out; skip what is long."""
+    """Mark what uses the cluster, so that `-m "not slurm"` leaves it out; skip what is long; order
+    the rest."""
     for item in items:
         if "slurm" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
         if item.get_closest_marker("long") and not ALL:
             item.add_marker(pytest.mark.skip(reason="long: HPCGEO_ALL=1 runs it"))
+    # What takes longest begins first: then no worker is left alone with it at the end.
+    heavy = {item.path for item in items if any(map(item.get_closest_marker, ("slow", "slurm")))}
+    items.sort(key=lambda item: item.path not in heavy)
 
 
 @pytest.fixture

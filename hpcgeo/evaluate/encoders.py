@@ -24,7 +24,7 @@ from hpcgeo.parallel.device import usable_device
 from hpcgeo.weights.bands import metadata
 from hpcgeo.weights.export import MergedWeights, chip_of, chosen, config_of
 from hpcgeo.weights.initial import BACKBONE, Start, brief_names
-from hpcgeo.weights.preprocessing import preprocessing
+from hpcgeo.weights.preprocessing import has_one_preparation, preprocessing
 from hpcgeo.weights.public import public, public_weights
 from hpcgeo.workloads.choice import as_samples
 from hpcgeo.workloads.mixture import architecture_of
@@ -95,13 +95,14 @@ def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
         },
         "pretraining": pretraining(folder, step),
     }
-    if not model.any_sensor:
+    if isinstance(model, Architecture) and has_one_preparation(run):
         return _of_images(run, checkpoint, weights, common)
     data = as_samples(run).data
     assert isinstance(data, Mixture)
-    channels = _channels(folder)
+    channels = _channels(run, folder, checkpoint)
+    bands = 0 if model.any_sensor else len(channels)
     with torch.no_grad():
-        made = backbone(model, channels, 0, run.model.density)
+        made = backbone(model, channels, bands, run.model.density)
         for name, parameter in made.named_parameters():
             parameter.copy_(weights.read(BACKBONE + name))
     return SampleEncoder(
@@ -109,17 +110,22 @@ def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
         backbone=made.to(usable_device()).requires_grad_(False).eval(),
         channels=channels,
         depth=sum(len(stack) for stack in made.stacks()),
+        size=None if model.any_sensor else next(iter(data.chosen.values())).size,
         batching=data.batching,
         sensors=data.sensors,
     )
 
 
-def _channels(folder: Path) -> tuple[Channel, ...]:
-    """Return the bands of all sensors that a run has read."""
+def _channels(run: RunConfig, folder: Path, checkpoint: Path) -> tuple[Channel, ...]:
+    """Return the bands of all sensors that a run has read, or of its images in their order."""
     prepared = kept_preparation(folder)
-    if prepared is None:
+    if prepared is not None:
+        found = dict.fromkeys(one for task in prepared.tasks.values() for one in task.channels)
+        return tuple(sorted(found) if architecture_of(run.model).any_sensor else found)
+    if isinstance(run.data, Mixture):
         raise InputError(f"{folder} does not say its bands: it has no {PREPARATION}")
-    return tuple(sorted({one for task in prepared.tasks.values() for one in task.channels}))
+    images = preprocessing(run, chip_of(run), checkpoint)
+    return named(images.sensor, images.bands)
 
 
 def _of_images(

@@ -1,4 +1,8 @@
-"""Encoders of samples: a frozen Perceiver of a run, which reads observations of any sensors."""
+"""Encoders of samples: a frozen backbone of a run, by the one vector of its features.
+
+A Perceiver reads observations of any sensors. Other backbones read images of the bands of their
+run; a ViT with one preparation of images is more (`hpcgeo.evaluate.image_encoder`).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from hpcgeo.data.labelled import LabelledSplit
 from hpcgeo.data.labelled_batches import plain
-from hpcgeo.data.sample import Sample
+from hpcgeo.data.sample import Channel, Sample
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Encoder, Prepared
 from hpcgeo.objectives.collate import moved, tokens, whole
@@ -22,19 +26,21 @@ from hpcgeo.workloads.mixture import band_of
 
 @dataclass(frozen=True, kw_only=True)
 class SampleEncoder(Encoder):
-    """A frozen backbone that reads any sensors.
+    """A frozen backbone, as it is trained on samples.
 
     Attributes:
         depth: number of its blocks.
+        size: pixels on a side of its images; None: as the data has them.
         batching: how unequal samples share a forward.
         sensors: a file of further sensors (`data.sensors`).
     """
 
-    title = "a backbone of any sensors"
+    title = "read as samples"
     keeps = ("vectors",)
     poolings: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"all": lambda kept: kept}
 
     depth: int
+    size: int | None
     batching: Batching
     sensors: Path | None
 
@@ -49,6 +55,7 @@ class SampleEncoder(Encoder):
             )
 
     def reading(self, task: Task, size: int | None) -> Task:
+        size = size or self.size
         return task.model_copy(update={"size": size}) if size else task
 
     def flops(self, size: int | None) -> None:
@@ -57,10 +64,18 @@ class SampleEncoder(Encoder):
     def reads(self, part: LabelledSplit, *, normalise: str = "encoder") -> "PreparedSamples":
         """Return how samples are read: by the moments of their own data set, as in training."""
         if new := sorted(set(part.channels) - set(self.channels)):
-            bands = ", ".join(f"{channel[0]}/{channel[1]}" for channel in new)
-            raise InputError(f"{self.name} never saw {bands}: only data of its bands")
+            raise InputError(f"{self.name} never saw {_names(new)}: only data of its bands")
+        if not self.architecture.any_sensor and part.channels != self.channels:
+            raise InputError(
+                f"{self.name} reads {_names(self.channels)}, and the data has "
+                f"{_names(part.channels)}: only data of these, in that order"
+            )
         moments = {channel: part.moments[channel] for channel in part.channels}
         return PreparedSamples(self, part.channels, moments, "data")
+
+
+def _names(channels: Sequence[Channel]) -> str:
+    return ", ".join(f"{channel.sensor}/{channel.band}" for channel in channels)
 
 
 class PreparedSamples(Prepared):

@@ -129,14 +129,21 @@ def preprocessing(run: RunConfig, chip: tuple[int, int], checkpoint: Path) -> Pr
     return _of(dataset, chip)
 
 
+def has_one_preparation(run: RunConfig) -> bool:
+    """Return whether a run reads the images of one set of `hpcgeo data build`."""
+    if isinstance(run.data, Data):
+        return True
+    return [task.reader for task in run.data.chosen.values()] == ["shards"]
+
+
 def _images(run: RunConfig) -> tuple[str, Data]:
     """Return the only data set of a run, with its name among samples."""
     if isinstance(run.data, Data):
         return ONLY, run.data
-    [name, *others], chosen = run.data.chosen, [*run.data.chosen.values()]
-    if others or chosen[0].reader != "shards":
+    if not has_one_preparation(run):
         raise InputError("each of its data sets has its own")
-    return name, Data(path=str(chosen[0].path))
+    [(name, task)] = run.data.chosen.items()
+    return name, Data(path=str(task.path))
 
 
 def _of(dataset: Dataset, chip: tuple[int, int]) -> Preprocessing:

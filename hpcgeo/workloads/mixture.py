@@ -49,7 +49,8 @@ from hpcgeo.workloads.workload import Alive, Source, Step
 from hpcgeo.zoo import Forms, PerceiverArchitecture, architecture
 
 #: DeepSpeed gathers modules when they are called (3) and puts gradients into buckets when they are
-#: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end.
+#: there (2), rank by rank: with other tasks on each, sums are of unlike things, or never end. The
+#: first is fine where all ranks have the same task; gathered ones lack parameters of idle heads.
 OUT_OF_STEP = ("ZERO2", "ZERO3", "ZERO3_HPZ")
 
 
@@ -82,12 +83,13 @@ class MixtureRun:
         assert isinstance(run.data, Options)
         self.run, self.data, self._objective = run, run.data, objective
         self.model = architecture_of(run.model)
+        # One task and images of one size: all ranks use all parameters in one order.
         alike = len(self.data.chosen) == 1 and not self.model.any_sensor
-        if run.parallel.strategy in OUT_OF_STEP and not alike:
+        if run.parallel.strategy in OUT_OF_STEP[int(alike) :]:
             raise InputError(
                 f"parallel.strategy {run.parallel.strategy}: it gathers or sums parameters in the "
                 "order of their use, and in a mixture that differs between ranks: choose ZERO1, "
-                "SHARD_GRAD_OP or FULL_SHARD, or a ViT on one task"
+                "SHARD_GRAD_OP or FULL_SHARD (or ZERO2 for a ViT on one task)"
             )
         if objective.patience and not run.train.eval_every:
             raise InputError(

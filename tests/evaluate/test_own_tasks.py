@@ -120,7 +120,7 @@ def test_what_cannot_be_probed_is_said(runs: Path, tmp_path: Path) -> None:
         probed(runs / "dense")
     with pytest.raises(InputError, match="pairs: protocol linear is none for"):
         probed(runs / "dense", "pairs")
-    with pytest.raises(InputError, match="reads tokens, and masked is a backbone of any sensors"):
+    with pytest.raises(InputError, match="reads tokens, and masked is read as samples"):
         probed(runs / "masked", protocol="attentive")
     with pytest.raises(InputError, match=r"block 1: masked has features after its last block, \d"):
         probed(runs / "masked", blocks=(1,))

@@ -45,7 +45,7 @@ def test_a_killed_rank(tmp_path: Path) -> None:
     assert lost(tmp_path / "run") < 8, "checkpoint.every = 4, and one may be under way"
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_stopped_rank_is_named_with_stacks(tmp_path: Path, which: int) -> None:
     ranks = start(tmp_path / "run", 2, *LONG, "train.hang_timeout_s=4")
     wait_for_step(ranks[0], tmp_path / "run", 6)
@@ -66,6 +66,7 @@ def test_a_stopped_rank_is_named_with_stacks(tmp_path: Path, which: int) -> None
     assert lost(tmp_path / "run") < 8
 
 
+@pytest.mark.long
 def test_ranks_that_are_suspended_together_go_on(tmp_path: Path) -> None:
     """For longer than the patience, as a scheduler does; one alone for less than it."""
     ranks = start(tmp_path / "run", 2, *LONG, "train.hang_timeout_s=4")

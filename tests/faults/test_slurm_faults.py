@@ -66,6 +66,7 @@ MASTER_ADDR=192.0.2.1 srun --kill-on-bad-exit=1 hpcgeo train mae_vit_tiny run.di
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_unreachable_master(slurm: Slurm, tmp_path: Path, free_port: int) -> None:
     # An address for documentation (RFC 5737): no host has it.
     job = slurm.submit(

@@ -31,6 +31,7 @@ def test_compiling_without_a_compiler_is_refused(tmp_path: Path) -> None:
     assert "Traceback" not in said and not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_readers_work_under_a_long_tmpdir(tmp_path: Path) -> None:
     """The sockets between processes lie there, and the name of one has 108 characters."""
     long = tmp_path / ("x" * 100)
@@ -59,7 +60,7 @@ def _sets(folder: Path) -> None:
             commands.hpcgeo("data", *words).check_returncode()
 
 
-@pytest.mark.parametrize("what", ["option", "code", "data"])
+@pytest.mark.parametrize("what", ["option", "code", pytest.param("data", marks=pytest.mark.long)])
 def test_ranks_that_differ_say_in_what(tmp_path: Path, what: str) -> None:
     run = tmp_path / "run"
     began = time.monotonic()

@@ -167,6 +167,7 @@ def handed_over(folder: str, chain: list[dict[str, Any]]) -> list[tuple[bool, fl
 
 
 @needs_deepspeed
+@pytest.mark.long
 def test_float32_weights_of_bfloat16_cross(
     alone: dict[int, Answer], groups: dict[int, Ranks], tmp_path: Path
 ) -> None:
@@ -286,6 +287,7 @@ def test_a_unit_is_whole_only_around_its_use(groups: dict[int, Ranks]) -> None:
 
 
 @needs_deepspeed
+@pytest.mark.long
 def test_one_process_needs_no_launcher_and_goes_on_as_native(tmp_path: Path) -> None:
     options = [
         f"run.dir={tmp_path / 'run'}",

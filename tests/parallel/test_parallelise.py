@@ -14,7 +14,7 @@ from hpcgeo.parallel.parallelise import MANY_RANKS, initialise, warn
 from hpcgeo.parallel.topology import RankPlace, Topology
 from hpcgeo.strategies import Layout, strategy
 from tests.distributed import on_ranks
-from tests.parallel.training import build
+from tests.parallel.training import TINY, build
 
 
 def test_a_forgotten_parameter_is_loud() -> None:
@@ -30,7 +30,7 @@ def test_a_forgotten_parameter_is_loud() -> None:
 
 def ahead(**options: Any) -> tuple[list[int], list[int]]:
     """Return how many units each one gathers ahead, in forward and in backward."""
-    engine, _ = build({"strategy": "FULL_SHARD", **options})
+    engine, _ = build({"strategy": "FULL_SHARD", **options}, model=TINY)
     assert isinstance(engine, NativeEngine)
     objective: Any = engine.objective
     states = [unit._get_fsdp_state() for stack in objective.stacks() for unit in stack]

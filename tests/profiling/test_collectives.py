@@ -55,6 +55,7 @@ def check(links: LinksRecord, ranks: int, sizes: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_under_torchrun(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher = [*torchrun, "--nproc-per-node", "2", "-m", "hpcgeo"]

@@ -79,7 +79,7 @@ def closed_form(options: dict[str, Any], dtype: str, ranks: int, accumulate: int
     ("ranks", "options", "dtype", "arriving"),
     [
         (1, {"strategy": "DDP"}, "float32", 0),
-        (1, {"strategy": "DDP"}, "bfloat16", 0),
+        long(1, {"strategy": "DDP"}, "bfloat16", 0),
         (2, {"strategy": "FULL_SHARD"}, "float32", 1),
         long(2, {"strategy": "SHARD_GRAD_OP"}, "bfloat16", 1),
         long(4, {"strategy": "HYBRID_SHARD", "group_size": 2}, "float32", 1),
@@ -141,6 +141,7 @@ def test_the_phase_of_the_peak() -> None:
     assert large.batch_bytes == pytest.approx(4 * 4 * BANDS * 2**22, rel=1e-3)
 
 
+@pytest.mark.long
 def test_recompute() -> None:
     options = {"strategy": "FULL_SHARD", "recompute": "full"}
     form = closed_form(options, "float32", 2)

@@ -82,6 +82,7 @@ def consistent(record: Record) -> None:
     assert record.hfu and record.mfu and record.product_flops_per_s == record.peak_flops_per_s
 
 
+@pytest.mark.long
 def test_a_mixture_on_two_ranks(tmp_path: Path) -> None:
     recipe = ("gpna_tiny", *ALL, "data.batching.mode=dbscan", "data.batching.max_padding=64")
     record = profile(tmp_path / "records.jsonl", 2, "FULL_SHARD", recipe=recipe)
@@ -157,6 +158,7 @@ def test_a_late_rank_is_named(records: Path) -> None:
     assert record.phases is not None and record.phases.data_wait_s < 0.025
 
 
+@pytest.mark.long
 def test_a_slow_loader_is_waiting_for_data(records: Path) -> None:
     slow = profile(records, 2, "DDP", fault=injected.slow_loader)
     assert slow.phases is not None and slow.phases.data_wait_s >= 0.05

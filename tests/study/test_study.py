@@ -97,8 +97,8 @@ def test_every_problem_is_listed_once_and_nothing_runs(tmp_path: Path) -> None:
     done = processes.hpcgeo("study", file, "--out", tmp_path / "out")
     code, log = done.returncode, done.stderr
     assert code == 2 and not (tmp_path / "out").exists()
-    assert "probe knn and 1 more steps: here/scenes/split.csv: no such file" in log
-    assert log.count("here/scenes/split.csv") == 2  # of probes, and of tasks
+    assert "probe knn and 5 more steps: task scenes: here/scenes/split.csv: no such file" in log
+    assert log.count("here/scenes/split.csv") == 1
     file = study(
         tmp_path, finetune={}, probe={"k": {"data": ["generated:scenes"], "options": {"k": 3}}}
     )

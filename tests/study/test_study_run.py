@@ -89,6 +89,7 @@ def test_a_study_here(tmp_path: Path, places: dict[str, str]) -> None:
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")} == before
 
 
+@pytest.mark.long
 def test_jobs_that_stop_in_time_go_on(
     tmp_path: Path, places: dict[str, str], slurm: Slurm, copied: dict[str, str]
 ) -> None:

@@ -87,6 +87,7 @@ class Commands:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_three_points_out_of_memory_interrupted_resumed(
     slurm: Slurm, copied: dict[str, str], tmp_path: Path
 ) -> None:

@@ -461,6 +461,7 @@ def test_impossible_jobs_are_refused(tmp_path: Path, keys: dict[str, object], me
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_out_of_memory_interrupted_and_resumed(copied: dict[str, str], tmp_path: Path) -> None:
     file, records = tmp_path / "sweep.yaml", tmp_path / "records.jsonl"
     keys = {"recipe": "mae_vit_tiny", "steps": 3, "warmup": 1, "ranks": [1], "set": SMALL}

@@ -83,6 +83,7 @@ def test_a_resume_is_exact(tmp_path: Path, objective: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_several_labels_of_a_photograph_are_learned_and_scored(tmp_path: Path) -> None:
     """Colours of halves: what is left, what is right; each label is there in half of them."""
     data, folder = tmp_path / "data", tmp_path / "run"
