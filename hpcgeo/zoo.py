@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from hpcgeo.errors import InputError
 from hpcgeo.stacks import STRICT, Recompute, Size, Stack
+from hpcgeo.swin import SwinArchitecture
 from hpcgeo.tables import brief, checked, find_open, own, read
 
 Row = TypeVar("Row")
@@ -293,6 +294,18 @@ def perceivers() -> dict[str, PerceiverArchitecture]:
     return {name: _checked(form, name, row, "models.yaml") for name, row in rows.items()}
 
 
+@cache
+def swins() -> dict[str, SwinArchitecture]:
+    """Return every Swin by name."""
+    form, rows = SwinArchitecture, read("models")["swin"]
+    return {name: _checked(form, name, row, "models.yaml") for name, row in rows.items()}
+
+
+def architectures() -> dict[str, Any]:
+    """Return every architecture of ours by name."""
+    return {**models(), **swins(), **perceivers()}
+
+
 def architecture(name: str) -> Any:
     """Return any architecture: ours, one of a YAML file, or one that an installed package adds.
 
@@ -306,14 +319,16 @@ def architecture(name: str) -> Any:
     if name.endswith((".yaml", ".yml")):
         return _own(Path(name))
     try:
-        return find_open({**models(), **perceivers()}, "hpcgeo.models", name, "model")
+        return find_open(architectures(), "hpcgeo.models", name, "model")
     except InputError as error:
         raise InputError(f"{error}; or give a YAML file (*.yaml) of your own") from None
 
 
 @cache
 def _own(path: Path) -> Any:
-    families: dict[str, type] = {one.family: one for one in (Architecture, PerceiverArchitecture)}
+    families: dict[str, type] = {
+        one.family: one for one in (Architecture, SwinArchitecture, PerceiverArchitecture)
+    }
     row = own(path, "model")
     family = row.pop("family", None) if isinstance(row, dict) else None
     if family not in families:

@@ -24,11 +24,13 @@ TOOLS = {
     "measured",
     "variables",
     "stacks",
+    "swin",
 }
 LAYERS = {
-    **dict.fromkeys(["", "errors", "files", "quoting", "facts", "recipes", "options"], -2),
+    **dict.fromkeys(["", "errors", "files", "quoting", "facts", "recipes", "options"], -3),
+    "stacks": -2,
     **dict.fromkeys(
-        ["tables", "log", "phases", "job_options", "json_lines", "measured", "variables", "stacks"],
+        ["tables", "log", "phases", "job_options", "json_lines", "measured", "variables", "swin"],
         -1,
     ),
     **dict.fromkeys(

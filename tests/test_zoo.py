@@ -250,8 +250,11 @@ def test_a_file_of_the_users_own(family: str, tmp_path: Path) -> None:
     ("text", "said"),
     [
         (None, "model .*mine.yaml: No such file"),
-        ("[1]", r"family None: choose vit or perceiver"),
-        (OWN["vit"].replace("family: vit", "family: cnn"), "family 'cnn': choose vit or perceiver"),
+        ("[1]", r"family None: choose vit or swin or perceiver"),
+        (
+            OWN["vit"].replace("family: vit", "family: cnn"),
+            "family 'cnn': choose vit or swin or perceiver",
+        ),
         (OWN["vit"].replace("heads: 2", "heads: 3"), "encoder = .*: width 32 is no multiple of 3"),
         (OWN["vit"].replace("patch: 4", "patch: 4.0"), r"mine.yaml: patch = 4.0: .* valid integer"),
         (OWN["vit"].replace("patch: 4, ", ""), r"mine.yaml: patch is missing"),

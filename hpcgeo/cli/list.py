@@ -26,9 +26,15 @@ from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.stacks import Stack
 from hpcgeo.strategies import strategies
+from hpcgeo.swin import SwinArchitecture
 from hpcgeo.tables import loaded, nearest, plugins, read
 from hpcgeo.weights.public import public
-from hpcgeo.zoo import Architecture, PerceiverArchitecture, architecture, models, perceivers
+from hpcgeo.zoo import (
+    Architecture,
+    PerceiverArchitecture,
+    architecture,
+    architectures,
+)
 
 #: Models are compared on this: RGB chips of 224 pixels, activations in bfloat16; a Perceiver on
 #: as many tokens as such a chip has patches of 16 pixels.
@@ -50,7 +56,7 @@ def _encoder(stack: Stack, entry: str) -> str:
 
 def _models() -> list[Columns]:
     installed = {name: loaded(entry) for name, entry in plugins("hpcgeo.models").items()}
-    return [_model(name, row) for name, row in (models() | perceivers() | installed).items()]
+    return [_model(name, row) for name, row in (architectures() | installed).items()]
 
 
 def _model(name: str, row: Any) -> Columns:
@@ -60,6 +66,11 @@ def _model(name: str, row: Any) -> Columns:
         found["forward_flops"] = row.forward_flops(BANDS, CHIP)
         found["activation_bytes"] = row.activation_bytes(CHIP, DTYPE_BYTES)
         found["encoder"] = _encoder(row.encoder, f"p {row.patch}")
+    elif isinstance(row, SwinArchitecture):
+        found["parameters"] = row.parameters(BANDS)
+        found["forward_flops"] = row.forward_flops(BANDS, CHIP)
+        depths, widths = ("-".join(map(str, each)) for each in (row.depths, row.widths))
+        found["encoder"] = f"v{row.version}, widths {widths}, depths {depths}, window {row.window}"
     elif isinstance(row, PerceiverArchitecture):
         found["parameters"] = row.parameters
         found["forward_flops"] = row.forward_flops([TOKENS])

@@ -14,6 +14,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.models.features import Features
 from hpcgeo.models.low_rank import adapt
 from hpcgeo.models.perceiver import PerceiverBackbone
+from hpcgeo.models.swin import Swin
 from hpcgeo.models.tokenizers import Channel, Tokens
 from hpcgeo.models.vit import ViT
 from hpcgeo.tables import find_open
@@ -49,6 +50,7 @@ BACKBONES: dict[str, Build] = {
     "perceiver": lambda architecture, channels, bands, density: PerceiverBackbone(
         architecture, channels, density
     ),
+    "swin": lambda architecture, channels, bands, density: Swin(architecture, bands),
     "vit": lambda architecture, channels, bands, density: ViT(architecture, bands),
 }
 

@@ -3,7 +3,7 @@
 The values of a row depend on (seed, name of the parameter, row) alone: every strategy and every
 number of ranks starts from the same bits. As in MAE: Xavier uniform matrices, zero biases, unit
 norms, tokens normal with deviation 0.02; a logarithm of a variance and what low-rank additions end
-with begin at zero.
+with begin at zero, the factor of cosines at 10 (Swin v2).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     """Return rows of the initial value of a parameter, float32 on the CPU.
 
     Args:
-        name: the qualified name; its last word is `bias`, `weight`, `..._token` or
+        name: the qualified name; its last word is `bias`, `weight`, `log_scale`, `..._token` or
             `..._log_variance`.
         shape: of the whole parameter; a weight of two dimensions is a matrix (out, in), of four a
             convolution (out, in, height, width), of one a norm.
@@ -33,6 +33,8 @@ def draw(name: str, shape: Sequence[int], rows: slice, seed: int) -> Tensor:
     owner, _, kind = name.rpartition(".")
     if kind == "bias" or kind.endswith("log_variance") or owner.endswith(f".{FROM}"):
         return torch.zeros(shape)[rows]
+    if kind == "log_scale":
+        return torch.full(shape, math.log(10.0))[rows]
     if kind == "weight" and len(shape) == 1:
         return torch.ones(shape)[rows]
     if kind.endswith("_token"):

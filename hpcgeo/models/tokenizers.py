@@ -102,6 +102,16 @@ class Tokens:
     layout: TokenLayout
     keys: Tensor | None = None
 
+    def keys_of_images(self) -> Tensor | None:
+        """Return the key of the sample of each image, dates of observations in turn, (n,)."""
+        if self.keys is None:
+            return None
+        of_images = (
+            self.keys[group.samples].repeat_interleave(group.values.shape[1])
+            for group in self.groups
+        )
+        return torch.cat([self.keys[:0], *of_images])
+
 
 class Read(NamedTuple):
     """What a tokenizer makes of a pass.

@@ -33,7 +33,7 @@ class ViT(nn.Module):
     def __init__(self, architecture: Architecture, bands: int) -> None:
         super().__init__()
         width = architecture.encoder.width
-        self.patch, self.bands = architecture.patch, bands
+        self.patch, self.bands, self.stride = architecture.patch, bands, architecture.patch
         self.width, self.heads, self.context = width, architecture.encoder.heads, width
         self.vector_width = width
         self.first = 1 + architecture.registers  #: of the patches among the tokens, R
@@ -64,6 +64,22 @@ class ViT(nn.Module):
         for block, factor in zip(self.blocks, factors, strict=True):
             x = block(x) if factor is None else block(x, kept=factor)
         return self.norm(x)
+
+    def masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+        """Return the patches (B, h, w, W) of images whose hidden patches are a token.
+
+        Args:
+            images: (B, bands, height, width), without gaps.
+            hidden: (B, h, w), which patches are.
+            token: (W,)
+        """
+        h, w = hidden.shape[1:]
+        x = self.embed(patchify(images, self.patch).to(self.embed.weight.dtype))
+        x = torch.where(hidden.flatten(1)[..., None], token.to(x.dtype), x)
+        x = self._begun(x, self.positions((h, w), images.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)[:, self.first :].unflatten(1, (h, w))
 
     def after(self, patches: Tensor, positions: Tensor, numbers: Sequence[int]) -> list[Tensor]:
         """Return what the last norm makes of tokens after some blocks, (B, R + N, W) each.
@@ -108,7 +124,7 @@ class ViT(nn.Module):
         images = torch.cat([empty, *(group.values.flatten(0, 1) for group in tokens.groups)])
         patches = patchify(images.nan_to_num(0.0), self.patch)  # (n, N, P)
         grid = height // self.patch, width // self.patch
-        keys = self._keys(tokens)
+        keys = tokens.keys_of_images()
         x = self(patches, self.positions(grid, patches.device), keys)  # (n, R + N, W)
         latents = x.new_zeros(len(tokens.place), *x.shape[1:])
         grids, there = [], []
@@ -124,20 +140,12 @@ class ViT(nn.Module):
         return Features(latents, latents[:, self.first :].float().mean(1), grids, there)
 
     def _entry(self, patches: Tensor, positions: Tensor) -> Tensor:
-        x = self.embed(patches.to(self.embed.weight.dtype))
+        return self._begun(self.embed(patches.to(self.embed.weight.dtype)), positions)
+
+    def _begun(self, x: Tensor, positions: Tensor) -> Tensor:
         x = x + positions.to(x.dtype)  # (B, N, W)
         tokens = [self.class_token[None]]
         if self.register_token is not None:
             tokens.append(self.register_token)
         first = torch.cat(tokens).to(x.dtype).expand(len(x), -1, -1)
         return torch.cat([first, x], dim=1)  # (B, R + N, W)
-
-    def _keys(self, tokens: Tokens) -> Tensor | None:
-        """Return the key of the sample of each image, (n,)."""
-        keys = tokens.keys
-        if keys is None:
-            return None
-        of_images = (
-            keys[group.samples].repeat_interleave(group.values.shape[1]) for group in tokens.groups
-        )
-        return torch.cat([keys[:0], *of_images])

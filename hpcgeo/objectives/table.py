@@ -5,6 +5,7 @@ from hpcgeo.objectives.mae.objective import Mae
 from hpcgeo.objectives.masked_tokens.objective import MaskedTokens
 from hpcgeo.objectives.multitask.objective import MultiTask
 from hpcgeo.objectives.objective import Objective
+from hpcgeo.objectives.simmim.objective import Simmim
 from hpcgeo.options import BY_OBJECTIVE, Model
 from hpcgeo.tables import find_open, loaded, plugins
 
@@ -12,6 +13,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mae": Mae,
     "masked_tokens": MaskedTokens,
     "multitask": MultiTask,
+    "simmim": Simmim,
 }
 
 GROUP = "hpcgeo.objectives"

@@ -14,7 +14,6 @@ from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.dataset import open_dataset
 from hpcgeo.data.views import ViewBatch, Views
 from hpcgeo.errors import InputError
-from hpcgeo.objectives.masking import noise
 from hpcgeo.objectives.objective import Inputs, Material, Objective
 from hpcgeo.options import BY_OBJECTIVE, Data, Model
 from hpcgeo.parallel.engine import Engine, Initial
@@ -96,10 +95,9 @@ class Images:
         index = pages.spread_out(NUM_PICTURES, len(self.dataset))
         batch = ImageBatch.read(self.dataset, index, position=index)
         images = self.views.plain(batch, topology.device)
-        mask = noise(self.run.seed, index, self.model.num_patches(self.data.chip))
-        holes, whole = engine.evaluate(
-            "reconstruct", {"images": images, "noise": mask.to(topology.device)}
-        )
+        patches = self.model.num_patches(self.data.chip)
+        inputs = self._objective.image_inputs([images], index, patches)
+        holes, whole = engine.evaluate("reconstruct", inputs)
         if topology.rank == 0:
             titled = {"input": images, "masked": holes, "reconstruction": whole}
             layout = torch.from_numpy(batch.layout)

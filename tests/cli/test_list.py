@@ -18,11 +18,11 @@ from hpcgeo.optimizers.table import optimizers
 from hpcgeo.sensors import sensors
 from hpcgeo.strategies import strategies
 from hpcgeo.tables import read
-from hpcgeo.zoo import models, perceivers
+from hpcgeo.zoo import architectures, models
 from tests.processes import hpcgeo
 
 NAMES = {
-    "models": lambda: [*models(), *perceivers()],
+    "models": lambda: [*architectures()],
     "machines": machines,
     "strategies": strategies,
     "optimizers": optimizers,

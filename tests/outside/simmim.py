@@ -14,7 +14,7 @@ from hpcgeo.objectives.objective import IMAGES, Objective, ObjectiveOptions
 
 
 class Options(ObjectiveOptions):
-    name: Literal["simmim"] = "simmim"
+    name: Literal["my_simmim"] = "my_simmim"
     mask_ratio: float = 0.6
 
 

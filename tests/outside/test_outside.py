@@ -17,12 +17,12 @@ SMALL = (
 def test_an_objective(install, tmp_path: Path) -> None:
     """SimMIM: trained, resumed, dry run, profiled, exported, and its weights start another run."""
     hpcgeo = install(
-        (HERE / "simmim.py").read_text(), {"hpcgeo.objectives": "simmim = outside:SimMim"}
+        (HERE / "simmim.py").read_text(), {"hpcgeo.objectives": "my_simmim = outside:SimMim"}
     )
-    options = ("mae_vit_tiny", "objective.name=simmim", *SMALL)
+    options = ("mae_vit_tiny", "objective.name=my_simmim", *SMALL)
     code, said = hpcgeo("train", *options, "--dry", "--ranks", 2)
     assert code == 0, said
-    assert "objective simmim has no closed form" in said and "not known in closed form" in said
+    assert "objective my_simmim has no closed form" in said and "not known in closed form" in said
     code, said = hpcgeo("train", *options, "run.dir=run")
     assert code == 0, said
     code, said = hpcgeo("train", *options, "run.dir=run")
