@@ -98,10 +98,10 @@ def test_a_backbone(install, tmp_path: Path) -> None:
 
 def test_an_unknown_name_says_how_to_add_one(install) -> None:
     hpcgeo = install("", {})
-    code, said = hpcgeo("train", "mae_vit_tiny", "objective.name=simmin")
+    code, said = hpcgeo("train", "mae_vit_tiny", "objective.name=contrastif")
     assert code == 2
-    assert "unknown objective.name 'simmin'" in said
-    assert "known: mae, masked_tokens, multitask; a package adds one by an entry point" in said
+    assert "unknown objective.name 'contrastif'" in said
+    assert "known: mae, masked_tokens, multitask, simmim; a package adds one by an entry point" in said
 
 
 def test_a_kind_of_task(install, tmp_path: Path) -> None:
