@@ -134,7 +134,6 @@ def _of_images(
     model: Architecture = common["architecture"]
     height, width = chip_of(run)
     images = preprocessing(run, (height, width), checkpoint)
-    weights = MergedWeights(checkpoint)
     channels = named(images.sensor, images.bands)
     return ImageEncoder(
         **common,

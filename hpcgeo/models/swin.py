@@ -108,7 +108,7 @@ class WindowAttention(nn.Module):
             allowed: (N, T, T), which places may attend to which; None: all of a window.
         """
         B, N, T, C = x.shape
-        all_three = product(self, "qkv", x).view(B * N, T, -1, 3, self.head_width)
+        all_three = product(self, "qkv", x).view(B * N, T, C // self.head_width, 3, self.head_width)
         q, k, v = all_three.transpose(1, 2).unbind(3)  # (B N, H, T, d)
         scale = self.head_width**-0.5
         if self.cosine is not None:
@@ -121,7 +121,10 @@ class WindowAttention(nn.Module):
         if allowed is not None:
             seen = bias.masked_fill(~allowed[:, None], -torch.inf)  # (N, H, T, T)
             bias = seen.expand(B, -1, -1, -1, -1).reshape(B * N, *bias.shape)
-        read = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        if B:
+            read = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        else:  # fused kernels abort on a pass without samples
+            read = (q * scale @ k.transpose(-2, -1) + bias).softmax(dim=-1) @ v
         return product(self, "out", read.transpose(1, 2).reshape(B, N, T, C))
 
 
@@ -164,7 +167,8 @@ class SwinBlock(nn.Module):
         height, width = h + down, w + right
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
-        x = x.view(B, height // M, M, width // M, M, C).transpose(2, 3).reshape(B, -1, M * M, C)
+        x = x.view(B, height // M, M, width // M, M, C).transpose(2, 3)
+        x = x.reshape(B, height // M * (width // M), M * M, C)
         allowed = _allowed(height, width, M, shift, x.device) if shift else None
         x = self.attention(x, M, allowed)
         x = x.view(B, height // M, width // M, M, M, C).transpose(2, 3).reshape(B, height, width, C)

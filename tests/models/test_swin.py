@@ -164,3 +164,13 @@ def test_every_parameter_has_a_first_value() -> None:
         for parameter, value in made.named_parameters():
             drawn = draw(f"backbone.{parameter}", value.shape, slice(None), 0)
             assert drawn.shape == value.shape and drawn.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pass_without_images(name: str) -> None:
+    """A rank of a mixture may have none; all its parameters take part."""
+    made = Swin(architecture(name), BANDS)
+    found = made(torch.zeros(0, BANDS, SIDE, SIDE))
+    assert [each.shape[0] for each in found] == [0] * 4
+    found[-1].sum().backward()
+    assert all(value.grad is not None and not value.grad.any() for value in made.parameters())

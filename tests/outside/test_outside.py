@@ -101,7 +101,7 @@ def test_an_unknown_name_says_how_to_add_one(install) -> None:
     code, said = hpcgeo("train", "mae_vit_tiny", "objective.name=contrastif")
     assert code == 2
     assert "unknown objective.name 'contrastif'" in said
-    assert "known: mae, masked_tokens, multitask, simmim; a package adds one by an entry point" in said
+    assert "known: mae, masked_tokens, multitask, simmim; a package adds one by an entry" in said
 
 
 def test_a_kind_of_task(install, tmp_path: Path) -> None:
