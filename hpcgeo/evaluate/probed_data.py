@@ -1,6 +1,7 @@
 """What is probed on: labelled data that is named, or the tasks of a run, opened for an encoder."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Encoder
 from hpcgeo.evaluate.probe_options import ProbeOptions
 from hpcgeo.evaluate.protocols.protocol import FrozenProtocol
-from hpcgeo.evaluate.score import refuse_one_class
+from hpcgeo.evaluate.score import found_or_moved, refuse_one_class
 from hpcgeo.kinds.metrics import metric_of
 from hpcgeo.kinds.table import kind_of
 from hpcgeo.log import log
@@ -28,11 +29,13 @@ class DataSet:
         name: of the task.
         task: how it is read.
         optional: it is left out where it does not suit, for nobody named it.
+        of_run: it is a task of the run, whose data may lie elsewhere now.
     """
 
     name: str
     task: Task
     optional: bool = False
+    of_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def own_sets(folder: Path, names: Sequence[str], moved: Sequence[str] = ()) -> l
     if names:
         chosen = {name: find(data.tasks, name, "task of data.tasks") for name in names}
     return [
-        DataSet(name, task.model_copy(update={"labels": 1.0, "crop": None}), not names)
+        DataSet(name, task.model_copy(update={"labels": 1.0, "crop": None}), not names, True)
         for name, task in chosen.items()
     ]
 
@@ -99,7 +102,8 @@ def opened(
         if one.name in found:
             raise InputError(f"two data sets of one name, {one.name}: give NAME=")
         task = encoder.reading(one.task, options.size)
-        train = open_task(one.name, task, 0)
+        with found_or_moved() if one.of_run else nullcontext():
+            train = open_task(one.name, task, 0)
         if why := _unsuited(one.name, train, options, protocol):
             if not one.optional:
                 raise InputError(why)
