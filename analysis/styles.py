@@ -41,6 +41,7 @@ _PARTS = {
     "data": ("#7a9e3f", "#9cc05c"),
     "idle": ("#c9cfd6", "#49525d"),
     "parameters": ("#3f78b5", "#5a96d6"),
+    "frozen": ("#8a6fb0", "#a98fd0"),
     "gradients": ("#86b6e3", "#2f5f93"),
     "optimizer": ("#4e9d84", "#4aa98d"),
     "gathered": ("#d98b45", "#d98b45"),

@@ -111,6 +111,7 @@ class Phases(RecordPart):
         description="batch to the device; in records without the two before those as well"
     )
     forward_s: float
+    teacher_s: float = Field(0.0, description="features of a teacher, no part of the forward")
     backward_s: float = Field(description="with the collectives it waits for")
     optimizer_s: float = Field(description="norm of the gradient, clipping and update")
     other_s: float = Field(description="the rest of the step")
@@ -178,6 +179,9 @@ class Memory(RecordPart):
     """Bytes by cause on the rank that holds most, at its peak; what is not known is None."""
 
     parameters_bytes: Count | None = None
+    frozen_bytes: Count | None = Field(
+        None, description="parameters that are not trained: a teacher, a backbone under LoRA"
+    )
     gradients_bytes: Count | None = None
     optimizer_bytes: Count | None = None
     gathered_bytes: Count | None = Field(None, description="units gathered from their shards")

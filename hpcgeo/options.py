@@ -108,10 +108,15 @@ class Augment(OptionGroup):
     @field_validator("scale", "ratio")
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        low, high = value
-        if not 0 < low <= high:
-            raise ValueError("the range needs 0 < low <= high")
-        return value
+        return ordered(value)
+
+
+def ordered(value: tuple[float, float]) -> tuple[float, float]:
+    """Return a range of positive numbers, or refuse what is none; for validators."""
+    low, high = value
+    if not 0 < low <= high:
+        raise ValueError("the range needs 0 < low <= high")
+    return value
 
 
 class Data(OptionGroup):

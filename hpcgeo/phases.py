@@ -9,7 +9,7 @@ Watch = Callable[[str], AbstractContextManager[None]]
 #: In the order of a step; what is in none of them is `other`. One inside another is no part of it.
 PHASES = (
     *("data_wait", "augmentation", "collate", "host_to_device"),
-    *("forward", "backward", "optimizer"),
+    *("forward", "teacher", "backward", "optimizer"),
 )
 
 _watching: list[Watch] = []

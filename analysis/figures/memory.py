@@ -15,6 +15,7 @@ from hpcgeo_analysis.styles import style
 #: Causes of memory with their colours; together they are what tensors take at the peak.
 CAUSES = {
     "parameters_bytes": ("parameters", "var(--part-parameters)"),
+    "frozen_bytes": ("not trained", "var(--part-frozen)"),
     "gradients_bytes": ("gradients", "var(--part-gradients)"),
     "optimizer_bytes": ("optimizer", "var(--part-optimizer)"),
     "gathered_bytes": ("gathered units", "var(--part-gathered)"),

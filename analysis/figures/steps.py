@@ -25,6 +25,7 @@ CAUSES = {
 #: The same of a step that was timed by phase, but not traced.
 PHASES = {
     "forward_s": ("forward", "var(--part-parameters)"),
+    "teacher_s": ("teacher", "var(--part-frozen)"),
     "backward_s": ("backward, with its collectives", "var(--part-gradients)"),
     "optimizer_s": ("optimizer", "var(--part-optimizer)"),
     "augmentation_s": ("augmentation", "var(--part-activations)"),

@@ -10,6 +10,7 @@ the same levels but for two in a hundred of white noise, near a half, which are 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,13 @@ Float = npt.NDArray[np.float64]
 _TRIES = 10
 #: Bands of 8 bits that torch resizes by instructions made for it; more at once, it does slowly.
 _BANDS = 4
+
+
+class Frame(NamedTuple):
+    """A kind of random views: height and width of them, and the ranges they are drawn from."""
+
+    chip: tuple[int, int]
+    augment: Augment
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,12 @@ class Crops:
 class ViewBatch:
     """A micro-batch of which views can be made on a device.
 
-    `pixels` are samples (B, C, H, W), or once they are cut finished views (V, B, C, h, w); `crops`
-    (V, B, 7) the fields of `Crops`; `layout` (B,) rows of the moments; `position` (B,) counts over
-    the run.
+    `pixels` are samples (B, C, H, W), alone, or once they are cut V finished views (B, C, h, w);
+    `crops` (V, B, 7) the fields of `Crops`; `layout` (B,) rows of the moments; `position` (B,)
+    counts over the run.
     """
 
-    pixels: torch.Tensor
+    pixels: tuple[torch.Tensor, ...]
     crops: torch.Tensor
     layout: torch.Tensor
     position: Int
@@ -65,8 +73,8 @@ class ViewBatch:
 
     def pin_memory(self) -> "ViewBatch":
         """Return the batch in memory that a device copies from without waiting."""
-        names = ("pixels", "crops", "layout")
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
+        pinned = {name: getattr(self, name).pin_memory() for name in ("crops", "layout")}
+        return replace(self, pixels=tuple(each.pin_memory() for each in self.pixels), **pinned)
 
 
 class Views:
@@ -77,10 +85,8 @@ class Views:
     def __init__(
         self,
         dataset: Dataset,
-        chip: tuple[int, int],
-        augment: Augment,
+        frames: Sequence[Frame],
         seed: int,
-        num_views: int = 1,
         *,
         cut: bool = True,
     ) -> None:
@@ -88,14 +94,11 @@ class Views:
 
         Args:
             dataset: whose mean, standard deviation and nodata normalise the bands.
-            chip: height and width of a view.
-            augment: ranges that random views are drawn from.
+            frames: of each of the independent views of a sample.
             seed: of the run.
-            num_views: independent views of each sample.
             cut: resize where samples are read; false: on the device.
         """
-        self._chip, self._augment, self._seed = chip, augment, seed
-        self._num_views, self._cut = num_views, cut
+        self._frames, self._seed, self._cut = frames, seed, cut
         std = np.where(dataset.std != 0, dataset.std, 1)
         known = {"mean": dataset.mean, "std": std, "nodata": dataset.nodata[:, None]}
         table = {
@@ -115,11 +118,13 @@ class Views:
         return self.finish(self.prepare(batch), device)
 
     def plain(self, batch: ImageBatch, device: torch.device) -> torch.Tensor:
-        """Return the largest centred view (B, C, h, w) of each sample, without augmentation."""
+        """Return the largest centred view (B, C, h, w) of each sample, of the size of the first
+        kind of views, without augmentation."""
         high, wide = batch.valid.T
-        scale = np.minimum(high / self._chip[0], wide / self._chip[1])
-        height = np.maximum(1, np.rint(self._chip[0] * scale).astype(np.int64))
-        width = np.maximum(1, np.rint(self._chip[1] * scale).astype(np.int64))
+        rows, columns = self._frames[0].chip
+        scale = np.minimum(high / rows, wide / columns)
+        height = np.maximum(1, np.rint(rows * scale).astype(np.int64))
+        width = np.maximum(1, np.rint(columns * scale).astype(np.int64))
         no = np.zeros(len(high), dtype=bool)
         crops = Crops((high - height) // 2, (wide - width) // 2, height, width, no, no, no)
         return self.finish(self._prepared(batch, [crops]), device)[0]
@@ -127,19 +132,23 @@ class Views:
     def prepare(self, batch: ImageBatch) -> ViewBatch:
         """Draw the random views, and cut them where that is done by whoever reads."""
         with phase("augmentation"):
-            crops = [self.draw(batch, view) for view in range(self._num_views)]
+            crops = [self.draw(batch, view) for view in range(len(self._frames))]
             return self._prepared(batch, crops)
 
     def finish(self, batch: ViewBatch, device: torch.device) -> list[torch.Tensor]:
         """Return the normalised views (B, C, h, w) on their device."""
         with phase("host_to_device"):
-            pixels, layout, crops = sent((batch.pixels, batch.layout, batch.crops), device)
+            *pixels, layout, crops = sent((*batch.pixels, batch.layout, batch.crops), device)
         if batch.is_cut:
-            return [*pixels]
+            return pixels
         with phase("augmentation"):
             mean, std = self._of("mean", layout), self._of("std", layout)
-            filled = self._filled(pixels, layout, mean)
-            views = (self._resized(filled, each, pixels.dtype) for each in crops)
+            [samples] = pixels
+            filled = self._filled(samples, layout, mean)
+            views = (
+                self._resized(filled, each, samples.dtype, frame.chip)
+                for each, frame in zip(crops, self._frames, strict=False)
+            )
             return [view.sub_(mean).div_(std) for view in views]
 
     def denormalise(self, views: torch.Tensor, layout: torch.Tensor) -> torch.Tensor:
@@ -151,7 +160,7 @@ class Views:
         """Return the crops of the random views: area and aspect ratio as in Szegedy et al. 2014,
         section 6, whole pixels, inside the valid part of the sample.
         """
-        augment = self._augment
+        augment = self._frames[view].augment
         high, wide = batch.valid.T[:, :, None]  # (B, 1)
         drawn = uniform(self._seed, batch.position, _stream(view), 2 * _TRIES + 5)
         area = high * wide * _between(drawn[:, :_TRIES], *augment.scale)
@@ -177,16 +186,17 @@ class Views:
         table = np.stack([np.stack([*vars(each).values()], axis=-1) for each in crops])  # (V, B, 7)
         layout = torch.from_numpy(batch.layout)
         found = ViewBatch(
-            batch.pixels, torch.from_numpy(table.astype(np.float64)), layout, batch.position
+            (batch.pixels,), torch.from_numpy(table.astype(np.float64)), layout, batch.position
         )
         if not self._cut:
             return found
         # Memory of numpy lies in large pages, the first touch of which takes a third of the time.
-        shape = len(crops), *batch.pixels.shape[:2], *self._chip
-        views = torch.from_numpy(np.empty(shape, dtype=np.float32))
-        for each, out in zip(crops, views, strict=True):
-            self._cut_out(batch.pixels, layout, each, out)
-        return replace(found, pixels=views, is_cut=True)
+        views = []
+        for each, frame in zip(crops, self._frames, strict=False):
+            shape = *batch.pixels.shape[:2], *frame.chip
+            views.append(torch.from_numpy(np.empty(shape, dtype=np.float32)))
+            self._cut_out(batch.pixels, layout, each, views[-1])
+        return replace(found, pixels=tuple(views), is_cut=True)
 
     def _cut_out(
         self, pixels: torch.Tensor, layout: torch.Tensor, crops: Crops, views: torch.Tensor
@@ -201,7 +211,8 @@ class Views:
         for i, (top, left, height, width, transposed, up_down, left_right) in enumerate(rows):
             crop = pixels[i : i + 1, :, top : top + height, left : left + width]
             crop = self._filled(crop, layout[i : i + 1], mean[i : i + 1])
-            size = self._chip[::-1] if transposed else self._chip
+            chip = views.shape[2:]
+            size = chip[::-1] if transposed else chip
             parts = torch.split(crop.to(torch.uint8), _BANDS, dim=1) if small else (crop,)
             resized = [_interpolated(part, size) for part in parts]
             view = (resized[0] if len(resized) == 1 else torch.cat(resized, dim=1))[0]
@@ -225,13 +236,17 @@ class Views:
         return torch.where(missing, mean.round() if small else mean, values)
 
     def _resized(
-        self, pixels: torch.Tensor, crops: torch.Tensor, dtype: torch.dtype
+        self,
+        pixels: torch.Tensor,
+        crops: torch.Tensor,
+        dtype: torch.dtype,
+        chip: tuple[int, int],
     ) -> torch.Tensor:
         """Return resized crops (B, C, h, w), float32, of a whole batch at once; crops (B, 7)."""
         top, left, height, width, transposed, up_down, left_right = crops.unbind(1)
         turned = transposed > 0
-        high, wide = self._chip
-        side = max(self._chip)
+        high, wide = chip
+        side = max(chip)
         rows, columns = (torch.where(turned, *each) for each in ((wide, high), (high, wide)))
         mirrored_rows = torch.where(turned, left_right, up_down) > 0
         mirrored_columns = torch.where(turned, up_down, left_right) > 0

@@ -8,7 +8,7 @@ T = M M, N windows of an image.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -201,15 +201,19 @@ class Swin(nn.Module):
     Attributes:
         drop_path: how often samples skip the last block in training.
         stride: pixels on a side of a place of the last stage.
+        widths: of what `places` yields, in its order.
+        told: number of those whose features a student learns, by default (GFM's).
     """
 
     drop_path = 0.0
+    told = 3
 
     def __init__(self, architecture: SwinArchitecture, bands: int) -> None:
         super().__init__()
         self.patch, self.bands, self.stride = architecture.patch, bands, architecture.stride
         self.depths = architecture.depths
         widths = architecture.widths
+        self.widths = (*widths[1:], widths[-1])
         self.width = self.context = self.vector_width = widths[-1]
         self.heads = architecture.heads[-1]
         self.embed = nn.Linear(self.patch**2 * bands, widths[0])
@@ -226,14 +230,20 @@ class Swin(nn.Module):
         )
         self.norm = nn.LayerNorm(widths[-1], eps=NORM_EPS)
 
-    def forward(
+    def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Return the places of the last stage, of `places`."""
+        *_, last = self.places(images, keys=keys)
+        return last
+
+    def places(
         self,
         images: Tensor,
         hidden: Tensor | None = None,
         token: Tensor | None = None,
         keys: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Return the places of images after each stage, the last with its norm, (B, h, w, C) each.
+    ) -> Iterator[Tensor]:
+        """Yield the places (B, h, w, C) of images after each stage: as the next one reads them,
+        merged; the last with the norm.
 
         Args:
             images: (B, bands, height, width), without gaps; a side that is no multiple of the patch
@@ -253,21 +263,13 @@ class Swin(nn.Module):
             x = torch.where(hidden[..., None], token.to(x.dtype), x)
         factors = iter(factors_of(keys, self.drop_path, len(self.blocks)))
         blocks = iter(self.blocks)
-        found = []
-        for stage, depth in enumerate(self.depths):
-            if stage:
-                x = self.merges[stage - 1](x)
+        for depth, leave in zip(self.depths, (*self.merges, self.norm), strict=True):
             for _ in range(depth):
                 factor = next(factors)
                 block = next(blocks)
                 x = block(x) if factor is None else block(x, kept=factor)
-            found.append(x)
-        found[-1] = self.norm(x)
-        return found
-
-    def masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
-        """Return the places (B, h, w, C) of images whose hidden patches are a token; `forward`."""
-        return self(images, hidden, token)[-1]
+            x = leave(x)
+            yield x
 
     def stacks(self) -> list[list[nn.Module]]:
         """Return blocks and merges, in the order of their use; each is one unit to shard."""
@@ -296,7 +298,7 @@ class Swin(nn.Module):
         height, width = shapes[0][3:] if shapes else (side, side)
         empty = tokens.place.new_zeros(0, self.bands, height, width, dtype=torch.float32)
         images = torch.cat([empty, *(group.values.flatten(0, 1) for group in tokens.groups)])
-        x = self(images.nan_to_num(0.0), keys=tokens.keys_of_images())[-1]  # (n, h, w, C)
+        x = self(images.nan_to_num(0.0), tokens.keys_of_images())  # (n, h, w, C)
         latents = x.new_zeros(len(tokens.place), *x.shape[1:]).flatten(1, 2)
         grids, there = [], []
         parts = x.split([G * T for G, T, *_ in shapes]) if shapes else ()

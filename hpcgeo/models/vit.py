@@ -3,7 +3,7 @@
 Letters: B batch, N patches, P = p p C values of a patch, W width, R = 1 + registers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class ViT(nn.Module):
 
     Attributes:
         drop_path: how often samples skip the last block in training; see `hpcgeo.models.drop_path`.
+        widths: of what `places` yields, in its order.
+        told: number of those whose features a student learns, by default.
     """
 
     drop_path = 0.0
@@ -36,6 +38,8 @@ class ViT(nn.Module):
         self.patch, self.bands, self.stride = architecture.patch, bands, architecture.patch
         self.width, self.heads, self.context = width, architecture.encoder.heads, width
         self.vector_width = width
+        self.widths = (width,) * architecture.encoder.depth
+        self.told = len(self.widths)
         self.first = 1 + architecture.registers  #: of the patches among the tokens, R
         self.antialias = architecture.antialias
         self.embed = nn.Linear(architecture.patch**2 * bands, width)
@@ -65,21 +69,25 @@ class ViT(nn.Module):
             x = block(x) if factor is None else block(x, kept=factor)
         return self.norm(x)
 
-    def masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
-        """Return the patches (B, h, w, W) of images whose hidden patches are a token.
+    def places(
+        self, images: Tensor, hidden: Tensor | None = None, token: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the patches (B, h, w, W) of images after each block, the last with the norm.
 
         Args:
             images: (B, bands, height, width), without gaps.
-            hidden: (B, h, w), which patches are.
-            token: (W,)
+            hidden: (B, h, w), which patches are replaced by `token` (W,).
         """
-        h, w = hidden.shape[1:]
+        grid = images.shape[-2] // self.patch, images.shape[-1] // self.patch
         x = self.embed(patchify(images, self.patch).to(self.embed.weight.dtype))
-        x = torch.where(hidden.flatten(1)[..., None], token.to(x.dtype), x)
-        x = self._begun(x, self.positions((h, w), images.device))
-        for block in self.blocks:
+        if hidden is not None:
+            assert token is not None
+            x = torch.where(hidden.flatten(1)[..., None], token.to(x.dtype), x)
+        x = self._begun(x, self.positions(grid, images.device))
+        for number, block in enumerate(self.blocks, 1):
             x = block(x)
-        return self.norm(x)[:, self.first :].unflatten(1, (h, w))
+            found = self.norm(x) if number == len(self.blocks) else x
+            yield found[:, self.first :].unflatten(1, grid)
 
     def after(self, patches: Tensor, positions: Tensor, numbers: Sequence[int]) -> list[Tensor]:
         """Return what the last norm makes of tokens after some blocks, (B, R + N, W) each.

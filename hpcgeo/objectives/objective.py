@@ -11,11 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from hpcgeo.options import NEUTRAL, OptionGroup, Task
+from hpcgeo.options import NEUTRAL, Augment, OptionGroup, Task
 from hpcgeo.zoo import Forms
 
 if TYPE_CHECKING:
@@ -103,7 +104,6 @@ class Objective(ABC):
             is a `hpcgeo.models.backbone.Backbone`.
         data: what it learns from: IMAGES, TASKS or both.
         labels: whether it learns from labels, and is judged by metrics of them.
-        num_views: random views of an image that one forward takes.
         exports: formats of `hpcgeo export` beside our own.
         model_options: options of `model` that have an effect under it, of those that not every
             objective takes.
@@ -117,7 +117,6 @@ class Objective(ABC):
     backbones: ClassVar[tuple[str, ...] | None]
     data: ClassVar[tuple[str, ...]]
     labels: ClassVar[bool] = False
-    num_views: ClassVar[int] = 1
     exports: ClassVar[tuple[str, ...]] = ()
     model_options: ClassVar[tuple[str, ...]] = ()
     unnamed: float = 0.0
@@ -149,6 +148,16 @@ class Objective(ABC):
     def check(self, tasks: Mapping[str, Task], sets: Mapping[str, TaskSet]) -> None:  # noqa: B027
         """Refuse tasks that cannot be learned; an InputError says what would fit."""
 
+    def sources(self, architecture: Any) -> Mapping[str, tuple[Path, Any]]:
+        """Return where parts of the network beside the backbone have their weights from: the prefix
+        of their names (they go on as `backbone.`), to a file as of `model.weights` and the
+        architecture of what is in it.
+
+        Args:
+            architecture: of the backbone.
+        """
+        return {}
+
     def drawn_as(self, name: str) -> str:
         """Return the parameter whose first value this one has too: that of a teacher's student."""
         return name
@@ -156,6 +165,20 @@ class Objective(ABC):
     def gain(self, name: str) -> float:
         """Return how much larger than usual a parameter begins."""
         return 1.0
+
+    def frames(
+        self, chip: tuple[int, int], augment: Augment
+    ) -> Sequence[tuple[tuple[int, int], Augment]]:
+        """Return the kinds of the random views of an image that one forward takes: height and
+        width, and the ranges they are drawn from.
+
+        Args:
+            chip, augment: of `data`.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        return [(chip, augment)]
 
     def image_inputs(self, views: Sequence[Tensor], position: Any, num_patches: int) -> Inputs:
         """Return what one forward takes of views (B, C, h, w) of images at positions (B,)."""

@@ -1,6 +1,10 @@
 """The objectives, by name: ours, and those of installed packages (entry points)."""
 
 from hpcgeo.errors import InputError
+from hpcgeo.objectives.combined.objective import Combined
+from hpcgeo.objectives.contrastive.objective import Contrastive
+from hpcgeo.objectives.dino.objective import Dino
+from hpcgeo.objectives.gfm.objective import Gfm
 from hpcgeo.objectives.mae.objective import Mae
 from hpcgeo.objectives.masked_tokens.objective import MaskedTokens
 from hpcgeo.objectives.multitask.objective import MultiTask
@@ -10,6 +14,10 @@ from hpcgeo.options import BY_OBJECTIVE, Model
 from hpcgeo.tables import find_open, loaded, plugins
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "combined": Combined,
+    "contrastive": Contrastive,
+    "dino": Dino,
+    "gfm": Gfm,
     "mae": Mae,
     "masked_tokens": MaskedTokens,
     "multitask": MultiTask,

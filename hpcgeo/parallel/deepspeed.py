@@ -205,11 +205,14 @@ class DeepSpeedEngine:
 
     def holdings(self) -> dict[str, list[Tensor]]:
         zero = self.engine.optimizer
-        parameters = list(self.objective.parameters())
-        owners = list({id(piece.owner): piece.owner for piece in self.pieces.values()}.values())
+        named = dict(self.objective.named_parameters())
+        parameters = [value for value in named.values() if value.requires_grad]
+        pieces = self.pieces.items()
+        owners = {id(one.owner): one.owner for name, one in pieces if named[name].requires_grad}
         held = {
-            "parameters": owners,
-            "gradients": [p.grad for p in [*parameters, *owners] if p.grad is not None],
+            "parameters": [*owners.values()],
+            "frozen": [one.owner for name, one in pieces if not named[name].requires_grad],
+            "gradients": [p.grad for p in [*parameters, *owners.values()] if p.grad is not None],
             "optimizer": [v for state in self.adam.state.values() for v in state.values()],
         }
         if self.stage in (1, 2):

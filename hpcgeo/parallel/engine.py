@@ -54,4 +54,5 @@ class Engine(Protocol):
         """Take over a state that was filled in from a checkpoint."""
 
     def holdings(self) -> dict[str, list[Tensor]]:
-        """Return the parameters, gradients and optimizer state that this rank holds just now."""
+        """Return the parameters, gradients and optimizer state that this rank holds just now, and
+        apart, as `frozen`, parameters that are not trained."""

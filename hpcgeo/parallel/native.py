@@ -150,7 +150,8 @@ class NativeEngine:
     def holdings(self) -> dict[str, list[Tensor]]:
         parameters: list[Tensor] = list(self.objective.parameters())
         return {
-            "parameters": parameters,
+            "parameters": [p for p in parameters if p.requires_grad],
+            "frozen": [p for p in parameters if not p.requires_grad],
             "gradients": [p.grad for p in parameters if p.grad is not None],
             "optimizer": [v for state in self.optimizer.state.values() for v in state.values()],
         }

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -31,7 +32,11 @@ MANY_RANKS = 256
 
 
 class Trainable(Protocol):
-    """What is trained: a module whose forward returns named scalars, one of them `loss`."""
+    """What is trained: a module whose forward returns named scalars, one of them `loss`.
+
+    One with `replicated`, modules without a unit among them that are called as such and not
+    trained, has those whole on every data-parallel rank.
+    """
 
     #: What `Engine.evaluate` calls, by name.
     methods: tuple[str, ...]
@@ -137,10 +142,8 @@ def _average_in_bfloat16(
 def _shard(
     objective: Any, units: list[Any], topology: Topology, parallel: Parallel, dtype: torch.dtype
 ) -> None:
-    axes = [axis for axis in topology.mesh.mesh_dim_names or () if axis != "tp"]
     pinned = topology.device.type == "cuda"
     options: dict[str, Any] = {
-        "mesh": topology.mesh[tuple(axes)],
         # Inputs are not cast: the loss has its target in float32, the model casts what it embeds.
         "mp_policy": MixedPrecisionPolicy(
             param_dtype=dtype,
@@ -150,6 +153,9 @@ def _shard(
         "offload_policy": CPUOffloadPolicy(pinned) if parallel.offload else OffloadPolicy(),
     }
     reshard = topology.strategy.reshard_after_forward
+    for whole in getattr(objective, "replicated", ()):
+        fully_shard(whole, mesh=_data_parallel(topology.mesh_of_copies), **options)
+    options["mesh"] = _data_parallel(topology.mesh)
     for unit in units:
         fully_shard(unit, reshard_after_forward=reshard, **options)
     fully_shard(objective, reshard_after_forward=False, **options)
@@ -157,6 +163,10 @@ def _shard(
         register_fsdp_forward_method(objective, method)
     _prefetch(units, parallel.forward_prefetch, FSDPModule.set_modules_to_forward_prefetch)
     _prefetch(units[::-1], parallel.backward_prefetch, FSDPModule.set_modules_to_backward_prefetch)
+
+
+def _data_parallel(mesh: DeviceMesh) -> DeviceMesh:
+    return mesh[tuple(axis for axis in mesh.mesh_dim_names or () if axis != "tp")]
 
 
 def _prefetch(units: list[Any], ahead: int | None, register: Any) -> None:

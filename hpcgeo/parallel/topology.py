@@ -70,10 +70,19 @@ class Topology:
     @cached_property
     def mesh(self) -> DeviceMesh:
         """The mesh of the axes over more than one rank, and dp_shard, which FSDP2 wants always."""
-        axes = [axis for axis in AXES if axis == "dp_shard" or self.size(axis) > 1]
+        return self._mesh(self.layout)
+
+    @cached_property
+    def mesh_of_copies(self) -> DeviceMesh:
+        """The mesh of what is cut over no data-parallel ranks, whatever the strategy cuts."""
+        return self._mesh(Layout(self.layout.data_parallel, 1, self.layout.tp))
+
+    def _mesh(self, layout: Layout) -> DeviceMesh:
+        sizes = dict(zip(AXES, layout, strict=True))
+        axes = [axis for axis in AXES if axis == "dp_shard" or sizes[axis] > 1]
         return DeviceMesh(
             self.device.type,
-            torch.tensor(self.order).reshape([self.size(axis) for axis in axes]),
+            torch.tensor(self.order).reshape([sizes[axis] for axis in axes]),
             mesh_dim_names=tuple(axes),
         )
 

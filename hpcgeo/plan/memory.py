@@ -21,6 +21,7 @@ class PredictedMemory:
     """Bytes of one rank by cause."""
 
     parameters: float
+    frozen: float
     gradients: float
     optimizer: float
     gathered: float
@@ -81,7 +82,7 @@ def predict(
     else:
         gathered = low * P
     if parallel.offload:
-        return PredictedMemory(0, 0, 0, gathered, activations, batch)
+        return PredictedMemory(0, 0, 0, 0, gathered, activations, batch)
     k = layout.dp_shard
     optim, root = optim or Optim(), forms.root_parameters
     in_block, other = optimizer(optim.name).state_bytes(optim)
@@ -91,6 +92,7 @@ def predict(
     sums = 8 if chosen.name == "DDP" and train.accumulate > 1 else 4
     return PredictedMemory(
         parameters=(4 + apart) * P / k,
+        frozen=0,
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
         optimizer=(in_block * (P - root) + other * root) / k,
         gathered=gathered,

@@ -3,6 +3,7 @@
 What the causes mean, as the peak of the step finds them:
 
   parameters   what the engine holds between steps: weights or shards of them, float32 masters
+  frozen       those of them that are not trained: a teacher, or a backbone under LoRA
   gradients    of parameters, reduced or not
   optimizer    the moments
   gathered     units gathered from shards, and the buffers they arrive in; the copies of DDP's
@@ -48,7 +49,13 @@ from hpcgeo.zoo import Forms
 
 Item = TypeVar("Item")
 
-CAUSES = ("parameters", "gradients", "optimizer", "gathered", "activations", "batch", "other")
+CAUSES = (
+    *("parameters", "frozen", "gradients", "optimizer", "gathered", "activations", "batch"),
+    "other",
+)
+
+#: What between steps is the model.
+WEIGHTS = ("parameters", "frozen")
 
 #: The phases in which a batch becomes what the model takes.
 BEFORE = PHASES[: PHASES.index("forward")]
@@ -167,7 +174,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             causes = [self._said(self._carried, t) for t in tree_leaves(arguments)]
             if cause := next(filter(None, causes[::-1]), None):
                 self._carry(answer, cause)
-        elif name == "aten::_to_copy" and self._said(self._held, arguments[0]) == "parameters":
+        elif name == "aten::_to_copy" and self._said(self._held, arguments[0]) in WEIGHTS:
             self._carry(answer, "gathered")
         return answer
 

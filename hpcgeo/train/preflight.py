@@ -115,6 +115,10 @@ def _data(run: RunConfig) -> None:
 
 
 def _weights(run: RunConfig) -> None:
-    weights = run.model.weights
-    if weights and not weights.exists():
-        raise InputError(f"model.weights {weights}: no such file: give one of `hpcgeo export`")
+    files = {"model.weights": run.model.weights}
+    taught = objective(run.objective.name)(run.objective, run.seed)
+    sources = taught.sources(architecture(run.model.name))
+    files |= {f"objective.{part}weights": path for part, (path, _) in sources.items()}
+    for option, path in files.items():
+        if path and not path.exists():
+            raise InputError(f"{option} {path}: no such file: give one of `hpcgeo export`")

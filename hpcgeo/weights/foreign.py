@@ -123,14 +123,16 @@ class Foreign:
         elif word.endswith("_token"):
             found = values[0][:].reshape(*shape)
         elif ".qkv." in word:
-            return self._qkv(name, values, shape, first, last)
+            stacks = self._architecture
+            stack = stacks.encoder if name.startswith("backbone.") else stacks.decoder
+            return head_by_head(values, shape, stack.heads, first, last)
         elif ".both." in self._parts(name)[0]:
             start = 0 if ".gate." in word else shape[0]
             return values[0][start + first : start + last].float().contiguous()
         else:
             found = values[0][first:last].float()
             if word == "embed.weight":
-                found = _matrix(found, self._architecture.patch)
+                found = matrix(found, self._architecture.patch)
             return found.contiguous()
         return found[first:last].float().contiguous()
 
@@ -188,23 +190,28 @@ class Foreign:
                 f"choose a model whose positions are learned (`hpcgeo list weights`)"
             )
 
-    def _qkv(
-        self, name: str, values: Sequence[Any], shape: Sequence[int], first: int, last: int
-    ) -> Tensor:
-        """Return rows of a product for q, k and v in our order (H, 3, d)."""
-        stack = self._architecture.encoder
-        if not name.startswith("backbone."):
-            stack = self._architecture.decoder
-        head, d = shape[0] // stack.heads, shape[0] // stack.heads // 3
-        low, high = first // head, -(-last // head)  # heads
-        if len(values) == 1:
-            part = shape[0] // 3
-            found = [values[0][n * part + low * d : n * part + high * d] for n in range(3)]
-        else:
-            found = [value[low * d : high * d] for value in values]
-        rows = torch.cat(found).float()  # (3, H, d)
-        rows = rows.reshape(3, high - low, d, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
-        return rows[first - low * head : last - low * head].contiguous()
+
+def head_by_head(
+    values: Sequence[Any], shape: Sequence[int], heads: int, first: int, last: int
+) -> Tensor:
+    """Return rows of a product for q, k and v in our order (H, 3, d), float32.
+
+    Args:
+        values: theirs, of all three (3, H, d), or one of each.
+        shape: of the product.
+        heads: H.
+        first, last: of the rows.
+    """
+    head, d = shape[0] // heads, shape[0] // heads // 3
+    low, high = first // head, -(-last // head)  # heads
+    if len(values) == 1:
+        part = shape[0] // 3
+        found = [values[0][n * part + low * d : n * part + high * d] for n in range(3)]
+    else:
+        found = [value[low * d : high * d] for value in values]
+    rows = torch.cat(found).float()  # (3, H, d)
+    rows = rows.reshape(3, high - low, d, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
+    return rows[first - low * head : last - low * head].contiguous()
 
 
 def converted(
@@ -231,7 +238,7 @@ def shape_of(value: Any) -> tuple[int, ...]:
     return tuple(value.get_shape() if hasattr(value, "get_shape") else value.shape)
 
 
-def _matrix(kernels: Tensor, patch: int) -> Tensor:
+def matrix(kernels: Tensor, patch: int) -> Tensor:
     """Return kernels (rows, C, p, p), or (rows, C, 1, p, p), as a matrix (rows, patch patch C)."""
     side = kernels.shape[-1]
     kernels = kernels.reshape(*kernels.shape[:2], side, side)

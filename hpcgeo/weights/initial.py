@@ -3,7 +3,7 @@
 import pickle
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hpcgeo.parallel.engine import Initial
 from hpcgeo.weights.bands import bands_of, differ, shares, told
 from hpcgeo.weights.export import MergedWeights, chosen
 from hpcgeo.weights.foreign import Foreign, shape_of
+from hpcgeo.weights.foreign_swin import ForeignSwin
 
 #: How the weights of a backbone are called in every objective, and those of its stems.
 BACKBONE, STEMS = "backbone.", "backbone.tokenizer."
@@ -34,10 +35,11 @@ STATES = ("teacher", "model_ema", "model", "state_dict", "network")
 
 
 class Start:
-    """The weights of a file: an export under our names, or a public ViT (`hpcgeo.weights.foreign`).
+    """The weights of a file: an export under our names, or a public ViT or Swin
+    (`hpcgeo.weights.foreign`, `foreign_swin`).
 
     The backbone must fit whole; of the rest (decoders, heads, stems) what has the same name and
-    shape is taken. Backbones of a ViT fit each other, whatever objective they were trained by.
+    shape is taken. Backbones of one model fit each other, whatever objective they were trained by.
 
     Attributes:
         names: the weights that are taken.
@@ -50,6 +52,7 @@ class Start:
         architecture: Any,
         shapes: Mapping[str, Sequence[int]],
         channels: Sequence[Channel] = (),
+        option: str = "model.weights",
     ) -> None:
         """Open a file and hold it against the model it is for.
 
@@ -59,19 +62,20 @@ class Start:
             shapes: of all weights of the model.
             channels: bands that a ViT reads; of a file that reads others the kernels are taken by
                 wavelength (`hpcgeo.weights.bands`), where both are known.
+            option: that names the file, for messages.
 
         Raises:
             InputError: no such file, or a weight of the backbone is missing or has another shape.
         """
-        self._path = path
-        tensors = opened(path)
+        self._said = f"{option} {path}"
+        tensors = opened(path, option)
         if any(name.startswith(BACKBONE) and name in shapes for name in tensors):
-            self._source: Ours | Foreign | Rebanded = Ours(tensors)
-        elif architecture.family == "vit":
-            self._source = Foreign(tensors, architecture)
+            self._source: Source | Rebanded = Ours(tensors)
+        elif architecture.family in FOREIGN:
+            self._source = FOREIGN[architecture.family](tensors, architecture)
         else:
             raise InputError(
-                f"model.weights {path}: no weight in it is one of a {architecture.name}: it takes "
+                f"{self._said}: no weight in it is one of a {architecture.name}: it takes "
                 f"those that `hpcgeo export --to safetensors` wrote"
             )
         theirs = bands_of(path, architecture.name) if channels else ()
@@ -87,14 +91,14 @@ class Start:
                 # Stems of a Perceiver are as many as its bands: those that are new begin anew.
                 own = name.startswith(BACKBONE) and not name.startswith(STEMS)
                 if own and not is_addition(name):
-                    raise InputError(f"model.weights {path}: {error}") from None
+                    raise InputError(f"{self._said}: {error}") from None
         self.unused = sorted(self._source.unused)
 
     def rows(self, name: str, shape: Sequence[int], rows: slice) -> Tensor:
         """Return rows of a weight, float32 on the CPU; as `hpcgeo.models.initialise.draw`."""
         found = self._source.rows(name, shape, rows)
         if not found.isfinite().all():
-            raise InputError(f"model.weights {self._path}: {name} is not finite (NaN, infinity)")
+            raise InputError(f"{self._said}: {name} is not finite (NaN, infinity)")
         return found
 
 
@@ -122,10 +126,16 @@ class Ours:
         return found
 
 
+#: What reads public files, by the family of the backbone.
+FOREIGN: dict[str, type[Foreign] | type[ForeignSwin]] = {"swin": ForeignSwin, "vit": Foreign}
+
+Source = Ours | Foreign | ForeignSwin
+
+
 class Rebanded:
     """Weights whose patch embedding reads other bands than those of a file."""
 
-    def __init__(self, source: Ours | Foreign, shares: Tensor) -> None:
+    def __init__(self, source: Source, shares: Tensor) -> None:
         """Take what reads the file, and what `hpcgeo.weights.bands.shares` returns."""
         self._source, self._shares = source, shares
 
@@ -192,24 +202,42 @@ def initial(
         own = objective.drawn_as(name)
         return objective.gain(own) * draw(own, shape, rows, seed)
 
-    if model.weights is None:
-        return random
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    file = Start(model.weights, architecture, shapes, channels if EMBED in shapes else ())
-    missing = [name for name in shapes if name not in file.names]
-    _refuse_random_frozen(network, missing, model.weights)
+    read: dict[str, tuple[str, Start]] = {}  #: by name: what it is called in a file, and the file
+    for part, (path, of) in objective.sources(architecture).items():
+        option = f"objective.{part}weights"
+        own = {name.removeprefix(part): shapes[name] for name in shapes if name.startswith(part)}
+        file = Start(path, of, own, channels if EMBED in own else (), option)
+        if missing := [name for name in own if name not in file.names]:
+            raise InputError(f"{option} {path}: it lacks {brief_names(missing)}")
+        _say(path, file, own)
+        read |= {part + name: (name, file) for name in own}
+    if model.weights is not None:
+        file = Start(model.weights, architecture, shapes, channels if EMBED in shapes else ())
+        missing = [name for name in shapes if name not in file.names and name not in read]
+        _refuse_random_frozen(network, missing, model.weights)
+        _say(model.weights, file, [name for name in shapes if name not in read])
+        read = {name: (name, file) for name in file.names} | read
+
+    def rows(name: str, shape: Sequence[int], rows: slice) -> Tensor:
+        for own in (name, objective.drawn_as(name)):
+            if own in read:
+                called, file = read[own]
+                return file.rows(called, shape, rows)
+        return random(name, shape, rows)
+
+    return rows
+
+
+def _say(path: Path, file: Start, names: Collection[str]) -> None:
+    """Say how many of the weights of these names a file gives."""
+    missing = [name for name in names if name not in file.names]
     log.info(
         "%s: %d of %d weights%s%s",
-        *(model.weights, len(file.names), len(shapes)),
+        *(path, len(names) - len(missing), len(names)),
         f"; at random: {brief_names(missing)}" if missing else "",
         f"; not used: {brief_names(file.unused)}" if file.unused else "",
     )
-
-    def rows(name: str, shape: Sequence[int], rows: slice) -> Tensor:
-        own = objective.drawn_as(name)
-        return (file.rows if own in file.names else random)(own, shape, rows)
-
-    return rows
 
 
 def _refuse_random_frozen(network: nn.Module, missing: Sequence[str], path: Path) -> None:
@@ -228,7 +256,7 @@ def brief_names(names: Sequence[str]) -> str:
     return ", ".join(f"{word} ({count})" for word, count in words.items())
 
 
-def opened(path: Path) -> dict[str, Any]:
+def opened(path: Path, option: str = "model.weights") -> dict[str, Any]:
     """Return the tensors of a file by name, read when they are sliced.
 
     A file of safetensors, or what `torch.save` wrote: that is a pickle, of which nothing but
@@ -237,6 +265,7 @@ def opened(path: Path) -> dict[str, Any]:
     Args:
         path: of the file, of a folder with a model.safetensors, or of a run: of its newest
             checkpoint.
+        option: that names it, for messages.
 
     Raises:
         InputError: there is no such file, or it is neither.
@@ -248,23 +277,23 @@ def opened(path: Path) -> dict[str, Any]:
     if not file.exists():
         missing = "no run and no model.safetensors in it" if path.is_dir() else "No such file"
         raise InputError(
-            f"model.weights {path}: {missing}: give a run.dir, or what `hpcgeo export` prints"
+            f"{option} {path}: {missing}: give a run.dir, or what `hpcgeo export` prints"
         )
     try:
         if file.suffix in PICKLES:
-            return _pickled(file)
+            return _pickled(file, option)
         found: Any = safe_open(file, framework="pt")
         return {name: found.get_slice(name) for name in found.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(
-            f"model.weights {path}: not a safetensors file ({error}); what torch.save wrote is "
+            f"{option} {path}: not a safetensors file ({error}); what torch.save wrote is "
             f"called {' or '.join(PICKLES)}"
         ) from None
     except OSError as error:
-        raise InputError(f"model.weights {path}: {error}") from None
+        raise InputError(f"{option} {path}: {error}") from None
 
 
-def _pickled(file: Path) -> dict[str, Any]:
+def _pickled(file: Path, option: str) -> dict[str, Any]:
     """Return the tensors of what `torch.save` wrote, or of the first of `STATES` in it."""
     try:
         with safe_globals([Namespace]):  # options that MAE keeps beside its weights; inert
@@ -272,7 +301,7 @@ def _pickled(file: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"model.weights {file}: cannot be read as tensors alone: {reason}; a pickle may run "
+            f"{option} {file}: cannot be read as tensors alone: {reason}; a pickle may run "
             f"what it likes: save the state dictionary of a model you trust by safetensors"
         ) from None
     while isinstance(found, dict) and (inner := next((w for w in STATES if w in found), None)):
@@ -281,6 +310,6 @@ def _pickled(file: Path) -> dict[str, Any]:
     tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(
-            f"model.weights {file}: no tensors by name in it, nor below {', '.join(STATES)}"
+            f"{option} {file}: no tensors by name in it, nor below {', '.join(STATES)}"
         )
     return tensors

@@ -10,6 +10,7 @@ from hpcgeo.models.swin import Swin
 from hpcgeo.objectives.simmim.network import SimMIM
 from hpcgeo.objectives.simmim.objective import SimmimOptions
 from hpcgeo.swin import SwinArchitecture
+from hpcgeo.weights.foreign_swin import ForeignSwin
 from hpcgeo.zoo import architecture
 
 transformers = pytest.importorskip("transformers")
@@ -43,61 +44,18 @@ def theirs(row: SwinArchitecture, side: int = SIDE, window: int | None = None) -
     return made
 
 
-def as_ours(state: dict[str, torch.Tensor], row: SwinArchitecture) -> dict[str, torch.Tensor]:
+def as_ours(
+    state: dict[str, torch.Tensor], row: SwinArchitecture, ours: SimMIM
+) -> dict[str, torch.Tensor]:
     """Return their weights, or gradients, under our names."""
+    foreign = ForeignSwin(state, row)
+    found = {}
+    for name, value in ours.named_parameters():
+        if name.startswith("backbone."):
+            foreign.check(name, value.shape)
+            found[name] = foreign.rows(name, value.shape, slice(None))
+    assert foreign.unused == {"mask_token", "decoder.0.weight", "decoder.0.bias"}
     root = "swin." if row.version == 1 else "swinv2."
-    found: dict[str, torch.Tensor] = {}
-
-    def take(ours: str, name: str) -> None:
-        for word in ("weight", "bias"):
-            if f"{name}.{word}" in state:
-                found[f"{ours}.{word}"] = state[f"{name}.{word}"]
-
-    def joined(parts: list[torch.Tensor], heads: int) -> torch.Tensor:
-        return torch.stack([each.unflatten(0, (heads, -1)) for each in parts], 1).flatten(0, 2)
-
-    conv = state[f"{root}embeddings.patch_embeddings.projection.weight"]
-    found["backbone.embed.weight"] = conv.permute(0, 2, 3, 1).flatten(1)
-    found["backbone.embed.bias"] = state[f"{root}embeddings.patch_embeddings.projection.bias"]
-    take("backbone.embed_norm", f"{root}embeddings.norm")
-    take("backbone.norm", f"{root}layernorm")
-    number = 0
-    for stage, (depth, heads) in enumerate(zip(row.depths, row.heads, strict=True)):
-        for block in range(depth):
-            mine, other = (
-                f"backbone.blocks.{number}",
-                f"{root}encoder.layers.{stage}.blocks.{block}",
-            )
-            number += 1
-            take(f"{mine}.attention_norm", f"{other}.layernorm_before")
-            take(f"{mine}.mlp_norm", f"{other}.layernorm_after")
-            if row.version == 1:
-                words = [f"{other}.attention.{one}_proj" for one in "qkv"]
-                take(f"{mine}.attention.out", f"{other}.attention.o_proj")
-                take(f"{mine}.mlp.into", f"{other}.mlp.fc1")
-                take(f"{mine}.mlp.out", f"{other}.mlp.fc2")
-                biases = [state[f"{word}.bias"] for word in words]
-                found[f"{mine}.attention.qkv.bias"] = joined(biases, heads)
-                table = f"{other}.attention.relative_position_bias.relative_position_bias_table"
-                found[f"{mine}.attention.bias.offset_token"] = state[table]
-            else:
-                own = f"{other}.attention.self"
-                words = [f"{own}.{one}" for one in ("query", "key", "value")]
-                take(f"{mine}.attention.out", f"{other}.attention.output.dense")
-                take(f"{mine}.mlp.into", f"{other}.intermediate.dense")
-                take(f"{mine}.mlp.out", f"{other}.output.dense")
-                take(f"{mine}.attention.bias.into", f"{own}.continuous_position_bias_mlp.0")
-                take(f"{mine}.attention.bias.out", f"{own}.continuous_position_bias_mlp.2")
-                cosine = f"{mine}.attention.cosine"
-                found[f"{cosine}.query.bias"] = state[f"{own}.query.bias"]
-                found[f"{cosine}.value.bias"] = state[f"{own}.value.bias"]
-                found[f"{cosine}.log_scale"] = state[f"{own}.logit_scale"].flatten()
-            matrices = [state[f"{word}.weight"] for word in words]
-            found[f"{mine}.attention.qkv.weight"] = joined(matrices, heads)
-        if stage + 1 < len(row.depths):
-            down = f"{root}encoder.layers.{stage}.downsample"
-            take(f"backbone.merges.{stage}.norm", f"{down}.norm")
-            take(f"backbone.merges.{stage}.reduce", f"{down}.reduction")
     found["mask_token"] = state[f"{root}embeddings.mask_token"].flatten()
     r = row.stride
     for word in ("weight", "bias"):
@@ -118,19 +76,22 @@ def test_simmim_is_that_of_transformers(name: str, side: int) -> None:
     other = theirs(row, side)
     with torch.device("meta"):
         ours = SimMIM(row, BANDS, (side, side), SimmimOptions(mask_ratio=0.5))
-    ours.load_state_dict(as_ours(other.state_dict(), row), assign=True)
+    ours.load_state_dict(as_ours(other.state_dict(), row, ours), assign=True)
     images = torch.randn(2, BANDS, side, side, generator=torch.Generator().manual_seed(1))
     noise = torch.rand(2, (side // 32) ** 2, generator=torch.Generator().manual_seed(2))
     hidden = ours._hidden(images, noise)
     answer = other(images, bool_masked_pos=hidden[:, ::4, ::4].flatten(1))
     found = ours(images, noise)["loss"]
     torch.testing.assert_close(
-        ours._predicted(images, hidden), answer.reconstruction, rtol=1e-5, atol=2e-5
+        ours._pixels([*ours._places(images, hidden)][-1]),
+        answer.reconstruction,
+        rtol=1e-5,
+        atol=2e-5,
     )
     torch.testing.assert_close(found, answer.loss, rtol=1e-5, atol=1e-5)
     answer.loss.backward()
     found.backward()
-    wanted = as_ours({n: p.grad for n, p in other.named_parameters()}, row)
+    wanted = as_ours({n: p.grad for n, p in other.named_parameters()}, row, ours)
     for parameter, value in ours.named_parameters():
         least = 1e-5 * float(wanted[parameter].abs().max()) + 1e-9
         torch.testing.assert_close(value.grad, wanted[parameter], rtol=1e-4, atol=least)
@@ -166,11 +127,70 @@ def test_every_parameter_has_a_first_value() -> None:
             assert drawn.shape == value.shape and drawn.isfinite().all()
 
 
+def as_timm(ours: Swin, row: SwinArchitecture, late: bool) -> dict[str, torch.Tensor]:
+    """Return weights of ours by the names and in the forms of timm's Swin (microsoft's too).
+
+    Args:
+        late: merges are part of the stage before, as in its first versions.
+    """
+    place = [(s, b) for s, depth in enumerate(row.depths) for b in range(depth)]
+    words = {
+        **{"embed.": "patch_embed.proj.", "embed_norm.": "patch_embed.norm."},
+        **{".attention_norm.": ".norm1.", ".mlp_norm.": ".norm2.", ".mlp.into.": ".mlp.fc1."},
+        **{".mlp.out.": ".mlp.fc2.", ".attention.out.": ".attn.proj.", ".reduce.": ".reduction."},
+        **{".attention.cosine.log_scale": ".attn.logit_scale", ".attention.qkv.": ".attn.qkv."},
+        **{".attention.cosine.query.bias": ".attn.q_bias"},
+        **{".attention.cosine.value.bias": ".attn.v_bias"},
+        **{".attention.bias.into.": ".attn.cpb_mlp.0.", ".attention.bias.out.": ".attn.cpb_mlp.2."},
+        **{".attention.bias.offset_token": ".attn.relative_position_bias_table"},
+    }
+    found = {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(4, 4)}
+    for name, value in ours.state_dict().items():
+        kind, _, rest = name.partition(".")
+        number, _, end = rest.partition(".")
+        if kind == "blocks":
+            stage, block = place[int(number)]
+            name = f"layers.{stage}.blocks.{block}.{end}"
+            if ".qkv." in name:
+                heads = row.heads[stage]
+                value = value.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+        elif kind == "merges":
+            name = f"layers.{int(number) + (not late)}.downsample.{end}"
+        for word, other in words.items():
+            name = (
+                name.replace(word, other) if not word.startswith("embed") or kind in word else name
+            )
+        if name.endswith("logit_scale"):
+            value = value[:, None, None]
+        if name == "patch_embed.proj.weight":
+            value = value.unflatten(1, (row.patch, row.patch, BANDS)).permute(0, 3, 1, 2)
+        found[name] = value
+    return found
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_by_the_names_of_timm(name: str, late: bool) -> None:
+    """Read in two parts of rows they are the same again, and nothing is left over."""
+    row = architecture(name)
+    ours = Swin(row, BANDS)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter)
+    foreign = ForeignSwin(as_timm(ours, row, late), row)
+    for parameter, value in ours.named_parameters():
+        own = f"backbone.{parameter}"
+        foreign.check(own, value.shape)
+        parts = slice(0, 1), slice(1, None)
+        found = torch.cat([foreign.rows(own, value.shape, part) for part in parts])
+        assert torch.equal(found, value), parameter
+    assert not foreign.unused
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pass_without_images(name: str) -> None:
     """A rank of a mixture may have none; all its parameters take part."""
     made = Swin(architecture(name), BANDS)
-    found = made(torch.zeros(0, BANDS, SIDE, SIDE))
+    found = [*made.places(torch.zeros(0, BANDS, SIDE, SIDE))]
     assert [each.shape[0] for each in found] == [0] * 4
     found[-1].sum().backward()
     assert all(value.grad is not None and not value.grad.any() for value in made.parameters())

@@ -14,7 +14,7 @@ from hpcgeo.objectives.objective import IMAGES, Objective, ObjectiveOptions
 
 
 class Options(ObjectiveOptions):
-    name: Literal["contrastive"] = "contrastive"
+    name: Literal["my_contrastive"] = "my_contrastive"
     momentum: float = 0.9
     temperature: float = 0.2
 
@@ -61,12 +61,15 @@ class Network(Encoder):
             teacher.lerp_(student[name], 1 - self.options.momentum)
 
 
-class Contrastive(Objective):
+class MyContrastive(Objective):
     title = "tell samples apart by two views (arXiv 2104.02057)"
-    Options, backbones, data, num_views = Options, ("vit",), (IMAGES,), 2
+    Options, backbones, data = Options, ("vit",), (IMAGES,)
 
     def network(self, material):
         return Network(material.architecture, material.bands, self.options)
+
+    def frames(self, chip, augment):
+        return [(chip, augment)] * 2
 
     def drawn_as(self, name):
         return name.removeprefix("teacher.")

@@ -46,9 +46,9 @@ def test_an_objective_of_two_views_with_a_teacher(install, tmp_path: Path) -> No
     """One process = DDP = FULL_SHARD, resumed in the middle; no copy of the teacher is trained."""
     hpcgeo = install(
         (HERE / "contrastive.py").read_text(),
-        {"hpcgeo.objectives": "contrastive = outside:Contrastive"},
+        {"hpcgeo.objectives": "my_contrastive = outside:MyContrastive"},
     )
-    options = ("mae_vit_tiny", "objective.name=contrastive", "data.chip=32", "train.steps=4")
+    options = ("mae_vit_tiny", "objective.name=my_contrastive", "data.chip=32", "train.steps=4")
     options += ("optim.warmup_steps=1", "checkpoint.every=2", "train.eval_every=null")
 
     def losses(name: str) -> list[float]:
@@ -101,7 +101,10 @@ def test_an_unknown_name_says_how_to_add_one(install) -> None:
     code, said = hpcgeo("train", "mae_vit_tiny", "objective.name=contrastif")
     assert code == 2
     assert "unknown objective.name 'contrastif'" in said
-    assert "known: mae, masked_tokens, multitask, simmim; a package adds one by an entry" in said
+    assert (
+        "known: combined, contrastive, dino, gfm, mae, masked_tokens, multitask, simmim; a package adds one by an entry"
+        in said
+    )
 
 
 def test_a_kind_of_task(install, tmp_path: Path) -> None:

@@ -1,18 +1,19 @@
 """A tiny MAE trained on random images by any engine: what the tests of sameness compare."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from hpcgeo.models.initialise import draw
 from hpcgeo.objectives.mae.network import MAE
 from hpcgeo.objectives.mae.objective import MaeOptions
 from hpcgeo.options import Optim, Parallel
-from hpcgeo.parallel.engine import Engine
+from hpcgeo.parallel.engine import Engine, Inputs
 from hpcgeo.parallel.engines import engine_of
 from hpcgeo.parallel.segment import Segment
 from hpcgeo.parallel.topology import Topology, lay_out
@@ -46,11 +47,13 @@ def build(
     model: Architecture = MODEL,
     bands: int = BANDS,
     optim: Optim = OPTIM,
+    network: Callable[[], nn.Module] | None = None,
 ) -> tuple[Engine, Topology]:
     """Return the engine of this rank.
 
     Args:
         options: of `parallel`.
+        network: makes what is trained; by default a MAE of `model`.
     """
     parallel = Parallel(**options)
     chosen = strategy(parallel.strategy)
@@ -58,7 +61,7 @@ def build(
     rank = dist.get_rank()
     topology = lay_out(rank, rank, "host", torch.device("cpu"), chosen, layout)
     with torch.device("meta"):
-        objective = MAE(model, bands, MaeOptions())
+        objective = network() if network else MAE(model, bands, MaeOptions())
     engine = engine_of(chosen)(
         objective,
         topology,
@@ -71,14 +74,24 @@ def build(
     return engine, topology
 
 
+def masked(images: Tensor, noise: Tensor) -> Inputs:
+    """Return what an objective takes that hides patches."""
+    return {"images": images, "noise": noise}
+
+
 def run(
     engine: Engine,
     topology: Topology,
     steps: Sequence[int],
     accumulate: int = 1,
     global_batch: int = GLOBAL_BATCH,
+    inputs: Callable[[Tensor, Tensor], Inputs] = masked,
 ) -> tuple[list[float], list[float]]:
-    """Do the steps of these numbers; return losses over all ranks and gradient norms."""
+    """Do the steps of these numbers; return losses over all ranks and gradient norms.
+
+    Args:
+        inputs: what a forward takes, of images and of noise for each of their patches.
+    """
     rank, world = topology.data_rank, topology.layout.data_parallel
     micro = global_batch // world // accumulate
     losses, norms = [], []
@@ -90,7 +103,7 @@ def run(
             slice((a * world + rank) * micro, (a * world + rank + 1) * micro)
             for a in range(accumulate)
         ]
-        scalars = engine.forward_backward({"images": images[p], "noise": noise[p]} for p in parts)
+        scalars = engine.forward_backward(inputs(images[p], noise[p]) for p in parts)
         loss = scalars["loss"].double()
         dist.all_reduce(loss)
         losses.append(loss.item() / topology.world_size)

@@ -4,6 +4,7 @@ Letters: B batch, K cells, h w places of the last stage, C their width, r pixels
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +59,20 @@ class SimMIM(nn.Module):
             {"loss": mean absolute error of the hidden pixels, float32}
         """
         hidden = self._hidden(images, noise)
-        error = (self._predicted(images, hidden) - images).abs()
-        return {"loss": (error * hidden[:, None]).sum() / (hidden.sum() * images.shape[1])}
+        *_, last = self._places(images, hidden)
+        return {"loss": self._error(last, images, hidden)}
+
+    def _error(self, last: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        """Return the mean absolute error of the pixels that the last places predict."""
+        error = (self._pixels(last) - images).abs()
+        return (error * hidden[:, None]).sum() / (hidden.sum() * images.shape[1])
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return images with NaN where they are hidden, and with what is predicted there."""
         hidden = self._hidden(images, noise)[:, None]
-        predicted = self._predicted(images, hidden[:, 0])
+        *_, last = self._places(images, hidden[:, 0])
+        predicted = self._pixels(last)
         return images.masked_fill(hidden, torch.nan), torch.where(hidden, predicted, images)
 
     def _hidden(self, images: Tensor, noise: Tensor) -> Tensor:
@@ -77,9 +84,15 @@ class SimMIM(nn.Module):
         rows = cells.view(-1, height, width).repeat_interleave(self.cell, 1)
         return rows.repeat_interleave(self.cell, 2)
 
-    def _predicted(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """Return the pixels of whole images, float32, of hidden ones (B, height, width)."""
+    def _places(self, images: Tensor, hidden: Tensor) -> Iterator[Tensor]:
+        """Yield the places of images whose hidden pixels (B, height, width) are a token."""
         patch = self.backbone.patch
-        grid = self.backbone.masked(images, hidden[:, ::patch, ::patch], self.mask_token)
-        values = self.predict(grid)  # (B, h, w, r r bands)
+        places: Iterator[Tensor] = self.backbone.places(
+            images, hidden[:, ::patch, ::patch], self.mask_token
+        )
+        return places
+
+    def _pixels(self, last: Tensor) -> Tensor:
+        """Return the pixels of whole images, float32, that the last places predict."""
+        values = self.predict(last)  # (B, h, w, r r bands)
         return unpatchify(values.flatten(1, 2), self.backbone.stride, values.shape[1:3]).float()
