@@ -30,7 +30,7 @@ from hpcgeo.data.shards.build import build
 from hpcgeo.data.shards.dataset import ShardDataset
 from hpcgeo.data.shards.executors import run
 from hpcgeo.data.shards.settings import Settings
-from hpcgeo.data.views import Frame, Views
+from hpcgeo.data.views import RandomView, Views
 from hpcgeo.measured import Spread
 from hpcgeo.options import Augment
 
@@ -73,7 +73,7 @@ def batched(views: Iterator[np.ndarray], size: int) -> Batches:
 
 
 def ours(dataset: ShardDataset, chip: int, size: int) -> Batches:
-    views = Views(dataset, [Frame((chip, chip), Augment())], seed=0)
+    views = Views(dataset, [RandomView((chip, chip), Augment())], seed=0)
     loader = Loader(ImageBatches(dataset, 0, size, 0, 1, views.prepare), accumulate=1, workers=0)
     return (views.finish(batch, torch.device("cpu"))[0] for batch in loader)
 
@@ -145,7 +145,7 @@ def ways(
 def on_a_device(dataset: ShardDataset, chip: int, size: int, rounds: int) -> None:
     """Print how many views an accelerator makes of samples that are in pinned memory."""
     device = torch.device("cuda")
-    views = Views(dataset, [Frame((chip, chip), Augment())], seed=0, cut=False)
+    views = Views(dataset, [RandomView((chip, chip), Augment())], seed=0, cut=False)
     index = np.arange(size) % len(dataset)
     batch = views.prepare(ImageBatch.read(dataset, index, index)).pin_memory()
     seconds = []

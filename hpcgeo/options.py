@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,6 +29,18 @@ BY_OBJECTIVE: dict[str, Any] = {"only": "objectives that take it"}
 
 SYNTHETIC = "synthetic"
 
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    low, high = value
+    if not 0 < low <= high:
+        raise ValueError("the range needs 0 < low <= high")
+    return value
+
+
+#: From and to, above zero.
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Part = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -100,23 +113,10 @@ class Model(OptionGroup):
 class Augment(OptionGroup):
     """Random views, drawn from (seed, epoch, position) of the sample."""
 
-    scale: tuple[float, float] = Field((0.2, 1.0), description="area of the crop, as a fraction")
-    ratio: tuple[float, float] = Field((0.75, 4 / 3), description="aspect ratio of the crop")
+    scale: Range = Field((0.2, 1.0), description="area of the crop, as a fraction")
+    ratio: Range = Field((0.75, 4 / 3), description="aspect ratio of the crop")
     flip: bool = Field(True, description="mirror left-right and up-down, each with probability 1/2")
     rotate: bool = Field(True, description="rotate by a random multiple of 90 degrees")
-
-    @field_validator("scale", "ratio")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        return ordered(value)
-
-
-def ordered(value: tuple[float, float]) -> tuple[float, float]:
-    """Return a range of positive numbers, or refuse what is none; for validators."""
-    low, high = value
-    if not 0 < low <= high:
-        raise ValueError("the range needs 0 < low <= high")
-    return value
 
 
 class Data(OptionGroup):
@@ -186,7 +186,7 @@ class Task(OptionGroup):
         description="what answers for a whole sample: a learned query that attends to the latents, "
         "or linear, a norm and a matrix on their vector (of a ViT the mean of its patches)",
     )
-    crop: tuple[float, float] | None = Field(
+    crop: Part | None = Field(
         None,
         description="area of a random crop of each image in training, as fractions of its frame, "
         "which is resized to it; labels of pixels with it; by default none",
@@ -194,13 +194,6 @@ class Task(OptionGroup):
     hide: float = Field(
         0.0, ge=0, lt=1, description="tokens left out in training, against learning few by heart"
     )
-
-    @field_validator("crop")
-    @classmethod
-    def _a_part(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not 0 < value[0] <= value[1] <= 1:
-            raise ValueError("the range needs 0 < low <= high <= 1")
-        return value
 
 
 class Batching(OptionGroup):

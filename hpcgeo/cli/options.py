@@ -45,7 +45,7 @@ def options() -> list[Option]:
 def _listed(part: type[OptionGroup], prefix: str = "", of: str = "") -> Iterator[Option]:
     free, neutral, only = (part.marked(mark) for mark in ("free_on_resume", "neutral", "only"))
     for name, field in part.model_fields.items():
-        kinds = _kinds(field.annotation)
+        kinds = _kinds(field.annotation, nested=prefix.startswith("objective."))
         for kind, (inner, entries) in kinds.items():
             applies = f"{prefix}{name}: {kind}" if kind else of
             yield from _listed(inner, f"{prefix}{name}{entries}.", applies)
@@ -63,11 +63,16 @@ def _listed(part: type[OptionGroup], prefix: str = "", of: str = "") -> Iterator
             )
 
 
-def _kinds(annotation: Any) -> dict[str, tuple[type[OptionGroup], str]]:
-    """Return the parts that may stand in a place, by kind, each with the key before its options."""
+def _kinds(annotation: Any, nested: bool) -> dict[str, tuple[type[OptionGroup], str]]:
+    """Return the parts that may stand in a place, by kind, each with the key before its options.
+
+    Those of an objective inside of another are listed once, where it stands alone.
+    """
     if get_origin(annotation) is dict and issubclass(get_args(annotation)[1], OptionGroup):
         return {"": (get_args(annotation)[1], ".NAME")}
     if annotation is ObjectiveOptions or get_args(annotation)[:1] == (ObjectiveOptions,):
+        if nested:
+            return {}
         rows = {name: (row.Options, "") for name, row in objectives().items()}
         return {"": (ObjectiveOptions, ""), **rows}
     tagged = {arm.__metadata__[0].tag: arm for arm in get_args(annotation) if _is_tagged(arm)}
@@ -104,6 +109,7 @@ _TYPES = {
     str: "text",
     Path: "path",
     type(None): "null",
+    ObjectiveOptions: "an objective",
 }
 
 

@@ -32,7 +32,7 @@ _TRIES = 10
 _BANDS = 4
 
 
-class Frame(NamedTuple):
+class RandomView(NamedTuple):
     """A kind of random views: height and width of them, and the ranges they are drawn from."""
 
     chip: tuple[int, int]
@@ -85,7 +85,7 @@ class Views:
     def __init__(
         self,
         dataset: Dataset,
-        frames: Sequence[Frame],
+        frames: Sequence[RandomView],
         seed: int,
         *,
         cut: bool = True,
@@ -211,8 +211,8 @@ class Views:
         for i, (top, left, height, width, transposed, up_down, left_right) in enumerate(rows):
             crop = pixels[i : i + 1, :, top : top + height, left : left + width]
             crop = self._filled(crop, layout[i : i + 1], mean[i : i + 1])
-            chip = views.shape[2:]
-            size = chip[::-1] if transposed else chip
+            high, wide = views.shape[2:]
+            size = (wide, high) if transposed else (high, wide)
             parts = torch.split(crop.to(torch.uint8), _BANDS, dim=1) if small else (crop,)
             resized = [_interpolated(part, size) for part in parts]
             view = (resized[0] if len(resized) == 1 else torch.cat(resized, dim=1))[0]

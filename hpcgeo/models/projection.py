@@ -4,6 +4,7 @@ Letters: B batch, W width of the backbone, M hidden units, F numbers that are co
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ class Projection(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         """Make it, of the widths from the input's to the output's."""
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairs)
         self.norms = nn.ModuleList(nn.LayerNorm(out, eps=NORM_EPS) for _, out in pairs[:-1])
 

@@ -166,7 +166,7 @@ class Objective(ABC):
         """Return how much larger than usual a parameter begins."""
         return 1.0
 
-    def frames(
+    def random_views(
         self, chip: tuple[int, int], augment: Augment
     ) -> Sequence[tuple[tuple[int, int], Augment]]:
         """Return the kinds of the random views of an image that one forward takes: height and

@@ -2,29 +2,12 @@
 
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.combined.objective import Combined
-from hpcgeo.objectives.contrastive.objective import Contrastive
-from hpcgeo.objectives.dino.objective import Dino
-from hpcgeo.objectives.gfm.objective import Gfm
-from hpcgeo.objectives.mae.objective import Mae
-from hpcgeo.objectives.masked_tokens.objective import MaskedTokens
-from hpcgeo.objectives.multitask.objective import MultiTask
 from hpcgeo.objectives.objective import Objective
-from hpcgeo.objectives.simmim.objective import Simmim
+from hpcgeo.objectives.single import GROUP, SINGLE
 from hpcgeo.options import BY_OBJECTIVE, Model
 from hpcgeo.tables import find_open, loaded, plugins
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "combined": Combined,
-    "contrastive": Contrastive,
-    "dino": Dino,
-    "gfm": Gfm,
-    "mae": Mae,
-    "masked_tokens": MaskedTokens,
-    "multitask": MultiTask,
-    "simmim": Simmim,
-}
-
-GROUP = "hpcgeo.objectives"
+OBJECTIVES: dict[str, type[Objective]] = SINGLE | {"combined": Combined}
 
 
 def objectives() -> dict[str, type[Objective]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt, model_validator
 
-from hpcgeo.options import NEUTRAL, Beta, OptionGroup
+from hpcgeo.options import Beta, OptionGroup
 
 
 class TeacherOptions(OptionGroup):
@@ -14,7 +14,6 @@ class TeacherOptions(OptionGroup):
     name: str | None = Field(
         None,
         description="a row of `hpcgeo list models`, or a YAML file; by default the student's",
-        json_schema_extra=NEUTRAL,
     )
     weights: Path | None = Field(
         None,
@@ -32,13 +31,12 @@ class TeacherOptions(OptionGroup):
     )
     stage: PositiveInt | None = Field(
         None,
-        description="the stage of a Swin, or block of a ViT, whose features are learned; by default "
-        "a Swin's third, a ViT's last",
+        description="the stage of a Swin, or block of a ViT, whose features are learned; by "
+        "default a Swin's third, a ViT's last",
     )
     replicate: bool = Field(
         False,
         description="every rank holds it whole, where the student is sharded: no gathering",
-        json_schema_extra=NEUTRAL,
     )
 
     @model_validator(mode="after")
@@ -50,7 +48,7 @@ class TeacherOptions(OptionGroup):
             )
         if self.momentum is not None and (self.name or self.replicate):
             raise ValueError(
-                "objective.teacher.momentum: a moving average is of the student's model and shards: "
-                "leave name and replicate out"
+                "objective.teacher.momentum: a moving average is of the student's model and its "
+                "shards: leave name and replicate out"
             )
         return self

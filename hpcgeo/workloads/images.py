@@ -12,7 +12,7 @@ from hpcgeo.data.loader import ImageBatch, ImageBatches, Loader
 from hpcgeo.data.readers.shards import named
 from hpcgeo.data.sampling.order import shuffled
 from hpcgeo.data.shards.dataset import open_dataset
-from hpcgeo.data.views import Frame, ViewBatch, Views
+from hpcgeo.data.views import RandomView, ViewBatch, Views
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.objective import Inputs, Material, Objective
 from hpcgeo.options import BY_OBJECTIVE, Data, Model
@@ -48,7 +48,10 @@ class Images:
         self.forms = objective.forms(self.model, self.material.bands, self.data.chip)
         self.views = Views(
             self.dataset,
-            [Frame(*each) for each in objective.frames(self.data.chip, self.data.augment)],
+            [
+                RandomView(*each)
+                for each in objective.random_views(self.data.chip, self.data.augment)
+            ],
             run.seed,
             cut=not torch.cuda.is_available(),
         )

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from hpcgeo.data.loader import ImageBatch
-from hpcgeo.data.views import Frame, Views
+from hpcgeo.data.views import RandomView, Views
 from hpcgeo.options import Augment
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ class One:
     """Makes one view of a batch, where it is read or on its device."""
 
     def __init__(self, dataset, chip, augment, seed, cut):
-        self._views = Views(dataset, [Frame(chip, augment)], seed, cut=cut)
+        self._views = Views(dataset, [RandomView(chip, augment)], seed, cut=cut)
         self.draw, self.plain = self._views.draw, self._views.plain
         self.denormalise = self._views.denormalise
 
@@ -187,7 +187,7 @@ def test_layouts_have_their_own_nodata_and_units(cut):
         nodata=np.array([0.0, 65535.0, np.nan]),
     )
     batch = replace(batch_of(pixels), layout=np.array([0, 1, 1, 2]))
-    (found,) = Views(dataset, [Frame((8, 8), CALM)], 0, cut=cut)(batch, CPU)
+    (found,) = Views(dataset, [RandomView((8, 8), CALM)], 0, cut=cut)(batch, CPU)
     assert torch.equal(found[:3, 0, 4:], torch.full((3, 4, 8), 2.0))
     assert not found[:2, 0, :4].any(), "what is missing is the mean"
     assert (found[3, 0, :4] > 200).all(), "of a layout without nodata, nothing is missing"
@@ -200,7 +200,7 @@ def test_the_mean_of_several_scales_is_no_level_of_8_bits(cut):
         mean=np.array([[550.0], [55.0]]), std=np.array([[450.0], [45.0]]), nodata=np.zeros(2)
     )
     batch = replace(batch_of(pixels), layout=np.array([0, 1]))
-    (found,) = Views(dataset, [Frame((8, 8), CALM)], 0, cut=cut)(batch, CPU)
+    (found,) = Views(dataset, [RandomView((8, 8), CALM)], 0, cut=cut)(batch, CPU)
     assert not found[:, 0, :4].any()
     assert torch.allclose(found[:, 0, 4:], torch.tensor([-1.0, 1.0])[:, None, None], atol=1e-6)
 

@@ -146,19 +146,15 @@ def test_a_run_with_an_earlier_one_as_its_teacher(teacher: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("told", "said"),
     [
-        ("nothing", "objective.teacher.weights nothing: "),
-        ("other", "weight 'backbone.embed.weight' has shape"),
+        ("weights: nothing", "objective.teacher.weights nothing: "),
+        ("weights: TEACHER, name: vit_nano", "weight 'backbone.embed.weight' has shape"),
     ],
 )
-def test_weights_that_are_no_teacher(teacher: Path, tmp_path: Path, name: str, said: str) -> None:
-    told = (
-        {"weights": "nothing"}
-        if name == "nothing"
-        else {"weights": str(teacher), "name": "vit_nano"}
-    )
-    options = f"objective={{name: gfm, mask_cell: 8, teacher: {told}}}".replace("'", "")
+def test_weights_that_are_no_teacher(teacher: Path, tmp_path: Path, told: str, said: str) -> None:
+    told = told.replace("TEACHER", str(teacher))
+    options = f"objective={{name: gfm, mask_cell: 8, teacher: {{{told}}}}}"
     done = hpcgeo("train", *OPTIONS, options, f"run.dir={tmp_path}/run")
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert "objective.teacher.weights" in done.stderr

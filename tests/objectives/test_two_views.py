@@ -112,13 +112,13 @@ def test_the_loss_of_moco_by_hand() -> None:
 
 
 def test_small_views_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="objective.local_size 20: chip 20 x 20 is no multiple"):
+    with pytest.raises(InputError, match=r"objective.local_size 20: chip 20 x 20 is no multiple"):
         DINO(Material(architecture("swin_nano"), BANDS, (CHIP, CHIP)), DinoOptions(local_size=20))
 
 
 def test_frames_are_two_large_and_some_small_views() -> None:
     augment = Augment(scale=(0.4, 1.0), flip=False)
-    frames = Dino(DinoOptions(local_views=3, local_size=16), 0).frames((32, 32), augment)
+    frames = Dino(DinoOptions(local_views=3, local_size=16), 0).random_views((32, 32), augment)
     assert [chip for chip, _ in frames] == [(32, 32)] * 2 + [(16, 16)] * 3
     assert [each.scale for _, each in frames] == [(0.4, 1.0)] * 2 + [(0.05, 0.4)] * 3
     assert not any(each.flip for _, each in frames)

@@ -68,7 +68,7 @@ class MyContrastive(Objective):
     def network(self, material):
         return Network(material.architecture, material.bands, self.options)
 
-    def frames(self, chip, augment):
+    def random_views(self, chip, augment):
         return [(chip, augment)] * 2
 
     def drawn_as(self, name):

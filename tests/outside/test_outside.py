@@ -101,10 +101,8 @@ def test_an_unknown_name_says_how_to_add_one(install) -> None:
     code, said = hpcgeo("train", "mae_vit_tiny", "objective.name=contrastif")
     assert code == 2
     assert "unknown objective.name 'contrastif'" in said
-    assert (
-        "known: combined, contrastive, dino, gfm, mae, masked_tokens, multitask, simmim; a package adds one by an entry"
-        in said
-    )
+    known = "combined, contrastive, dino, gfm, mae, masked_tokens, multitask, simmim"
+    assert f"known: {known}; a package adds one by an entry" in said
 
 
 def test_a_kind_of_task(install, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hpcgeo.data.shards import executors
 from hpcgeo.data.shards.build import build
 from hpcgeo.data.shards.dataset import ShardDataset, open_dataset
 from hpcgeo.data.shards.settings import Settings
-from hpcgeo.data.views import Frame, Views
+from hpcgeo.data.views import RandomView, Views
 from hpcgeo.errors import InputError
 from hpcgeo.models.patches import patchify
 from hpcgeo.models.positions import sincos_2d
@@ -56,7 +56,7 @@ def prepared(run: Path) -> tuple[np.ndarray, Tensor, tuple[int, int]]:
     config = load(str(run / "config.yaml"))
     dataset, chip = open_dataset(config.data), config.data.chip
     batch = ImageBatch.read(dataset, np.arange(len(dataset)), np.arange(len(dataset)))
-    images = Views(dataset, [Frame(chip, Augment())], 0).plain(batch, torch.device("cpu"))
+    images = Views(dataset, [RandomView(chip, Augment())], 0).plain(batch, torch.device("cpu"))
     return batch.pixels.numpy(), images, (chip[0] // PATCH, chip[1] // PATCH)
 
 

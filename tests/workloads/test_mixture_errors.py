@@ -47,7 +47,7 @@ CASES = {
     "head": ([SCENES + "head=liner"], "unknown head 'liner' (did you mean 'linear'?)"),
     "dense head": (["data.tasks.tiles.head=linear"], "data.tasks.tiles.head linear is for labels"),
     "crop": (["data.tasks.table.crop=[0.2, 1]"], "data.tasks.table.crop has no effect"),
-    "wide crop": ([SCENES + "crop=[0.2, 2]"], "the range needs 0 < low <= high <= 1"),
+    "wide crop": ([SCENES + "crop=[0.2, 2]"], "less than or equal to 1"),
     "lora": (["model.lora_rank=4"], "model.lora_rank 4 keeps the weights the backbone begins with"),
     "frozen": (["optim.frozen_steps=1000"], "optim.frozen_steps 1000 is more than train.steps"),
     "weights": (["model.weights=absent.safetensors"], "model.weights absent.safetensors: No such"),

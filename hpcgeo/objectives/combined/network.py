@@ -46,7 +46,7 @@ class Combination(nn.Module):
         losses = []
         for name, term in self.terms.items():
             if hasattr(term, "gather"):
-                term.gather = self.gather
+                term.gather = self.gather  # type: ignore[assignment]
             found = term(**inputs[name])
             losses.append(self.weights[name] * found["loss"])
             scalars |= {f"{name}_{key}": value for key, value in found.items()}

@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from hpcgeo.errors import InputError
 from hpcgeo.objectives.objective import IMAGES, Inputs, Material, Objective, ObjectiveOptions
+from hpcgeo.objectives.single import single
 from hpcgeo.options import Augment, OptionGroup
 
 if TYPE_CHECKING:
@@ -26,15 +27,13 @@ class Term(OptionGroup):
     @classmethod
     def _of_its_row(cls, value: Any) -> Any:
         """Read options by the row that they name."""
-        from hpcgeo.objectives.table import objective
-
         if not isinstance(value, dict):
             return value
         try:
-            row = objective(str(value.get("name")))
+            row = single(str(value.get("name")))
         except InputError as error:
             raise ValueError(str(error)) from None
-        if IMAGES not in row.data or issubclass(row, Combined):
+        if IMAGES not in row.data:
             raise ValueError(f"{value['name']} is no objective of images that can be a term")
         return row.Options.model_validate(value)
 
@@ -64,21 +63,23 @@ class Combined(Objective):
     options: CombinedOptions
 
     def __init__(self, options: Any, seed: int) -> None:
-        from hpcgeo.objectives.table import objective
-
         super().__init__(options, seed)
         self.terms = {
-            name: objective(term.objective.name)(term.objective, seed)
+            name: single(term.objective.name)(term.objective, seed)
             for name, term in self.options.terms.items()
         }
 
     def network(self, material: Material) -> nn.Module:
         from hpcgeo.objectives.combined.network import Combination
-        from hpcgeo.objectives.table import refuse_backbone
 
         model = material.architecture
-        for term in self.terms.values():
-            refuse_backbone(type(term), term.options.name, model.name, model.family)
+        for name, term in self.terms.items():
+            if term.backbones is not None and model.family not in term.backbones:
+                raise InputError(
+                    f"objective.terms.{name}: {term.options.name} trains a "
+                    f"{' or '.join(term.backbones)}, and model.name {model.name} is a "
+                    f"{model.family}: leave it out, or choose another model"
+                )
         networks = {name: term.network(material) for name, term in self.terms.items()}
         weights = {name: term.weight for name, term in self.options.terms.items()}
         return Combination(networks, weights)
@@ -97,7 +98,7 @@ class Combined(Objective):
         term, _, own = rest.partition(".")
         return self.terms[term].drawn_as(own)
 
-    def frames(
+    def random_views(
         self, chip: tuple[int, int], augment: Augment
     ) -> Sequence[tuple[tuple[int, int], Augment]]:
         return [frame for _, frames in self._frames(chip, augment) for frame in frames]
@@ -113,4 +114,4 @@ class Combined(Objective):
 
     def _frames(self, chip: Any, augment: Augment) -> Iterator[tuple[str, Sequence[Any]]]:
         for name, term in self.terms.items():
-            yield name, term.frames(chip, augment)
+            yield name, term.random_views(chip, augment)

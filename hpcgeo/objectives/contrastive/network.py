@@ -3,6 +3,8 @@
 Letters: B batch, R ranks, F numbers that are compared.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ class MoCo(Describer):
         self.config = config
         self.predict = Projection((config.features, config.hidden, config.features))
         self.teacher = Describer(*shape).requires_grad_(False)
-        self.gather = lambda x: x
+        self.gather: Callable[[Tensor], Tensor] = lambda x: x
 
     def stacks(self) -> list[list[nn.Module]]:
         """Return the blocks of student and teacher."""

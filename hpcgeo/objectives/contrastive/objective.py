@@ -40,7 +40,7 @@ class Contrastive(Objective):
 
         return MoCo(material, self.options)
 
-    def frames(
+    def random_views(
         self, chip: tuple[int, int], augment: Augment
     ) -> Sequence[tuple[tuple[int, int], Augment]]:
         return [(chip, augment)] * 2

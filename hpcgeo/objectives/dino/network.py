@@ -3,6 +3,8 @@
 Letters: B batch, V large views (two), R ranks, K prototypes, W width of the backbone.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,7 +51,7 @@ class DINO(Assigner):
             except InputError as error:
                 raise InputError(f"objective.local_size {side}: {error}") from None
         self.teacher = Assigner(material, config).requires_grad_(False)
-        self.gather = lambda x: x
+        self.gather: Callable[[Tensor], Tensor] = lambda x: x
 
     def stacks(self) -> list[list[nn.Module]]:
         """Return the blocks of student and teacher."""

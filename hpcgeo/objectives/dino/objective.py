@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hpcgeo.objectives.objective import IMAGES, Material, Objective, ObjectiveOptions
-from hpcgeo.options import Augment, Beta, ordered
+from hpcgeo.options import Augment, Beta, Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,10 +29,9 @@ class DinoOptions(ObjectiveOptions):
     teacher_temperature: float = Field(0.04, ge=0.02, description="of the teacher's; sharper")
     local_views: NonNegativeInt = Field(6, description="small views of an image, beside two large")
     local_size: PositiveInt = Field(96, description="pixels on a side of a small view")
-    local_scale: tuple[float, float] = Field(
+    local_scale: Range = Field(
         (0.05, 0.4), description="area of a small view, as a fraction; of a large one: data.augment"
     )
-    _ordered = field_validator("local_scale")(ordered)
     koleo: float = Field(
         0.1, ge=0, description="factor of the loss that spreads features (arXiv 1806.03198)"
     )
@@ -52,7 +51,7 @@ class Dino(Objective):
 
         return DINO(material, self.options)
 
-    def frames(
+    def random_views(
         self, chip: tuple[int, int], augment: Augment
     ) -> Sequence[tuple[tuple[int, int], Augment]]:
         side, scale = self.options.local_size, self.options.local_scale

@@ -6,7 +6,7 @@ Letters: B batch, K cells of an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -28,7 +28,7 @@ class Simmim(Objective):
     """Hide cells of an image, predict their pixels by one layer."""
 
     title = "predict the pixels of hidden cells by one layer (Xie et al. 2021, arXiv 2111.09886)"
-    Options = SimmimOptions
+    Options: ClassVar[type[ObjectiveOptions]] = SimmimOptions
     backbones = ("swin", "vit")
     data = (IMAGES,)
     options: SimmimOptions
