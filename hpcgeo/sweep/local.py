@@ -265,9 +265,13 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 
 def launcher(ranks: int, launch: str | None = None, nodes: int = 1) -> Sequence[str]:
-    """Return the words that start `hpcgeo` on some ranks, by torchrun or what stands in front."""
+    """Return the words that start `hpcgeo` on some ranks, by torchrun or what stands in front; one
+    needs neither."""
+    alone = [sys.executable, "-m", "hpcgeo"]
     if launch:
-        return [*launch.format(ranks=ranks, nodes=nodes).split(), sys.executable, "-m", "hpcgeo"]
+        return [*launch.format(ranks=ranks, nodes=nodes).split(), *alone]
+    if ranks == 1:
+        return alone
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(ranks), "-m", "hpcgeo"),

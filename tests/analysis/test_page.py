@@ -195,6 +195,7 @@ def test_without_a_script_the_default_stands(browser, pages):
     assert 40 <= browser.js(SHOWN) < 243
 
 
+@pytest.mark.long
 def test_a_page_of_two_thousand_points_opens(browser, make, tmp_path):
     records = [
         make(strategy, 8 * nodes, 0.1 + 0.001 * number, nodes=nodes, model=f"vit_{number}")

@@ -52,13 +52,13 @@ class Setting(NamedTuple):
 
 SETTINGS = [
     Setting("DDP", 1),
-    Setting("FULL_SHARD", 2),
-    Setting("HYBRID_SHARD", 4, 2),
     Setting("FULL_SHARD", 3),
     Setting("FULL_SHARD", 4, tensor=2),
 ]
 if ALL:
     SETTINGS += [
+        Setting("FULL_SHARD", 2),
+        Setting("HYBRID_SHARD", 4, 2),
         Setting("DDP", 2),
         Setting("ZERO3", 2),
         Setting("NO_SHARD", 2),

@@ -382,6 +382,7 @@ def two_steps(cases: dict[str, list[str]]) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_each_kind_trains(paths):
     """Two steps on one data set of each kind."""

@@ -171,6 +171,7 @@ def test_the_same_with_reader_processes(size, seed, workers, lost) -> None:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=100)
 @given(
     data=st.data(),

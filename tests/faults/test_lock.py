@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.ranks import start, train, wait_for_step
 
 LONG = ["train.steps=4000", "optim.warmup_steps=0"]
 
 
+@pytest.mark.long
 def test_a_lock_of_another_host_that_is_touched_holds(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (holder,) = start(folder, 1, *LONG)

@@ -101,6 +101,7 @@ def test_every_stage_trains_as_one_process(
     assert parameters < 2e-5
 
 
+@pytest.mark.long
 @needs_deepspeed
 def test_initial_weights_are_the_same_bits() -> None:
     settings = [*STAGES, {"strategy": "ZERO3_HPZ", "group_size": 3}]
@@ -108,6 +109,7 @@ def test_initial_weights_are_the_same_bits() -> None:
         assert same == [True] * len(settings)
 
 
+@pytest.mark.long
 @needs_deepspeed
 def test_bfloat16_follows_float32(alone: dict[int, Answer], groups: dict[int, Ranks]) -> None:
     """The arithmetic is bfloat16; weights, optimizer and sums of gradients are not."""
@@ -193,6 +195,7 @@ def looked_at(settings: list[dict[str, Any]]) -> list[tuple[list[float], Any]]:
     return found
 
 
+@pytest.mark.long
 @needs_deepspeed
 def test_evaluation_between_steps_changes_nothing(
     alone: dict[int, Answer], groups: dict[int, Ranks]
@@ -319,15 +322,10 @@ def compiled(options: dict[str, Any]) -> list[list[float]]:
 @pytest.mark.slow
 @needs_deepspeed
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++ on a CPU")
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "recompute"),
-    [
-        ("ZERO2", "none"),
-        *(
-            pytest.param(*pair, marks=pytest.mark.long)
-            for pair in (("ZERO2", "full"), ("ZERO3", "none"), ("ZERO3", "full"))
-        ),
-    ],
+    [(name, recompute) for name in ("ZERO2", "ZERO3") for recompute in ("none", "full")],
 )
 def test_compiled_units_compute_the_same(
     groups: dict[int, Ranks], name: str, recompute: str

@@ -45,7 +45,7 @@ ALONE = {"strategy": "DDP"}
 OVER_RANKS: list[dict[str, Any]] = [
     {"strategy": "FULL_SHARD", "recompute": "full"},
     {"strategy": "FULL_SHARD", "tensor": 2},
-    *({"strategy": f"ZERO{stage}"} for stage in (2,) if find_spec("deepspeed")),
+    *({"strategy": f"ZERO{stage}"} for stage in (2,) if ALL and find_spec("deepspeed")),
 ]
 if ALL:
     OVER_RANKS += [ALONE, {"strategy": "HYBRID_SHARD", "group_size": 1}]

@@ -136,6 +136,7 @@ def wild(strategy: str, steps: int) -> tuple[Answer, list[float]]:
     return learn(run, workload_of(run), topology_of(run), drawn_by_step)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ranks_of_wildly_different_samples_never_wait_for_ever() -> None:
     """With one rank at the loss of one process: all passes are agreed on."""
@@ -157,6 +158,7 @@ def on_one_batch(steps: int) -> list[float]:
     return learn(run, workload, topology, [batch] * steps)[0].losses
 
 
+@pytest.mark.long
 def test_the_loss_of_a_batch_falls_whatever_weights_it_began_with() -> None:
     """Batches differ by more than six steps learn; a batch that comes back is learned."""
     (losses,) = on_ranks(on_one_batch, 1, 30)

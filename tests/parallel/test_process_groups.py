@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
@@ -34,6 +35,7 @@ def so_far() -> Cost:
     return len(groups), sum(group._get_sequence_number_for_group() for group in groups)
 
 
+@pytest.mark.long
 def test_groups_and_collectives_do_not_grow_with_the_world() -> None:
     four, eight = (on_ranks(costs, ranks) for ranks in (4, 8))
     for told in (*four, *eight):

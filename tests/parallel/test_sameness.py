@@ -120,6 +120,7 @@ def test_the_loss_falls() -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.long
 def test_three_axes_at_once(alone: Answer) -> None:
     """2 copies x 2 shards x 2 ranks a product, and one rank of each in groups of one."""
     options = {"strategy": "HYBRID_SHARD", "group_size": 2, "tensor": 2, "recompute": "full"}
@@ -137,6 +138,7 @@ def gated() -> Answer:
     )
 
 
+@pytest.mark.long
 def test_a_gated_mlp_is_cut_as_well(four: Ranks) -> None:
     (whole,), (cut, *_) = on_ranks(gated, 1), four(gated)
     assert cut.losses == pytest.approx(whole.losses, abs=1e-6)
@@ -146,6 +148,7 @@ def low(strategies: list[dict[str, Any]]) -> list[Answer]:
     return [train(options, STEPS, 1, "bfloat16") for options in strategies]
 
 
+@pytest.mark.long
 def test_bfloat16_follows_float32(alone: Answer) -> None:
     """The arithmetic is bfloat16; weights, optimizer and sums of gradients are not."""
     some = [
@@ -183,6 +186,7 @@ def test_initial_weights_are_the_same_bits(four: Ranks) -> None:
         assert same == [True] * len(STRATEGIES)
 
 
+@pytest.mark.long
 def test_initial_weights_of_shards_that_are_not_alike() -> None:
     settings = [options for options in STRATEGIES if set(options) == {"strategy"}]
     for same in on_ranks(initial, 3, settings):
@@ -196,6 +200,7 @@ def compiled() -> tuple[list[float], list[float]]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++ on a CPU")
 def test_compiled_units_compute_the_same() -> None:

@@ -62,6 +62,7 @@ def test_two_ranks_under_torchrun(tmp_path: Path) -> None:
     check(run(launcher, tmp_path), 2, 6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.mpi
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="needs mpirun")

@@ -142,6 +142,7 @@ def test_alone_nothing_is_moved(records: Path) -> None:
     assert record.wait is not None and record.wait.straggler is None
 
 
+@pytest.mark.long
 def test_communication_left_out(records: Path, sharded: Record) -> None:
     record = profile(records, 2, "FULL_SHARD", "--communication", "off")
     assert record.communication == "off" and record.comm_s is None and not record.traffic

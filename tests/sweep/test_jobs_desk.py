@@ -73,6 +73,7 @@ def test_a_sweep_is_planned_submitted_watched(commands: Commands) -> None:
     assert code == 0 and "1 recorded" in said, said + log
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_sweep_is_cancelled(commands: Commands) -> None:
     assert commands.sweep(100_000, "--budget", "1")[0] == 0

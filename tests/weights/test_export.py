@@ -205,6 +205,7 @@ print(memory("VmHWM") - before)
 """
 
 
+@pytest.mark.long
 def test_memory_stays_far_below_the_model(tmp_path: Path) -> None:
     """The peak of exporting ViT-B, above that of exporting a tiny model."""
     tiny = untrained(tmp_path / "tiny")

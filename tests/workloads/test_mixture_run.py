@@ -157,6 +157,7 @@ def test_patience_ends_a_run(tmp_path: Path) -> None:
     assert {score.since for score in looks(tmp_path / "run") if score.step == 2} == {1}
 
 
+@pytest.mark.long
 def test_damaged_files_and_an_ended_task_do_not_stop_the_others(tmp_path: Path) -> None:
     """Files of one task are cut off while the run goes on; another ends after its epochs."""
     data, folder = labelled.scenes(tmp_path / "data"), tmp_path / "run"
