@@ -101,3 +101,49 @@ class Stack:
             return L * (entry + products)
         thin = L if recompute == "full" else L // recompute
         return thin * entry + (L - thin) * whole
+
+
+@dataclass(frozen=True, config=STRICT)
+class CrossStack(Stack):
+    """A pile of equal blocks of cross-attention to one context, and an MLP.
+
+    Further letters: C tokens of the context, of the same width.
+    """
+
+    context: Size = 1
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all blocks: as of self-attention, with a norm of the context."""
+        return super().parameters + self.depth * 2 * self.width
+
+    def flops(self, tokens: int) -> int:
+        """Forward FLOPs of one sequence of `tokens` queries."""
+        W, Q, C = self.width, tokens, self.context
+        return self.depth * (4 * (Q + C) * W * W + self.mlp_flops(Q) + 4 * Q * C * W)
+
+    def cut_parameters(self, tensor: int) -> float:
+        """As of `Stack`; the norm of the context is shared as well."""
+        shared = self.depth * 8 * self.width
+        return shared + (self.parameters - shared) / tensor
+
+    def block_bytes(self, tokens: int, dtype_bytes: int, tensor: int = 1) -> float:
+        """Bytes one block keeps for its backward: of the queries both residuals and their norms, q,
+        what is read with its row sums, both sides of the activation; of the context, which all
+        blocks share, its norm, k and v. Nothing is cut between blocks: ranks share products alone.
+        """
+        W, M, C = self.width, self.hidden, self.context
+        gates = 2 if self.mlp == "gated" else 1
+        queries = tokens * (4 * W + (2 * W + 2 * gates * M) / tensor)
+        statistics = 4 * (2 * (2 * tokens + C) + self.heads * tokens / tensor)
+        return (queries + C * W * (1 + 2 / tensor)) * dtype_bytes + statistics
+
+    def activation_bytes(
+        self, tokens: int, dtype_bytes: int, *, recompute: Recompute = "none", tensor: int = 1
+    ) -> float:
+        """As of `Stack`, of the queries; with `selective` what products give of the context too."""
+        if recompute != "selective":
+            return super().activation_bytes(tokens, dtype_bytes, recompute=recompute, tensor=tensor)
+        W, M = self.width, self.hidden * (2 if self.mlp == "gated" else 1)
+        products = (tokens * (2 * W + M) + 2 * self.context * W) / tensor + tokens * 2 * W
+        return self.depth * (products * dtype_bytes + 4 * self.heads * tokens / tensor)

@@ -35,6 +35,9 @@ class Forms:
         edge_bytes: bytes held outside of the blocks at the loss, of the bytes of a number.
         view_bytes: of all its views, as the model takes them.
         summary: what an image becomes, for people.
+        frozen_parameters: of weights that are not trained, beside all the above.
+        frozen_flops: forward FLOPs of those.
+        replicated: every data-parallel rank has those whole.
     """
 
     stacks: tuple[tuple[Stack, int], ...]
@@ -44,21 +47,30 @@ class Forms:
     edge_bytes: Callable[[int], float]
     view_bytes: int
     summary: str
+    frozen_parameters: int = 0
+    frozen_flops: int = 0
+    replicated: bool = False
 
     @property
     def parameters(self) -> int:
-        """Parameters of all."""
+        """Parameters of all that is trained."""
         return self.root_parameters + sum(stack.parameters for stack, _ in self.stacks)
 
     @property
     def forward_flops(self) -> int:
-        """Forward FLOPs of an image."""
+        """Forward FLOPs of an image, of what is trained."""
         return self.edge_flops + sum(stack.flops(tokens) for stack, tokens in self.stacks)
+
+    @property
+    def model_flops(self) -> int:
+        """FLOPs of a step on an image: forward, backward twice as much (weights and inputs); of
+        what is not trained forward alone."""
+        return 3 * self.forward_flops + self.frozen_flops
 
     def executed_flops(self, recompute: Recompute) -> float:
         """Return the FLOPs of a step on one image, as they are executed.
 
-        Thrice the forward, less the gradient of the pixels, which nobody wants; and what recompute
+        Those of the model, less the gradient of the pixels, which nobody wants; and what recompute
         does again: a block's products but the last, whose result backward does not need.
         """
         every = {"none": 0, "selective": 0, "full": 1}.get(str(recompute), recompute)
@@ -67,7 +79,7 @@ class Forms:
             blocks = stack.depth // int(every) if every else 0
             last = 2 * tokens * stack.hidden * stack.width
             again += blocks * (stack.flops(tokens) / stack.depth - last)
-        return 3 * self.forward_flops - self.input_flops + again
+        return self.model_flops - self.input_flops + again
 
     def activation_bytes(
         self, dtype_bytes: int, *, recompute: Recompute = "none", tensor: int = 1

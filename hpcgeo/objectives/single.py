@@ -1,6 +1,7 @@
 """The objectives that stand alone, or as a term of a combination, by name."""
 
 from hpcgeo.objectives.contrastive.objective import Contrastive
+from hpcgeo.objectives.cross_mae.objective import CrossMae
 from hpcgeo.objectives.dino.objective import Dino
 from hpcgeo.objectives.gfm.objective import Gfm
 from hpcgeo.objectives.mae.objective import Mae
@@ -12,6 +13,7 @@ from hpcgeo.tables import find_open
 
 SINGLE: dict[str, type[Objective]] = {
     "contrastive": Contrastive,
+    "cross_mae": CrossMae,
     "dino": Dino,
     "gfm": Gfm,
     "mae": Mae,

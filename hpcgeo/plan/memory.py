@@ -74,13 +74,15 @@ def predict(
         low, recompute=parallel.recompute, tensor=layout.tp
     )
     batch = train.micro_batch * float(forms.view_bytes)
+    cut = forms.frozen_parameters / layout.tp if not forms.replicated else 0.0
+    whole = forms.frozen_parameters if forms.replicated else 0
     units = [stack.cut_parameters(layout.tp) / stack.depth for stack in stacks]
     if chosen.name in ("DDP", "ZERO0"):
         gathered = 0.0 if low == 4 else low * P
     elif chosen.reshard_after_forward:
         gathered = low * (2 * max(units) + forms.root_parameters)
     else:
-        gathered = low * P
+        gathered = low * (P + cut)
     if parallel.offload:
         return PredictedMemory(0, 0, 0, 0, gathered, activations, batch)
     k = layout.dp_shard
@@ -92,7 +94,7 @@ def predict(
     sums = 8 if chosen.name == "DDP" and train.accumulate > 1 else 4
     return PredictedMemory(
         parameters=(4 + apart) * P / k,
-        frozen=0,
+        frozen=4 * (cut / k + whole),
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
         optimizer=(in_block * (P - root) + other * root) / k,
         gathered=gathered,

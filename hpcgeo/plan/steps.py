@@ -63,7 +63,10 @@ def predict_step(
     }
     seconds = {"forward": 0.0, "backward": 0.0, "last": 0.0}  # of a micro-batch; of the last alone
     for collective in chosen.collectives:
-        sent = collective.volume(world_size, layout.dp_shard) * size_bytes[collective.of]
+        size = size_bytes[collective.of]
+        if (collective.of, collective.when) == ("parameters", "forward") and not forms.replicated:
+            size += DTYPE_BYTES[train.dtype] * forms.frozen_parameters
+        sent = collective.volume(world_size, layout.dp_shard) * size
         rate = _bytes_per_s(collective, layout, where, device.per_package)
         if sent and rate is None:
             return None
@@ -71,7 +74,7 @@ def predict_step(
         when = "last" if collective.name == "all_reduce" else collective.when
         seconds[when] += sent / rate if rate else 0.0
     rate = device.reached.at(forms.parameters) * peak
-    forward = forms.forward_flops * train.micro_batch / rate
+    forward = (forms.forward_flops + forms.frozen_flops) * train.micro_batch / rate
     backward = forms.executed_flops(parallel.recompute) * train.micro_batch / rate - forward
     again = train.accumulate - 1
     return PredictedStep(

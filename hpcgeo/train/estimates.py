@@ -51,7 +51,11 @@ def estimates(run: RunConfig, workload: Workload, world_size: int) -> Iterator[s
     parameters, frozen = workload.facts()["parameters"], frozen_parameters(workload)
     if forms:
         memory = predict(forms, run.parallel, run.train, world_size, run.optim)
-        causes = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(memory).items())
+        causes = ", ".join(
+            f"{name} {value / GIB:.3g}"
+            for name, value in vars(memory).items()
+            if value or name != "frozen"
+        )
         yield f"memory        {memory.total / GIB:.3g} GiB a rank predicted ({causes})"
     else:
         held = states_bytes(parameters, run.parallel, world_size, run.optim, frozen)

@@ -125,8 +125,7 @@ class Images:
         return {"parameters": sum(p.numel() for p in parameters), "bands": bands}
 
     def model_flops(self, global_batch: int) -> float | None:
-        """Forward once, backward twice as much (weights and inputs)."""
-        return 3.0 * self.forms.forward_flops * global_batch if self.forms else None
+        return float(self.forms.model_flops * global_batch) if self.forms else None
 
     def about(self) -> list[str]:
         data, facts, (height, width) = self.data, self.facts(), self.data.chip

@@ -101,7 +101,7 @@ def test_an_unknown_name_says_how_to_add_one(install) -> None:
     code, said = hpcgeo("train", "mae_vit_tiny", "objective.name=contrastif")
     assert code == 2
     assert "unknown objective.name 'contrastif'" in said
-    known = "contrastive, dino, gfm, mae, masked_tokens, multitask, simmim, combined"
+    known = "contrastive, cross_mae, dino, gfm, mae, masked_tokens, multitask, simmim, combined"
     assert f"known: {known}; a package adds one by an entry" in said
 
 

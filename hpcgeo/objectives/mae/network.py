@@ -6,6 +6,8 @@ reads [class, visible, masked], each with its own position, and its last K outpu
 predictions.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,8 +56,9 @@ class MAE(nn.Module):
             {"loss": mean squared error on the masked patches, float32}
         """
         if scale is not None:
-            return {"loss": self._errors(images, noise).sum() * scale}
+            return {"loss": self._errors(images, noise, self._learned).sum() * scale}
         patches, visible, masked = self._mask(images, noise)
+        masked = self._learned(masked)
         predicted = self._predict(images, patches, visible, masked)  # (B, K, P)
         target = self._target(_take(patches, masked))
         return {"loss": F.mse_loss(predicted.float(), target)}
@@ -65,11 +68,19 @@ class MAE(nn.Module):
         """Return the sum over images of what `forward` takes the mean of."""
         return self._errors(images, noise).sum()
 
-    def _errors(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Return the error of each image, (B,), over the masked pixels that are not missing."""
+    def _learned(self, masked: Tensor) -> Tensor:
+        """Return which of the masked patches (B, K) a step predicts: all."""
+        return masked
+
+    def _errors(
+        self, images: Tensor, noise: Tensor, chosen: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> Tensor:
+        """Return the error of each image, (B,), over the masked pixels that are not missing, of
+        those of the masked patches that are chosen."""
         there = patchify(images.isfinite(), self.architecture.patch)
         images = images.nan_to_num(0.0)
         patches, visible, masked = self._mask(images, noise)
+        masked = chosen(masked)
         predicted = self._predict(images, patches, visible, masked)  # (B, K, P)
         squares = (predicted.float() - self._target(_take(patches, masked))).square()
         counted = _take(there, masked)
@@ -108,12 +119,22 @@ class MAE(nn.Module):
         x = self.backbone(_take(patches, visible), wide[visible])  # (B, R + V, W)
         x = self.decoder_embed(x)  # (B, R + V, D)
         hidden = self.mask_token.to(x.dtype) + narrow[masked].to(x.dtype)  # (B, K, D)
+        read = self._decode(x, narrow[visible].to(x.dtype), hidden)  # (B, K, D)
+        return self.predict(self.decoder_norm(read))  # (B, K, P)
+
+    def _decode(self, x: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
+        """Return what the decoder makes of masked patches, (B, K, D).
+
+        Args:
+            x: (B, R + V, D), of the encoder.
+            seen: (B, V, D), positions of the visible patches.
+            hidden: (B, K, D), the mask token at the positions of the masked ones.
+        """
         first = self.backbone.first
-        seen = x[:, first:] + narrow[visible].to(x.dtype)
-        x = torch.cat([x[:, :first], seen, hidden], dim=1)  # (B, R + N, D)
+        x = torch.cat([x[:, :first], x[:, first:] + seen, hidden], dim=1)  # (B, R + N, D)
         for block in self.decoder_blocks:
             x = block(x)
-        return self.predict(self.decoder_norm(x[:, -masked.shape[1] :]))  # (B, K, P)
+        return x[:, -hidden.shape[1] :]
 
     def _target(self, patches: Tensor) -> Tensor:
         if not self.config.normalise_target:

@@ -7,7 +7,7 @@ P = p p C values of a patch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -43,7 +43,7 @@ class Mae(Objective):
     Options = MaeOptions
     backbones = ("vit",)
     data = (IMAGES, TASKS)
-    exports = ("transformers", "timm")
+    exports: ClassVar[tuple[str, ...]] = ("transformers", "timm")
     options: MaeOptions
 
     def network(self, material: Material) -> nn.Module:
