@@ -127,6 +127,11 @@ class Architecture:
                 f"fixed ones have none"
             )
 
+    @property
+    def stride(self) -> int:
+        """Pixels on a side of a place of what it says of an image: its patch."""
+        return self.patch
+
     def num_patches(self, chip: tuple[int, int]) -> int:
         """Return N for a chip of (height, width) pixels.
 

@@ -13,12 +13,11 @@ from hpcgeo.data.readers.shards import named
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Encoder
-from hpcgeo.evaluate.image_encoder import ImageEncoder, filled
+from hpcgeo.evaluate.image_encoder import IMAGE_ENCODERS, ImageEncoder, filled
 from hpcgeo.evaluate.pretraining import pretraining
 from hpcgeo.evaluate.sample_encoder import SampleEncoder
 from hpcgeo.log import log
 from hpcgeo.models.backbone import backbone
-from hpcgeo.models.vit import ViT
 from hpcgeo.options import Mixture
 from hpcgeo.parallel.device import usable_device
 from hpcgeo.weights.bands import metadata
@@ -30,7 +29,7 @@ from hpcgeo.workloads.choice import as_samples
 from hpcgeo.workloads.mixture import architecture_of
 from hpcgeo.workloads.preparation import NAME as PREPARATION
 from hpcgeo.workloads.preparation import kept_preparation
-from hpcgeo.zoo import Architecture, architecture
+from hpcgeo.zoo import architecture
 
 
 def open_encoder(text: str, *, step: int | None = None, moved: Sequence[str] = ()) -> Encoder:
@@ -64,7 +63,7 @@ def _public(text: str, name: str, file: Path) -> ImageEncoder:
     model = architecture(row.model)
     channels = tuple(Channel(row.sensor, band) for band in row.bands)
     start = _start(file, model, len(channels))
-    return ImageEncoder(
+    return IMAGE_ENCODERS[model.family](
         name=row.name,
         architecture=model,
         backbone=filled(model, len(channels), _rows(start)),
@@ -73,7 +72,7 @@ def _public(text: str, name: str, file: Path) -> ImageEncoder:
         std=row.std,
         unit=row.unit,
         size=row.size,
-        native=(row.size // model.patch,) * 2,
+        native=(row.size // model.stride,) * 2,
         origin={
             **{"encoder": text, "model": row.model, "source": row.source, "licence": row.licence},
             "not_used": brief_names(start.unused),
@@ -95,7 +94,7 @@ def _of_run(folder: Path, step: int | None, moved: Sequence[str]) -> Encoder:
         },
         "pretraining": pretraining(folder, step),
     }
-    if isinstance(model, Architecture) and has_one_preparation(run):
+    if model.family in IMAGE_ENCODERS and has_one_preparation(run):
         return _of_images(run, checkpoint, weights, common)
     data = as_samples(run).data
     assert isinstance(data, Mixture)
@@ -131,11 +130,11 @@ def _channels(run: RunConfig, folder: Path, checkpoint: Path) -> tuple[Channel, 
 def _of_images(
     run: RunConfig, checkpoint: Path, weights: MergedWeights, common: dict[str, Any]
 ) -> ImageEncoder:
-    model: Architecture = common["architecture"]
+    model = common["architecture"]
     height, width = chip_of(run)
     images = preprocessing(run, (height, width), checkpoint)
     channels = named(images.sensor, images.bands)
-    return ImageEncoder(
+    return IMAGE_ENCODERS[model.family](
         **common,
         backbone=filled(model, len(channels), lambda name, _: weights.read(BACKBONE + name)),
         channels=channels,
@@ -143,7 +142,7 @@ def _of_images(
         std=images.std,
         unit=None,
         size=height,
-        native=(height // model.patch, width // model.patch),
+        native=(height // model.stride, width // model.stride),
     )
 
 
@@ -158,12 +157,12 @@ def _of_export(path: Path) -> ImageEncoder:
             f"weights`"
         )
     run = RunConfig.model_validate(json.loads(said["config"]))
-    model = _vit(run, path)
+    model = _of_images_alone(run, path)
     height, width = chip_of(run)
     bands, mean, std = (tuple(json.loads(said[word])) for word in ("bands", "mean", "std"))
     channels = named(said.get("sensor"), bands)
     start = _start(path, model, len(channels))
-    return ImageEncoder(
+    return IMAGE_ENCODERS[model.family](
         name=path.resolve().name,
         architecture=model,
         backbone=filled(model, len(channels), _rows(start)),
@@ -172,7 +171,7 @@ def _of_export(path: Path) -> ImageEncoder:
         std=std,
         unit=None,
         size=height,
-        native=(height // model.patch, width // model.patch),
+        native=(height // model.stride, width // model.stride),
         origin={
             **{"encoder": str(path), "model": model.name, "step": int(said["step"])},
             "objective": run.objective.name,
@@ -180,9 +179,9 @@ def _of_export(path: Path) -> ImageEncoder:
     )
 
 
-def _vit(run: RunConfig, where: Path) -> Architecture:
+def _of_images_alone(run: RunConfig, where: Path) -> Any:
     model = architecture(run.model.name)
-    if not isinstance(model, Architecture):
+    if model.family not in IMAGE_ENCODERS:
         raise InputError(
             f"{where} is a {model.family}, which reads any sensors, not images of some bands: "
             f"give the folder of its run (run.dir)"
@@ -190,10 +189,11 @@ def _vit(run: RunConfig, where: Path) -> Architecture:
     return model
 
 
-def _start(file: Path, model: Architecture, bands: int) -> Start:
+def _start(file: Path, model: Any, bands: int) -> Start:
     """Return the weights of a file, held against the backbone; what was not used is said."""
     with torch.device("meta"):
-        shapes = {BACKBONE + name: p.shape for name, p in ViT(model, bands).named_parameters()}
+        made = backbone(model, (), bands, "uniform")
+    shapes = {BACKBONE + name: value.shape for name, value in made.named_parameters()}
     start = Start(file, model, shapes)
     if start.unused:
         log.info("%s: not used: %s", file, brief_names(start.unused))

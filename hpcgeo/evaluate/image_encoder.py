@@ -1,4 +1,4 @@
-"""Encoders of images: a frozen ViT of a run, an export or public weights, with its normalisation.
+"""Encoders of images: a frozen ViT or Swin of a run, an export or public weights, normalised.
 
 What is read of an image is part of an encoder: bands in their order, the unit of their numbers,
 their mean and deviation. Data whose numbers are others is refused, not guessed.
@@ -6,6 +6,7 @@ their mean and deviation. Data whose numbers are others is refused, not guessed.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -15,13 +16,12 @@ from hpcgeo.data.labelled import LabelledSplit
 from hpcgeo.data.sample import Channel, Sample
 from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Encoder, Prepared
+from hpcgeo.models.backbone import backbone
 from hpcgeo.models.patches import patchify
-from hpcgeo.models.vit import ViT
 from hpcgeo.options import Task
 from hpcgeo.parallel.device import usable_device
 from hpcgeo.sensors import sensors
 from hpcgeo.weights.bands import NEAR, matching
-from hpcgeo.zoo import Architecture
 
 #: Blocks that are tried where none are named.
 BLOCKS = 6
@@ -31,7 +31,7 @@ MEAN, DEVIATION = 4.0, (0.02, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoder(Encoder):
-    """A frozen ViT and how images are prepared for it.
+    """A frozen ViT, or what is like it, and how images are prepared for it.
 
     Attributes:
         mean, std: of each channel, in the numbers of `unit`.
@@ -41,15 +41,13 @@ class ImageEncoder(Encoder):
     """
 
     title = "a ViT"
-    keeps = ("vectors", "tokens", "grids")
+    keeps: ClassVar[tuple[str, ...]] = ("vectors", "tokens", "grids")
     poolings: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
         "class": lambda kept: kept[:, : kept.shape[1] // 2],
         "mean": lambda kept: kept[:, kept.shape[1] // 2 :],
         "all": lambda kept: kept,
     }
 
-    architecture: Architecture
-    backbone: ViT
     mean: tuple[float, ...]
     std: tuple[float, ...]
     unit: str | None
@@ -60,6 +58,10 @@ class ImageEncoder(Encoder):
     def depth(self) -> int:
         """Number of blocks."""
         return self.architecture.encoder.depth
+
+    def cell(self, block: int) -> tuple[int, int]:
+        """Return pixels on a side, and numbers, of a cell of `grids` after a block."""
+        return self.architecture.patch, self.backbone.width
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -153,6 +155,50 @@ class ImageEncoder(Encoder):
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SwinEncoder(ImageEncoder):
+    """A frozen Swin: its blocks are stages, each as the next one reads it, the last with its norm;
+    the vector of an image is the mean of its places."""
+
+    title = "a Swin"
+    keeps = ("vectors", "grids")
+    poolings: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"mean": lambda kept: kept}
+
+    @property
+    def depth(self) -> int:
+        """Number of stages."""
+        return len(self.architecture.depths)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """All stages."""
+        return tuple(range(1, self.depth + 1))
+
+    def refuse_block(self, block: int) -> None:
+        if not 1 <= block <= self.depth:
+            raise InputError(f"block {block}: {self.name} has {self.depth} stages, from 1")
+
+    def cell(self, block: int) -> tuple[int, int]:
+        last = min(block, self.depth - 1)
+        return self.architecture.patch * 2**last, self.backbone.widths[block - 1]
+
+    def vectors(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Return the mean of the places, (B, C) of each stage."""
+        return [each.mean((1, 2)) for each in self.grids(images, blocks)]
+
+    @torch.no_grad()
+    def grids(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Return the places of images after stages, (B, h, w, C) float32 of each."""
+        self.architecture.num_patches(images.shape[-2:])
+        places = islice(self.backbone.places(images.nan_to_num(0.0)), max(blocks))
+        found = {number: each.float() for number, each in enumerate(places, 1) if number in blocks}
+        return [found[number] for number in blocks]
+
+
+#: What encodes images, by the family of its backbone.
+IMAGE_ENCODERS: dict[str, type[ImageEncoder]] = {"swin": SwinEncoder, "vit": ImageEncoder}
+
+
 class PreparedImages(Prepared):
     """How samples of a data set become images for an `ImageEncoder`."""
 
@@ -192,16 +238,16 @@ class PreparedImages(Prepared):
 
 
 @torch.no_grad()
-def filled(model: Architecture, bands: int, weight: Callable[[str, Sequence[int]], Tensor]) -> ViT:
+def filled(model: Any, bands: int, weight: Callable[[str, Sequence[int]], Tensor]) -> Any:
     """Return a backbone with given weights, on the device."""
     with torch.device("meta"):
-        backbone = ViT(model, bands)
+        made = backbone(model, (), bands, "uniform")
     device = usable_device()
     weights = {
-        name: weight(name, value.shape).to(device) for name, value in backbone.named_parameters()
+        name: weight(name, value.shape).to(device) for name, value in made.named_parameters()
     }
-    backbone.load_state_dict(weights, assign=True)
-    return backbone.requires_grad_(False).eval()
+    made.load_state_dict(weights, assign=True)
+    return made.requires_grad_(False).eval()
 
 
 def _unit(channel: Channel) -> str | None:

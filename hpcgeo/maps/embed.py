@@ -131,15 +131,15 @@ class FeatureMap:
             InputError: it has no such block, or cannot read tiles of that size.
         """
         self._encoder, self._per = encoder, options.per
-        patch, side = encoder.architecture.patch, options.tile or encoder.size
+        side = options.tile or encoder.size
         encoder.architecture.num_patches((side, side))
         self._block = encoder.depth if options.block is None else options.block
-        if not 0 <= self._block <= encoder.depth:
-            raise InputError(
-                f"--block {self._block}: {encoder.name} has blocks 1 to {encoder.depth}"
-            )
+        encoder.refuse_block(self._block)
+        patch, self.num_outputs = encoder.cell(self._block)
         self._pooling = options.pooling or "mean"
-        self.num_outputs = encoder.backbone.width
+        if self._pooling not in encoder.poolings:
+            known = " or ".join(encoder.poolings)
+            raise InputError(f"--pool {self._pooling}: {encoder.title} has {known}")
         self.batch, self.words = options.batch, options.words
         if self._per == "chip":
             self.scale, self.tile, self.overlap = side, (1, 1), (0, 0)

@@ -56,6 +56,27 @@ def test_a_run_and_its_export_are_one_encoder(tmp_path: Path) -> None:
     assert of_run.grids(larger, [1])[0].shape == (1, 2 * SIDE // 8, SIDE // 8, 128)
 
 
+def test_a_swin_is_read_by_stages(tmp_path: Path, part: LabelledSplit) -> None:
+    """A run and its export alike; a stage is what the next one reads, its vector the mean."""
+    words = "data.chip=64", "model.name=swin_nano", "objective={name: simmim}"
+    run = untrained(tmp_path / "run", *words, scale=0.1)
+    export(run, "safetensors", tmp_path / "out")
+    of_run, of_export = open_encoder(str(run)), open_encoder(str(tmp_path / "out"))
+    assert of_run.fingerprint == of_export.fingerprint
+    assert (of_run.depth, of_run.blocks, of_run.native) == (4, (1, 2, 3, 4), (2, 2))
+    images = torch.randn(2, 3, 64, 96)
+    images[0, :, :5] = torch.nan  # missing: the mean
+    grids = of_run.grids(images, [2, 4])
+    assert [each.shape for each in grids] == [(2, 4, 6, 96), (2, 2, 3, 192)]
+    assert [of_run.cell(block) for block in (1, 2, 4)] == [(8, 48), (16, 96), (32, 192)]
+    [vector] = of_run.vectors(images, [4])
+    torch.testing.assert_close(vector, of_run.backbone(images.nan_to_num(0.0)).mean((1, 2)))
+    torch.testing.assert_close(vector, grids[1].flatten(1, 2).mean(1))
+    for block in (0, 5):
+        with pytest.raises(InputError, match=f"block {block}: run has 4 stages, from 1"):
+            of_run.refuse_block(block)
+
+
 def test_blocks_of_the_second_half_are_tried(public: ImageEncoder) -> None:
     assert public.blocks == (7, 8, 9, 10, 11, 12)
     assert public.random(0).fingerprint != public.random(1).fingerprint

@@ -125,7 +125,7 @@ WRONG = {
     "overlap": (["--format", "npz", "--overlap", "0.5"], "no effect on chips"),
     "format": (["--per", "patch", "--format", "npz"], "no effect on patches"),
     "pool": (["--per", "patch", "--pool", "mean"], "no effect on patches"),
-    "block": (["--format", "npz", "--block", "13"], "has blocks 1 to 12"),
+    "block": (["--format", "npz", "--block", "13"], "block 13"),
     "tile": (["--format", "npz", "--tile", "30"], "30"),
 }
 

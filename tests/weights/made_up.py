@@ -9,20 +9,21 @@ from hpcgeo.checkpoint.checkpoints import Checkpoints, reader_of
 from hpcgeo.config import RunConfig, load
 from hpcgeo.data.shards.dataset import open_dataset
 from hpcgeo.job_options import Checkpoint
-from hpcgeo.objectives.mae.network import MAE
+from hpcgeo.objectives.objective import Material
+from hpcgeo.workloads.choice import objective_of
 from hpcgeo.zoo import architecture
 from tests.distributed import on_ranks
 
 STEP = 7
 
 
-def model_of(config: RunConfig) -> MAE:
-    return MAE(
-        architecture(config.model.name), len(open_dataset(config.data).bands), config.objective
-    )
+def model_of(config: RunConfig) -> Any:
+    bands = len(open_dataset(config.data).bands)
+    material = Material(architecture(config.model.name), bands, config.data.chip)
+    return objective_of(config).network(material)
 
 
-def trained(run: Path, step: int = STEP) -> MAE:
+def trained(run: Path, step: int = STEP) -> Any:
     """The model of a checkpoint, read whole."""
     mae = model_of(load(str(run / "config.yaml")))
     weights = {f"model.{name}": value for name, value in mae.state_dict().items()}
