@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt, model_validator
 
-from hpcgeo.options import Beta, OptionGroup
+from hpcgeo.options import FREE, Beta, OptionGroup
 
 
 class TeacherOptions(OptionGroup):
@@ -37,6 +37,7 @@ class TeacherOptions(OptionGroup):
     replicate: bool = Field(
         False,
         description="every rank holds it whole, where the student is sharded: no gathering",
+        json_schema_extra=FREE,
     )
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ def made(student: str, teacher: str, told: dict[str, Any], **options: Any) -> GF
     ("student", "teacher", "told", "stages", "widths"),
     [
         ("swin_nano", "swin_nano", {}, (3, 3), (192, 192)),
-        ("vit_tiny", "swin_nano", {"size": 96, "stage": 1}, (4, 1), (32, 48)),
+        ("vit_tiny", "swin_nano", {"size": 96, "stage": 1}, (4, 1), (128, 48)),
         ("swin_nano", "vit_nano", {"stage": 1}, (2, 1), (96, 64)),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_run_with_an_earlier_one_as_its_teacher(teacher: Path, tmp_path: Path)
     words = f"objective={{name: gfm, mask_cell: 8, teacher: {{weights: {teacher}}}}}"
     one = hpcgeo("train", *OPTIONS, words, "train.micro_batch=8", f"run.dir={tmp_path}/one")
     assert one.returncode == 0, one.stderr
-    assert "out: 52 of 52 weights; not used: decoder" in one.stderr, one.stderr
+    assert "out: 53 of 53 weights; not used: decoder" in one.stderr, one.stderr
     losses = [row["loss"] for row in metrics(tmp_path / "one")]
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000004")
@@ -149,7 +149,7 @@ def test_a_run_with_an_earlier_one_as_its_teacher(teacher: Path, tmp_path: Path)
     ("told", "said"),
     [
         ("weights: nothing", "objective.teacher.weights nothing: "),
-        ("weights: TEACHER, name: vit_nano", "weight 'backbone.embed.weight' has shape"),
+        ("weights: TEACHER, name: vit_nano", "weight 'backbone.class_token' has shape"),
     ],
 )
 def test_weights_that_are_no_teacher(teacher: Path, tmp_path: Path, told: str, said: str) -> None:
