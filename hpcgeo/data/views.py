@@ -85,7 +85,7 @@ class Views:
     def __init__(
         self,
         dataset: Dataset,
-        frames: Sequence[RandomView],
+        kinds: Sequence[RandomView],
         seed: int,
         *,
         cut: bool = True,
@@ -94,11 +94,11 @@ class Views:
 
         Args:
             dataset: whose mean, standard deviation and nodata normalise the bands.
-            frames: of each of the independent views of a sample.
+            kinds: of the independent views of a sample, one each; some may be alike.
             seed: of the run.
             cut: resize where samples are read; false: on the device.
         """
-        self._frames, self._seed, self._cut = frames, seed, cut
+        self._kinds, self._seed, self._cut = kinds, seed, cut
         std = np.where(dataset.std != 0, dataset.std, 1)
         known = {"mean": dataset.mean, "std": std, "nodata": dataset.nodata[:, None]}
         table = {
@@ -121,7 +121,7 @@ class Views:
         """Return the largest centred view (B, C, h, w) of each sample, of the size of the first
         kind of views, without augmentation."""
         high, wide = batch.valid.T
-        rows, columns = self._frames[0].chip
+        rows, columns = self._kinds[0].chip
         scale = np.minimum(high / rows, wide / columns)
         height = np.maximum(1, np.rint(rows * scale).astype(np.int64))
         width = np.maximum(1, np.rint(columns * scale).astype(np.int64))
@@ -132,7 +132,7 @@ class Views:
     def prepare(self, batch: ImageBatch) -> ViewBatch:
         """Draw the random views, and cut them where that is done by whoever reads."""
         with phase("augmentation"):
-            crops = [self.draw(batch, view) for view in range(len(self._frames))]
+            crops = [self.draw(batch, view) for view in range(len(self._kinds))]
             return self._prepared(batch, crops)
 
     def finish(self, batch: ViewBatch, device: torch.device) -> list[torch.Tensor]:
@@ -146,8 +146,8 @@ class Views:
             [samples] = pixels
             filled = self._filled(samples, layout, mean)
             views = (
-                self._resized(filled, each, samples.dtype, frame.chip)
-                for each, frame in zip(crops, self._frames, strict=False)
+                self._resized(filled, each, samples.dtype, kind.chip)
+                for each, kind in zip(crops, self._kinds, strict=False)
             )
             return [view.sub_(mean).div_(std) for view in views]
 
@@ -160,7 +160,7 @@ class Views:
         """Return the crops of the random views: area and aspect ratio as in Szegedy et al. 2014,
         section 6, whole pixels, inside the valid part of the sample.
         """
-        augment = self._frames[view].augment
+        augment = self._kinds[view].augment
         high, wide = batch.valid.T[:, :, None]  # (B, 1)
         drawn = uniform(self._seed, batch.position, _stream(view), 2 * _TRIES + 5)
         area = high * wide * _between(drawn[:, :_TRIES], *augment.scale)
@@ -192,8 +192,8 @@ class Views:
             return found
         # Memory of numpy lies in large pages, the first touch of which takes a third of the time.
         views = []
-        for each, frame in zip(crops, self._frames, strict=False):
-            shape = *batch.pixels.shape[:2], *frame.chip
+        for each, kind in zip(crops, self._kinds, strict=False):
+            shape = *batch.pixels.shape[:2], *kind.chip
             views.append(torch.from_numpy(np.empty(shape, dtype=np.float32)))
             self._cut_out(batch.pixels, layout, each, views[-1])
         return replace(found, pixels=tuple(views), is_cut=True)

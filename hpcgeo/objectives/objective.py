@@ -174,9 +174,6 @@ class Objective(ABC):
 
         Args:
             chip, augment: of `data`.
-
-        Raises:
-            InputError: they do not fit.
         """
         return [(chip, augment)]
 

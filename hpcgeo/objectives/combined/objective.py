@@ -101,17 +101,17 @@ class Combined(Objective):
     def random_views(
         self, chip: tuple[int, int], augment: Augment
     ) -> Sequence[tuple[tuple[int, int], Augment]]:
-        return [frame for _, frames in self._frames(chip, augment) for frame in frames]
+        return [kind for _, kinds in self._kinds(chip, augment) for kind in kinds]
 
     def image_inputs(self, views: Sequence[Tensor], position: Any, num_patches: int) -> Inputs:
         inputs, first = {}, 0
         chip = views[0].shape[2], views[0].shape[3]
-        for name, frames in self._frames(chip, Augment()):
-            own = views[first : first + len(frames)]
+        for name, kinds in self._kinds(chip, Augment()):
+            own = views[first : first + len(kinds)]
             inputs[name] = self.terms[name].image_inputs(own, position, num_patches)
-            first += len(frames)
+            first += len(kinds)
         return {"inputs": inputs}
 
-    def _frames(self, chip: Any, augment: Augment) -> Iterator[tuple[str, Sequence[Any]]]:
+    def _kinds(self, chip: Any, augment: Augment) -> Iterator[tuple[str, Sequence[Any]]]:
         for name, term in self.terms.items():
             yield name, term.random_views(chip, augment)
