@@ -2,8 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from time import monotonic
 from typing import TypeVar
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from hpcgeo.quoting import terminal
 
 log = logging.getLogger("hpcgeo")
 Item = TypeVar("Item")
+#: Between the lines that say how far work is, where no terminal draws it.
+LINE_EVERY_S = 60.0
 
 
 def set_up(rank: int = 0, host: str = "") -> None:
@@ -64,11 +67,19 @@ def bar(description: str, total: int | None, *, shown: bool = True) -> Iterator[
 def track(
     items: Iterable[Item], description: str, total: int | None = None, *, shown: bool = True
 ) -> Iterator[Item]:
-    """Yield `items` behind a progress bar, which is drawn where `shown`."""
+    """Yield `items` behind a progress bar, where `shown`; a file gets a line a minute instead."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    begun = said = monotonic()
     with bar(description, total, shown=shown) as progress:
-        for item in items:
+        for done, item in enumerate(items, 1):
             yield item
             progress.update(progress.task_ids[0], advance=1)
+            if shown and progress.disable and (now := monotonic()) - said >= LINE_EVERY_S:
+                said, left = now, ""
+                if total is not None:
+                    left = f" of {total}, {span((total - done) * (now - begun) / done)} left"
+                log.info("%s: %d%s", description, done, left)
 
 
 def span(seconds: float) -> str:

@@ -99,7 +99,7 @@ def choose(
                 partial(_tried, protocol, name, train, validation, target, some, metric, seed)
             )
     # Of one fit the ranks share the samples that are answered, of several the fits.
-    found = [pieces[0](group=group)] if len(pieces) == 1 else shared_out(pieces, group)
+    found = [pieces[0](group=group)] if len(pieces) == 1 else shared_out(pieces, group, "fits")
     every = [one for some in found for one in some]
     best = _best(every, metric)
     train, validation = candidates[best.candidate]

@@ -25,6 +25,9 @@ from hpcgeo.parallel.device import usable_device
 
 RATES, DECAY = (1e-3, 3e-4, 3e-3, 1e-2, 1e-4), 1e-4
 EPOCHS, BATCH = 50, 16
+#: A step sees each so many-th row and column of pixels, from one that is drawn: neighbours say the
+#: same, and all pixels cost some ten times as much.
+STRIDE = 4
 #: Patches of a memory bank, its neighbours, and by what their similarities are divided.
 BANK, KS, TEMPERATURE = 100_000, (30, 5, 10, 90), 0.02
 
@@ -64,14 +67,23 @@ class DenseLinear(FrozenProtocol):
         biases = weights.new_zeros(len(settings), outputs)
         parameters = [each.requires_grad_() for each in (weights, biases)]
         standard, frame = Standard.of(train), train.truth.shape[1:]
-        model = DenseFitted(standard, weights.movedim(0, 1), biases, frame)
+        stride, generator = min(STRIDE, *frame), torch.Generator().manual_seed(seed)
+        tall, wide = (
+            bilinear(*sides).to(weights.device)
+            for sides in zip(train.vectors.shape[1:3], frame, strict=True)
+        )
 
         def loss(some: Tensor) -> Tensor:
-            rows = some.numpy()
-            seen = torch.from_numpy(np.array(train.vectors[rows], np.float32)).to(weights.device)
-            truth = torch.from_numpy(np.array(train.truth[rows])).to(weights.device)
-            answers = model.answers(seen).flatten(3).movedim(2, 3)  # (S, b, Q, K)
-            return summed_loss(kind, answers, truth.flatten(1))
+            chips = some.numpy()
+            top, left = torch.randint(stride, (2,), generator=generator).tolist()
+            rows, columns = slice(top, None, stride), slice(left, None, stride)
+            truth = torch.from_numpy(np.array(train.truth[chips][:, rows, columns]))
+            seen = torch.from_numpy(np.array(train.vectors[chips], np.float32)).to(weights.device)
+            of_patches = times(standard.apply(seen), weights.movedim(0, 1)) + biases
+            answers = torch.einsum(
+                "bhwsk,yh,xw->sbyxk", of_patches, tall[rows], wide[columns]
+            )  # as `upsampled`, of these pixels
+            return summed_loss(kind, answers.flatten(2, 3), truth.flatten(1).to(weights.device))
 
         trained(
             parameters,
@@ -167,6 +179,12 @@ def mixed(truth: Array, grid: tuple[int, ...], classes: int) -> Array:
     counts = counts.reshape(n, *grid, classes).astype(np.float32)
     with np.errstate(invalid="ignore"):
         return counts / counts.sum(-1, keepdims=True)
+
+
+def bilinear(patches: int, pixels: int) -> Tensor:
+    """Return the weights of patches in each pixel of an axis, (pixels, patches), as `upsampled`."""
+    ones = torch.eye(patches)[None]
+    return F.interpolate(ones, pixels, mode="linear", align_corners=False)[0].T
 
 
 def upsampled(answers: Tensor, frame: tuple[int, ...]) -> Tensor:

@@ -6,7 +6,14 @@ import torch
 from torch.nn import functional as F
 
 from hpcgeo.evaluate.protocols.choice import choose, scored
-from hpcgeo.evaluate.protocols.dense import DenseKNN, DenseLinear, memory_bank, mixed, upsampled
+from hpcgeo.evaluate.protocols.dense import (
+    DenseKNN,
+    DenseLinear,
+    bilinear,
+    memory_bank,
+    mixed,
+    upsampled,
+)
 from hpcgeo.kinds.target import IGNORED
 from tests.evaluate.protocols.features import chips, split, target
 
@@ -60,6 +67,13 @@ def test_the_linear_head_is_a_convolution_that_is_upsampled():
     )
     wanted = F.interpolate(patches, (16, 16), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model.answers(seen)[0], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_pixels_of_a_step_are_those_of_the_upsampled_frame():
+    patches = torch.randn(2, 3, 4, 5, 7)  # (S, n, K, h, w)
+    rows, columns = bilinear(5, 32)[3::4], bilinear(7, 30)[1::4]
+    found = torch.einsum("snkhw,yh,xw->snkyx", patches, rows, columns)
+    torch.testing.assert_close(found, upsampled(patches, (32, 30))[..., 3::4, 1::4])
 
 
 def test_nearest_patches_give_a_weighted_mean_of_mixtures():
