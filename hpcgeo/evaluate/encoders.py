@@ -46,6 +46,8 @@ def open_encoder(text: str, *, step: int | None = None, moved: Sequence[str] = (
     """
     name, colon, file = text.partition(":")
     if colon and not Path(text).exists():
+        if not file:
+            raise InputError(f"encoder {text!r}: give the file of its weights: {text}FILE")
         return _public(text, name, Path(file))
     path = Path(text)
     if (path / "config.yaml").is_file():

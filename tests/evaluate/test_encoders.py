@@ -132,6 +132,8 @@ def test_what_is_no_encoder_is_said(tmp_path: Path) -> None:
         open_encoder("nowhere")
     with pytest.raises(InputError, match=r"unknown public weights 'dinov2_vits13'.*dinov2_vits14"):
         open_encoder(f"dinov2_vits13:{tmp_path}/x")
+    with pytest.raises(InputError, match=r"'dinov2_vits14:': give the file of its weights"):
+        open_encoder("dinov2_vits14:")
     path = weights(tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="does not say its config, bands, mean, std"):
         open_encoder(str(path))

@@ -106,7 +106,11 @@ def test_a_diverging_run_ends_before_it_replaces_good_checkpoints(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("kind", "workers", "message"),
-    [("gzip", 0, "cannot be read"), ("gzip", 1, "cannot be read"), ("none", 1, "data verify")],
+    [
+        ("gzip", 0, "cannot be read"),
+        pytest.param("gzip", 1, "cannot be read", marks=pytest.mark.long),
+        ("none", 1, "data verify"),
+    ],
 )
 def test_a_damaged_shard_file(
     sets: Path, tmp_path: Path, kind: str, workers: int, message: str

@@ -78,11 +78,13 @@ def seen(kind: str, options: dict[str, Any], dtype: str) -> tuple[float | None, 
 @pytest.mark.parametrize(
     ("kind", "options", "dtype"),
     [
-        ("simmim", {"strategy": "DDP"}, "float32"),
+        pytest.param("simmim", {"strategy": "DDP"}, "float32", marks=pytest.mark.long),
         pytest.param("simmim", {"strategy": "DDP"}, "bfloat16", marks=pytest.mark.long),
-        ("cross_mae", {"strategy": "DDP"}, "float32"),
+        pytest.param("cross_mae", {"strategy": "DDP"}, "float32", marks=pytest.mark.long),
         ("gfm stage", {"strategy": "FULL_SHARD"}, "float32"),
-        ("gfm replicated", {"strategy": "FULL_SHARD"}, "float32"),
+        pytest.param(
+            "gfm replicated", {"strategy": "FULL_SHARD"}, "float32", marks=pytest.mark.long
+        ),
         pytest.param("gfm", {"strategy": "DDP"}, "float32", marks=pytest.mark.long),
     ],
     ids=str,

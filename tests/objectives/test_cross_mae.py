@@ -47,6 +47,7 @@ def test_a_part_of_the_hidden_patches_is_predicted_each_by_itself() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run(tmp_path: Path) -> None:
     """One process = two ranks, sharded, cut, recomputed; pictures, export, fine-tuned on."""
     options = [

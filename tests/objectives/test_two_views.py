@@ -128,7 +128,7 @@ def test_frames_are_two_large_and_some_small_views() -> None:
     "objective",
     [
         "{name: dino, local_size: 16, local_views: 2, hidden: 16, features: 8, prototypes: 32}",
-        "{name: contrastive, hidden: 16, features: 8}",
+        pytest.param("{name: contrastive, hidden: 16, features: 8}", marks=pytest.mark.long),
         "{name: combined, terms: {pixels: {objective: {name: simmim, mask_cell: 8}}, views: "
         "{weight: 0.5, objective: {name: contrastive, hidden: 16, features: 8}}, holes: "
         "{objective: {name: mae}}}}",

@@ -42,6 +42,7 @@ def test_an_objective(install, tmp_path: Path) -> None:
     assert code == 0 and "weights; at random: " in said, said
 
 
+@pytest.mark.long
 def test_an_objective_of_two_views_with_a_teacher(install, tmp_path: Path) -> None:
     """One process = DDP = FULL_SHARD, resumed in the middle; no copy of the teacher is trained."""
     hpcgeo = install(

@@ -43,7 +43,7 @@ def table(strategies: list[dict[str, Any]]) -> list[Setting]:
 
 
 SETTINGS: dict[int, list[Setting]] = {
-    4: [*table([NATIVE[3], NATIVE[5]] if not ALL else NATIVE)],
+    4: [*table([NATIVE[5]] if not ALL else NATIVE)],
     2: table(ZERO[1:] if not ALL else ZERO),
 }
 if not ALL:

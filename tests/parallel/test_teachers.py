@@ -77,8 +77,8 @@ OTHERS: list[dict[str, Any]] = [
 ]
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((case, options) for case in CASES for options in (FULL, *((DDP, *OTHERS) if ALL else ()))),
-    *(() if ALL else (("gfm", DDP), ("dino", DDP), ("dino", OTHERS[2]), ("gfm", OTHERS[1]))),
-    *((case, TENSOR) for case in ("gfm", "gfm replicated", "gfm moving")),
+    *(() if ALL else (("gfm", DDP), ("dino", OTHERS[2]))),
+    *((case, TENSOR) for case in ("gfm", "gfm replicated", "gfm moving") if ALL or case == "gfm"),
 ]
 
 

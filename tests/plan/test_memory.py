@@ -57,11 +57,16 @@ def of_images(run: RunConfig) -> Forms:
     "options",
     [
         {"strategy": "DDP"},
-        {"strategy": "NO_SHARD"},
-        {"strategy": "FULL_SHARD"},
         {"strategy": "HYBRID_SHARD", "group_size": 2},
         {"strategy": "FULL_SHARD", "tensor": 2},
-        {"strategy": "NO_SHARD", "tensor": 4},
+        *(
+            pytest.param(options, marks=pytest.mark.long)
+            for options in (
+                {"strategy": "NO_SHARD"},
+                {"strategy": "FULL_SHARD"},
+                {"strategy": "NO_SHARD", "tensor": 4},
+            )
+        ),
     ],
     ids=str,
 )
