@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hpcgeo.errors import InputError
 from hpcgeo.log import track
+from hpcgeo.machines import Grid
 from hpcgeo.quoting import markdown
 from hpcgeo.records import LinksRecord, Record
 from hpcgeo.tables import loaded, plugins
@@ -70,6 +71,8 @@ def make(
     out: Path,
     folders: Sequence[Path] = (),
     together: Sequence[str] = (),
+    baseline: str | None = None,
+    grid: Grid | None = None,
 ) -> list[Path]:
     """Write report.html, report.md, table.csv and figures/*.svg into `out`.
 
@@ -81,6 +84,8 @@ def make(
         out: folder; a report there is replaced only when the new one is complete.
         together: keys in which lines of one figure, or scores of a column, may differ, which the
             page then says.
+        baseline: row of scores that the gains of others are against.
+        grid: of electricity, whose carbon a pretraining is counted with.
 
     Returns:
         The paths of the pages.
@@ -103,6 +108,8 @@ def make(
     with_records = bool(found.records or found.links)
     if folders and not with_records:
         raise InputError(f"--run {folders[0]}: no effect on scores: give records too")
+    if not found.scores and (baseline is not None or grid is not None):
+        raise InputError("--baseline and --grid: of scores, and none are given")
     mixed = [key for key in together if key in MIXABLE] if found.scores else []
     if found.scores:
         # A key of both counts for both; what only records may carry is judged there.
@@ -118,7 +125,7 @@ def make(
         )
     if found.scores:
         board = board_of(found.scores, found.score_copies, mixed)
-        files |= score_page.render(board, _templates(), _assets())
+        files |= score_page.render(board, _templates(), _assets(), baseline, grid)
     gc.unfreeze()
     try:
         _write(files, out)

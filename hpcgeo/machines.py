@@ -157,6 +157,7 @@ class Device(FactRow):
     flops: dict[str, float] = Field({}, description="dense matrix products, TFLOP/s by dtype")
     memory: float = Field(description="GiB")
     bandwidth: float = Field(description="TB/s")
+    watts: float | None = Field(None, description="board power")
     reached: Utilisation | None = None
     per_package: int = Field(
         1, ge=1, description="devices of a package, linked best among themselves"

@@ -37,7 +37,7 @@ class Pretraining(RecordPart):
         flops: model FLOPs of all steps; None: not known.
         node_hours: of steps and checkpoints; starts and evaluations are not in it.
         kwh: that counters of the machine said; None: there are none, or it had several starts.
-        nodes, device: it ran on.
+        nodes, device, devices: it ran on, and how many devices; None: not written then.
     """
 
     objective: str
@@ -49,6 +49,7 @@ class Pretraining(RecordPart):
     kwh: float | None
     nodes: PositiveInt
     device: str
+    devices: PositiveInt | None = None
 
 
 class Mistake(RecordPart):

@@ -4,10 +4,12 @@ from typing import Any
 
 from jinja2 import Environment
 
+from hpcgeo.machines import Grid
 from hpcgeo_analysis import page
 from hpcgeo_analysis.scores import classes, figures, gallery, table
 from hpcgeo_analysis.scores.answers import answers
 from hpcgeo_analysis.scores.board import ScoreBoard
+from hpcgeo_analysis.scores.gains import gains
 
 #: What the anchors of figures, and so the names of their files, begin with.
 ANCHORS = ("scores", "size", "compute", "pretraining", "confusion", "mistakes")
@@ -20,14 +22,22 @@ FIGURES = (
 )
 
 
-def render(board: ScoreBoard, templates: Environment, assets: dict[str, str]) -> dict[str, bytes]:
+def render(
+    board: ScoreBoard,
+    templates: Environment,
+    assets: dict[str, str],
+    baseline: str | None = None,
+    grid: Grid | None = None,
+) -> dict[str, bytes]:
     """Return the content of every file of the page by its path below the folder.
 
     Args:
         board: of at least one score.
         templates: of the report.
         assets: `css` and `script` of a page.
+        baseline, grid: of `hpcgeo_analysis.scores.gains.gains`.
     """
+    gained = gains(board, baseline, grid)
     drawn = [figure for make in FIGURES if (figure := make(board))]
     view: dict[str, Any] = {
         "answers": answers(board),
@@ -37,6 +47,7 @@ def render(board: ScoreBoard, templates: Environment, assets: dict[str, str]) ->
         "common": board.common,
         "rows": table.rows(board),
         "markdown": table.as_markdown(board),
+        "gains": gained,
         "tables": [table.protocols(board), *classes.recalls(board)],
         **assets,
     }

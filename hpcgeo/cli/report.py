@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hpcgeo import machines
 from hpcgeo.cli.outputs import refuse_unwritable
 from hpcgeo.errors import InputError
 
@@ -41,6 +42,20 @@ def report(
             "scores against each other that do, e.g. labels; the page then says so.",
         ),
     ] = "",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Row of scores over which the others' average relative performance (ARP) is; by "
+            "default the random weights, where there is one row of them."
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Electricity grid of the CO2 of pretrainings, a row of facts/grids.yaml, or grams "
+            "per kWh."
+        ),
+    ] = None,
 ) -> None:
     """Turn records into the scaling report: report.html, report.md, table.csv, figures/*.svg.
 
@@ -51,11 +66,14 @@ def report(
 
     hpcgeo report scores.jsonl --out report
 
+    hpcgeo report scores --baseline dinov2_vits14 --grid france --out report
+
     hpcgeo report records.jsonl --run runs/mae_vit_tiny --out report
 
     hpcgeo report mine.jsonl profiles/records --together machine,device,kind --out report
     """
     refuse_unwritable(out, "--out", folder=True)
     keys = [key.strip() for key in together.split(",") if key.strip()]
-    for page in make(records, out, run or [], keys):
+    of_grid = None if grid is None else machines.grid(grid)
+    for page in make(records, out, run or [], keys, baseline, of_grid):
         typer.echo(page)

@@ -40,6 +40,7 @@ def pretraining(folder: Path, step: int | None = None) -> Pretraining | None:
         kwh=energy.joules / 3.6e6 if energy and whole else None,
         nodes=record.nodes,
         device=record.device,
+        devices=record.world_size,
     )
 
 
