@@ -67,6 +67,8 @@ class DenseLinear(FrozenProtocol):
         biases = weights.new_zeros(len(settings), outputs)
         parameters = [each.requires_grad_() for each in (weights, biases)]
         standard, frame = Standard.of(train), train.truth.shape[1:]
+        mean, deviation = (x.to(weights) for x in (standard.mean, standard.deviation))
+        deviation = deviation[:, None, None]
         stride, generator = min(STRIDE, *frame), torch.Generator().manual_seed(seed)
         tall, wide = (
             bilinear(*sides).to(weights.device)
@@ -79,7 +81,8 @@ class DenseLinear(FrozenProtocol):
             rows, columns = slice(top, None, stride), slice(left, None, stride)
             truth = torch.from_numpy(np.array(train.truth[chips][:, rows, columns]))
             seen = torch.from_numpy(np.array(train.vectors[chips], np.float32)).to(weights.device)
-            of_patches = times(standard.apply(seen), weights.movedim(0, 1)) + biases
+            scaled = weights.movedim(0, 1) / deviation  # features as they are: no copy of them
+            of_patches = times(seen, scaled) + biases - torch.einsum("w,wsk->sk", mean, scaled)
             answers = torch.einsum(
                 "bhwsk,yh,xw->sbyxk", of_patches, tall[rows], wide[columns]
             )  # as `upsampled`, of these pixels
