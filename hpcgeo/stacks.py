@@ -104,6 +104,20 @@ class Stack:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ReusedStack(Stack):
+    """A pile that is counted elsewhere and reads again, e.g. another view: it has no parameters."""
+
+    @property
+    def parameters(self) -> int:
+        """None of its own."""
+        return 0
+
+    def cut_parameters(self, tensor: int) -> float:
+        """None of its own."""
+        return 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
 class CrossStack(Stack):
     """A pile of equal blocks of cross-attention to one context, and an MLP.
 

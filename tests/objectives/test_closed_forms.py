@@ -1,4 +1,4 @@
-"""Closed forms of SimMIM, GFM and CrossMAE against the modules: parameters, FLOPs, bytes."""
+"""Closed forms of objectives of ViTs against the modules: parameters, FLOPs, bytes."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from hpcgeo.measured import Memory
+from hpcgeo.objectives.contrastive.objective import Contrastive, ContrastiveOptions
 from hpcgeo.objectives.cross_mae.objective import CrossMae, CrossMaeOptions
+from hpcgeo.objectives.dino.objective import Dino, DinoOptions
 from hpcgeo.objectives.gfm.objective import Gfm, GfmOptions
 from hpcgeo.objectives.objective import Material
 from hpcgeo.objectives.simmim.objective import Simmim, SimmimOptions
@@ -21,6 +23,8 @@ from tests.distributed import on_ranks
 from tests.parallel.training import build
 
 MODEL = architecture("vit_small")
+#: Sides of what objectives of views take.
+VIEWS = {"contrastive": (32, 32), "dino": (32, 32, 16, 16, 16)}
 BANDS, CHIP, CELL, MICRO_BATCH, ACCUMULATE = 1, 32, 8, 64, 2
 
 
@@ -29,6 +33,11 @@ def objective(kind: str) -> Any:
         return Simmim(SimmimOptions(mask_cell=CELL), 0)
     if kind == "cross_mae":
         return CrossMae(CrossMaeOptions(predicted=0.5), 0)
+    if kind == "contrastive":
+        return Contrastive(ContrastiveOptions(hidden=64, features=16), 0)
+    if kind == "dino":
+        small = {"local_size": 16, "local_views": 3, "hidden": 64, "features": 16}
+        return Dino(DinoOptions(prototypes=128, **small), 0)  # type: ignore[arg-type]
     told = {"weights": Path("file"), "name": "mae_vit_base" if "large" in kind else "vit_tiny"}
     told |= {"size": 64, "stage": 2} if "stage" in kind else {}
     told |= {"replicate": True} if "replicated" in kind else {}
@@ -44,7 +53,7 @@ def forms(kind: str) -> Forms:
     return found
 
 
-@pytest.mark.parametrize("kind", ["simmim", "gfm", "gfm stage", "cross_mae"])
+@pytest.mark.parametrize("kind", ["simmim", "gfm", "gfm stage", "cross_mae", "contrastive", "dino"])
 def test_parameters(kind: str) -> None:
     with torch.device("meta"):
         parameters = list(network(kind).parameters())
@@ -63,11 +72,14 @@ def seen(kind: str, options: dict[str, Any], dtype: str) -> tuple[float | None, 
         options, accumulate=ACCUMULATE, dtype=dtype, bands=BANDS, network=partial(network, kind)
     )
 
+    def inputs() -> dict[str, Any]:
+        if kind in VIEWS:
+            return {"views": tuple(torch.rand(MICRO_BATCH, BANDS, s, s) for s in VIEWS[kind])}
+        images = torch.rand(MICRO_BATCH, BANDS, CHIP, CHIP)
+        return {"images": images, "noise": torch.rand(MICRO_BATCH, 16)}
+
     def step() -> torch.Tensor:
-        shapes = {"images": (MICRO_BATCH, BANDS, CHIP, CHIP), "noise": (MICRO_BATCH, 16)}
-        engine.forward_backward(
-            {name: torch.rand(shape) for name, shape in shapes.items()} for _ in range(ACCUMULATE)
-        )
+        engine.forward_backward(inputs() for _ in range(ACCUMULATE))
         return engine.step(1e-3)
 
     step()
@@ -82,6 +94,8 @@ def seen(kind: str, options: dict[str, Any], dtype: str) -> tuple[float | None, 
         pytest.param("simmim", {"strategy": "DDP"}, "bfloat16", marks=pytest.mark.long),
         pytest.param("cross_mae", {"strategy": "DDP"}, "float32", marks=pytest.mark.long),
         ("gfm stage", {"strategy": "FULL_SHARD"}, "float32"),
+        ("dino", {"strategy": "DDP"}, "float32"),
+        pytest.param("contrastive", {"strategy": "FULL_SHARD"}, "float32", marks=pytest.mark.long),
         pytest.param(
             "gfm replicated", {"strategy": "FULL_SHARD"}, "float32", marks=pytest.mark.long
         ),

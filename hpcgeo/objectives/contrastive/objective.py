@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt
 
+from hpcgeo.objectives.describing import forms
 from hpcgeo.objectives.objective import IMAGES, Material, Objective, ObjectiveOptions
 from hpcgeo.options import Augment, Beta
+from hpcgeo.zoo import Forms
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +41,15 @@ class Contrastive(Objective):
         from hpcgeo.objectives.contrastive.network import MoCo
 
         return MoCo(material, self.options)
+
+    def forms(self, architecture: Any, bands: int, chip: tuple[int, int]) -> Forms | None:
+        """Return those of a ViT; products of views with views depend on the batch, and are left
+        out."""
+        if architecture.family != "vit":
+            return None
+        H, F, W = self.options.hidden, self.options.features, architecture.encoder.width
+        project, predict = (W, H, H, F), (F, H, F)
+        return forms(architecture, bands, [chip] * 2, 2, (project, predict), (project,))
 
     def random_views(
         self, chip: tuple[int, int], augment: Augment

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from hpcgeo.errors import InputError
 from hpcgeo.models.projection import Describer
 from hpcgeo.models.teacher import follow
-from hpcgeo.objectives.dino.objective import DinoOptions
+from hpcgeo.objectives.dino.objective import LARGE, DinoOptions
 from hpcgeo.objectives.objective import Material
 from hpcgeo.phases import phase
 
-#: Large views, and rounds of Sinkhorn-Knopp, as of DINOv2.
-LARGE, ROUNDS = 2, 3
+#: Of Sinkhorn-Knopp, as of DINOv2.
+ROUNDS = 3
 
 
 class Assigner(Describer):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from hpcgeo.objectives.describing import forms
 from hpcgeo.objectives.objective import IMAGES, Material, Objective, ObjectiveOptions
 from hpcgeo.options import Augment, Beta, Range
+from hpcgeo.zoo import Forms
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+#: Large views.
+LARGE = 2
 
 
 class DinoOptions(ObjectiveOptions):
@@ -51,12 +57,27 @@ class Dino(Objective):
 
         return DINO(material, self.options)
 
+    def forms(self, architecture: Any, bands: int, chip: tuple[int, int]) -> Forms | None:
+        """Return those of a ViT; what depends on the batch is left out."""
+        if architecture.family != "vit":
+            return None
+        o, W = self.options, architecture.encoder.width
+        views = [chip] * LARGE + [(o.local_size, o.local_size)] * o.local_views
+        project = (W, o.hidden, o.hidden, o.features)
+        pairs = LARGE * (len(views) - 1)
+        return forms(
+            *(architecture, bands, views, LARGE, (project,), (project,)),
+            beside=o.features * o.prototypes,
+            flops=2 * o.features * o.prototypes,
+            loss_bytes=4 * o.prototypes * (2 * pairs + LARGE),
+        )
+
     def random_views(
         self, chip: tuple[int, int], augment: Augment
     ) -> Sequence[tuple[tuple[int, int], Augment]]:
         side, scale = self.options.local_size, self.options.local_scale
         small = (side, side), Augment(**dict(augment) | {"scale": scale})
-        return [(chip, augment)] * 2 + [small] * self.options.local_views
+        return [(chip, augment)] * LARGE + [small] * self.options.local_views
 
     def drawn_as(self, name: str) -> str:
         return name.removeprefix("teacher.")
