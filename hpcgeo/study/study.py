@@ -26,6 +26,8 @@ PlaceName = Annotated[str, Field(pattern=r"^\w+$")]
 #: A place that a study names in braces, and the folder of what it makes.
 PLACE = re.compile(r"\{(\w+)\}")
 OUT = "out"
+#: Steps of a run whose length is not known yet.
+LONGEST = 10**9
 
 
 class StudyPart(BaseModel):
@@ -40,6 +42,7 @@ class Pretrain(StudyPart):
     recipe: str
     set: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    flops: float | None = Field(None, gt=0)  #: model FLOPs of each: `train.steps` follows
 
 
 class Probe(StudyPart):
@@ -184,11 +187,38 @@ def _runs(
         ]
         for varied in cells:
             other = [key for key in varied if any(cell.get(key) != varied[key] for cell in cells)]
-            words = [name, *(str(varied[key]) for key in other)]
+            words = [name, *(_word(varied[key]) for key in other)]
             member = re.sub(r"[^\w.-]+", "_", "-".join(words))
             folder = out / "pretrained" / member
-            options = fill.overrides(one.set | varied)
-            yield member, (one.recipe, [*options, *_place(study, folder)])
+            options = [*fill.overrides(one.set | varied), *_place(study, folder)]
+            if one.flops is not None:
+                options.append(_steps(member, one.recipe, options, one.flops, study.ranks))
+            yield member, (one.recipe, options)
+
+
+def _word(value: Any) -> str:
+    """Return what a value is called in the name of a member."""
+    return str(value["name"]) if isinstance(value, dict) and "name" in value else str(value)
+
+
+def _steps(member: str, recipe: str, options: Sequence[str], flops: float, ranks: int) -> str:
+    """Return the option of as many steps as take so many model FLOPs."""
+    from hpcgeo.workloads.choice import workload_of
+
+    if any(option.startswith("train.steps=") for option in options):
+        raise InputError(f"{member}: flops and train.steps: give one of the two")
+    # The longest run: what must be shorter than it is judged by its real length.
+    config = load(recipe, [*options, f"train.steps={LONGEST}"])
+    batch = config.train.micro_batch * config.train.accumulate * ranks // config.parallel.tensor
+    each = workload_of(config).model_flops(batch)
+    if each is None:
+        raise InputError(
+            f"{member}: flops: those of objective {config.objective.name} on model "
+            f"{config.model.name} are not known in closed form: give train.steps in `set`"
+        )
+    if each > flops:
+        raise InputError(f"{member}: flops {flops:g}: one step takes {each:.3g}")
+    return f"train.steps={round(flops / each)}"
 
 
 def _place(study: StudyFile, folder: Path) -> list[str]:

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hpcgeo.errors import InputError
 from hpcgeo.study.folder import StudyFolder
 from hpcgeo.study.local import run_study
-from hpcgeo.study.study import StudyFile, load_study, members
+from hpcgeo.study.study import StudyFile, load_study, members, train_config
+from hpcgeo.workloads.choice import workload_of
 from tests import processes
+from tests.evaluate.coloured import SIDE, scenes
 
 ROOT = Path(__file__).parents[2]
 PROBE = {"knn": {"data": ["scenes:{scenes}"], "options": {"model": "knn", "refit": False}}}
@@ -106,9 +109,62 @@ def test_every_problem_is_listed_once_and_nothing_runs(tmp_path: Path) -> None:
     assert done.returncode == 2 and "no such option" in done.stderr.lower()
 
 
+def test_equal_flops_become_steps(tmp_path: Path) -> None:
+    objectives = [{"name": "mae"}, {"name": "simmim", "mask_cell": 8}]
+    pretrain = {
+        "recipe": "mae_vit_tiny",
+        "flops": 1e12,
+        "set": {"data": {"chip": 32}, "train": {"micro_batch": 4, "accumulate": 2}},
+        "grid": {"objective": objectives},
+    }
+    found = members(load_study(study(tmp_path, ranks=2, pretrain={"m": pretrain}), {}), tmp_path)
+    assert [member.name for member in found] == ["m-mae", "m-simmim"]
+    for member in found:
+        config = train_config(member.steps[0])
+        each = workload_of(config).model_flops(4 * 2 * 2)
+        assert each and config.train.steps * each == pytest.approx(1e12, rel=0.5 * each / 1e12)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"set": {"train.steps": 9}}, "m: flops and train.steps: give one of the two"),
+        ({"flops": 1.0}, "m: flops 1: one step takes"),
+        ({"flops": 0}, "flops"),
+        (
+            {
+                "set": {
+                    "objective": {
+                        "name": "combined",
+                        "terms": {"a": {"objective": {"name": "mae"}}},
+                    }
+                }
+            },
+            "m: flops: those of objective combined on model vit_tiny are not known in closed form",
+        ),
+    ],
+)
+def test_flops_that_are_no_length(tmp_path: Path, keys: Any, said: str) -> None:
+    pretrain = {"m": {"recipe": "mae_vit_tiny", "flops": 1e12} | keys}
+    with pytest.raises(InputError, match=said):
+        members(load_study(study(tmp_path, pretrain=pretrain), {}), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a data set of images: where FLOPs are given, their bands are looked at."""
+    folder = tmp_path_factory.mktemp("images")
+    words = ["data", "build", scenes(folder / "scenes"), "--out", folder / "set", "--chip", SIDE]
+    done = processes.hpcgeo(*words)
+    assert done.returncode == 0, done.stderr
+    return str(folder / "set")
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda f: f.stem)
-def test_shipped_studies_are_studies(file: Path) -> None:
-    found = members(load_study(file, {}), Path("out"))
+def test_shipped_studies_are_studies(file: Path, images: str) -> None:
+    named = StudyFile.model_validate(yaml.safe_load(file.read_text())).places
+    places = {"images": images} if "images" in named else {}
+    found = members(load_study(file, places), Path("out"))
     assert len(found) == len({member.name for member in found}) >= 4
 
 
