@@ -83,7 +83,7 @@ def embed(
 
         hpcgeo embed runs/mae_vit_tiny scenes/ --out features
 
-        hpcgeo embed dinov2_small:dinov2_vits14.safetensors scenes/ --per patch --out features
+        hpcgeo embed dinov2_vits14:dinov2_vits14.safetensors scenes/ --per patch --out features
 
         srun hpcgeo embed runs/mae_vit_tiny scenes/ --format npz --out features
     """

@@ -40,7 +40,7 @@ Scenes = Annotated[
 
 Tile = Annotated[
     int | None,
-    typer.Option(help="Side of a tile in pixels. [default: that of the chips in training]"),
+    typer.Option(help="Side of a tile in pixels. [default: that of the chips in training]", min=1),
 ]
 Batch = Annotated[int, typer.Option(help="Tiles that are answered together.", min=1)]
 Sensor = Annotated[

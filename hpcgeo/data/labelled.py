@@ -66,6 +66,11 @@ class TaskSet(DescribedSet, Protocol):
         """Fingerprint of the files that the samples are read from."""
         ...
 
+    @property
+    def split_fingerprint(self) -> str:
+        """Fingerprint of the files, and of which split each sample is in."""
+        ...
+
     def __len__(self) -> int: ...
 
     def group(self, index: int) -> str:
@@ -106,6 +111,12 @@ class LabelledSplit:
     def fingerprint(self) -> str:
         """Fingerprint of the files that the samples are read from."""
         return self.collection.fingerprint
+
+    @property
+    def split_fingerprint(self) -> str:
+        """Fingerprint of the files, and of which split each sample is in."""
+        splits = hashlib.sha256(self.splits.astype("U10").tobytes()).hexdigest()
+        return fingerprint_of({"files": self.fingerprint, "splits": splits})[:32]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -152,7 +163,9 @@ class LabelledSplit:
     def _standardised(self, seen: Observation) -> Observation:
         moments = np.array([self.moments[channel] for channel in seen.channels], dtype=np.float32)
         mean, std = moments.T.reshape(2, 1, -1, *[1] * (seen.values.ndim - 2))
-        return replace(seen, values=((seen.values - mean) / std).astype(np.float32))
+        values = ((seen.values - mean) / std).astype(np.float32)
+        values[np.isinf(values)] = np.nan  # missing, as for the moments
+        return replace(seen, values=values)
 
 
 def open_tasks(

@@ -30,7 +30,6 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Prepared
 from hpcgeo.evaluate.protocols.protocol import Described
 from hpcgeo.evaluate.protocols.sharing import shared_out
-from hpcgeo.files import aside as aside_of
 from hpcgeo.files import write_text
 from hpcgeo.kinds.target import Array
 from hpcgeo.log import log, track
@@ -104,6 +103,8 @@ def extracted(
     about = {
         "encoder": encoder.fingerprint,
         "data": part.fingerprint,
+        "changed": part.collection.changed,
+        "target": repr(part.target),
         "samples": hashlib.blake2b(part.indices.tobytes(), digest_size=8).hexdigest(),
         "transform": prepared.transform,
         **prepared.frame(part),
@@ -165,13 +166,12 @@ def _compute(
     labels = [labels for some in shared_out(pieces, group) for labels in some]
     if rank == 0:
         labels.sort(key=lambda each: each[0])
-        with aside_of(place / "truth.npy") as partial_file, partial_file.open("wb") as file:
-            np.save(file, np.concatenate([truth for _, truth, _ in labels]))  # others may read it
+        np.save(aside / "truth.npy", np.concatenate([truth for _, truth, _ in labels]))
         clusters = [one for *_, some in labels for one in some]
-        write_text(place / "clusters.json", json.dumps(clusters))
-        write_text(place / "about.json", json.dumps(about, indent=2) + "\n")
-        for block in blocks:
-            _file(aside, block).rename(_file(place, block))
+        write_text(aside / "clusters.json", json.dumps(clusters))
+        write_text(aside / "about.json", json.dumps(about, indent=2) + "\n")
+        for path in sorted(aside.iterdir(), key=lambda path: path.name.startswith("block")):
+            path.replace(place / path.name)  # blocks last: where one is, the rest is
         aside.rmdir()
         size = sum(_file(place, block).stat().st_size for block in blocks)
         log.info("%s: features of %d samples, %.1f MB, in %s", name, len(part), size / 1e6, place)

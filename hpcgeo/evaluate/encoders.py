@@ -158,10 +158,16 @@ def _of_export(path: Path) -> ImageEncoder:
             f"export of `hpcgeo export --to safetensors`, or NAME:FILE with a name of `hpcgeo list "
             f"weights`"
         )
-    run = RunConfig.model_validate(json.loads(said["config"]))
+    try:
+        run = RunConfig.model_validate(json.loads(said["config"]))
+        bands, mean, std = (tuple(json.loads(said[word])) for word in ("bands", "mean", "std"))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: what it says of its configuration, bands, mean or std cannot be read "
+            f"({next(iter(str(error).splitlines()))}): export it anew"
+        ) from None
     model = _of_images_alone(run, path)
     height, width = chip_of(run)
-    bands, mean, std = (tuple(json.loads(said[word])) for word in ("bands", "mean", "std"))
     channels = named(said.get("sensor"), bands)
     start = _start(path, model, len(channels))
     return IMAGE_ENCODERS[model.family](

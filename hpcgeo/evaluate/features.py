@@ -66,7 +66,8 @@ class PlainArrays:
         frame = sample.observations[0].values.shape[2:]
         planes = []
         for channel, (dates, *_) in self.shapes.items():
-            values = np.nan_to_num(there.get(channel, np.zeros((0, *frame), np.float32))[:dates])
+            values = there.get(channel, np.zeros((0, *frame), np.float32))[:dates]
+            values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
             seen = torch.from_numpy(values)[None]  # (1, T, H, W)
             if seen.shape[2:] != frame:
                 seen = F.interpolate(seen, frame, mode="bilinear", align_corners=False)

@@ -278,7 +278,7 @@ class _On:
             task=self.name,
             reader=task.reader,
             target=task.target,
-            data=self.parts.train.fingerprint,
+            data=self.parts.train.split_fingerprint,
             split="test",
             samples=len(self.parts.scored),
             labels=labels[0],

@@ -103,7 +103,7 @@ class ImageEncoder(Encoder):
         self.architecture.num_patches((height, width))
         grid = height // patch, width // patch
         positions = self.backbone.positions(grid, images.device, self.native)
-        patches = patchify(images.nan_to_num(0.0), patch)
+        patches = patchify(images.nan_to_num(0.0, 0.0, 0.0), patch)
         return [each.float() for each in self.backbone.after(patches, positions, blocks)]
 
     def grids(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
@@ -124,6 +124,11 @@ class ImageEncoder(Encoder):
                     f"it has {_names(part.channels)}"
                 )
         channels = tuple(one for one in found if one is not None)
+        if twice := {one for one in channels if channels.count(one) > 1}:
+            raise InputError(
+                f"{self.name} reads {_names(self.channels)}; of the data {_names(sorted(twice))} "
+                f"is the nearest to several of them: it has {_names(part.channels)}"
+            )
         if normalise == "data":
             moments = {one: part.moments[one] for one in channels}
         else:
@@ -190,7 +195,7 @@ class SwinEncoder(ImageEncoder):
     def grids(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Return the places of images after stages, (B, h, w, C) float32 of each."""
         self.architecture.num_patches(images.shape[-2:])
-        places = islice(self.backbone.places(images.nan_to_num(0.0)), max(blocks))
+        places = islice(self.backbone.places(images.nan_to_num(0.0, 0.0, 0.0)), max(blocks))
         found = {number: each.float() for number, each in enumerate(places, 1) if number in blocks}
         return [found[number] for number in blocks]
 

@@ -114,7 +114,7 @@ class Case:
         task, scored = self.tasks[name], self.sets[name]
         size = task.size if kind_of(scored.target).dense else None
         metric = metric_of(task.metric, scored.target)
-        return ScoredData(task.reader, task.target, scored.fingerprint, metric, size)
+        return ScoredData(task.reader, task.target, scored.split_fingerprint, metric, size)
 
 
 def open_case(folder: Path, split: str, step: int | None, moved: Sequence[str] = ()) -> Case:

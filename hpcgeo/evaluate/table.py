@@ -218,10 +218,8 @@ def _lead(one: Reached, other: Reached, metric: str) -> Reached:
 
 def _said(reached: Reached) -> Content:
     """Return a number and its interval of 95 %, where they are defined."""
-    if isnan(reached.value) or np.isnan(reached.resampled).all():
-        return dict.fromkeys(SAID) | {"value": defined(reached.value)}
-    low, high = interval(reached.resampled)
-    return dict(zip(SAID, (reached.value, low, high), strict=True))
+    numbers = reached.value, *interval(reached.resampled)
+    return dict(zip(SAID, map(defined, numbers), strict=True))
 
 
 def _sign(metric: str) -> int:

@@ -102,7 +102,7 @@ def _score(case: Case, found: Found, begun: Mapping[str, Any], split: str) -> Sc
         task=name,
         reader=task.reader,
         target=task.target,
-        data=trained.fingerprint,
+        data=trained.split_fingerprint,
         split=split,
         samples=found.samples,
         labels=len(trained),

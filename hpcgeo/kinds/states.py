@@ -24,6 +24,8 @@ from hpcgeo.kinds.target import IGNORED, Array, Float64, Target
 RESAMPLES = 1000
 #: Of the values of resamples, those that an interval leaves out at either end.
 TAIL = 0.025
+#: Of resamples, those that may be without a value: of two clusters it is 14 %, of three 5 %.
+UNDEFINED = 0.1
 #: Resamples whose weights are held at once as floating point.
 AT_ONCE = 64
 
@@ -291,9 +293,14 @@ class PooledRanking(Ranking):
 def interval(values: Float64) -> tuple[float, float]:
     """Return the interval that holds 95 % of values, of those that are defined.
 
+    NaN where more than `UNDEFINED` of them are not: of one or two clusters most of what could be
+    drawn was never seen, and an interval would be too narrow.
+
     >>> interval(np.arange(1001.0))
     (25.0, 975.0)
     """
+    if not values.size or np.isnan(values).mean() > UNDEFINED:
+        return np.nan, np.nan
     low, high = np.nanquantile(values, [TAIL, 1 - TAIL])
     return float(low), float(high)
 

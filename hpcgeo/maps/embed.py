@@ -131,7 +131,7 @@ class FeatureMap:
             InputError: it has no such block, or cannot read tiles of that size.
         """
         self._encoder, self._per = encoder, options.per
-        side = options.tile or encoder.size
+        side = encoder.size if options.tile is None else options.tile
         encoder.architecture.num_patches((side, side))
         self._block = encoder.depth if options.block is None else options.block
         encoder.refuse_block(self._block)

@@ -128,7 +128,7 @@ def _plain(
         "interleave": "band",
         "BIGTIFF": "IF_SAFER",
     }
-    if grid.crs is not None:
+    if grid.crs is not None or not grid.points[0]:
         profile["transform"] = grid.transform
     with rasterio.open(path, "w", **profile) as file:
         if grid.crs is None and grid.points[0]:

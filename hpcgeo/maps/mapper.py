@@ -25,6 +25,9 @@ from hpcgeo.maps.tiles import Tiling
 from hpcgeo.parallel.group import on_rank_0
 from hpcgeo.workloads.preparation import PreparedTask
 
+#: Ending of the picture beside a map.
+PICTURE = ".png"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -130,7 +133,12 @@ class Mapper:
         on_rank_0(lambda: self._journal.claim(product.made_with(), force=force))
 
     def map(self, found: Sequence[NamedScene]) -> bool:
-        """Map scenes; every rank calls it with the same. Return whether all could be mapped."""
+        """Map scenes; every rank calls it with the same. Return whether all could be mapped.
+
+        Raises:
+            InputError: a map, or its picture, would be written over a file that is read.
+        """
+        self._refuse_overwriting(found)
         failures: list[Failure] = []
         first = skipped = 0
         while first < len(found):
@@ -146,6 +154,17 @@ class Mapper:
             *(self._journal.folder, len(found) - len(failures), len(found), there),
         )
         return not failures
+
+    def _refuse_overwriting(self, found: Sequence[NamedScene]) -> None:
+        read = {path.resolve() for scene in found for path in scene.paths}
+        for scene in found:
+            path = self._journal.map_of(scene.name)
+            for made in (path, path.with_suffix(PICTURE)):
+                if made.resolve() in read:
+                    raise InputError(
+                        f"{made} is a scene, and what is made of {scene.name} would be written "
+                        f"over it: choose another --out"
+                    )
 
     def _plan(self, found: Sequence[NamedScene], first: int) -> SceneGroup:
         """Open scenes until there is work for all ranks; rank 0 alone calls it."""

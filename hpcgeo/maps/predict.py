@@ -17,7 +17,7 @@ from hpcgeo.maps.asking import Asking
 from hpcgeo.maps.blending import Ask, Bool
 from hpcgeo.maps.geotiff import RasterForm, limited, write_map
 from hpcgeo.maps.layers import SceneWords
-from hpcgeo.maps.mapper import Mapper, said
+from hpcgeo.maps.mapper import PICTURE, Mapper, said
 from hpcgeo.maps.model import MapModel, TaskAnswers, open_model
 from hpcgeo.maps.picture import draw
 from hpcgeo.maps.reading import SceneReader
@@ -182,7 +182,7 @@ class PixelMap:
         )
         write_map(path, reader.grid, file, parts)
         if self._pictures:
-            draw(path.with_suffix(".png"), reader, path, form, target)
+            draw(path.with_suffix(PICTURE), reader, path, form, target)
 
     def _provenance(self, reader: SceneReader, fingerprint: str) -> dict[str, str]:
         model = self._model

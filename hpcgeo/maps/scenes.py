@@ -38,9 +38,10 @@ class NamedScene:
         return tuple(dict.fromkeys(raster.path for raster in self.site.rasters))
 
     def fingerprint(self) -> str:
-        """Return a checksum of names, sizes and times of the files; an InputError: one is gone."""
+        """Return a checksum of names, sizes and times of the files, and of what is said of them; an
+        InputError: one is gone."""
         times = "".join(f" {path.stat().st_mtime_ns}" for path in self.paths if path.exists())
-        return f"{checksum(self.paths)}{crc32(times.encode()):08x}"
+        return f"{checksum(self.paths)}{crc32(f'{times} {self.site!r}'.encode()):08x}"
 
 
 def scenes(named: Sequence[str], out: Path) -> list[NamedScene]:

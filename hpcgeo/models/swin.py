@@ -298,7 +298,7 @@ class Swin(nn.Module):
         height, width = shapes[0][3:] if shapes else (side, side)
         empty = tokens.place.new_zeros(0, self.bands, height, width, dtype=torch.float32)
         images = torch.cat([empty, *(group.values.flatten(0, 1) for group in tokens.groups)])
-        x = self(images.nan_to_num(0.0), tokens.keys_of_images())  # (n, h, w, C)
+        x = self(images.nan_to_num(0.0, 0.0, 0.0), tokens.keys_of_images())  # (n, h, w, C)
         latents = x.new_zeros(len(tokens.place), *x.shape[1:]).flatten(1, 2)
         grids, there = [], []
         parts = x.split([G * T for G, T, *_ in shapes]) if shapes else ()

@@ -130,7 +130,7 @@ class ViT(nn.Module):
         height, width = shapes[0][3:] if shapes else (self.patch, self.patch)
         empty = tokens.place.new_zeros(0, self.bands, height, width, dtype=torch.float32)
         images = torch.cat([empty, *(group.values.flatten(0, 1) for group in tokens.groups)])
-        patches = patchify(images.nan_to_num(0.0), self.patch)  # (n, N, P)
+        patches = patchify(images.nan_to_num(0.0, 0.0, 0.0), self.patch)  # (n, N, P)
         grid = height // self.patch, width // self.patch
         keys = tokens.keys_of_images()
         x = self(patches, self.positions(grid, patches.device), keys)  # (n, R + N, W)

@@ -88,7 +88,15 @@ class Foreign:
 
     def __init__(self, tensors: Mapping[str, Any], architecture: Architecture) -> None:
         """Take tensors by their names, or what gives a tensor when it is sliced."""
-        self._theirs = {plain_name(name): value for name, value in tensors.items()}
+        self._theirs: dict[str, Any] = {}
+        named: dict[str, str] = {}
+        for name, value in tensors.items():
+            if (other := named.setdefault(plain_name(name), name)) != name:
+                raise InputError(
+                    f"weights {other!r} and {name!r} are both {plain_name(name)!r}: the file holds "
+                    f"two models; leave one of them out"
+                )
+            self._theirs[plain_name(name)] = value
         self._architecture = architecture
         self.unused = set(self._theirs) - set(SILENT)
 

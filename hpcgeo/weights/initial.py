@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -297,17 +298,23 @@ def _pickled(file: Path, option: str) -> dict[str, Any]:
     """Return the tensors of what `torch.save` wrote, or of the first of `STATES` in it."""
     try:
         with safe_globals([Namespace]):  # options that MAE keeps beside its weights; inert
-            found = torch.load(file, "cpu", mmap=True, weights_only=True)
+            # What is older than torch 1.6 is no archive and cannot be mapped.
+            found = torch.load(file, "cpu", mmap=is_zipfile(file), weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{option} {file}: cannot be read as tensors alone: {reason}; a pickle may run "
             f"what it likes: save the state dictionary of a model you trust by safetensors"
         ) from None
-    while isinstance(found, dict) and (inner := next((w for w in STATES if w in found), None)):
-        found = found[inner]
+    for _ in STATES:  # one inside the other at most: a file may hold itself
+        if isinstance(found, dict) and (inner := next((w for w in STATES if w in found), None)):
+            found = found[inner]
     tensors = found if isinstance(found, dict) else {}
-    tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+    tensors = {
+        name: value
+        for name, value in tensors.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         raise InputError(
             f"{option} {file}: no tensors by name in it, nor below {', '.join(STATES)}"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,7 @@ class Collection:
         groups: (N,) what shares ground and is held out together; a name for each sample: none do.
         labels: (N,) class of each sample, or (N, K) its numbers; empty where the label is an image.
         fingerprint: checksum of what the samples are read from.
+        changed: when the newest of those files was written, in ns; a copy of them may be newer.
         load: reads a sample by its number, values as stored.
         patches: of images, beside that of the frame.
         moments: mean and deviation of the bands, where the data knows them.
@@ -73,6 +75,7 @@ class Collection:
     patches: frozenset[int] = frozenset()
     moments: Mapping[Channel, tuple[float, float]] | None = None
     places: Float64 | None = None
+    changed: int = 0
 
 
 def single_target(target: str | None, name: str) -> None:
@@ -172,6 +175,17 @@ def checksum(files: Sequence[Path], tables: Sequence[Path] = ()) -> str:
         with reading(path):
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def read_from(files: Sequence[Path], tables: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return the fields of a `Collection` that say what its samples are read from; see `checksum`.
+
+    Raises:
+        InputError: a file is not there.
+    """
+    fingerprint = checksum(files, tables)
+    times = [path.stat().st_mtime_ns for path in (*files, *tables)]
+    return {"fingerprint": fingerprint, "changed": max(times, default=0)}
 
 
 def days(start: date, end: date) -> tuple[float, float]:

@@ -14,9 +14,9 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     days,
     read_arrays,
+    read_from,
     single_target,
 )
 from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample
@@ -61,7 +61,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([FOLDS[fold] for fold in arrays["fold"].tolist()]),
         groups=np.array([f"{lon:.3f} {lat:.3f}" for lon, lat in where.tolist()]),
         labels=wealth[:, None],
-        fingerprint=checksum([path]),
+        **read_from([path]),
         load=partial(_load, values, channels, years, where, wealth[:, None]),
         places=where,
     )

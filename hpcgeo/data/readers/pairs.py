@@ -9,10 +9,10 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     fit,
     fit_mask,
     one_of_splits,
+    read_from,
     read_table,
     reading,
     scaled_gsd,
@@ -50,7 +50,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array([name.rsplit("_", 1)[-1] for name in names]),
         labels=np.empty(0),
-        fingerprint=checksum(files, [table]),
+        **read_from(files, [table]),
         load=partial(_load, files, years, frame),
     )
 

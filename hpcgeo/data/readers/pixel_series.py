@@ -16,11 +16,11 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     days,
     numbered,
     one_of_splits,
     read_arrays,
+    read_from,
     reading,
 )
 from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample
@@ -75,7 +75,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits(arrays["split"][known].tolist(), path),
         groups=arrays["block"][known].astype(np.str_),
         labels=labels,
-        fingerprint=checksum([path]),
+        **read_from([path]),
         load=partial(_load, values, tuple(bands), time, where, labels),
         places=where,
     )

@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 from rasterio.enums import Resampling
 
-from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, Int64, checksum, one_of_splits
+from hpcgeo.data.readers.collection import (
+    SPLITS,
+    Collection,
+    Frame,
+    Int64,
+    one_of_splits,
+    read_from,
+)
 from hpcgeo.data.readers.raster_sites import Labels, Layer, Site, parsed, sites
 from hpcgeo.data.readers.windows import Box, grid, read
 from hpcgeo.data.sample import Channel, Float32, Float64, Observation, Sample
@@ -76,7 +83,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=splits[chips[:, 0]],
         groups=np.array(groups),
         labels=np.empty(0),
-        fingerprint=checksum(files, [path]),
+        **read_from(files, [path]),
         load=partial(_load, places, chips, labels, frame),
         patches=frozenset(entry.patch for entry in samples.rasters if entry.patch),
     )

@@ -11,10 +11,10 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     fit,
     numbered,
     one_of_splits,
+    read_from,
     read_image,
     read_table,
 )
@@ -52,7 +52,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array(names),
         labels=labels,
-        fingerprint=checksum([path / name for name in names], [table]),
+        **read_from([path / name for name in names], [table]),
         load=partial(_load, path, names, labels, frame),
     )
 

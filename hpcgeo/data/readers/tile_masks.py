@@ -10,8 +10,8 @@ from hpcgeo.data.readers.collection import (
     ANY_TIME,
     Collection,
     Frame,
-    checksum,
     one_of_splits,
+    read_from,
     read_masked,
     read_table,
     reading,
@@ -48,7 +48,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=one_of_splits([row["split"] for row in rows], table),
         groups=np.array([row.get("block_z19") or row["image"] for row in rows]),
         labels=np.empty(0),
-        fingerprint=checksum(files, [table]),
+        **read_from(files, [table]),
         load=partial(_load, files, boxes, frame),
         places=(boxes[:, :2] + boxes[:, 2:]) / 2,
     )

@@ -197,6 +197,7 @@ def valid(raster: DatasetReader, numbers: list[int], window: Window) -> Float32:
         np.array([each[number - 1] for number in numbers], dtype=np.float32)[:, None, None]
         for each in (raster.scales, raster.offsets)
     )
+    values[~np.isfinite(values)] = np.nan  # the logarithm of nothing is nothing
     return values if (scale == 1).all() and not offset.any() else values * scale + offset
 
 

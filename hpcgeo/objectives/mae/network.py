@@ -78,7 +78,7 @@ class MAE(nn.Module):
         """Return the error of each image, (B,), over the masked pixels that are not missing, of
         those of the masked patches that are chosen."""
         there = patchify(images.isfinite(), self.architecture.patch)
-        images = images.nan_to_num(0.0)
+        images = images.nan_to_num(0.0, 0.0, 0.0)
         patches, visible, masked = self._mask(images, noise)
         masked = chosen(masked)
         predicted = self._predict(images, patches, visible, masked)  # (B, K, P)

@@ -18,9 +18,9 @@ from hpcgeo.data.readers.collection import (
     SPLITS,
     Collection,
     Frame,
-    checksum,
     days,
     fit,
+    read_from,
     reading,
     refuse_outside,
     scaled_gsd,
@@ -79,7 +79,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=np.array(splits),
         groups=np.array([_tile(name[0]) for name in names]),
         labels=np.empty(0),
-        fingerprint=checksum([], lists),
+        **read_from([], lists),
         load=partial(_load, row, patches_of, classes, frame),
     )
 

@@ -19,7 +19,7 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
+    read_from,
     reading,
     single_target,
 )
@@ -55,7 +55,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=splits,
         groups=np.array(names),
         labels=labels,
-        fingerprint=checksum(files, lists),
+        **read_from(files, lists),
         load=partial(_load, row, folder, names, labels, frame),
     )
 

@@ -15,8 +15,8 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     fit,
+    read_from,
     read_image,
     reading,
     single_target,
@@ -55,7 +55,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=np.array(splits),
         groups=np.array([folder.relative_to(path).as_posix() for folder in folders]),
         labels=labels,
-        fingerprint=checksum([image for images in places for image in images]),
+        **read_from([image for images in places for image in images]),
         load=partial(_load, row, places, labels, frame),
     )
 

@@ -12,8 +12,8 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     days,
+    read_from,
     reading,
     single_target,
 )
@@ -79,7 +79,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=np.array([words[flag] for flag in flags]),
         groups=arrays["site"].astype(np.str_),
         labels=moisture,
-        fingerprint=checksum([], list(files.values())),
+        **read_from([], list(files.values())),
         load=partial(
             _load,
             _scaled(arrays["s1_s2_era5_srtm"][:, :, kept]),

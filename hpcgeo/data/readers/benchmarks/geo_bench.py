@@ -24,10 +24,10 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     days,
     fit,
     fit_mask,
+    read_from,
     reading,
     refuse_outside,
     scaled_gsd,
@@ -94,7 +94,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=np.array(splits),
         groups=np.array(names),
         labels=_labels(KINDS[kind], path / row.files["labels"], names, files),
-        fingerprint=checksum(files, [table, task]),
+        **read_from(files, [table, task]),
         load=partial(_load, KINDS[kind], len(classes), files, frame),
     )
 

@@ -12,8 +12,8 @@ from hpcgeo.data.readers.benchmarks.splits import listed_or_ours
 from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
-    checksum,
     numbered,
+    read_from,
     reading,
     refuse_outside,
     single_target,
@@ -64,7 +64,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=splits,
         groups=np.array(names),
         labels=truth,
-        fingerprint=checksum([images / name for name in names], [*tables, *lists]),
+        **read_from([images / name for name in names], [*tables, *lists]),
         load=partial(_load, row, images, names, truth, frame),
     )
 

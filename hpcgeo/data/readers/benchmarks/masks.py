@@ -21,8 +21,8 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     days,
+    read_from,
     reading,
     single_target,
 )
@@ -90,7 +90,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=np.array([image.split for image in images])[where[:, 0]],
         groups=np.array([image.name for image in images])[where[:, 0]],
         labels=np.empty(0),
-        fingerprint=checksum(
+        **read_from(
             [file for image in images for file in (*image.images, image.mask)],
             [image.days for image in images if image.days],
         ),

@@ -14,8 +14,8 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     numbered,
+    read_from,
     single_target,
 )
 from hpcgeo.data.readers.windows import Header, header, read
@@ -56,7 +56,7 @@ def collect(row: Benchmark, path: Path, target: str | None, frame: Frame) -> Col
         splits=splits[chips[:, 0]],
         groups=np.array(names)[chips[:, 0]],
         labels=np.empty(0),
-        fingerprint=checksum([*coarse, *(image.path for image in fine)], lists),
+        **read_from([*coarse, *(image.path for image in fine)], lists),
         load=partial(_load, row, coarse, fine, chips),
     )
 

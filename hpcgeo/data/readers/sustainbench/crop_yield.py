@@ -17,9 +17,9 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     days,
     read_arrays,
+    read_from,
     reading,
     single_target,
 )
@@ -67,7 +67,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array(splits),
         groups=np.arange(len(values)).astype(np.str_),
         labels=numbers,
-        fingerprint=checksum(files),
+        **read_from(files),
         load=partial(_load, values, channels, np.concatenate(years), numbers, path.name),
     )
 

@@ -16,10 +16,10 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     days,
     fit,
     read_arrays,
+    read_from,
     read_table,
     reading,
     scaled_gsd,
@@ -70,7 +70,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([find(parts, name[:2], f"country of {table}") for name in names]),
         groups=np.array(names),
         labels=numbers,
-        fingerprint=checksum([], [table]),
+        **read_from([], [table]),
         load=partial(_load, path, names, places, years, numbers, frame),
     )
 

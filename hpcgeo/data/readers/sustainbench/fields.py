@@ -14,8 +14,8 @@ import numpy as np
 from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
-    checksum,
     days,
+    read_from,
     read_masked,
     read_table,
     reading,
@@ -59,7 +59,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([find(PARTS, row["split"], f"split of {table}") for row in rows]),
         groups=np.array(names),
         labels=np.empty(0),
-        fingerprint=checksum(files, [table]),
+        **read_from(files, [table]),
         load=partial(_load, files, boxes, frame),
     )
 

@@ -17,9 +17,9 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
     fit,
     numbered,
+    read_from,
     read_table,
     reading,
     scaled_gsd,
@@ -58,7 +58,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([find(parts, row["split"], f"split of {table}") for row in rows]),
         groups=np.array(names),
         labels=labels,
-        fingerprint=checksum([], [table]),
+        **read_from([], [table]),
         load=partial(_load, path / "tile_triplets", names, labels, frame),
     )
 

@@ -14,7 +14,7 @@ from hpcgeo.data.readers.collection import (
     Collection,
     Frame,
     Int64,
-    checksum,
+    read_from,
     read_table,
     reading,
     without_meaning,
@@ -71,7 +71,7 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
         splits=np.array([part[group] for group in groups]),
         groups=np.array(groups),
         labels=numbers,
-        fingerprint=checksum([], [changes, surveys]),
+        **read_from([], [changes, surveys]),
         load=partial(_load, path, areas, years, places, numbers, frame),
     )
 
