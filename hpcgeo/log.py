@@ -22,7 +22,7 @@ from hpcgeo.quoting import terminal
 log = logging.getLogger("hpcgeo")
 Item = TypeVar("Item")
 #: Between the lines that say how far work is, where no terminal draws it.
-LINE_EVERY_S = 60.0
+LINE_EVERY_S, FIRST_LINE_S = 60.0, 10.0
 
 
 def set_up(rank: int = 0, host: str = "") -> None:
@@ -67,10 +67,12 @@ def bar(description: str, total: int | None, *, shown: bool = True) -> Iterator[
 def track(
     items: Iterable[Item], description: str, total: int | None = None, *, shown: bool = True
 ) -> Iterator[Item]:
-    """Yield `items` behind a progress bar, where `shown`; a file gets a line a minute instead."""
+    """Yield `items` behind a progress bar, where `shown`; a file gets a line after ten seconds, and
+    one a minute, instead."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    begun = said = monotonic()
+    begun = monotonic()
+    said = begun + FIRST_LINE_S - LINE_EVERY_S
     with bar(description, total, shown=shown) as progress:
         for done, item in enumerate(items, 1):
             yield item

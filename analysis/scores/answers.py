@@ -46,7 +46,7 @@ def _title(board: ScoreBoard) -> str:
         return "; ".join(f"{name} {_leads(columns)}" for name, columns in best)
     rivalled = [column for column in judged if len(column.encoders) > 1]
     if not rivalled:
-        return f"{counted(len(judged), 'column')} of scores, no two encoders in one"
+        return _each_alone(judged)
     (first, columns), *rest = _best(rivalled)
     more = [f"{name} in {len(own)}" for name, own in rest[: NAMED - 1]]
     where = f"{len(columns)} of {len(rivalled)} columns"
@@ -59,6 +59,22 @@ def _best(columns: Sequence[ScoreColumn]) -> list[tuple[str, list[ScoreColumn]]]
     for column in columns:
         found.setdefault(column.encoders[0][0], []).append(column)
     return sorted(found.items(), key=lambda pair: -len(pair[1]))
+
+
+def _each_alone(columns: Sequence[ScoreColumn]) -> str:
+    """Return of how many of its columns each encoder is significantly ahead of random weights."""
+    own: dict[str, list[Score]] = {}
+    for column in columns:
+        for name, score in column.encoders:
+            if lead(score, "random"):
+                own.setdefault(name, []).append(score)
+    if not own:
+        return f"{counted(len(columns), 'column')} of scores, no two encoders in one"
+    most = sorted(own.items(), key=lambda pair: -len(pair[1]))[:NAMED]
+    told = [f"{name} in {sum(map(_ahead, scores))} of {len(scores)}" for name, scores in most]
+    more = f", {len(own) - NAMED} others" if len(own) > NAMED else ""
+    told_of = f"Significantly ahead of random weights: {', '.join(told)}{more}"
+    return f"{told_of}; no two of them share a column"
 
 
 def _alone(columns: Sequence[ScoreColumn]) -> str:

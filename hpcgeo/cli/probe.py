@@ -163,6 +163,7 @@ def _scores(scores: list[Any]) -> Table:
         f"confidence interval over resamples of the split; lead: of the encoder; labels: of "
         f"training + validation, on which {first.tried} settings were tried"
         + (" and both were fitted to at last" if first.refit else "")
+        + (f"; means over {len(first.values)} label subsets" if len(first.values) > 1 else "")
     )
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in ("task", "features", "metric", "n", "labels", "score", "lead", "chosen"):

@@ -25,7 +25,7 @@ def study(
         typer.Option(metavar="NAME=PATH", help="Where a place of the study lies; repeatable."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show steps, jobs and node-hours; run nothing.")
+        bool, typer.Option("--plan", help="Show steps, and node-hours at most; run nothing.")
     ] = False,
     submit: Annotated[
         bool, typer.Option("--submit", help="As jobs of the machine's scheduler, one a member.")
@@ -56,8 +56,7 @@ def study(
 
         hpcgeo study studies/open_small.yaml --place scenes=data/ucmerced
 
-        hpcgeo study studies/frontier_table3.yaml --submit --budget 500 \
-            --submit-options '-A PROJECT'
+        hpcgeo study studies/frontier_table3.yaml --submit --budget 500 --watch
 
         hpcgeo report runs/open_small/scores --out report
     """
@@ -90,6 +89,14 @@ def study(
     except StoppedError as error:
         raise interrupted(error, where, submit) from None
     typer.echo(f"{board}\n{board.total}, in {where}")
+    if plan and not submit:
+        study_file, left = folder.study, [one for one in folder.members if folder.left(one)]
+        each = study_file.hours * study_file.starts
+        typer.echo(
+            f"{len(left)} members x {study_file.nodes} nodes x {each:g} h = at most "
+            f"{len(left) * study_file.nodes * each:.4g} node-hours on {study_file.machine}, "
+            f"{study_file.ranks} ranks a command; without --plan it begins, with --submit as jobs"
+        )
     if board.counts()["done"]:
         typer.echo(f"next: hpcgeo report {where / 'scores'} --out {where / 'report'}")
     if board.counts()["failed"] and not plan:

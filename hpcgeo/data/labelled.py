@@ -1,8 +1,8 @@
 """Sets of labelled samples by the name of their reader: splits, fewer labels, one scale.
 
 A reader lists what there is (`Collection`); here it becomes one split. Where there is no validation
-split, a sixth of the training split is it: whole clusters (samples of one location), or of every
-class, always the same ones.
+split, a sixth of the training split is it: whole clusters (samples of one location), of every class
+where no cluster has several, always the same ones.
 """
 
 import hashlib
@@ -239,8 +239,7 @@ def _splits(collection: Collection) -> npt.NDArray[np.str_]:
     splits = collection.splits.astype("U10")
     train = np.flatnonzero(splits == "train")
     names = collection.groups.tolist()
-    shared = len({names[index] for index in train}) < len(train)
-    for members in [train] if shared else _classes(collection, train):
+    for members in _separable(collection, train):
         groups: dict[str, list[int]] = {}
         for index in members.tolist():
             groups.setdefault(names[index], []).append(index)
@@ -252,6 +251,14 @@ def _splits(collection: Collection) -> npt.NDArray[np.str_]:
                 held += groups[name]
         splits[held] = "validation"
     return splits
+
+
+def _separable(collection: Collection, members: Int64) -> list[Int64]:
+    """Return the samples of each class, where no cluster has samples of several; else all."""
+    classes = _classes(collection, members)
+    clusters = [set(collection.groups[some].tolist()) for some in classes]
+    alone = sum(map(len, clusters)) == len(set().union(*clusters))
+    return classes if alone else [members]
 
 
 def _classes(collection: Collection, members: Int64) -> list[Int64]:

@@ -259,6 +259,8 @@ class _On:
     def _among(self) -> str:
         """Return among which features is chosen; of all poolings the order is one."""
         blocks = ", ".join(map(str, sorted(self.options.blocks))) or "of the second half"
+        if self.protocol.reads != "vectors":
+            return f"blocks {blocks}"
         poolings = sorted(self.options.poolings or self.encoder.poolings)
         return f"blocks {blocks}; {', '.join(poolings)}"
 

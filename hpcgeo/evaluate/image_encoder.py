@@ -75,6 +75,9 @@ class ImageEncoder(Encoder):
 
     def reading(self, task: Task, size: int | None) -> Task:
         size = size or self.size
+        if size % (patch := self.architecture.patch):
+            fits = " or ".join(str(n * patch) for n in (size // patch, size // patch + 1) if n)
+            raise InputError(f"--size {size}: {self.name} reads patches of {patch}: {fits}")
         self.architecture.num_patches((size, size))
         frame = next(n for n in (32, 16, 8, 4, 2, 1) if size % n == 0)
         return task.model_copy(update={"patch": frame, "size": size})

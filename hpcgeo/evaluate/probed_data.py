@@ -10,6 +10,7 @@ from hpcgeo.errors import InputError
 from hpcgeo.evaluate.encoder import Encoder
 from hpcgeo.evaluate.probe_options import ProbeOptions
 from hpcgeo.evaluate.protocols.protocol import FrozenProtocol
+from hpcgeo.evaluate.protocols.table import PROTOCOLS
 from hpcgeo.evaluate.score import found_or_moved, refuse_one_class
 from hpcgeo.kinds.metrics import metric_of
 from hpcgeo.kinds.table import kind_of
@@ -125,15 +126,16 @@ def _unsuited(
 ) -> str | None:
     """Return why a data set cannot be probed so, or None."""
     kind = kind_of(train.target)
-    if not protocol.suits(kind):
-        return (
-            f"{name}: protocol {options.protocol} is none for {train.target.kind}; "
-            f"`hpcgeo list protocols`"
-        )
     if kind.every_date:
         return (
             f"{name}: {train.target.kind} compares dates of a place, and an encoder reads each by "
             f"itself: fine-tune it (objective.name multitask)"
+        )
+    if not protocol.suits(kind):
+        fitting = ", ".join(each for each, row in PROTOCOLS.items() if row.suits(kind))
+        return (
+            f"{name}: protocol {options.protocol} is none for {train.target.kind}: choose with "
+            f"--model {fitting or 'nothing: fine-tune it'}"
         )
     for split in ("validation", "test"):
         if not len(train.other(split)):

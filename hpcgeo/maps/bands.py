@@ -72,9 +72,11 @@ def _said(raster: DatasetReader, wanted: Sequence[str], names: Sequence[str]) ->
             f"{raster.name}: {raster.count} bands, and --bands names {len(names)} "
             f"({','.join(names)}): name all in their order, {LEFT_OUT} for one that is not read"
         )
+    short = {colour: name for name, colour in COLOURS.items() if name in wanted}
+    names = [short.get(name, name) for name in names]
     for name in names:
         if name != LEFT_OUT:
-            find(dict.fromkeys(wanted), name, "band of the task")
+            find(dict.fromkeys([*wanted, LEFT_OUT]), name, "band of the task")
     return {name: number for number, name in enumerate(names, 1) if name != LEFT_OUT}
 
 

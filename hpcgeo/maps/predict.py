@@ -139,6 +139,7 @@ class PixelMap:
         self._model, self._what, self._dtype = model, what, dtype
         self._form: MapForm = FORMS[what]
         self._fingerprint, self._pictures = answers.fingerprint, options.pictures
+        self._told = False
 
     def made_with(self) -> dict[str, Any]:
         return {
@@ -154,8 +155,15 @@ class PixelMap:
         }
 
     def look(self, reader: SceneReader) -> None:
-        """Warn of pixels of another size than the model has seen."""
+        """Warn of pixels of another size than the model has seen, once of sizes not known."""
         known, here = self.prepared.gsd_m, reader.gsd_m()
+        if not (known and math.isfinite(here)) and self.prepared.chip and not self._told:
+            self._told = True
+            log.warning(
+                "%s: nothing says how large its pixels are, or were in training: they are read as "
+                "those of the %d x %d px that the model was given; bring scenes to that scale",
+                *(reader.scene.name, *self.prepared.chip),
+            )
         if known and math.isfinite(here) and not known[0] / UNLIKE < here < known[1] * UNLIKE:
             log.warning(
                 "%s: pixels of %.3g m, and task %s was trained on %s m: bring the scene to those "

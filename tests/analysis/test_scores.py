@@ -249,3 +249,15 @@ def test_the_worst_mistakes_are_shown(tmp_path, scores):
     assert page.count("data:image/jpeg;base64,/9j/4A==") == 1 and "<beach>" not in page
     with pytest.raises(ValidationError):
         Mistake(sample=7, truth="a", taken_for="b", picture='"onload="x')
+
+
+def test_encoders_that_share_no_column_are_counted_apart(scores):
+    ahead, behind = {"random": (0.1, 0.05, 0.2)}, {"random": (0.1, -0.1, 0.2)}
+    some = [
+        one(scores, task=f"task {n}", leads=leads, fingerprint=name, encoder={"encoder": name})
+        for n, (name, leads) in enumerate([("x", ahead), ("x", behind), ("y", behind), ("z", {})])
+    ]
+    assert answers(board(some)).title == (
+        "Significantly ahead of random weights: x in 1 of 2, y in 0 of 1; no two of them "
+        "share a column"
+    )

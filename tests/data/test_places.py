@@ -32,6 +32,10 @@ def test_a_block_is_in_one_split(tmp_path: Path, reader: str) -> None:
     # clusters are not torn apart
     for group in set(before.groups.tolist()):
         assert len(set(train.splits[before.groups == group].tolist())) == 1
+    plainly = open_tasks(reader, path, split="train", target=target)
+    assert plainly.fingerprint == train.fingerprint  # of the files
+    assert plainly.split_fingerprint != train.split_fingerprint
+    assert train.split_fingerprint == train.other("test").split_fingerprint
     again = split_by_place(before, 0.5)
     np.testing.assert_array_equal(again.groups, blocks)
     place = before.load(3).place

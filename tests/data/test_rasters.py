@@ -17,12 +17,14 @@ import yaml
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
+from rasterio.windows import Window
 
 from hpcgeo.config import RunConfig
 from hpcgeo.data.labelled import open_tasks
 from hpcgeo.data.labelled_batches import plain
 from hpcgeo.data.readers.collection import Frame, days, year
 from hpcgeo.data.readers.rasters import collect
+from hpcgeo.data.readers.windows import valid
 from hpcgeo.data.sample import Channel
 from hpcgeo.errors import InputError
 from hpcgeo.kinds.target import IGNORED
@@ -458,3 +460,12 @@ def test_the_real_cloudy_dates(tmp_path):
     found = plain(collect(say(tmp_path, row), None, Frame(8, 96)).load(0))
     left = found.kept[0].mean(axis=(1, 2, 3))
     assert (left[[1, 2]] < 0.05).all() and (left[[0, 3, 4]] > 0.95).all(), left
+
+
+def test_infinite_pixels_are_missing(tmp_path):
+    pixels = np.ones((1, 4, 4), np.float32)
+    pixels[0, 1, 2] = -np.inf
+    path = write_tiff(tmp_path / "db.tif", pixels, crs=UTM, transform=Affine(1, 0, 5e5, 0, -1, 5e6))
+    with rasterio.open(path) as raster:
+        found = valid(raster, [1], Window(0, 0, 4, 4))
+    assert np.isnan(found[0, 1, 2]) and np.isfinite(found).sum() == 15

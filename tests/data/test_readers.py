@@ -4,14 +4,15 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hpcgeo.data.labelled import LabelledSplit, open_tasks
-from hpcgeo.data.readers.collection import SPLITS, Frame, days, year
+from hpcgeo.data.labelled import LabelledSplit, _splits, open_tasks
+from hpcgeo.data.readers.collection import SPLITS, Collection, Frame, days, year
 from hpcgeo.data.readers.pixel_series import collect, steps
 from hpcgeo.data.readers.table import READERS
 from hpcgeo.data.sample import Channel
@@ -355,3 +356,31 @@ def test_a_table_names_nothing_outside_of_its_folder(tmp_path, name):
     (folder / "split.csv").write_text("path,label,split\n" + "\n".join(lines) + "\n")
     with pytest.raises(InputError, match=r"split.csv: line 2 names .*outside of the folder"):
         open_tasks("scenes", folder, split="train")
+
+
+def test_every_class_is_held_out_where_clusters_have_one(tmp_path):
+    """Several chips of a photograph stay together, and validation has every class."""
+    photographs = [f"{name}{n}" for name in "abc" for n in range(7) for _ in range(4)]
+    collection = Collection(
+        target=Target("classification", tuple("abc")),
+        channels=(),
+        splits=np.array(["train"] * len(photographs)),
+        groups=np.array(photographs),
+        labels=np.array(["abc".index(name[0]) for name in photographs]),
+        fingerprint="",
+        load=lambda index: None,
+    )
+    held = _splits(collection) == "validation"
+    assert {*collection.labels[held].tolist()} == {0, 1, 2}
+    for photograph in {*photographs}:
+        own = held[collection.groups == photograph]
+        assert own.all() or not own.any()
+    # Where a place has several classes, places are held out whole.
+    mixed = replace(collection, groups=np.array([name[1:] for name in photographs]))
+    held = _splits(mixed) == "validation"
+    assert held.any() and not {*mixed.groups[held]} & {*mixed.groups[~held]}
+
+
+def test_a_folder_of_classes_without_a_table_has_a_way_out(tmp_path):
+    with pytest.raises(InputError, match=r"a table of path, label and split .* hpcgeo data build"):
+        open_tasks("scenes", tmp_path, split="train")

@@ -115,6 +115,31 @@ def test_bands_are_matched_by_name_else_by_wavelength(
         public.reads(renamed(part, infrared), normalise="data")
 
 
+def test_a_band_of_the_data_is_read_once(public: ImageEncoder, part: LabelledSplit) -> None:
+    """Else it would be normalised by the moments of another."""
+    two = tuple(Channel("sentinel2", band) for band in ("B04", "B03", "B03"))
+    channels = dict.fromkeys(two, (1.0, 1.0))
+    wanted = tuple(Channel("sentinel2", band) for band in ("B07", "B08", "B8A"))
+    encoder = replace(public, channels=wanted)
+    there = (*channels, Channel("sentinel2", "B08"))
+    other = replace(part, collection=replace(part.collection, channels=there))
+    with pytest.raises(InputError, match="sentinel2 B08 is the nearest to several of them"):
+        encoder.reads(other)
+
+
+def test_infinite_pixels_are_missing(public: ImageEncoder, part: LabelledSplit) -> None:
+    images = torch.randn(1, 3, SIDE, SIDE)
+    images[0, 0, 3, 5] = torch.nan
+    infinite = images.nan_to_num(-torch.inf)
+    ours, theirs = (public.tokens(each, [12])[0] for each in (images, infinite))
+    assert torch.equal(ours, theirs) and ours.isfinite().all()
+    values = np.full((1, 3, 8, 8), 100.0, np.float32)
+    values[0, 1, 2, 2] = -np.inf  # the logarithm of nothing
+    seen = replace(part.collection.load(0).observations[0], values=values)
+    found = part._standardised(seen).values
+    assert np.isnan(found[0, 1, 2, 2]) and np.isfinite(found).sum() == found.size - 1
+
+
 def test_numbers_far_from_those_it_knows_are_refused(
     public: ImageEncoder, part: LabelledSplit
 ) -> None:

@@ -1,6 +1,7 @@
 """`hpcgeo probe ENCODER --on`: features once, everything chosen on validation, any ranks."""
 
 import json
+import os
 from base64 import b64decode
 from dataclasses import replace
 from io import BytesIO
@@ -150,7 +151,7 @@ def test_ranks_agree_bit_for_bit_and_scores_are_records(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "setting"), [("linear", "C 1e-06"), ("knn", "weights similarity")]
+    ("protocol", "setting"), [("linear", "C 0.00464"), ("knn", "weights similarity")]
 )
 def test_the_table_says_what_was_chosen(
     made: tuple[str, str], tmp_path: Path, protocol: str, setting: str
@@ -182,7 +183,10 @@ def test_the_table_says_what_was_chosen(
         (["--on", "scenes"], "READER:PATH, e.g. scenes:data/ucmerced"),
         (["--on", "DATA", "--blocks", "13"], "block 13: vit_tiny_patch16_224 has 12"),
         (["--on", "DATA", "--blocks", "x"], "--blocks x: numbers of blocks"),
-        (["--on", "DATA", "--size", "30"], "chip 30 x 30 is no multiple of the 16-pixel patch"),
+        (
+            ["--on", "DATA", "--size", "30"],
+            "--size 30: vit_tiny_patch16_224 reads patches of 16: 16 or 32",
+        ),
         (["--on", "DATA", "--model", "tree"], "unknown protocol 'tree'"),
         (["--on", "DATA", "--model", "dense_linear"], "protocol dense_linear is none for"),
         (["--on", "DATA", "--pooling", "max"], "unknown pooling 'max'; known: class, mean, all"),
@@ -216,3 +220,30 @@ def test_data_is_named_with_or_without_its_target(tmp_path: Path) -> None:
     assert data_set(f"scenes:{tmp_path}/data").name == "data"
     with pytest.raises(InputError, match="READER:PATH"):
         data_set("x:")
+
+
+def test_features_of_one_cache_have_the_labels_of_their_task(
+    made: tuple[str, str], tmp_path: Path
+) -> None:
+    """One folder, two targets: a class, and several labels of a photograph."""
+    encoder, on = made
+    both = [data_set(f"one={on}"), data_set(f"several={on}:labels")]
+    how = options(tmp_path / "both", protocol="knn", beside=())
+    together = probe_on(encoder, both, how)
+    for one, apart in zip(both, together, strict=True):
+        [alone] = probe_on(encoder, [one], replace(how, cache=tmp_path / one.name))
+        assert alone.model_copy(update={"date": apart.date}) == apart
+    assert together[0].metric != together[1].metric
+
+
+def test_changed_pixels_are_encoded_again(tmp_path: Path) -> None:
+    encoder = f"{SMALL}:{weights(tmp_path / 'w.safetensors')}"
+    folder = scenes(tmp_path / "scenes")
+    how = options(tmp_path / "cache", protocol="knn", beside=())
+    probe_on(encoder, [data_set(f"scenes:{folder}")], how)
+    before = {*how.cache.iterdir()}
+    photograph = folder / "a" / "1.png"
+    later = photograph.stat().st_mtime_ns + 10**9
+    os.utime(photograph, ns=(later, later))  # of the same name and size
+    probe_on(encoder, [data_set(f"scenes:{folder}")], how)
+    assert len({*how.cache.iterdir()} - before) == len(before)

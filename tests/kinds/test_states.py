@@ -76,3 +76,12 @@ def test_a_better_model_is_ahead_on_every_resample():
 
 def test_an_interval_leaves_out_what_is_not_defined():
     assert interval(np.append(np.arange(1001.0), np.nan)) == (25.0, 975.0)
+
+
+@pytest.mark.parametrize(("places", "is_known"), [(1, False), (2, False), (4, True)])
+def test_few_locations_have_no_interval(places, is_known):
+    """Of one cluster every resample that is not empty is the same: no width, and no certainty."""
+    rng = np.random.default_rng(2)
+    truth, names = rng.normal(size=(12, 1)), [f"place {n % places}" for n in range(12)]
+    state = kept("rmse", NUMBERS, names, truth + rng.normal(size=(12, 1)), truth, 1000)
+    assert np.isfinite(interval(state.compute()[1])).all() == is_known

@@ -96,6 +96,13 @@ def test_a_photograph_has_no_place(tmp_path):
         np.testing.assert_array_equal(file.read(), pixels)
 
 
+def test_a_grid_without_a_crs_keeps_its_place(tmp_path):
+    said, grid = RasterForm("uint8", 255.0, ("class",)), SceneGrid(40, 50, None, AFFINE)
+    write(tmp_path / "local.tif", said, np.zeros((1, 40, 50), np.uint8), grid)
+    with rasterio.open(tmp_path / "local.tif") as file:
+        assert file.crs is None and file.transform == AFFINE
+
+
 def test_a_full_disk_leaves_no_map(small_disk):
     said = RasterForm("uint8", 255.0, ("a", "b", "c", "d"))
     grid = SceneGrid(3500, 3500, UTM, AFFINE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 
 from tests.data.rasters import AFFINE, UTM, write_tiff
 from tests.maps.test_geotiff import cloud_optimised
@@ -204,3 +205,19 @@ def test_a_folder_in_use_is_refused(run, folder, tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         found = predict(run, folder, out)
     assert found.returncode == 2 and "in use by another process" in found.stderr
+
+
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_a_scene_is_never_written_over(run, tmp_path, ending):
+    given = scene(tmp_path / "here.tif", 40, 40)
+    if ending == "png":
+        given = tmp_path / "here.png"
+        Image.new("RGB", (40, 40)).save(given)
+        (tmp_path / "here.tif").unlink()
+    before = given.read_bytes()
+    found = predict(run, given, tmp_path)
+    assert found.returncode == 2, found.stderr
+    assert f"here.{ending} is a scene, and what is made of here would be written over it" in (
+        found.stderr
+    )
+    assert given.read_bytes() == before and not (tmp_path / ".parts").exists()

@@ -225,6 +225,21 @@ def test_a_pickle_that_is_more_than_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(InputError, match="no tensors by name"):
         opened(tmp_path / "empty.pth")
+    itself: dict[str, Any] = {"x": torch.zeros(1)}
+    itself["model"] = itself
+    torch.save(itself, tmp_path / "itself.pth")
+    assert list(opened(tmp_path / "itself.pth")) == ["x"]
+    torch.save({0: torch.zeros(1)}, tmp_path / "numbers.pth")
+    with pytest.raises(InputError, match="no tensors by name"):
+        opened(tmp_path / "numbers.pth")
+    torch.save({"x": torch.ones(1)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert opened(tmp_path / "old.pth")["x"] == 1
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="no weight 'class_token'"):
         Start(tmp_path / "other.safetensors", architecture(), {"backbone.class_token": (32,)})
+
+
+def test_a_file_of_two_models_is_refused() -> None:
+    tensors = {"norm.weight": torch.ones(4), "teacher.norm.weight": torch.zeros(4)}
+    with pytest.raises(InputError, match=r"'norm\.weight' and 'teacher\.norm\.weight' are both"):
+        Foreign(tensors, architecture())

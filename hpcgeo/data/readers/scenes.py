@@ -41,6 +41,12 @@ def collect(path: Path, target: str | None, frame: Frame) -> Collection:
     """
     kind, read = find(TARGETS, target or "class", "target")
     table = path / "split.csv"
+    if path.is_dir() and not table.exists():
+        raise InputError(
+            f"{table}: no such file: a table of path, label and split (train, validation, test) of "
+            f"each photograph; of a folder of classes alone: hpcgeo data build {path} --out SET, "
+            f"and read it as shards:SET"
+        )
     rows = read_table(table, ("path", "label", "split"))
     names = [row["path"] for row in rows]
     classes, labels = read([row["label"] for row in rows])

@@ -28,7 +28,7 @@ from hpcgeo.parallel.device import usable_device
 
 #: Features of a head of attention.
 HEAD = 64
-RATES, DECAYS = (1e-3, 3e-4, 3e-3, 1e-2, 1e-4), (0.01, 0.4)
+RATES, DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (0.01, 0.4)
 EPOCHS, BATCH = 20, 256
 
 

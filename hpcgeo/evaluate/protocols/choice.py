@@ -41,7 +41,8 @@ class Chosen:
     """What was best on the validation split.
 
     Attributes:
-        best: of `tried`; of equal ones the first.
+        best: of `tried`. Of equal ones: of the features that do best over all settings, the setting
+            in the middle of theirs, which is least at the edge of what equals it.
         tried: everything, in order.
         refitted: whether `model` was fitted to training and validation splits together.
         model: of the best setting alone: answers (1, n, ...).
@@ -183,7 +184,17 @@ def _best(tried: Sequence[Tried], metric: str) -> Tried:
             f"{metric} is not defined on the validation split for any setting: take a larger one, "
             f"or another metric"
         )
-    return max(defined, key=lambda one: sign * one.validation)
+    most = max(sign * one.validation for one in defined)
+    equal = [one for one in defined if sign * one.validation == most]
+    means = {
+        one.candidate: np.mean(
+            [sign * a.validation for a in defined if a.candidate == one.candidate]
+        )
+        for one in equal
+    }
+    candidate = max(means, key=means.__getitem__)
+    own = [one for one in equal if one.candidate == candidate]
+    return own[len(own) // 2]
 
 
 def _refuse_names(protocol: FrozenProtocol, settings: Sequence[Setting], known: Setting) -> None:

@@ -23,13 +23,13 @@ from hpcgeo.kinds.table import kind_of
 from hpcgeo.kinds.target import IGNORED, Array, Target
 from hpcgeo.parallel.device import usable_device
 
-RATES, DECAY = (1e-3, 3e-4, 3e-3, 1e-2, 1e-4), 1e-4
+RATES, DECAY = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), 1e-4
 EPOCHS, BATCH = 50, 16
 #: A step sees each so many-th row and column of pixels, from one that is drawn: neighbours say the
 #: same, and all pixels cost some ten times as much.
 STRIDE = 4
 #: Patches of a memory bank, its neighbours, and by what their similarities are divided.
-BANK, KS, TEMPERATURE = 100_000, (30, 5, 10, 90), 0.02
+BANK, KS, TEMPERATURE = 100_000, (5, 10, 30, 90), 0.02
 
 
 class DenseFitted(FittedModels):

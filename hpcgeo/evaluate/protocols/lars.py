@@ -33,7 +33,7 @@ MOMENTUM, NORM_EPS = 0.9, 1e-6
 #: Of the weights that a head begins with.
 STD = 0.01
 #: Base learning rates, the published one first, and weight decays.
-RATES = (0.1, 0.03, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 DECAYS = (0.0, 1e-4)
 
 

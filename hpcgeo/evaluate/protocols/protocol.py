@@ -82,14 +82,16 @@ class FrozenProtocol(ABC):
 
     def suits(self, kind: Kind) -> bool:
         """Return whether it is for a kind of task: by default of whole samples, or of the classes
-        of pixels where it reads grids."""
+        of pixels where it reads grids; of none that compares dates, which an encoder reads each
+        by itself."""
         if self.reads == "grids":
-            return kind.dense and Confusion in kind.states
+            return kind.dense and Confusion in kind.states and not kind.every_date
         return kind.labels and not kind.dense
 
     @abstractmethod
     def settings(self, target: Target, size: int) -> Sequence[Setting]:
-        """Return what is tried where `size` samples are fitted to; the first of equals is taken."""
+        """Return what is tried where `size` samples are fitted to, in order: of equals the middle
+        one is taken."""
 
     @abstractmethod
     def fit(
