@@ -93,7 +93,7 @@ def study(
         study_file, left = folder.study, [one for one in folder.members if folder.left(one)]
         each = study_file.hours * study_file.starts
         typer.echo(
-            f"{len(left)} members x {study_file.nodes} nodes x {each:g} h = at most "
+            f"members: {len(left)} x {study_file.nodes} nodes x {each:g} h = at most "
             f"{len(left) * study_file.nodes * each:.4g} node-hours on {study_file.machine}, "
             f"{study_file.ranks} ranks a command; without --plan it begins, with --submit as jobs"
         )
