@@ -95,7 +95,7 @@ def study(
         typer.echo(
             f"members: {len(left)} x {study_file.nodes} nodes x {each:g} h = at most "
             f"{len(left) * study_file.nodes * each:.4g} node-hours on {study_file.machine}, "
-            f"{study_file.ranks} ranks a command; without --plan it begins, with --submit as jobs"
+            f"{study_file.ranks} ranks a command; without --plan it begins"
         )
     if board.counts()["done"]:
         typer.echo(f"next: hpcgeo report {where / 'scores'} --out {where / 'report'}")
