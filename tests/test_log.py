@@ -12,6 +12,7 @@ from hpcgeo.log import track
 def told(monkeypatch, caplog):
     """Return a log of what is said, with a line after every item."""
     monkeypatch.setattr(hpcgeo.log, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(hpcgeo.log, "FIRST_LINE_S", 0.0)
     monkeypatch.setattr(hpcgeo.log.log, "propagate", True)
     caplog.set_level(logging.INFO, "hpcgeo")
     return caplog

@@ -116,9 +116,9 @@ def test_the_command_on_any_ranks_and_on_other_data(runs: Path, tmp_path: Path) 
 
 
 def test_what_cannot_be_probed_is_said(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="pairs: protocol linear is none for"):
+    with pytest.raises(InputError, match="pairs: change compares dates of a place"):
         probed(runs / "dense")
-    with pytest.raises(InputError, match="pairs: protocol linear is none for"):
+    with pytest.raises(InputError, match="pairs: change compares dates of a place"):
         probed(runs / "dense", "pairs")
     with pytest.raises(InputError, match="reads tokens, and masked is read as samples"):
         probed(runs / "masked", protocol="attentive")
