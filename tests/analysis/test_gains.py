@@ -49,7 +49,7 @@ def test_by_hand():
     }  # 8 x 0.7 kW x 3 h / 2; (0.1 / 0.5 + 1 / 20) / 2
     first, second, third = table.notes
     assert "over scenes and wealth; left out, as not all have it: 1 column. Baseline: old." in first
-    assert "no counter of energy" in second and third == "CO2: 100 g/kWh (given; given)."
+    assert "no counter was read" in second and third == "CO2: 100 g/kWh (given; given)."
 
 
 def test_what_counters_said_is_no_bound():
