@@ -131,7 +131,7 @@ def _notes(
         )
     took = [row.first.pretraining for row in encoders if row.first.pretraining]
     if any(energy(one)[0] is not None and one.kwh is None for one in took):
-        notes.append("At most, of devices alone: no counter was read; devices x board power x hours.")
+        notes.append("At most, of devices alone: no counter was read; board power x hours.")
     if grid:
         fact = grid.g_per_kwh
         notes.append(f"CO2: {fact.value:g} g/kWh ({grid.title}; {fact.source}).")
