@@ -1,5 +1,6 @@
 """`hpcgeo data`: build, inspect and verify data sets."""
 
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +13,14 @@ from hpcgeo.data.readers.collection import SPLITS
 from hpcgeo.data.shards import executors
 from hpcgeo.data.shards.build import SKIPPED, Outcome
 from hpcgeo.data.shards.build import build as build_set
+from hpcgeo.data.shards.dataset import ShardDataset
+from hpcgeo.data.shards.diversity import READ, Origin, origins
 from hpcgeo.data.shards.generated_scenes import write_scenes
 from hpcgeo.data.shards.index import Index, load
 from hpcgeo.data.shards.index import verify as verify_set
 from hpcgeo.data.shards.settings import Compression, Settings
 from hpcgeo.data.shards.sources import passed_over
+from hpcgeo.errors import InputError
 from hpcgeo.launch.schedulers.table import started
 from hpcgeo.log import log, set_up
 from hpcgeo.quoting import grouped
@@ -119,18 +123,49 @@ def _report(out: Path, outcome: Outcome) -> int:
 def info(
     folder: Folder,
     json: Annotated[bool, typer.Option("--json", help="Print the index as JSON.")] = False,
+    entropy: Annotated[
+        bool,
+        typer.Option("--entropy", help="How diverse images are, by the folder they come from."),
+    ] = False,
+    layout: Annotated[
+        str | None, typer.Option(help="Of --entropy: which layout, where several differ.")
+    ] = None,
 ) -> None:
     """Say what is inside: counts, bands with mean and standard deviation, classes, bytes.
 
-    Example:
+    Examples:
 
         hpcgeo data info sets/photos
+
+        hpcgeo data info sets/geopile --entropy
     """
     index = load(folder)
+    if layout and not entropy:
+        raise InputError(f"--layout {layout}: of --entropy alone: give it too")
+    if entropy:
+        set_up()
+        _show_origins(origins(ShardDataset(folder, layout)))
+        return
     if json:
         typer.echo(index.model_dump_json(indent=2))
         return
     _show(folder, index)
+
+
+def _show_origins(found: Sequence[Origin]) -> None:
+    table = Table()
+    for column in ("folder", "samples", "share", "bits", "together"):
+        table.add_column(column, justify="left" if column == "folder" else "right")
+    for one in found:
+        share = f"{one.samples / found[-1].samples:.1%}"
+        table.add_row(
+            one.name, f"{one.samples:,}", share, f"{one.entropy:.2f}", f"{one.together:.2f}"
+        )
+    Console(markup=False).print(table)
+    typer.echo(
+        f"bits: entropy of the grey levels of an image, a mean over at most {READ:,} of a folder; "
+        f"together: of all their pixels"
+    )
 
 
 def _show(folder: Path, index: Index) -> None:
