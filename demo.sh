@@ -1,5 +1,5 @@
 #!/bin/bash
-# The whole product on real files, small, in about four minutes: images -> shards -> a model that is
+# The whole product on real files, small, in some four minutes: images -> shards -> a model that is
 # stopped and goes on -> weights, what they know, continued -> strategies measured -> the scaling report.
 #   demo.sh            on generated scenes
 #   demo.sh FOLDER     on your own images
@@ -14,8 +14,10 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 two_ranks() { OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 --no-python "$@"; }
 pretrain() {
   two_ranks hpcgeo train mae_vit_tiny run.dir="$out/run" data.path="$out/shards" \
-    parallel.strategy=FULL_SHARD train.steps=300 train.log_every=25 "$@"
+    parallel.strategy=FULL_SHARD train.steps=200 train.log_every=25 "$@"
 }
+
+what_it_knows() { hpcgeo probe "$1" --cache "$out/features" --out "$out/scores.jsonl"; }
 
 if [[ -z $images ]]; then
   images=$out/scenes
@@ -36,13 +38,13 @@ pretrain
 say "4. Take the weights to another library; fit a linear model to what the encoder says of classes"
 [[ -d $out/weights ]] || hpcgeo export "$out/run" --to transformers --out "$out/weights"
 classes=$(find "$images" -mindepth 2 -type f -print -quit)
-[[ -z $classes ]] || hpcgeo probe "$out/run" --out "$out/scores.jsonl"
+[[ -z $classes ]] || what_it_knows "$out/run"
 
 say "5. Go on from these weights for a while; what they know teaches the run that goes on (GFM)"
 two_ranks hpcgeo train mae_vit_tiny run.dir="$out/goes-on" data.path="$out/shards" \
   "objective={name: gfm, mask_cell: 16, teacher: {weights: $out/run}}" model.weights="$out/run" \
-  train.steps=50 train.log_every=25
-[[ -z $classes ]] || hpcgeo probe "$out/goes-on" --out "$out/scores.jsonl"
+  train.steps=40 train.log_every=20
+[[ -z $classes ]] || what_it_knows "$out/goes-on"
 
 say "6. Measure three strategies on 1 and 2 ranks"
 OMP_NUM_THREADS=1 hpcgeo-profile sweep profiles/demo.yaml data.path="$out/shards" \
