@@ -22,7 +22,7 @@ what_it_knows() { hpcgeo probe "$1" --cache "$out/features" --out "$out/scores.j
 if [[ -z $images ]]; then
   images=$out/scenes
   say "1. Generate georeferenced scenes of town and country"
-  [[ -d $images ]] || hpcgeo data synthesize "$images" --classes --scenes 10 --size 768
+  [[ -d $images ]] || hpcgeo data synthesize "$images" --classes --scenes 20 --size 512
 fi
 
 say "2. Cut $images into chips, in HDF5 shard files"

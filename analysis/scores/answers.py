@@ -23,8 +23,12 @@ def answers(board: ScoreBoard) -> Answers:
 def lead(score: Score, over: str) -> str:
     """Return how far an encoder is ahead, with the interval; nothing where that is not known."""
     value, low, high = score.leads.get(over, (None, None, None))
-    if value is None or low is None or high is None:
+    if value is None:
         return ""
+    if low is None or high is None:
+        return f"{value:+.3f} against {BESIDE[over]}, without an interval".replace(
+            "-", "\N{MINUS SIGN}", 1
+        )
     ends = f"{low:+.3f} to {high:+.3f}".replace("-", "\N{MINUS SIGN}")
     if low > 0:
         return f"significantly ahead of {BESIDE[over]}, by {digits(value, 2)} ({ends})"
@@ -102,7 +106,9 @@ def _of_one(column: ScoreColumn) -> str:
     (name, score), *others = column.encoders
     number = f"{score.metric} {shown(score.value)}"
     value, low, _ = score.leads.get("random", (None, None, None))
-    if value is not None and low is not None:
+    if value is not None and low is None:
+        number += f", {lead(score, 'random')}"
+    elif value is not None and low is not None:
         by = f"ahead of random weights by {digits(value, 2)}"
         number += f", {by}" if low > 0 else ", not significantly ahead of random weights"
     if not others:
@@ -137,6 +143,8 @@ def _trust(board: ScoreBoard) -> str:
     if board.mixed:
         fields = listed([name.replace("_", " ") for name in board.mixed])
         said.append(f"As asked, scores that differ in {fields} share a column")
+    if any(score.low is None and score.value is not None for score in board.scores):
+        said.append("No interval where the scored split has fewer than three locations")
     if board.older:
         differs = f"; {counted(board.changed, 'older value')} differed" if board.changed else ""
         repeats = counted(board.older, "repeat")

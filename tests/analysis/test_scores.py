@@ -261,3 +261,11 @@ def test_encoders_that_share_no_column_are_counted_apart(scores):
         "Significantly ahead of random weights: x in 1 of 2, y in 0 of 1; no two of them "
         "share a column"
     )
+
+
+def test_scores_without_an_interval_claim_none(scores):
+    """Of two locations; level with random weights, which the title says."""
+    some = [one(scores, low=None, high=None, leads={"random": (0.0, None, None)})]
+    found = answers(board(some))
+    assert found.title.endswith("+0.000 against random weights, without an interval")
+    assert "No interval where the scored split has fewer than three locations" in found.trust
