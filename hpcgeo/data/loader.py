@@ -117,24 +117,42 @@ class Loader(Generic[Item]):
 
 
 @dataclass(frozen=True)
+class _AsArray:
+    """A tensor as an array, which no shared memory is taken for."""
+
+    values: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
 class _Piped:
-    """A batch with its tensors as arrays, which no shared memory is taken for."""
+    """A batch with its tensors as arrays, wherever in it they are."""
 
     batch: Any
-    names: tuple[str, ...]
     nbytes: int
 
     @classmethod
     def of(cls, batch: Any) -> "_Piped":
-        fields = vars(batch) if is_dataclass(batch) else {}
-        tensors = {name: part for name, part in fields.items() if isinstance(part, torch.Tensor)}
-        arrays = {name: part.numpy() for name, part in tensors.items()}
-        nbytes = sum(part.nbytes for part in arrays.values())
-        return cls(replace(batch, **arrays) if arrays else batch, tuple(arrays), nbytes)
+        arrays: list[npt.NDArray[Any]] = []
+
+        def kept(tensor: torch.Tensor) -> _AsArray:
+            arrays.append(tensor.numpy())
+            return _AsArray(arrays[-1])
+
+        return cls(_changed(batch, torch.Tensor, kept), sum(array.nbytes for array in arrays))
 
     def restored(self) -> Any:
-        arrays = {name: torch.from_numpy(getattr(self.batch, name)) for name in self.names}
-        return replace(self.batch, **arrays)
+        return _changed(self.batch, _AsArray, lambda array: torch.from_numpy(array.values))
+
+
+def _changed(part: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """Return what a batch holds with every `kind` in it changed."""
+    if isinstance(part, kind):
+        return change(part)
+    if type(part) in (tuple, list):
+        return type(part)([_changed(each, kind, change) for each in part])
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{k: _changed(v, kind, change) for k, v in vars(part).items()})
+    return part
 
 
 class _Sent:

@@ -15,6 +15,7 @@ from hpcgeo.data.shards.dataset import ShardDataset, open_dataset
 from hpcgeo.data.shards.executors import run
 from hpcgeo.data.shards.settings import Settings
 from hpcgeo.data.shards.synthetic import SyntheticDataset, scene
+from hpcgeo.data.views import ViewBatch
 from hpcgeo.errors import InputError
 from hpcgeo.options import Data
 from tests.data.rasters import noise, write_tiff
@@ -91,8 +92,14 @@ def test_room_in_shared_memory_is_looked_for(monkeypatch):
     batch = ImageBatch(torch.zeros(1000, dtype=torch.uint8), none, none, none, none)
     monkeypatch.setattr(loader, "SHARED_MEMORY", "/nowhere")
     sent = loader._Sent()(batch)
-    assert isinstance(sent.batch.pixels, np.ndarray)
+    assert isinstance(sent.batch.pixels.values, np.ndarray) and sent.nbytes == 1000
     assert torch.equal(sent.restored().pixels, batch.pixels)
+    two = torch.rand(2, 1, 1, 4), torch.rand(2, 1, 1, 8)  # views of two sizes, one batch
+    views = ViewBatch(two, torch.zeros(2, 2, 7), torch.zeros(2), none, is_cut=True)
+    sent = loader._Sent()(views)
+    assert sent.nbytes == 4 * (8 + 16 + 28 + 2)
+    assert all(map(torch.equal, sent.restored().pixels, two))
+    assert sent.restored().is_cut
     monkeypatch.setattr(loader, "SHARED_MEMORY", "/")
     assert loader._Sent()(batch) is batch
     monkeypatch.setattr(loader, "get_worker_info", lambda: None)
