@@ -11,10 +11,11 @@ DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint docs golden release clean
+.PHONY: help demo test test-slow lint docs golden release clean
 help:
 	@echo "make demo [DATA=folder]  from images to the scaling report, in minutes"
-	@echo "make test                all tests (slurm-wlm, munge and openmpi-bin make more of them run)"
+	@echo "make test                the tests (slurm-wlm, munge and openmpi-bin make more of them run)"
+	@echo "make test-slow           those that take longest: whole jobs, tables of strategies"
 	@echo "make lint                ruff, mypy, job scripts"
 	@echo "make docs                the documentation site, in site/; broken links are errors"
 	@echo "make golden              rewrite job scripts, the golden report and tables in docs; read the difference"
@@ -24,8 +25,14 @@ help:
 demo: $(VENV)/report.stamp
 	PATH="$(abspath $(BIN)):$$PATH" ./demo.sh $(if $(DATA),"$(DATA)")
 
+# Two cores are enough for two workers; a file of tests is one worker's.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/dev.stamp
+	$(PYTEST) -m slow
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check

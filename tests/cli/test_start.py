@@ -30,6 +30,7 @@ def test_an_old_pytorch_is_refused_before_anything(tmp_path: Path, version: str,
         assert line.startswith(f"hpcgeo: PyTorch {version} is installed, and hpcgeo needs 2.8 or ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [pytest.param("2>&-", marks=pytest.mark.long), "<&- >&- 2>&-"])
 def test_a_run_with_closed_outputs(tmp_path: Path, closed: str) -> None:
     """Nothing that is said reaches a file of the run, which could have the number of stderr."""

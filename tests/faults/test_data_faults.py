@@ -104,6 +104,7 @@ def test_a_diverging_run_ends_before_it_replaces_good_checkpoints(tmp_path: Path
     assert [one["rank"] for one in found["ranks"]] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "workers", "message"),
     [

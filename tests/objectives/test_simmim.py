@@ -98,6 +98,7 @@ def test_cells_that_do_not_fit_are_refused(cell: int, said: str) -> None:
         SimMIM(architecture("swin_nano"), 3, (CHIP, CHIP), SimmimOptions(mask_cell=cell))
 
 
+@pytest.mark.slow
 def test_a_run_of_a_swin(tmp_path: Path) -> None:
     """One process = two ranks, sharded or not; dry run, export, fine-tuning, probe."""
     done = hpcgeo("train", *OPTIONS, "--dry", "--ranks", 2)

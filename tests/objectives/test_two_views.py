@@ -124,6 +124,7 @@ def test_frames_are_two_large_and_some_small_views() -> None:
     assert not any(each.flip for _, each in frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

@@ -161,6 +161,7 @@ def resumed(folder: Path) -> dict[str, dict[str, Any]]:
     return found if dist.get_rank() == 0 else {}
 
 
+@pytest.mark.slow
 def test_one_process_is_many_and_resumed(tmp_path):
     alone = on_ranks(trained, 1, [ALONE])[0]
     with Ranks(2) as ranks:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 SMALL = (
     *("data.chip=32", "train.steps=2", "optim.warmup_steps=1", "train.micro_batch=4"),

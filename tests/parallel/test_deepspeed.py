@@ -36,6 +36,8 @@ from tests.parallel.test_sameness import (
 from tests.parallel.training import BANDS, CHIP, MODEL, PATCHES, Answer, build, run, train, whole
 from tests.processes import hpcgeo
 
+pytestmark = pytest.mark.slow
+
 needs_deepspeed = pytest.mark.skipif(
     not find_spec("deepspeed"), reason="needs pip install 'hpcgeo[deepspeed]'"
 )

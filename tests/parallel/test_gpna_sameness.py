@@ -15,6 +15,8 @@ from tests.distributed import ALL, on_ranks
 from tests.mixed import PATCHES, drawn
 from tests.parallel.mixing import Answer, config, learn, topology_of, train
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20 if ALL else 3
 
 Setting = tuple[dict[str, Any], int, int]  # options of `parallel`, accumulate, max_tokens

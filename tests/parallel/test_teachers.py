@@ -26,6 +26,8 @@ from hpcgeo.zoo import architecture
 from tests.distributed import ALL, Ranks, on_ranks
 from tests.parallel.training import BANDS, CHIP, MODEL, Answer, build, masked, run, whole
 
+pytestmark = pytest.mark.slow
+
 STEPS = 10 if ALL else 3
 SWIN = architecture("swin_nano")
 SMALL = {"hidden": 16, "features": 8, "momentum": 0.9}

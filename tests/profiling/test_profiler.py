@@ -150,6 +150,7 @@ def test_communication_left_out(records: Path, sharded: Record) -> None:
     assert {**record.key, "communication": "on"} == sharded.key
 
 
+@pytest.mark.slow
 def test_a_late_rank_is_named(records: Path) -> None:
     record = profile(records, 4, "FULL_SHARD", fault=injected.slow_rank)
     assert record.wait is not None and record.wait.straggler == 2

@@ -53,6 +53,7 @@ def study(folder: Path, places: Mapping[str, str], steps: int = 8, **keys: objec
     return file
 
 
+@pytest.mark.slow
 def test_a_study_here(tmp_path: Path, places: dict[str, str]) -> None:
     tuning = {"recipe": "finetune_vit_tiny", "set": FEW | {"data.tasks.scenes": TASK}}
     tuning["set"] |= {"train.steps": 4, "objective.mixup": 0, "objective.cutmix": 0}

@@ -5,8 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hpcgeo.parallel.native import NativeEngine
 from tests.processes import hpcgeo
+
+pytestmark = pytest.mark.slow
 
 OPTIONS = ["mae_vit_tiny", "data.chip=32", "train.micro_batch=4", "parallel.strategy=FULL_SHARD"]
 CHECK = ["train", *OPTIONS, "run.dir=run", "--check-resume", "2"]

@@ -58,6 +58,7 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
     assert record.config is not None and record.config["seed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "then"), [((2, "FULL_SHARD"), (1, "DDP")), ((1, "DDP"), (4, "HYBRID_SHARD"))]
 )
