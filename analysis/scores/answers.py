@@ -144,7 +144,9 @@ def _trust(board: ScoreBoard) -> str:
         fields = listed([name.replace("_", " ") for name in board.mixed])
         said.append(f"As asked, scores that differ in {fields} share a column")
     if any(score.low is None and score.value is not None for score in board.scores):
-        said.append("No interval where the scored split has fewer than three locations")
+        said.append(
+            "No interval where too few resamples define the score, as of less than three locations"
+        )
     if board.older:
         differs = f"; {counted(board.changed, 'older value')} differed" if board.changed else ""
         repeats = counted(board.older, "repeat")

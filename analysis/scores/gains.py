@@ -81,28 +81,28 @@ def _shared(board: ScoreBoard, rows: Sequence[ScoreRow]) -> list[ScoreColumn]:
 def _costs(took: Pretraining | None, grid: Grid | None) -> list[TableCell]:
     if took is None:
         return [text("not known")] * (6 if grid else 5)
-    kwh, measured = energy(took)
+    kwh, bound = energy(took), "" if took.kwh is not None else "at most "
     cells = [
         text(took.objective),
         TableCell(amount(took.samples), float(took.samples)),
         _amount(took.flops),
         _amount(took.node_hours),
-        _amount(kwh, "" if measured else "at most "),
+        _amount(kwh, bound),
     ]
     if grid:
         kg = None if kwh is None else kwh * grid.g_per_kwh.value / 1000
-        cells.append(_amount(kg, "" if measured else "at most "))
+        cells.append(_amount(kg, bound))
     return cells
 
 
-def energy(took: Pretraining) -> tuple[float | None, bool]:
-    """Return kWh of a pretraining, and whether counters said it; else it is board power x hours."""
+def energy(took: Pretraining) -> float | None:
+    """Return kWh of a pretraining, as counters said or at most, by board power; None: not known."""
     if took.kwh is not None:
-        return took.kwh, True
+        return took.kwh
     device = device_of(took.device)
     if device is None or device.watts is None or took.devices is None:
-        return None, False
-    return took.devices * device.watts * took.node_hours / took.nodes / 1000, False
+        return None
+    return took.devices * device.watts * took.node_hours / took.nodes / 1000
 
 
 def _amount(value: float | None, before: str = "") -> TableCell:
@@ -130,7 +130,7 @@ def _notes(
             "No ARP, the average relative performance: name with --baseline the row it is against."
         )
     took = [row.first.pretraining for row in encoders if row.first.pretraining]
-    if any(energy(one)[0] is not None and one.kwh is None for one in took):
+    if any(energy(one) is not None and one.kwh is None for one in took):
         notes.append("At most, of devices alone: no counter was read; board power x hours.")
     if grid:
         fact = grid.g_per_kwh

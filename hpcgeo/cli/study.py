@@ -91,10 +91,9 @@ def study(
     typer.echo(f"{board}\n{board.total}, in {where}")
     if plan and not submit:
         study_file, left = folder.study, [one for one in folder.members if folder.left(one)]
-        each = study_file.hours * study_file.starts
         typer.echo(
-            f"members: {len(left)} x {study_file.nodes} nodes x {each:g} h = at most "
-            f"{len(left) * study_file.nodes * each:.4g} node-hours on {study_file.machine}, "
+            f"members: {len(left)} x {study_file.node_hours:g} = at most "
+            f"{len(left) * study_file.node_hours:.4g} node-hours on {study_file.machine}, "
             f"{study_file.ranks} ranks a command; without --plan it begins"
         )
     if board.counts()["done"]:

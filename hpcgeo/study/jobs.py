@@ -65,8 +65,7 @@ class StudyJobs:
     @property
     def node_hours(self) -> float:
         """What the planned jobs cost at most, all their starts together."""
-        each = self.study.nodes * self.study.hours * self.study.starts
-        return round(len(self.planned) * each, 6)
+        return round(len(self.planned) * self.study.node_hours, 6)
 
     def plan(self) -> str:
         """Say what would be submitted, and its cost."""

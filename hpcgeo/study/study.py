@@ -74,6 +74,11 @@ class StudyFile(StudyPart):
     probe: dict[Name, Probe] = {}
     finetune: dict[Name, Finetune] = {}
 
+    @property
+    def node_hours(self) -> float:
+        """What a member costs at most, all its starts together."""
+        return self.nodes * self.hours * self.starts
+
 
 @dataclass(frozen=True)
 class StudyStep:

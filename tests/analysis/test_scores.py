@@ -268,4 +268,4 @@ def test_scores_without_an_interval_claim_none(scores):
     some = [one(scores, low=None, high=None, leads={"random": (0.0, None, None)})]
     found = answers(board(some))
     assert found.title.endswith("+0.000 against random weights, without an interval")
-    assert "No interval where the scored split has fewer than three locations" in found.trust
+    assert "No interval where too few resamples define the score" in found.trust

@@ -59,7 +59,7 @@ def test_a_study_here(tmp_path: Path, places: dict[str, str]) -> None:
     tuning["set"] |= {"train.steps": 4, "objective.mixup": 0, "objective.cutmix": 0}
     out, file = tmp_path / "out", study(tmp_path, places, finetune={"tuned": tuning})
     planned = processes.hpcgeo("study", file, "--out", out, "--plan")
-    assert "members: 1 x 1 nodes x 0.5 h = at most 0.5 node-hours on local" in planned.stdout
+    assert "members: 1 x 0.5 = at most 0.5 node-hours on local" in planned.stdout
     assert not out.exists()
     done = processes.hpcgeo("study", file, "--out", out)
     assert done.returncode == 0, done.stderr + done.stdout
