@@ -132,23 +132,6 @@ class NodeLocal(FactRow):
     reason: str
 
 
-class Utilisation(FactRow):
-    """Which fraction of the bfloat16 peak training of ViTs reached, recompute counted."""
-
-    points: tuple[tuple[float, float], ...] = Field(description="[parameters, fraction], growing")
-    source: str
-
-    def at(self, parameters: float) -> float:
-        """Return the fraction for a size: linear in its logarithm, the last one beyond the ends."""
-        (size, fraction), *larger = self.points
-        for size_above, above in larger:
-            if parameters < size_above:
-                part = max(0.0, math.log(parameters / size) / math.log(size_above / size))
-                return fraction + part * (above - fraction)
-            size, fraction = size_above, above
-        return fraction
-
-
 class Device(FactRow):
     """What one rank drives."""
 
@@ -158,7 +141,9 @@ class Device(FactRow):
     memory: float = Field(description="GiB")
     bandwidth: float = Field(description="TB/s")
     watts: float | None = Field(None, description="board power")
-    reached: Utilisation | None = None
+    compute_units: int | None = Field(
+        None, ge=1, description="that share the tiles of a matrix product: CUs, SMs"
+    )
     per_package: int = Field(
         1, ge=1, description="devices of a package, linked best among themselves"
     )

@@ -57,7 +57,31 @@ class Stack:
     def flops(self, tokens: int) -> int:
         """Forward FLOPs of one sequence of `tokens`."""
         W, T = self.width, tokens
-        return self.depth * (8 * T * W * W + self.mlp_flops(T) + 4 * T * T * W)
+        return self.depth * (8 * T * W * W + self.mlp_flops(T) + self.attention_flops(T))
+
+    def products(self, rows: int, tensor: int = 1) -> list[tuple[int, int, int]]:
+        """Return (rows, inner, columns) of each product of a block's forward but attention's.
+
+        Args:
+            rows: tokens of all sequences together.
+            tensor: ranks that cut each product.
+        """
+        W, M, n = self.width, self.hidden, tensor
+        into = 2 * M if self.mlp == "gated" else M
+        return [
+            (rows, W, -(-3 * W // n)),
+            (rows, -(-W // n), W),
+            (rows, W, -(-into // n)),
+            (rows, -(-M // n), W),
+        ]
+
+    def attention_flops(self, tokens: int) -> int:
+        """Forward FLOPs of attention in one block, of one sequence."""
+        return 4 * tokens * tokens * self.width
+
+    def mlp_numbers(self) -> int:
+        """Return how many numbers of a token the MLP of a block writes and reads in forward."""
+        return (8 if self.mlp == "gated" else 4) * self.hidden
 
     def mlp_flops(self, tokens: int) -> int:
         """Forward FLOPs of the MLP of one block."""
@@ -134,7 +158,11 @@ class CrossStack(Stack):
     def flops(self, tokens: int) -> int:
         """Forward FLOPs of one sequence of `tokens` queries."""
         W, Q, C = self.width, tokens, self.context
-        return self.depth * (4 * (Q + C) * W * W + self.mlp_flops(Q) + 4 * Q * C * W)
+        return self.depth * (4 * (Q + C) * W * W + self.mlp_flops(Q) + self.attention_flops(Q))
+
+    def attention_flops(self, tokens: int) -> int:
+        """As of `Stack`: every query reads the context."""
+        return 4 * tokens * self.context * self.width
 
     def cut_parameters(self, tensor: int) -> float:
         """As of `Stack`; the norm of the context is shared as well."""

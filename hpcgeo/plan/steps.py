@@ -1,18 +1,17 @@
-"""How long a step will take, estimated in closed form: arithmetic, and what the wires carry.
+"""How long a step will take: what each unit costs, and the timeline that follows from it."""
 
-Arithmetic runs at the fraction of the peak that published training of ViTs reached on the device.
-The wires run at the peak rate of the machine's links with a ring over the ranks of a group (Thakur
-et al. 2005), as in `hpcgeo.strategies.Collective.volume`; rings over nodes leave a node through all
-its cards. Collectives hide behind the arithmetic of their own direction, wholly or not at all: the
-truth lies between. What is not in it: latency (many small messages), reading, the optimizer.
-"""
-
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hpcgeo.machines import Machine
 from hpcgeo.options import Parallel, Train
+from hpcgeo.plan.calibration import Calibration, calibration_of
+from hpcgeo.plan.costs import STATE_TRAFFIC, Silicon, Wires, block_seconds, recomputed, silicon
 from hpcgeo.plan.memory import DTYPE_BYTES
-from hpcgeo.strategies import Collective, Layout, strategy
+from hpcgeo.plan.protocols import Protocol, protocol_of
+from hpcgeo.plan.timeline import UnitTimes, run
+from hpcgeo.strategies import Layout, Strategy, strategy
 from hpcgeo.zoo import Forms
 
 
@@ -21,84 +20,174 @@ class PredictedStep:
     """Seconds of a step.
 
     Attributes:
-        compute_s, wire_s: of its arithmetic and of its collectives, each alone.
-        hidden_s: of the step where collectives hide as far as they can.
+        compute_s: arithmetic.
+        exposed_s: collectives that nothing hides, and what hidden ones cost all the same.
+        hidden_s: of collectives beside arithmetic.
+        optimizer_s: the step of the optimizer, and casts of weights and gradients.
+        clock_s: that its measurement adds.
+        half_width: of the logarithm of the interval that holds eight of ten measured steps.
     """
 
     compute_s: float
-    wire_s: float
+    exposed_s: float
     hidden_s: float
+    optimizer_s: float
+    clock_s: float
+    half_width: float
 
     @property
-    def exposed_s(self) -> float:
-        """Seconds of the step where no collective hides."""
-        return self.compute_s + self.wire_s
+    def seconds(self) -> float:
+        """Of the whole step."""
+        return self.compute_s + self.exposed_s + self.optimizer_s + self.clock_s
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Seconds between which eight of ten measured steps lie."""
+        factor = math.exp(self.half_width)
+        return self.seconds / factor, self.seconds * factor
 
 
 def predict_step(
-    forms: Forms, parallel: Parallel, train: Train, world_size: int, where: Machine
+    forms: Forms,
+    parallel: Parallel,
+    train: Train,
+    world_size: int,
+    where: Machine,
+    *,
+    by: Protocol | None = None,
+    figures: Calibration | None = None,
 ) -> PredictedStep | None:
-    """Return what a step will take; None where no figure of the device, the links or the way is.
+    """Return what a step will take; None where the peak of the device is not known.
 
     Args:
         forms: of the objective, on one image.
         parallel, train: how it is run.
         world_size: all ranks.
         where: the machine; its nodes are full.
+        by: the protocol; by default that of the strategy.
+        figures: of the machine; by default its calibration.
 
     Raises:
         InputError: strategy, group size and world do not fit.
     """
     chosen = strategy(parallel.strategy)
-    layout = chosen.layout(world_size, dict(parallel))
+    layout, by = chosen.layout(world_size, dict(parallel)), by or protocol_of(chosen)
     device = where.model
-    if device is None or device.reached is None or chosen.backend != "native":
+    peak = device and device.peak(train.dtype)
+    if device is None or peak is None or parallel.offload:
         return None
-    peak = device.peak(train.dtype)
-    if peak is None or layout.tp > 1 or parallel.offload:
-        return None
-    size_bytes = {
-        "parameters": DTYPE_BYTES[train.dtype] * forms.parameters,
-        "gradients": DTYPE_BYTES[parallel.reduce_dtype] * forms.parameters,
-    }
-    seconds = {"forward": 0.0, "backward": 0.0, "last": 0.0}  # of a micro-batch; of the last alone
-    for collective in chosen.collectives:
-        size = size_bytes[collective.of]
-        if (collective.of, collective.when) == ("parameters", "forward") and not forms.replicated:
-            size += DTYPE_BYTES[train.dtype] * forms.frozen_parameters
-        sent = collective.volume(world_size, layout.dp_shard) * size
-        rate = _bytes_per_s(collective, layout, where, device.per_package)
-        if sent and rate is None:
-            return None
-        # Shards are reduced in every micro-batch, replicas in the last one of a step.
-        when = "last" if collective.name == "all_reduce" else collective.when
-        seconds[when] += sent / rate if rate else 0.0
-    rate = device.reached.at(forms.parameters) * peak
-    forward = (forms.forward_flops + forms.frozen_flops) * train.micro_batch / rate
-    backward = forms.executed_flops(parallel.recompute) * train.micro_batch / rate - forward
-    again = train.accumulate - 1
+    figures = figures or calibration_of(where)
+    on = silicon(device, peak, figures, by.scores, DTYPE_BYTES[train.dtype])
+    ways = _Ways(chosen, layout, Wires.of(where, device, figures), by, parallel, train)
+    units = list(_units(forms, on, ways, parallel, train))
+    courses = [
+        run(units, in_flight=by.in_flight, prefetch=by.prefetch, last=last)
+        for last in (True, False)[: train.accumulate]
+    ]
+    counts = (1, train.accumulate - 1)[: train.accumulate]
+    hidden = sum(many * course.hidden for course, many in zip(courses, counts, strict=True))
+    exposed = sum(many * course.exposed for course, many in zip(courses, counts, strict=True))
+    share = figures.hidden_beside if ways.beside else figures.hidden_alone
     return PredictedStep(
-        compute_s=train.accumulate * (forward + backward),
-        wire_s=train.accumulate * (seconds["forward"] + seconds["backward"]) + seconds["last"],
-        hidden_s=train.accumulate * max(forward, seconds["forward"])
-        + again * max(backward, seconds["backward"])
-        + max(backward, seconds["backward"] + seconds["last"]),
+        compute_s=train.accumulate * courses[0].compute,
+        exposed_s=exposed + share * hidden + ways.late(forms.parameters),
+        hidden_s=hidden,
+        optimizer_s=STATE_TRAFFIC * forms.parameters / layout.tp / layout.dp_shard / on.stream,
+        clock_s=by.clock_s,
+        half_width=figures.interval.half_width(math.ceil(world_size / ways.wires.per_node)),
     )
 
 
-def _bytes_per_s(
-    collective: Collective, layout: Layout, where: Machine, per_package: int
-) -> float | None:
-    """Return the rate at which a rank sends; groups fill a package, then a node."""
-    per_node = int(where.devices_per_node.value)
-    world = layout.data_parallel
-    inside = layout.dp_shard if collective.over == "group" else world
-    links = where.links
-    if collective.over != "replicas" and inside <= per_package:
-        link, rings = links.package, 1
-    elif inside <= per_node:
-        link, rings = links.node, 1
-    else:  # every rank of a node is in a ring of its own replicas, or all are in one
-        link = links.out
-        rings = min(layout.dp_shard, per_node) if collective.over == "replicas" else 1
-    return 1e9 * link.value / rings if link else None
+@dataclass(frozen=True)
+class _Ways:
+    """The collectives of a unit: which there are, over which ranks, and how long they take."""
+
+    chosen: Strategy
+    layout: Layout
+    wires: Wires
+    by: Protocol
+    parallel: Parallel
+    train: Train
+
+    @property
+    def beside(self) -> bool:
+        """Whether replicas exchange, over a communicator of their own."""
+        return any(one.name == "all_reduce" for one in self.chosen.collectives)
+
+    def times(self, parameters: float) -> dict[str, float]:
+        """Return seconds by field of `UnitTimes`, of a unit that so many parameters are in."""
+        found = {"gather": 0.0, "again": 0.0, "scatter": 0.0, "reduce": 0.0}
+        low = DTYPE_BYTES[self.train.dtype] * parameters
+        gradients = DTYPE_BYTES[self.parallel.reduce_dtype] * parameters
+        for one in self.chosen.collectives:
+            if one.name == "all_gather" and not self._late:
+                found["gather" if one.when == "forward" else "again"] = self._ring(low, one.over)
+            elif one.name == "reduce_scatter":
+                found["scatter"] = self._ring(gradients, one.over)
+            elif one.name == "all_reduce" and not self._silent:
+                found["reduce"] = self._tree(gradients)
+        return found
+
+    def late(self, parameters: float) -> float:
+        """Return seconds of gathering all parameters after the step, where the engine does."""
+        if not self._late:
+            return 0.0
+        return self._ring(DTYPE_BYTES[self.train.dtype] * parameters, "world")
+
+    def tensor(self, numbers: float) -> float:
+        """Return seconds of one collective of so many numbers over the ranks that cut products."""
+        tp, per_node = self.layout.tp, self.wires.per_node
+        size = DTYPE_BYTES[self.train.dtype] * numbers
+        return self.wires.ring(size, tp, min(tp, per_node), max(1, per_node // tp))
+
+    @property
+    def _late(self) -> bool:
+        return (
+            self.by.late_gather
+            and self.chosen.parameters == "none"
+            and self.chosen.optimizer != "none"
+        )
+
+    @property
+    def _silent(self) -> bool:
+        return self.by.silent and self.parallel.group_size == 1
+
+    @property
+    def _slots(self) -> int:
+        """Data-parallel ranks of a node."""
+        return max(1, self.wires.per_node // self.layout.tp)
+
+    def _ring(self, size: float, over: str) -> float:
+        shards = self.layout.data_parallel if over == "world" else self.layout.dp_shard
+        tp = self.layout.tp
+        return self.wires.ring(size / tp, shards, min(shards, self._slots), tp)
+
+    def _tree(self, size: float) -> float:
+        shards = self.layout.dp_shard if "group_size" in self.chosen.takes else 1
+        ranks = self.layout.data_parallel // shards
+        inside = min(ranks, max(1, self._slots // shards))
+        rings = self.layout.tp * min(shards, self._slots)
+        return self.wires.tree(size / shards / self.layout.tp, ranks, inside, rings)
+
+
+def _units(
+    forms: Forms, on: Silicon, ways: _Ways, parallel: Parallel, train: Train
+) -> Iterator[UnitTimes]:
+    """Yield what is not trained, what is outside of blocks, and every block."""
+    batch, tp = train.micro_batch, ways.layout.tp
+    if forms.frozen_flops:
+        seconds = forms.frozen_flops * batch / tp / on.products
+        whole = forms.frozen_parameters if not forms.replicated else 0
+        yield UnitTimes(seconds, 0.0, gather=ways.times(whole)["gather"])
+    edge = forms.edge_flops * batch / on.products
+    times = ways.times(forms.root_parameters) | {"again": 0.0}
+    yield UnitTimes(edge, 2 * edge - forms.input_flops * batch / on.products, **times)
+    for stack, tokens in forms.stacks:
+        forward, backward = block_seconds(on, stack, tokens, batch, tp)
+        again = recomputed(parallel.recompute, stack.depth)
+        passed = ways.tensor(batch * tokens * stack.width)
+        times = ways.times(stack.parameters / stack.depth)
+        one = UnitTimes(
+            forward + 4 * passed, backward + again * forward + (4 + 2 * again) * passed, **times
+        )
+        yield from [one] * stack.depth

@@ -1,0 +1,95 @@
+"""What a plan takes from measurements: a handful of physical figures of a machine, with errors.
+
+A row of facts/calibrations.yaml, or a file that `hpcgeo plan calibrate` wrote. A machine without a
+row has the typical figures, its links at the peak of its data sheet times a usual share, and wide
+intervals.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from hpcgeo.machines import Machine
+from hpcgeo.tables import checked, own, read
+
+#: What is fitted, in the order of the fields.
+FITTED = (
+    "matmul",
+    "width_passes",
+    "hop_us",
+    "out_gbs",
+    "node_gbs",
+    "tree_us",
+    "hidden_alone",
+    "hidden_beside",
+)
+
+
+class Interval80(BaseModel):
+    """Factors between which eight of ten measured steps lie, over the predicted one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    near: PositiveFloat = Field(description="to `far_nodes` nodes: half width of the logarithm")
+    far: PositiveFloat = Field(description="beyond")
+    far_nodes: int = 32
+
+    def half_width(self, nodes: int) -> float:
+        """Return the half width of the logarithm for so many nodes."""
+        return self.near if nodes <= self.far_nodes else self.far
+
+
+class Calibration(BaseModel):
+    """The figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    matmul: float = Field(gt=0, le=1, description="of the peak that matrix products reach")
+    width_passes: float = Field(
+        gt=0, description="widths of a token that a block's forward reads and writes, beside its MLP"
+    )
+    hop_us: float = Field(ge=0, description="latency of a hop of a ring beyond a node")
+    out_gbs: PositiveFloat = Field(description="GB/s that collectives reach out of a node")
+    node_gbs: PositiveFloat = Field(description="GB/s of a device inside a node")
+    tree_us: float = Field(ge=0, description="latency of an all-reduce for each doubling of nodes")
+    hidden_alone: float = Field(
+        ge=0, le=1, description="of hidden communication, what it costs all the same"
+    )
+    hidden_beside: float = Field(
+        ge=0, le=1, description="the same where replicas exchange too, over a second communicator"
+    )
+    interval: Interval80
+    deviations: dict[str, float] = Field({}, description="standard deviations of the fit")
+    source: str
+    calibrated: bool = Field(True, description="whether the machine itself was measured")
+
+
+#: Memory bandwidth that element-wise kernels reach, of the data sheet's.
+STREAMED = 0.5
+
+
+@cache
+def calibrations() -> dict[str, Any]:
+    """Return the rows of facts/calibrations.yaml, and `typical`."""
+    return dict(read("calibrations"))
+
+
+def calibration_of(where: Machine, file: Path | None = None) -> Calibration:
+    """Return the figures of a machine, or of a file.
+
+    Raises:
+        InputError: the file is none of `hpcgeo plan calibrate`.
+    """
+    if file is not None:
+        return checked(Calibration, own(file, "calibration"), f"calibration {file}")
+    rows = calibrations()
+    if row := rows.get(where.name):
+        return checked(Calibration, row, f"calibrations.yaml, {where.name}")
+    row = dict(rows["typical"])
+    share = row.pop("link_share")
+    for name, link in (("out_gbs", where.links.out), ("node_gbs", where.links.node)):
+        if link is not None:
+            row[name] = share * link.value
+    return checked(Calibration, row | {"calibrated": False}, "calibrations.yaml, typical")
