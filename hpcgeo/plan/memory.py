@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hpcgeo.optimizers.table import optimizer
 from hpcgeo.options import Optim, Parallel, Train
+from hpcgeo.plan.protocols import Protocol
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import Forms
 
@@ -101,3 +102,60 @@ def predict(
         activations=activations,
         batch=batch,
     )
+
+
+@dataclass(frozen=True)
+class PredictedPeak:
+    """Bytes of one rank at the peak: of tensors, with those the allocator still holds, and taken
+    from the device as long as there is room."""
+
+    allocated: float
+    active: float
+    reserved: float
+
+
+def peak(
+    forms: Forms,
+    parallel: Parallel,
+    train: Train,
+    world_size: int,
+    by: Protocol,
+    optim: Optim | None = None,
+) -> PredictedPeak:
+    """Return what a rank holds at the peak under a protocol whose peak was fitted.
+
+    The larger of two ends: of forward, when all blocks keep what they need and there are no
+    gradients yet, and of backward, when the gradients are whole and one block is left. At both a
+    block is at work, between the unit gathered for it and the next one.
+
+    Raises:
+        InputError: strategy, group size and world do not fit.
+    """
+    terms = by.memory
+    assert terms is not None, "of a protocol with `memory`"
+    chosen = strategy(parallel.strategy)
+    layout = chosen.layout(world_size, dict(parallel))
+    k, low, batch = layout.dp_shard, DTYPE_BYTES[train.dtype], train.micro_batch
+    optim = optim or Optim()
+    P = forms.parameters
+    in_block, other = optimizer(optim.name).state_bytes(optim)
+    states = (4 * P + in_block * (P - forms.root_parameters) + other * forms.root_parameters) / k
+    units = [stack.parameters / stack.depth for stack, _ in forms.stacks]
+    unit = low * max(units)
+    entries = [batch * tokens * stack.width * low for stack, tokens in forms.stacks]
+    at_work = (2 + terms.gradient_units) * unit + terms.fixed_gib * 2**30
+    at_work += max(
+        batch * (stack.block_bytes(T, low) + terms.widths * T * stack.width * low)
+        for stack, T in forms.stacks
+    )
+    kept = batch * sum(
+        stack.activation_bytes(T, low, recompute=parallel.recompute) for stack, T in forms.stacks
+    )
+    whole = low * P if not chosen.reshard_after_forward and k > 1 else 0.0
+    forward, backward = states + kept + whole, states + 4 * P / k + entries[0]
+    allocated = max(forward, backward) + at_work
+    pending = terms.pending_bytes * P
+    if k > 1:
+        pending = (terms.pending_units + terms.pending_shared / k) * unit
+    active = allocated + pending
+    return PredictedPeak(allocated, active, active + terms.reserve_gib * 2**30 * (k > 1))

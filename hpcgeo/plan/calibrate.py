@@ -1,0 +1,231 @@
+"""Fit the figures of a machine to measured steps, and say how well they are known.
+
+Least squares of the logarithm of predicted over measured seconds, robust (soft L1) and drawn a
+little towards data sheets, so that what no record tells stays where it began. Cells that stand out
+of their own line weigh less.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcgeo.errors import InputError
+from hpcgeo.machines import Machine
+from hpcgeo.plan.calibration import FITTED, Calibration, Interval80, calibration_of, calibrations
+from hpcgeo.plan.cases import Case
+
+#: Relative deviation of a measured step that is taken for noise.
+NOISE = 0.02
+#: Weights of cells: of those that stand out of their line, and of a study of prefetching.
+WEIGHTS = {"": 1.0, "dip in nodes": 0.3, "dip in groups": 0.3, "collapsed": 0.1}
+OF_PREFETCH = 0.5
+#: Bounds of what is fitted, and how far it may move from where it begins (of its logarithm; the
+#: others are free).
+BOUNDS = {
+    "matmul": (0.05, 0.95),
+    "width_passes": (5.0, 2000.0),
+    "hop_us": (0.1, 500.0),
+    "out_gbs": (0.01, 1000.0),
+    "node_gbs": (0.01, 2000.0),
+    "tree_us": (0.1, 5000.0),
+    "hidden_alone": (0.0, 1.0),
+    "hidden_beside": (0.0, 1.0),
+}
+DRAWN = {
+    "matmul": 0.08,
+    "width_passes": 1.0,
+    "hop_us": 1.0,
+    "out_gbs": 0.3,
+    "node_gbs": 0.3,
+    "tree_us": 0.5,
+}
+#: Where links begin, of their data sheet.
+LINK_SHARE = {"out_gbs": 0.6, "node_gbs": 1.0}
+#: A share of its own size beyond which a figure is not identified.
+LOOSE = 0.5
+#: Of the interval: so many of ten measured steps lie in it.
+COVERED = 0.8
+FEWEST = 4
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Figures, and what is to be said of them.
+
+    Attributes:
+        worst_pair: of the figures, the two that are told apart worst, with their correlation.
+        loose: figures that the records do not tell.
+        left_out: of each model, the mean deviation of scored cells where the fit did not see it.
+    """
+
+    figures: Calibration
+    worst_pair: tuple[str, str, float]
+    loose: tuple[str, ...]
+    left_out: dict[str, float]
+
+
+def calibrate(found: Sequence[Case], where: Machine, source: str) -> Fitted:
+    """Fit the figures of a machine to its measured steps.
+
+    Args:
+        found: its cases.
+        where: the machine.
+        source: of the records, for the file.
+
+    Raises:
+        InputError: too few records.
+    """
+    if len(found) < FEWEST:
+        raise InputError(
+            f"{len(found)} measured steps of {where.name} can be predicted: a calibration takes "
+            f"{FEWEST} or more (hpcgeo-profile run, on one node and on several)"
+        )
+    start = _start(where)
+    values, covariance = _fit(found, start)
+    models = sorted({case.record.model for case in found})
+    apart: list[tuple[Case, float]] = []
+    for model in models if len(models) > 1 else ():
+        rest, own = _split(found, model)
+        if len(rest) >= FEWEST:
+            figures = _with(start, _fit(rest, start)[0])
+            apart += [(case, deviation(case, figures)) for case in own]
+    figures = _with(start, values)
+    seen = apart or [(case, deviation(case, figures)) for case in found]
+    deviations = np.sqrt(np.diag(covariance))
+    return Fitted(
+        figures=figures.model_copy(
+            update={
+                "interval": _interval(seen),
+                "deviations": dict(zip(FITTED, deviations.round(4).tolist(), strict=True)),
+                "source": source,
+                "calibrated": True,
+            }
+        ),
+        worst_pair=_worst_pair(covariance),
+        loose=tuple(
+            name
+            for name, value, own in zip(FITTED, values, deviations, strict=True)
+            if own > LOOSE * max(value, 0.05)
+        ),
+        left_out={
+            model: float(np.mean(sizes))
+            for model in models
+            if (sizes := [abs(d) for case, d in apart if _of(case, model) and scored(case)])
+        },
+    )
+
+
+def deviation(case: Case, figures: Calibration | None) -> float:
+    """Return predicted over measured seconds, less 1."""
+    return case.predicted(figures).seconds / case.seconds - 1
+
+
+def scored(case: Case) -> bool:
+    """Whether a case counts in a score: it trains, and does not stand out of its line."""
+    return not case.odd and case.record.communication == "on"
+
+
+def _start(where: Machine) -> Calibration:
+    row = dict(calibrations()["typical"])
+    row.pop("link_share")
+    for name, link in (("out_gbs", where.links.out), ("node_gbs", where.links.node)):
+        if link is not None:
+            row[name] = LINK_SHARE[name] * link.value
+    return Calibration.model_validate(row)
+
+
+def _with(figures: Calibration, values: Sequence[float] | np.ndarray) -> Calibration:
+    named = dict(zip(FITTED, (float(f"{value:.4g}") for value in values), strict=True))
+    return figures.model_copy(update=named)
+
+
+def _of(case: Case, model: str) -> bool:
+    return case.record.model == model
+
+
+def _split(found: Sequence[Case], model: str) -> tuple[list[Case], list[Case]]:
+    own = [case for case in found if _of(case, model)]
+    return [case for case in found if not _of(case, model)], own
+
+
+def _weight(case: Case) -> float:
+    of_prefetch = (case.record.config or {}).get("fsdp1")
+    return OF_PREFETCH if of_prefetch else WEIGHTS[case.odd]
+
+
+def _fit(found: Sequence[Case], start: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """Return the figures (n,) and their covariance (n, n)."""
+    from scipy.optimize import least_squares
+
+    begin = np.array([getattr(start, name) for name in FITTED])
+    low, high = np.array([BOUNDS[name] for name in FITTED]).T
+    measured = np.log([case.seconds for case in found])
+    weights = np.array([_weight(case) for case in found]) / NOISE
+
+    def residuals(values: np.ndarray) -> np.ndarray:
+        figures = start.model_copy(update=dict(zip(FITTED, values.tolist(), strict=True)))
+        said = np.log([case.predicted(figures).seconds for case in found])
+        drawn = [
+            np.log(value / first) / DRAWN[name]
+            for name, value, first in zip(FITTED, values, begin, strict=True)
+            if name in DRAWN
+        ]
+        return np.concatenate([(said - measured) * weights, drawn])
+
+    found_at = least_squares(
+        residuals,
+        np.clip(begin, low, high),
+        bounds=(low, high),
+        x_scale=np.maximum(begin, 1e-3),
+        loss="soft_l1",
+        diff_step=1e-3,
+    )
+    information = found_at.jac.T @ found_at.jac
+    return found_at.x, np.linalg.pinv(information)
+
+
+def _interval(seen: Sequence[tuple[Case, float]]) -> Interval80:
+    """Return half widths of the logarithm of steps that the fit did not see, near and far."""
+    border = Interval80(near=1, far=1).far_nodes
+    widths = []
+    for far in (False, True):
+        logs = [
+            abs(np.log1p(d))
+            for case, d in seen
+            if (case.record.nodes > border) == far and case.record.communication == "on"
+        ]
+        widths.append(float(np.quantile(logs, COVERED)) if len(logs) >= FEWEST else None)
+    near = widths[0] or 0.1
+    return Interval80(near=round(near, 4), far=round(widths[1] or 2 * near, 4))
+
+
+def _worst_pair(covariance: np.ndarray) -> tuple[str, str, float]:
+    sizes = np.sqrt(np.maximum(np.diag(covariance), 1e-30))
+    correlation = covariance / np.outer(sizes, sizes)
+    np.fill_diagonal(correlation, 0)
+    one, other = np.unravel_index(np.abs(correlation).argmax(), correlation.shape)
+    return FITTED[one], FITTED[other], float(correlation[one, other])
+
+
+def one_point(case: Case, figures: Calibration | None = None) -> Calibration:
+    """Return figures whose arithmetic takes as long as one measured step of one node says.
+
+    Products, and what is written and read around them, change by one factor.
+    """
+    figures = figures or calibration_of(case.where)
+    for _ in range(20):
+        step = case.predicted(figures)
+        factor = (case.seconds - step.seconds + step.compute_s) / step.compute_s
+        if factor <= 0:
+            raise InputError(
+                f"{case.record.model}: {case.seconds:.3g} s a step is less than its collectives "
+                f"take as calibrated: probe with a record of one node"
+            )
+        figures = figures.model_copy(
+            update={
+                "matmul": figures.matmul / factor,
+                "width_passes": figures.width_passes * factor,
+            }
+        )
+    return figures
