@@ -20,6 +20,7 @@ from hpcgeo.tables import nearest
 #: imports none of them; every module offers `app`, a typer.Typer.
 COMMANDS = {
     "data": "Build, inspect and verify data sets.",
+    "plan": "Say what to run on how many nodes: time, memory, cost.",
     "train": "Train a recipe; resume where it stopped.",
     "evaluate": "Score runs on their tasks, beside baselines.",
     "predict": "Map whole scenes by a run.",

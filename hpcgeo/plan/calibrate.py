@@ -7,12 +7,21 @@ of their own line weigh less.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from hpcgeo.errors import InputError
 from hpcgeo.machines import Machine
-from hpcgeo.plan.calibration import FITTED, Calibration, Interval80, calibration_of, calibrations
+from hpcgeo.plan.calibration import (
+    FAR,
+    FITTED,
+    Calibration,
+    Interval80,
+    Pattern,
+    calibration_of,
+    calibrations,
+)
 from hpcgeo.plan.cases import Case
 
 #: Relative deviation of a measured step that is taken for noise.
@@ -44,6 +53,7 @@ DRAWN = {
 LINK_SHARE = {"out_gbs": 0.6, "node_gbs": 1.0}
 #: A share of its own size beyond which a figure is not identified.
 LOOSE = 0.5
+PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 #: Of the interval: so many of ten measured steps lie in it.
 COVERED = 0.8
 FEWEST = 4
@@ -185,19 +195,26 @@ def _fit(found: Sequence[Case], start: Calibration) -> tuple[np.ndarray, np.ndar
     return found_at.x, np.linalg.pinv(information)
 
 
-def _interval(seen: Sequence[tuple[Case, float]]) -> Interval80:
-    """Return half widths of the logarithm of steps that the fit did not see, near and far."""
-    border = Interval80(near=1, far=1).far_nodes
-    widths = []
-    for far in (False, True):
-        logs = [
-            abs(np.log1p(d))
-            for case, d in seen
-            if (case.record.nodes > border) == far and case.record.communication == "on"
-        ]
-        widths.append(float(np.quantile(logs, COVERED)) if len(logs) >= FEWEST else None)
-    near = widths[0] or 0.1
-    return Interval80(near=round(near, 4), far=round(widths[1] or 2 * near, 4))
+def _interval(seen: Sequence[tuple[Case, float]]) -> dict[Pattern, Interval80]:
+    """Return the factors of steps that the fit did not see, by pattern, near and far.
+
+    What too few steps tell is taken from more of them: both sides, then all patterns.
+    """
+    trains = [(case, -np.log1p(d)) for case, d in seen if case.record.communication == "on"]
+
+    def factors(pattern: Pattern, far: bool) -> tuple[float, float]:
+        of_pattern = [(case, log) for case, log in trains if case.predicted().pattern == pattern]
+        side = [log for case, log in of_pattern if (case.record.nodes > FAR) == far]
+        for logs in (side, [log for _, log in of_pattern], [log for _, log in trains]):
+            if len(logs) >= FEWEST:
+                break
+        low, high = np.quantile(logs, [(1 - COVERED) / 2, (1 + COVERED) / 2])
+        return float(np.exp(low).round(4)), float(np.exp(high).round(4))
+
+    return {
+        pattern: Interval80(near=factors(pattern, False), far=factors(pattern, True))
+        for pattern in PATTERNS
+    }
 
 
 def _worst_pair(covariance: np.ndarray) -> tuple[str, str, float]:

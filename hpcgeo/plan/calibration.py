@@ -7,7 +7,7 @@ intervals.
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
@@ -27,18 +27,28 @@ FITTED = (
 )
 
 
+#: Nodes from which on steps are less alike: intervals are of both sides.
+FAR = 32
+
+#: How ranks share and exchange: all share with all; replicas of groups smaller than a node; replicas
+#: of single ranks or of groups of whole nodes.
+Pattern = Literal["world", "parts", "nodes"]
+
+#: A pair of factors: measured over predicted seconds.
+Factors = tuple[PositiveFloat, PositiveFloat]
+
+
 class Interval80(BaseModel):
     """Factors between which eight of ten measured steps lie, over the predicted one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    near: PositiveFloat = Field(description="to `far_nodes` nodes: half width of the logarithm")
-    far: PositiveFloat = Field(description="beyond")
-    far_nodes: int = 32
+    near: Factors = Field(description=f"to {FAR} nodes")
+    far: Factors = Field(description="beyond")
 
-    def half_width(self, nodes: int) -> float:
-        """Return the half width of the logarithm for so many nodes."""
-        return self.near if nodes <= self.far_nodes else self.far
+    def factors(self, nodes: int) -> Factors:
+        """Return the factors for so many nodes."""
+        return self.far if nodes > FAR else self.near
 
 
 class Calibration(BaseModel):
@@ -60,7 +70,7 @@ class Calibration(BaseModel):
     hidden_beside: float = Field(
         ge=0, le=1, description="the same where replicas exchange too, over a second communicator"
     )
-    interval: Interval80
+    interval: dict[Pattern, Interval80]
     deviations: dict[str, float] = Field({}, description="standard deviations of the fit")
     source: str
     calibrated: bool = Field(True, description="whether the machine itself was measured")

@@ -9,6 +9,7 @@ rings share its network. An all-reduce over nodes is a tree.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from hpcgeo.machines import Device, Machine
 from hpcgeo.plan.calibration import STREAMED, Calibration
@@ -61,11 +62,28 @@ def silicon(
     )
 
 
+class BlockTimes(NamedTuple):
+    """Seconds of one block: forward, backward, and of forward all but its matrix products."""
+
+    forward: float
+    backward: float
+    around: float
+
+    def again(self, recompute: Recompute, depth: int) -> float:
+        """Return seconds that backward computes again, the mean over blocks of a stack."""
+        if recompute == "none":
+            return 0.0
+        if recompute == "selective":
+            return self.around
+        every = 1 if recompute == "full" else int(recompute)
+        return self.forward * (depth // every) / depth
+
+
 @lru_cache(maxsize=65536)
 def block_seconds(
     on: Silicon, stack: Stack, tokens: int, sequences: int, tensor: int = 1
-) -> tuple[float, float]:
-    """Return seconds of one block, forward and backward, without what is recomputed.
+) -> BlockTimes:
+    """Return seconds of one block, without what is recomputed.
 
     Args:
         on: the device.
@@ -85,7 +103,11 @@ def block_seconds(
         on.passes * stack.width + stack.mlp_numbers() / tensor
     ) + on.scores * sequences * stack.heads / tensor * tokens**2
     moved = numbers * on.dtype_bytes / on.stream
-    return (ahead + attention) / on.products + moved, (back + 2 * attention) / on.products + 2 * moved
+    return BlockTimes(
+        forward=(ahead + attention) / on.products + moved,
+        backward=(back + 2 * attention) / on.products + 2 * moved,
+        around=attention / on.products + moved,
+    )
 
 
 def _executed(on: Silicon, rows: int, inner: int, columns: int) -> float:
@@ -101,19 +123,6 @@ def _executed(on: Silicon, rows: int, inner: int, columns: int) -> float:
     # columns.
     unaligned = on.dtype_bytes == 2 and (inner % ALIGNED or columns % ALIGNED)
     return flops * (UNALIGNED if unaligned else 1.0)
-
-
-def recomputed(recompute: Recompute, depth: int) -> float:
-    """Return which share of blocks runs its forward again in backward.
-
-    `selective` computes what products do not: counted with a tenth of a forward.
-    """
-    if recompute == "none":
-        return 0.0
-    if recompute == "selective":
-        return 0.1
-    every = 1 if recompute == "full" else int(recompute)
-    return (depth // every) / depth
 
 
 @dataclass(frozen=True)

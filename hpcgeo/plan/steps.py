@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 from hpcgeo.machines import Machine
 from hpcgeo.options import Parallel, Train
-from hpcgeo.plan.calibration import Calibration, calibration_of
-from hpcgeo.plan.costs import STATE_TRAFFIC, Silicon, Wires, block_seconds, recomputed, silicon
+from hpcgeo.plan.calibration import Calibration, Factors, Pattern, calibration_of
+from hpcgeo.plan.costs import STATE_TRAFFIC, Silicon, Wires, block_seconds, silicon
 from hpcgeo.plan.memory import DTYPE_BYTES
 from hpcgeo.plan.protocols import Protocol, protocol_of
 from hpcgeo.plan.timeline import UnitTimes, run
 from hpcgeo.strategies import Layout, Strategy, strategy
 from hpcgeo.zoo import Forms
+
+
+#: Collectives over the ranks that cut products, of a block's forward: before and after attention and
+#: MLP, its tokens once (Korthikanti et al. 2022, arXiv 2205.05198).
+TENSOR_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class PredictedStep:
         hidden_s: of collectives beside arithmetic.
         optimizer_s: the step of the optimizer, and casts of weights and gradients.
         clock_s: that its measurement adds.
-        half_width: of the logarithm of the interval that holds eight of ten measured steps.
+        pattern: how ranks share and exchange.
+        factors: between which eight of ten measured steps lie, over the predicted one.
     """
 
     compute_s: float
@@ -33,7 +39,8 @@ class PredictedStep:
     hidden_s: float
     optimizer_s: float
     clock_s: float
-    half_width: float
+    pattern: Pattern
+    factors: Factors
 
     @property
     def seconds(self) -> float:
@@ -43,8 +50,8 @@ class PredictedStep:
     @property
     def interval(self) -> tuple[float, float]:
         """Seconds between which eight of ten measured steps lie."""
-        factor = math.exp(self.half_width)
-        return self.seconds / factor, self.seconds * factor
+        low, high = self.factors
+        return self.seconds * low, self.seconds * high
 
 
 def predict_step(
@@ -94,7 +101,10 @@ def predict_step(
         hidden_s=hidden,
         optimizer_s=STATE_TRAFFIC * forms.parameters / layout.tp / layout.dp_shard / on.stream,
         clock_s=by.clock_s,
-        half_width=figures.interval.half_width(math.ceil(world_size / ways.wires.per_node)),
+        pattern=ways.pattern,
+        factors=figures.interval[ways.pattern].factors(
+            math.ceil(world_size / ways.wires.per_node)
+        ),
     )
 
 
@@ -108,6 +118,14 @@ class _Ways:
     by: Protocol
     parallel: Parallel
     train: Train
+
+    @property
+    def pattern(self) -> Pattern:
+        """How ranks share and exchange."""
+        shards, replicas = self.layout.dp_shard, self.layout.dp_replicate
+        if replicas == 1 or self.chosen.optimizer == "world":
+            return "world"
+        return "parts" if 1 < shards < self._slots else "nodes"
 
     @property
     def beside(self) -> bool:
@@ -183,11 +201,13 @@ def _units(
     times = ways.times(forms.root_parameters) | {"again": 0.0}
     yield UnitTimes(edge, 2 * edge - forms.input_flops * batch / on.products, **times)
     for stack, tokens in forms.stacks:
-        forward, backward = block_seconds(on, stack, tokens, batch, tp)
-        again = recomputed(parallel.recompute, stack.depth)
-        passed = ways.tensor(batch * tokens * stack.width)
-        times = ways.times(stack.parameters / stack.depth)
+        block = block_seconds(on, stack, tokens, batch, tp)
+        again = block.again(parallel.recompute, stack.depth)
+        passed = TENSOR_PASSES * ways.tensor(batch * tokens * stack.width)
+        more = again / block.forward
         one = UnitTimes(
-            forward + 4 * passed, backward + again * forward + (4 + 2 * again) * passed, **times
+            block.forward + passed,
+            block.backward + again + (1 + more) * passed,
+            **ways.times(stack.parameters / stack.depth),
         )
         yield from [one] * stack.depth
