@@ -1,6 +1,5 @@
 """Machines and devices as data: sizes, links, peaks and what a job has to say, with sources."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache

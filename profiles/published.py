@@ -50,7 +50,7 @@ def _rates(figures: Figures) -> Iterator[Record]:
                 if ranks == _group(layout) and layout in figures["peak_gib"].get(model, {}):
                     memory = _peaks(figures["peak_gib"][model][layout])
                 if rate is not None:
-                    yield _record(figures, model, layout, ranks, rate, memory)
+                    yield record_of(figures, model, layout, ranks, rate, memory)
 
 
 def _memory_alone(figures: Figures) -> Iterator[Record]:
@@ -59,7 +59,7 @@ def _memory_alone(figures: Figures) -> Iterator[Record]:
         for layout, peaks in lines.items():
             if (ranks := _group(layout) or 1) < GCDS:
                 note = "memory alone, of the smallest run that holds the model: one group of ranks"
-                yield _record(figures, model, layout, ranks, None, _peaks(peaks), note=note)
+                yield record_of(figures, model, layout, ranks, None, _peaks(peaks), note=note)
 
 
 def _prefetch(figures: Figures) -> Iterator[Record]:
@@ -70,12 +70,12 @@ def _prefetch(figures: Figures) -> Iterator[Record]:
         for layout, rate in row.items():
             if layout not in options:
                 ranks = GCDS * study["nodes"]
-                yield _record(
+                yield record_of(
                     figures, study["model"], layout, ranks, rate, None, config={"fsdp1": options}
                 )
 
 
-def _record(
+def record_of(
     figures: Figures,
     model: str,
     layout: str,
@@ -85,6 +85,16 @@ def _record(
     note: str | None = None,
     **more: Any,
 ) -> Record:
+    """Return a record of the study.
+
+    Args:
+        figures: of figures.yaml.
+        model, layout, ranks: what ran.
+        rate: images/s, of all ranks.
+        memory: what was published of it.
+        note: for whoever reads it.
+        more: further fields.
+    """
     dtype = "float32" if layout == "DDP" else "bfloat16"
     silent = figures["without_exchange"]
     notes = [silent["note"]] if layout in silent["layouts"] else []

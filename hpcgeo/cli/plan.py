@@ -82,7 +82,7 @@ def plan(
 
         hpcgeo plan --model vit_15b --machine frontier --nodes 64 --samples 990000 --epochs 100
 
-        hpcgeo plan --model vit_1b --machine juwels-booster --nodes 8 --probe records.jsonl --explain
+        hpcgeo plan --model vit_1b --machine jupiter --nodes 8 --probe records.jsonl --explain
     """
     if context.invoked_subcommand:
         return
@@ -91,6 +91,8 @@ def plan(
     if missing := [name for name, value in needed.items() if value is None]:
         raise InputError(f"{', '.join(missing)}: a plan needs it; see `hpcgeo plan --help`")
     assert model and machine and nodes
+    from dataclasses import replace
+
     from hpcgeo.cli.outputs import refuse_unwritable
     from hpcgeo.plan import answer
     from hpcgeo.plan.candidates import best_of_each, candidates
@@ -98,8 +100,6 @@ def plan(
 
     refuse_unwritable(sweep, "--sweep")
     asked = _question(model, machine, nodes, objective, chip, bands, dtype, probe, calibration)
-    from dataclasses import replace
-
     asked = replace(asked, backend=backend, micro_batch=micro_batch, global_batch=global_batch)
     found = best_of_each(candidates(asked))
     best, figures = found[0], asked.figures
@@ -147,7 +147,7 @@ def calibrate(
 ) -> None:
     """Fit the figures of a machine to measured steps, and say how well they are known.
 
-        hpcgeo plan calibrate runs/ --machine frontier --out frontier.calibration.yaml
+    hpcgeo plan calibrate runs/ --machine frontier --out frontier.calibration.yaml
     """
     set_up()
     import numpy as np
@@ -158,6 +158,7 @@ def calibrate(
     from hpcgeo.plan.calibrate import deviation, scored
     from hpcgeo.plan.calibration import FAR, FITTED
     from hpcgeo.plan.cases import cases
+
     refuse_unwritable(out, "--out")
     where, only = machine_of(machine), models.split(",") if models else None
     kept = [
@@ -189,7 +190,7 @@ def calibrate(
         near, far = (
             f"{low:.3g} to {high:.3g}" for low, high in (one_interval.near, one_interval.far)
         )
-        typer.echo(f"{pattern}: eight of ten took {near} x as predicted to {FAR} nodes, {far} beyond")
+        typer.echo(f"{pattern}: eight of ten took {near} x as predicted to {FAR} nodes, then {far}")
     if out is not None:
         write_text(out, yaml.safe_dump(figures.model_dump(mode="json"), sort_keys=False))
         typer.echo(f"written: {out}")
@@ -268,18 +269,13 @@ def _sweep(asked: "Question", model: str, found: "list[Candidate]") -> str:
             "train.dtype": asked.dtype,
         },
         "nodes": [asked.nodes],
-        "grid": {
-            "points": [
-                dict(
-                    option.split("=", 1) if not option.split("=")[1].isdigit()
-                    else (option.split("=")[0], int(option.split("=")[1]))
-                    for option in one.options
-                )
-                for one in ways
-            ]
-        },
+        "grid": {"points": [dict(_value(option) for option in one.options) for one in ways]},
     }
-    return (
-        "# The ways that a plan cannot tell apart, by `hpcgeo plan --sweep`.\n"
-        + yaml.safe_dump(values, sort_keys=False)
-    )
+    head = "# The ways that a plan cannot tell apart, by `hpcgeo plan --sweep`."
+    return f"{head}\n{yaml.safe_dump(values, sort_keys=False)}"
+
+
+def _value(option: str) -> tuple[str, str | int]:
+    """Return key and value of an option, a number as such."""
+    key, _, value = option.partition("=")
+    return key, int(value) if value.isdigit() else value

@@ -150,8 +150,8 @@ def explained(asked: Question, one: Candidate, figures: Calibration) -> Iterator
         f"doubling of nodes (Thakur et al. 2005, IJHPCA 19, 49)"
     )
     yield (
-        f"optimizer {step.optimizer_s:.4g} s: {STATE_TRAFFIC} bytes of every parameter held, at the "
-        f"same rate"
+        f"optimizer {step.optimizer_s:.4g} s: {STATE_TRAFFIC} bytes of every parameter held, at "
+        f"the same rate"
     )
     yield (
         f"interval: eight of ten steps took {low:.3g} to {high:.3g} x as long as predicted; "
@@ -161,8 +161,8 @@ def explained(asked: Question, one: Candidate, figures: Calibration) -> Iterator
         f"{name} {value / GIB:.3g}" for name, value in vars(one.memory).items() if value
     )
     yield (
-        f"memory {one.memory.total / GIB:.4g} GiB: {causes}; the allocator may reserve {RESERVED} x "
-        f"as much (hpcgeo.plan.memory)"
+        f"memory {one.memory.total / GIB:.4g} GiB: {causes}; the allocator may reserve {RESERVED} "
+        f"x as much (hpcgeo.plan.memory)"
     )
     known = [
         f"{name} {getattr(figures, name):.3g} +- {figures.deviations[name]:.2g}"

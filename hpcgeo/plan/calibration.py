@@ -30,8 +30,8 @@ FITTED = (
 #: Nodes from which on steps are less alike: intervals are of both sides.
 FAR = 32
 
-#: How ranks share and exchange: all share with all; replicas of groups smaller than a node; replicas
-#: of single ranks or of groups of whole nodes.
+#: How ranks share and exchange: all share with all; replicas of groups smaller than a node;
+#: replicas of single ranks or of groups of whole nodes.
 Pattern = Literal["world", "parts", "nodes"]
 
 #: A pair of factors: measured over predicted seconds.
@@ -58,7 +58,8 @@ class Calibration(BaseModel):
 
     matmul: float = Field(gt=0, le=1, description="of the peak that matrix products reach")
     width_passes: float = Field(
-        gt=0, description="widths of a token that a block's forward reads and writes, beside its MLP"
+        gt=0,
+        description="widths of a token that a block's forward reads and writes, beside its MLP",
     )
     hop_us: float = Field(ge=0, description="latency of a hop of a ring beyond a node")
     out_gbs: PositiveFloat = Field(description="GB/s that collectives reach out of a node")

@@ -2,7 +2,7 @@
 recompute and micro-batches."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hpcgeo.errors import InputError
@@ -93,7 +93,7 @@ class Question:
     backend: Backend = "native"
     micro_batch: int | None = None
     global_batch: int | None = None
-    optim: Optim = Optim()
+    optim: Optim = field(default_factory=Optim)
     figures: Calibration | None = None
 
     @property
@@ -117,9 +117,7 @@ def candidates(asked: Question) -> list[Candidate]:
             f"another (hpcgeo list machines), or give a YAML file of your own"
         )
     if asked.where.nodes and asked.nodes > asked.where.nodes.value:
-        raise InputError(
-            f"nodes {asked.nodes}: {asked.where.name} has {asked.where.nodes.value:g}"
-        )
+        raise InputError(f"nodes {asked.nodes}: {asked.where.name} has {asked.where.nodes.value:g}")
     asked = replace(asked, figures=asked.figures or calibration_of(asked.where))
     tried = list(_ways(asked))
     if not tried:
@@ -133,8 +131,8 @@ def candidates(asked: Question) -> list[Candidate]:
             predict(asked.forms, *way, asked.world_size, asked.optim).total for way in tried
         )
         raise InputError(
-            f"nothing fits: at least {least / GIB:.3g} GiB a device of {device.memory:g}: take more "
-            f"than {asked.nodes} nodes, or a smaller micro-batch"
+            f"nothing fits: at least {least / GIB:.3g} GiB a device of {device.memory:g}: take "
+            f"more than {asked.nodes} nodes, or a smaller micro-batch"
         )
     return sorted(found, key=lambda one: (one.word != "fits", -one.interval[0]))
 
@@ -181,7 +179,9 @@ def _tensors(asked: Question, stacks: Sequence[Stack]) -> list[int]:
 
 def _groups(asked: Question, dp: int) -> list[int]:
     widest = WIDEST_GROUP_NODES * int(asked.where.devices_per_node.value)
-    return [n for n in (2**power for power in range(1, 20)) if n < dp and n <= widest and dp % n == 0]
+    return [
+        n for n in (2**power for power in range(1, 20)) if n < dp and n <= widest and dp % n == 0
+    ]
 
 
 def _batches(asked: Question, dp: int) -> Iterator[tuple[int, int]]:

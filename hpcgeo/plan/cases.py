@@ -144,7 +144,7 @@ def _case(record: Record) -> Case | None:
         steps=1,
         micro_batch=record.micro_batch,
         accumulate=record.accumulate,
-        dtype=record.dtype,  # type: ignore[arg-type]
+        dtype=record.dtype,
     )
     return Case(record, forms, parallel, train, by, where)
 

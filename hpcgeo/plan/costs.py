@@ -7,6 +7,7 @@ rings share its network. An all-reduce over nodes is a tree.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -63,11 +64,14 @@ def silicon(
 
 
 class BlockTimes(NamedTuple):
-    """Seconds of one block: forward, backward, and of forward all but its matrix products."""
+    """Seconds of one block: forward, backward, and of forward all but its matrix products; and how
+    much of forward and backward sizes that are not aligned are taken to cost."""
 
     forward: float
     backward: float
     around: float
+    unaligned_forward: float
+    unaligned_backward: float
 
     def again(self, recompute: Recompute, depth: int) -> float:
         """Return seconds that backward computes again, the mean over blocks of a stack."""
@@ -93,36 +97,48 @@ def block_seconds(
         tensor: ranks that cut each product.
     """
     products = stack.products(tokens * sequences, tensor)
-    ahead = sum(_executed(on, *one) for one in products)
-    back = sum(
-        _executed(on, rows, columns, inner) + _executed(on, inner, rows, columns)
-        for rows, inner, columns in products
-    )
+    ahead = _executed(on, products)
+    inputs = [(rows, columns, inner) for rows, inner, columns in products]
+    weights = [(inner, rows, columns) for rows, inner, columns in products]
+    back = _executed(on, inputs + weights)
     attention = stack.attention_flops(tokens) * sequences / tensor
-    numbers = tokens * sequences * (
-        on.passes * stack.width + stack.mlp_numbers() / tensor
-    ) + on.scores * sequences * stack.heads / tensor * tokens**2
+    numbers = (
+        tokens * sequences * (on.passes * stack.width + stack.mlp_numbers() / tensor)
+        + on.scores * sequences * stack.heads / tensor * tokens**2
+    )
     moved = numbers * on.dtype_bytes / on.stream
     return BlockTimes(
-        forward=(ahead + attention) / on.products + moved,
-        backward=(back + 2 * attention) / on.products + 2 * moved,
+        forward=(sum(ahead) + attention) / on.products + moved,
+        backward=(sum(back) + 2 * attention) / on.products + 2 * moved,
         around=attention / on.products + moved,
+        unaligned_forward=ahead.unaligned / on.products,
+        unaligned_backward=back.unaligned / on.products,
     )
 
 
-def _executed(on: Silicon, rows: int, inner: int, columns: int) -> float:
-    """Return the FLOPs that a product takes the time of."""
-    flops = 2.0 * rows * inner * columns
-    if on.compute_units:
-        flops = min(
-            math.ceil(math.ceil(rows / high) * math.ceil(columns / wide) / on.compute_units)
-            * (2.0 * high * wide * inner * on.compute_units)
-            for high, wide in (TILE, TILE[::-1])
-        )
-    # Rows are tokens of a micro-batch or features: what lies side by side in memory is inner and
-    # columns.
-    unaligned = on.dtype_bytes == 2 and (inner % ALIGNED or columns % ALIGNED)
-    return flops * (UNALIGNED if unaligned else 1.0)
+class _Flops(NamedTuple):
+    """FLOPs that products take the time of, and those that sizes which are not aligned add."""
+
+    tiled: float
+    unaligned: float
+
+
+def _executed(on: Silicon, products: Iterable[tuple[int, int, int]]) -> _Flops:
+    """Return what (rows, inner, columns) take."""
+    tiled = unaligned = 0.0
+    for rows, inner, columns in products:
+        flops = 2.0 * rows * inner * columns
+        if on.compute_units:
+            flops = min(
+                math.ceil(math.ceil(rows / high) * math.ceil(columns / wide) / on.compute_units)
+                * (2.0 * high * wide * inner * on.compute_units)
+                for high, wide in (TILE, TILE[::-1])
+            )
+        tiled += flops
+        # Rows are tokens of a micro-batch or features: inner and columns lie side by side.
+        if on.dtype_bytes == 2 and (inner % ALIGNED or columns % ALIGNED):
+            unaligned += (UNALIGNED - 1) * flops
+    return _Flops(tiled, unaligned)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from hpcgeo.errors import InputError
 from hpcgeo.optimizers.table import optimizer
 from hpcgeo.options import Optim, Parallel, Train
-from hpcgeo.plan.memory import predict
+from hpcgeo.plan.memory import PredictedPeak, predict
 from hpcgeo.strategies import strategy
 from hpcgeo.zoo import Forms
 
@@ -15,6 +15,9 @@ GIB = 2**30
 
 #: The allocator reserved up to so many times what was allocated (arXiv 2404.11706, memory figures).
 RESERVED = 1.57
+
+#: Beyond so much of the device an allocator is at its end (arXiv 2404.11706: 3B on one GCD ran).
+TIGHT = 0.97
 
 Word = Literal["fits", "tight", "does not fit", "not known"]
 
@@ -49,6 +52,13 @@ def fit(
         return Fit("fits", figures)
     word: Word = "does not fit" if held > memory else "tight"
     return Fit(word, f"{figures}; {_smaller(forms, parallel, train, world_size, optim, memory)}")
+
+
+def verdict(held: PredictedPeak, memory: float) -> Word:
+    """Return whether a peak fits a device of `memory` GiB."""
+    if held.allocated > memory * GIB:
+        return "does not fit"
+    return "tight" if held.reserved > TIGHT * memory * GIB else "fits"
 
 
 def fit_of_states(

@@ -14,9 +14,8 @@ from hpcgeo.plan.timeline import UnitTimes, run
 from hpcgeo.strategies import Layout, Strategy, strategy
 from hpcgeo.zoo import Forms
 
-
-#: Collectives over the ranks that cut products, of a block's forward: before and after attention and
-#: MLP, its tokens once (Korthikanti et al. 2022, arXiv 2205.05198).
+#: Collectives over the ranks that cut products, of a block's forward: before and after attention
+#: and MLP, its tokens once (Korthikanti et al. 2022, arXiv 2205.05198).
 TENSOR_PASSES = 4
 
 
@@ -30,6 +29,7 @@ class PredictedStep:
         hidden_s: of collectives beside arithmetic.
         optimizer_s: the step of the optimizer, and casts of weights and gradients.
         clock_s: that its measurement adds.
+        unaligned_s: of the arithmetic, what sizes that are not aligned are taken to cost.
         pattern: how ranks share and exchange.
         factors: between which eight of ten measured steps lie, over the predicted one.
     """
@@ -39,6 +39,7 @@ class PredictedStep:
     hidden_s: float
     optimizer_s: float
     clock_s: float
+    unaligned_s: float
     pattern: Pattern
     factors: Factors
 
@@ -49,9 +50,13 @@ class PredictedStep:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Seconds between which eight of ten measured steps lie."""
+        """Seconds between which eight of ten measured steps lie.
+
+        What sizes that are not aligned cost was not measured here: from nothing to twice as much.
+        """
         low, high = self.factors
-        return self.seconds * low, self.seconds * high
+        lost = self.unaligned_s
+        return (self.seconds - lost) * low, (self.seconds + lost) * high
 
 
 def predict_step(
@@ -80,8 +85,7 @@ def predict_step(
     chosen = strategy(parallel.strategy)
     layout, by = chosen.layout(world_size, dict(parallel)), by or protocol_of(chosen)
     device = where.model
-    peak = device and device.peak(train.dtype)
-    if device is None or peak is None or parallel.offload:
+    if device is None or parallel.offload or (peak := device.peak(train.dtype)) is None:
         return None
     figures = figures or calibration_of(where)
     on = silicon(device, peak, figures, by.scores, DTYPE_BYTES[train.dtype])
@@ -101,10 +105,9 @@ def predict_step(
         hidden_s=hidden,
         optimizer_s=STATE_TRAFFIC * forms.parameters / layout.tp / layout.dp_shard / on.stream,
         clock_s=by.clock_s,
+        unaligned_s=train.accumulate * _unaligned(forms, on, parallel, train, layout.tp),
         pattern=ways.pattern,
-        factors=figures.interval[ways.pattern].factors(
-            math.ceil(world_size / ways.wires.per_node)
-        ),
+        factors=figures.interval[ways.pattern].factors(math.ceil(world_size / ways.wires.per_node)),
     )
 
 
@@ -211,3 +214,13 @@ def _units(
             **ways.times(stack.parameters / stack.depth),
         )
         yield from [one] * stack.depth
+
+
+def _unaligned(forms: Forms, on: Silicon, parallel: Parallel, train: Train, tensor: int) -> float:
+    """Return seconds of a micro-batch that sizes which are not aligned are taken to cost."""
+    lost = 0.0
+    for stack, tokens in forms.stacks:
+        block = block_seconds(on, stack, tokens, train.micro_batch, tensor)
+        again = block.again(parallel.recompute, stack.depth) / block.forward
+        lost += stack.depth * (block.unaligned_backward + (1 + again) * block.unaligned_forward)
+    return lost

@@ -7,15 +7,13 @@ import torch
 
 from hpcgeo.config import RunConfig
 from hpcgeo.machines import machine
+from hpcgeo.plan.calibration import calibration_of
+from hpcgeo.plan.costs import ALIGNED
 from hpcgeo.plan.fit import GIB, RESERVED, states_bytes
 from hpcgeo.plan.memory import checkpoint_bytes, predict
 from hpcgeo.plan.steps import PredictedStep, predict_step
 from hpcgeo.workloads.workload import Workload
 from hpcgeo.zoo import Forms
-
-#: Matrix units take so many numbers of two bytes at a time, and 64 is best (NVIDIA, Matrix
-#: Multiplication Background User's Guide).
-ALIGNED = 8
 
 
 def duration(run: RunConfig, workload: Workload, world_size: int) -> str:
@@ -32,7 +30,7 @@ def duration(run: RunConfig, workload: Workload, world_size: int) -> str:
         if limit is None:
             return said
         return f"{said}; a job of {nodes} nodes on {where.name} may last {limit:g} h"
-    hours = [steps * seconds / 3600 for seconds in (step.hidden_s, step.exposed_s)]
+    hours = [steps * seconds / 3600 for seconds in step.interval]
     low, high = (f"{value:.3g}" for value in hours)
     said = f"{low} to {high} h in all, {nodes * hours[0]:.3g} to {nodes * hours[1]:.3g} node-hours"
     said += f" on {nodes} nodes, estimated"
@@ -89,14 +87,15 @@ def _step(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
     assert device is not None
     train, product = run.train, run.train.micro_batch * run.train.accumulate
     step = predict_step(forms, run.parallel, train, world_size, where)
-    if step is None or device.reached is None:
-        yield f"step time     not estimated: nothing is tabled for {device.name} or this layout"
+    if step is None:
+        yield f"step time     not estimated: no peak of {device.name} is tabled, or it is offloaded"
         return
+    measured = calibration_of(where).calibrated
     yield (
-        f"step time     {_range(step)} estimated: "
-        f"arithmetic {step.compute_s:.3g} s at {device.reached.at(forms.parameters):.0%} of peak "
-        f"({device.reached.source.partition(',')[0]}), collectives {step.wire_s:.3g} s at the "
-        f"links' peak, all hidden or none, latency left out"
+        f"step time     {step.seconds:.3g} s ({_range(step)}) estimated: compute "
+        f"{step.compute_s:.3g}, exposed communication {step.exposed_s:.3g}, optimizer "
+        f"{step.optimizer_s:.2g}; {'figures fitted to' if measured else 'no measurement of'} "
+        f"{where.name} (hpcgeo plan --explain)"
     )
     others: dict[int, str] = {}
     for accumulate in (count for count in (8, 4, 2, 1) if product % count == 0):
@@ -111,7 +110,7 @@ def _step(forms: Forms, run: RunConfig, world_size: int) -> Iterator[str]:
             f"micro-batch   {'; '.join(others.values())}; the allocator may reserve {RESERVED} x "
             f"as much of {device.memory:g} GiB"
         )
-    if step.wire_s > step.compute_s and max(others, default=0) > train.micro_batch:
+    if step.exposed_s > step.compute_s and max(others, default=0) > train.micro_batch:
         yield (
             "warning       bound by communication: take a larger train.micro_batch and a smaller "
             "train.accumulate"
@@ -136,4 +135,5 @@ def _unaligned(forms: Forms) -> Iterator[str]:
 
 
 def _range(step: PredictedStep) -> str:
-    return f"{step.hidden_s:.3g} to {step.exposed_s:.3g} s"
+    low, high = step.interval
+    return f"{low:.3g} to {high:.3g} s"
