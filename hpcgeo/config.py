@@ -308,7 +308,8 @@ def _explain(
         elif detail["type"] == "missing":
             if group is not part:  # a group: what it asks for
                 fields = group.model_fields.items()
-                key += f".{next(name for name, field in fields if field.is_required())}"
+                asked = [name for name, field in fields if field.is_required()]
+                key += f".{asked[0]}" if asked else ""
             lines[key] = f"{key} is missing; set it in the recipe or as {key}=VALUE"
         elif detail["type"] in GROUPS:
             known = list(group.model_fields)

@@ -7,7 +7,7 @@ python -m profiles.planned
 from collections.abc import Iterator
 
 from hpcgeo.measured import Memory
-from hpcgeo.plan.cases import Case, cases
+from hpcgeo.plan.cases import MeasuredStep, cases
 from hpcgeo.plan.fit import TIGHT, verdict
 from hpcgeo.plan.memory import PredictedPeak, peak
 from hpcgeo.records import Record, read
@@ -47,7 +47,7 @@ def _unseen(figures: Figures) -> Iterator[Record]:
                 yield record_of(wider, UNSEEN, layout, nodes * GCDS, 1.0, None)
 
 
-def _planned(case: Case) -> Record:
+def _planned(case: MeasuredStep) -> Record:
     """Return the record that a case is predicted to leave."""
     rate, held = case.record.global_batch / case.predicted().seconds, _peak(case)
     room = TIGHT * LIMIT_GIB * GIB
@@ -75,21 +75,21 @@ def _planned(case: Case) -> Record:
     return case.record.model_copy(update=changed)
 
 
-def _peak(case: Case) -> PredictedPeak:
+def _peak(case: MeasuredStep) -> PredictedPeak:
     return peak(case.forms, case.parallel, case.train, case.record.world_size, case.by)
 
 
-def _table(found: list[Case]) -> str:
+def _table(found: list[MeasuredStep]) -> str:
     """Return images/s of the model that nothing was fitted to, with its interval, and memory."""
     head = ["layout", *(f"{nodes} nodes" for nodes in NODES)]
     lines = [
         "# ViT-15B on Frontier, predicted",
         "",
         "Images/s of the whole job under FSDP1 as the study ran it, micro-batch 32 a GCD,",
-        "everything recomputed; in brackets where eight of ten measurements should lie. Nothing was",
-        "fitted to this model. Products with its 13,545 hidden units and heads of 105 are taken to",
-        "run 1.8 x slower than aligned ones (hpcgeo.plan.costs.UNALIGNED), which no",
-        "measurement here has tested: the brackets go from 1 to 2.6 x.",
+        "everything recomputed; in brackets where eight of ten measurements should lie. Nothing",
+        "was fitted to this model. Products with its 13,545 hidden units are taken to run 1.8 x",
+        "slower than aligned ones (hpcgeo.plan.costs.UNALIGNED), which no measurement here has",
+        "tested: the brackets go from 1 to 2.6 x.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",

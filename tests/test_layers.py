@@ -36,12 +36,12 @@ LAYERS = {
     **dict.fromkeys(
         ["sensors", "zoo", "machines", "strategies", "records", "scores", "optimizers"], 0
     ),
-    **dict.fromkeys(["plan", "models", "pictures"], 1),
+    **dict.fromkeys(["models", "pictures"], 1),
     "kinds": 2,
     "data": 3,
     "objectives": 4,
     "config": 5,
-    **dict.fromkeys(["parallel", "launch"], 6),
+    **dict.fromkeys(["plan", "parallel", "launch"], 6),
     "checkpoint": 7,
     "weights": 8,
     "workloads": 9,

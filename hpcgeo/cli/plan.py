@@ -15,7 +15,7 @@ from hpcgeo.files import write_text
 from hpcgeo.log import set_up
 
 if TYPE_CHECKING:
-    from hpcgeo.plan.candidates import Candidate, Question
+    from hpcgeo.plan.candidates import Candidate, PlanRequest
     from hpcgeo.records import Record
 
 app = typer.Typer()
@@ -206,13 +206,13 @@ def _question(
     dtype: Literal["bfloat16", "float32"],
     probe: Path | None,
     calibration: Path | None,
-) -> "Question":
+) -> "PlanRequest":
     """Return what is asked, with the figures that it is answered by."""
     from hpcgeo.config import load
     from hpcgeo.machines import machine as machine_of
     from hpcgeo.objectives.table import objective as objective_of
     from hpcgeo.plan.calibration import calibration_of
-    from hpcgeo.plan.candidates import Question
+    from hpcgeo.plan.candidates import PlanRequest
     from hpcgeo.plan.cases import cases
     from hpcgeo.zoo import architecture
 
@@ -237,7 +237,7 @@ def _question(
         from hpcgeo.plan.calibrate import one_point
 
         figures = one_point(found[0], figures)
-    return Question(forms, where, nodes, dtype, figures=figures)
+    return PlanRequest(forms, where, nodes, dtype, figures=figures)
 
 
 def _records(paths: list[Path]) -> "list[Record]":
@@ -252,7 +252,7 @@ def _records(paths: list[Path]) -> "list[Record]":
     return read(files)
 
 
-def _sweep(asked: "Question", model: str, found: "list[Candidate]") -> str:
+def _sweep(asked: "PlanRequest", model: str, found: "list[Candidate]") -> str:
     """Return the sweep that measures the best way and those nearest to it."""
     from hpcgeo.plan.answer import doubtful
 

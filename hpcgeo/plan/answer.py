@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hpcgeo.plan.calibration import FITTED, STREAMED, Calibration
-from hpcgeo.plan.candidates import Candidate, Question
+from hpcgeo.plan.candidates import Candidate, PlanRequest
 from hpcgeo.plan.costs import ALIGNED, STATE_TRAFFIC, TILE, UNALIGNED
 from hpcgeo.plan.fit import GIB, RESERVED
 from hpcgeo.plan.pretraining import Cost
@@ -17,7 +17,7 @@ def doubtful(found: Sequence[Candidate]) -> list[Candidate]:
     return [one for one in others if one.word == best.word and one.interval[1] > best.interval[0]]
 
 
-def headline(asked: Question, found: Sequence[Candidate]) -> str:
+def headline(asked: PlanRequest, found: Sequence[Candidate]) -> str:
     """Return what to run, in a line, and what it takes."""
     best, device = found[0], asked.where.model
     assert device is not None
@@ -56,7 +56,7 @@ def row(one: Candidate) -> dict[str, str]:
     }
 
 
-def values(asked: Question, one: Candidate, cost: Cost | None) -> dict[str, Any]:
+def values(asked: PlanRequest, one: Candidate, cost: Cost | None) -> dict[str, Any]:
     """Return a way as values, for programs."""
     low, high = one.interval
     return {
@@ -94,7 +94,7 @@ def cost_line(cost: Cost) -> str:
     return said
 
 
-def warnings(asked: Question, one: Candidate) -> Iterator[str]:
+def warnings(asked: PlanRequest, one: Candidate) -> Iterator[str]:
     """Yield what slows a way down for no good, and what its figures do not rest on."""
     figures = asked.figures
     if figures is not None and not figures.calibrated:
@@ -126,7 +126,7 @@ def warnings(asked: Question, one: Candidate) -> Iterator[str]:
         )
 
 
-def explained(asked: Question, one: Candidate, figures: Calibration) -> Iterator[str]:
+def explained(asked: PlanRequest, one: Candidate, figures: Calibration) -> Iterator[str]:
     """Yield every term of a way: its value, its formula, its source."""
     device, step = asked.where.model, one.step
     assert device is not None

@@ -22,7 +22,7 @@ from hpcgeo.plan.calibration import (
     calibration_of,
     calibrations,
 )
-from hpcgeo.plan.cases import Case
+from hpcgeo.plan.cases import MeasuredStep
 
 #: Relative deviation of a measured step that is taken for noise.
 NOISE = 0.02
@@ -60,7 +60,7 @@ FEWEST = 4
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedFigures:
     """Figures, and what is to be said of them.
 
     Attributes:
@@ -75,7 +75,7 @@ class Fitted:
     left_out: dict[str, float]
 
 
-def calibrate(found: Sequence[Case], where: Machine, source: str) -> Fitted:
+def calibrate(found: Sequence[MeasuredStep], where: Machine, source: str) -> FittedFigures:
     """Fit the figures of a machine to its measured steps.
 
     Args:
@@ -94,7 +94,7 @@ def calibrate(found: Sequence[Case], where: Machine, source: str) -> Fitted:
     start = _start(where)
     values, covariance = _fit(found, start)
     models = sorted({case.record.model for case in found})
-    apart: list[tuple[Case, float]] = []
+    apart: list[tuple[MeasuredStep, float]] = []
     for model in models if len(models) > 1 else ():
         rest, own = _split(found, model)
         if len(rest) >= FEWEST:
@@ -103,7 +103,7 @@ def calibrate(found: Sequence[Case], where: Machine, source: str) -> Fitted:
     figures = _with(start, values)
     seen = apart or [(case, deviation(case, figures)) for case in found]
     deviations = np.sqrt(np.diag(covariance))
-    return Fitted(
+    return FittedFigures(
         figures=figures.model_copy(
             update={
                 "interval": _interval(seen),
@@ -126,12 +126,12 @@ def calibrate(found: Sequence[Case], where: Machine, source: str) -> Fitted:
     )
 
 
-def deviation(case: Case, figures: Calibration | None) -> float:
+def deviation(case: MeasuredStep, figures: Calibration | None) -> float:
     """Return predicted over measured seconds, less 1."""
     return case.predicted(figures).seconds / case.seconds - 1
 
 
-def scored(case: Case) -> bool:
+def scored(case: MeasuredStep) -> bool:
     """Whether a case counts in a score: it trains, and does not stand out of its line."""
     return not case.odd and case.record.communication == "on"
 
@@ -150,21 +150,23 @@ def _with(figures: Calibration, values: Sequence[float] | np.ndarray) -> Calibra
     return figures.model_copy(update=named)
 
 
-def _of(case: Case, model: str) -> bool:
+def _of(case: MeasuredStep, model: str) -> bool:
     return case.record.model == model
 
 
-def _split(found: Sequence[Case], model: str) -> tuple[list[Case], list[Case]]:
+def _split(
+    found: Sequence[MeasuredStep], model: str
+) -> tuple[list[MeasuredStep], list[MeasuredStep]]:
     own = [case for case in found if _of(case, model)]
     return [case for case in found if not _of(case, model)], own
 
 
-def _weight(case: Case) -> float:
+def _weight(case: MeasuredStep) -> float:
     of_prefetch = (case.record.config or {}).get("fsdp1")
     return OF_PREFETCH if of_prefetch else WEIGHTS[case.odd]
 
 
-def _fit(found: Sequence[Case], start: Calibration) -> tuple[np.ndarray, np.ndarray]:
+def _fit(found: Sequence[MeasuredStep], start: Calibration) -> tuple[np.ndarray, np.ndarray]:
     """Return the figures (n,) and their covariance (n, n)."""
     from scipy.optimize import least_squares
 
@@ -195,7 +197,7 @@ def _fit(found: Sequence[Case], start: Calibration) -> tuple[np.ndarray, np.ndar
     return found_at.x, np.linalg.pinv(information)
 
 
-def _interval(seen: Sequence[tuple[Case, float]]) -> dict[Pattern, Interval80]:
+def _interval(seen: Sequence[tuple[MeasuredStep, float]]) -> dict[Pattern, Interval80]:
     """Return the factors of steps that the fit did not see, by pattern, near and far.
 
     What too few steps tell is taken from more of them: both sides, then all patterns.
@@ -225,7 +227,7 @@ def _worst_pair(covariance: np.ndarray) -> tuple[str, str, float]:
     return FITTED[one], FITTED[other], float(correlation[one, other])
 
 
-def one_point(case: Case, figures: Calibration | None = None) -> Calibration:
+def one_point(case: MeasuredStep, figures: Calibration | None = None) -> Calibration:
     """Return figures whose arithmetic takes as long as one measured step of one node says.
 
     Products, and what is written and read around them, change by one factor.

@@ -71,7 +71,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Question:
+class PlanRequest:
     """What is to be run, and what is left open.
 
     Attributes:
@@ -102,7 +102,7 @@ class Question:
         return self.nodes * int(self.where.devices_per_node.value)
 
 
-def candidates(asked: Question) -> list[Candidate]:
+def candidates(asked: PlanRequest) -> list[Candidate]:
     """Return all ways whose tensors fit the device: first those whose allocator will too, the one
     whose slow end of the interval is fastest first.
 
@@ -145,7 +145,7 @@ def best_of_each(found: Sequence[Candidate]) -> list[Candidate]:
     return list(kept.values())
 
 
-def _ways(asked: Question) -> Iterator[tuple[Parallel, Train]]:
+def _ways(asked: PlanRequest) -> Iterator[tuple[Parallel, Train]]:
     stacks = [stack for stack, _ in asked.forms.stacks]
     for row in (one for one in strategies().values() if one.backend == asked.backend):
         for tensor in _tensors(asked, stacks) if "tensor" in row.takes else [1]:
@@ -167,7 +167,7 @@ def _ways(asked: Question) -> Iterator[tuple[Parallel, Train]]:
                         )
 
 
-def _tensors(asked: Question, stacks: Sequence[Stack]) -> list[int]:
+def _tensors(asked: PlanRequest, stacks: Sequence[Stack]) -> list[int]:
     per_node = int(asked.where.devices_per_node.value)
     return [
         n
@@ -177,14 +177,14 @@ def _tensors(asked: Question, stacks: Sequence[Stack]) -> list[int]:
     ]
 
 
-def _groups(asked: Question, dp: int) -> list[int]:
+def _groups(asked: PlanRequest, dp: int) -> list[int]:
     widest = WIDEST_GROUP_NODES * int(asked.where.devices_per_node.value)
     return [
         n for n in (2**power for power in range(1, 20)) if n < dp and n <= widest and dp % n == 0
     ]
 
 
-def _batches(asked: Question, dp: int) -> Iterator[tuple[int, int]]:
+def _batches(asked: PlanRequest, dp: int) -> Iterator[tuple[int, int]]:
     for micro in (asked.micro_batch,) if asked.micro_batch else MICRO_BATCHES:
         if asked.global_batch is None:
             yield micro, 1
@@ -192,7 +192,7 @@ def _batches(asked: Question, dp: int) -> Iterator[tuple[int, int]]:
             yield micro, asked.global_batch // (micro * dp)
 
 
-def _candidate(asked: Question, parallel: Parallel, train: Train) -> Candidate | None:
+def _candidate(asked: PlanRequest, parallel: Parallel, train: Train) -> Candidate | None:
     """Return a way; None where it does not fit."""
     device, world = asked.where.model, asked.world_size
     assert device is not None

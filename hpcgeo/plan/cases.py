@@ -34,7 +34,7 @@ PREFETCH: dict[str, Prefetch] = {
 
 
 @dataclass(frozen=True)
-class Case:
+class MeasuredStep:
     """A measured step.
 
     Attributes:
@@ -71,7 +71,7 @@ class Case:
         return step
 
 
-def cases(records: Iterable[Record]) -> list[Case]:
+def cases(records: Iterable[Record]) -> list[MeasuredStep]:
     """Return what can be predicted of records that ran, odd ones marked."""
     found = [case for record in records if (case := _case(record))]
     return [replace(case, odd=odd) for case, odd in zip(found, _odd(found), strict=True)]
@@ -113,7 +113,7 @@ def classification(
     )
 
 
-def _case(record: Record) -> Case | None:
+def _case(record: Record) -> MeasuredStep | None:
     forms = forms_of_record(record)
     if forms is None or record.status != "ok" or not record.images_per_s or record.bare:
         silent = record.communication == "off" and record.kind == "published"
@@ -146,14 +146,14 @@ def _case(record: Record) -> Case | None:
         accumulate=record.accumulate,
         dtype=record.dtype,
     )
-    return Case(record, forms, parallel, train, by, where)
+    return MeasuredStep(record, forms, parallel, train, by, where)
 
 
 def _recompute(said: str) -> Any:
     return int(said) if said.isdigit() else said if said in ("full", "selective") else "none"
 
 
-def _odd(found: Sequence[Case]) -> list[str]:
+def _odd(found: Sequence[MeasuredStep]) -> list[str]:
     """Return for each case how it stands out of its line."""
     places: dict[tuple[Any, ...], float] = {}
     for case in found:
@@ -165,12 +165,12 @@ def _odd(found: Sequence[Case]) -> list[str]:
     ]
 
 
-def _line(case: Case) -> tuple[Any, ...]:
+def _line(case: MeasuredStep) -> tuple[Any, ...]:
     r = case.record
     return r.machine, r.model, r.objective, r.strategy, r.dtype, r.micro_batch, r.recompute
 
 
-def _how_odd(case: Case, places: dict[tuple[Any, ...], float]) -> str:
+def _how_odd(case: MeasuredStep, places: dict[tuple[Any, ...], float]) -> str:
     line, k, nodes = _line(case), case.record.group_size, case.record.nodes
     here = places[line, k, nodes]
     over_nodes = sorted(n for one, size, n in places if (one, size) == (line, k))

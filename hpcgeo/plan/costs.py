@@ -7,7 +7,6 @@ rings share its network. An all-reduce over nodes is a tree.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -96,11 +95,14 @@ def block_seconds(
         sequences: of a micro-batch.
         tensor: ranks that cut each product.
     """
-    products = stack.products(tokens * sequences, tensor)
-    ahead = _executed(on, products)
-    inputs = [(rows, columns, inner) for rows, inner, columns in products]
-    weights = [(inner, rows, columns) for rows, inner, columns in products]
-    back = _executed(on, inputs + weights)
+    ahead = back = odd_ahead = odd_back = 0.0
+    for rows, inner, columns in stack.products(tokens * sequences, tensor):
+        one = _tiled(on, rows, inner, columns)
+        two = _tiled(on, rows, columns, inner) + _tiled(on, inner, rows, columns)
+        if on.dtype_bytes == 2 and (inner % ALIGNED or columns % ALIGNED):
+            odd_ahead += (UNALIGNED - 1) * one
+            odd_back += (UNALIGNED - 1) * two
+        ahead, back = ahead + one, back + two
     attention = stack.attention_flops(tokens) * sequences / tensor
     numbers = (
         tokens * sequences * (on.passes * stack.width + stack.mlp_numbers() / tensor)
@@ -108,37 +110,23 @@ def block_seconds(
     )
     moved = numbers * on.dtype_bytes / on.stream
     return BlockTimes(
-        forward=(sum(ahead) + attention) / on.products + moved,
-        backward=(sum(back) + 2 * attention) / on.products + 2 * moved,
+        forward=(ahead + odd_ahead + attention) / on.products + moved,
+        backward=(back + odd_back + 2 * attention) / on.products + 2 * moved,
         around=attention / on.products + moved,
-        unaligned_forward=ahead.unaligned / on.products,
-        unaligned_backward=back.unaligned / on.products,
+        unaligned_forward=odd_ahead / on.products,
+        unaligned_backward=odd_back / on.products,
     )
 
 
-class _Flops(NamedTuple):
-    """FLOPs that products take the time of, and those that sizes which are not aligned add."""
-
-    tiled: float
-    unaligned: float
-
-
-def _executed(on: Silicon, products: Iterable[tuple[int, int, int]]) -> _Flops:
-    """Return what (rows, inner, columns) take."""
-    tiled = unaligned = 0.0
-    for rows, inner, columns in products:
-        flops = 2.0 * rows * inner * columns
-        if on.compute_units:
-            flops = min(
-                math.ceil(math.ceil(rows / high) * math.ceil(columns / wide) / on.compute_units)
-                * (2.0 * high * wide * inner * on.compute_units)
-                for high, wide in (TILE, TILE[::-1])
-            )
-        tiled += flops
-        # Rows are tokens of a micro-batch or features: inner and columns lie side by side.
-        if on.dtype_bytes == 2 and (inner % ALIGNED or columns % ALIGNED):
-            unaligned += (UNALIGNED - 1) * flops
-    return _Flops(tiled, unaligned)
+def _tiled(on: Silicon, rows: int, inner: int, columns: int) -> float:
+    """Return the FLOPs that a product takes the time of."""
+    if not on.compute_units:
+        return 2.0 * rows * inner * columns
+    return min(
+        math.ceil(math.ceil(rows / high) * math.ceil(columns / wide) / on.compute_units)
+        * (2.0 * high * wide * inner * on.compute_units)
+        for high, wide in (TILE, TILE[::-1])
+    )
 
 
 @dataclass(frozen=True)

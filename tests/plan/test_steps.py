@@ -1,65 +1,88 @@
-"""The estimate of a step: against published steps, by hand, and where it says nothing."""
+"""The estimate of a step: against published steps and choices, by hand, where it says nothing."""
 
-from pathlib import Path
+from collections import defaultdict
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hpcgeo.config import load
-from hpcgeo.machines import devices, machine
-from hpcgeo.options import Parallel, Train
+from hpcgeo.machines import machine
+from hpcgeo.plan.calibrate import deviation, scored
+from hpcgeo.plan.calibration import FITTED, calibration_of
 from hpcgeo.plan.steps import PredictedStep, predict_step
-from hpcgeo.records import Record, read
-from hpcgeo.zoo import Forms, architecture
+from tests.plan.published import prefetching, steps
 from tests.plan.test_memory import of_images
 
-PUBLISHED = Path(__file__).parents[2] / "profiles/records/frontier/records-published.jsonl"
-RECORDS = [
-    record
-    for record in read([PUBLISHED])
-    # HYBRID_SHARD of one rank exchanged nothing, DDP computed in float32.
-    if record.nodes <= 16 and record.strategy != "DDP" and record.group_size != 1
-]
 
+def test_published_steps() -> None:
+    """Images/s of 1B, 3B and 5B on 1 to 128 nodes, by eight figures that were fitted to them.
 
-def published(record: Record) -> PredictedStep:
-    """Estimate a step of the study: a classifier of all patches, everything recomputed."""
-    model = architecture(record.model)
-    patches = model.num_patches((224, 224))
-    assert record.parameters is not None
-    forms = Forms(
-        stacks=((model.encoder, patches + 1),),
-        root_parameters=record.parameters - model.encoder.parameters,
-        edge_flops=2 * patches * 3 * model.patch**2 * model.encoder.width,
-        input_flops=0,
-        edge_bytes=lambda _: 0.0,
-        view_bytes=4 * 3 * 224**2,
-        summary="",
-    )
-    parallel = Parallel(
-        strategy=record.strategy,
-        group_size=record.group_size,
-        recompute="full",
-        reduce_dtype="bfloat16",
-    )
-    train = Train(steps=1, micro_batch=32, dtype="bfloat16")
-    step = predict_step(forms, parallel, train, record.world_size, machine("frontier"))
-    assert step is not None
-    return step
-
-
-def test_published_steps_to_16_nodes() -> None:
-    """From the lower bound to 1.12 x the upper one for 3B and 5B; smaller ones wait longer.
-
-    The fraction of the peak is that of the fastest point of each model on one node: what is shown
-    is that strategies and nodes follow.
+    Cells that do not stand out of their own line to 3 % (mean) up to 32 nodes and to 4 % up to 128;
+    all but collapsed ones to 4 and 6 %; collapsed ones to a factor of two.
     """
-    assert len(RECORDS) == 89
-    for record in RECORDS:
-        assert record.images_per_s
-        step, measured = published(record), record.global_batch / record.images_per_s
-        above = 1.12 if "3b" in record.model or "5b" in record.model else 1.25
-        case = (record.model, record.strategy, record.nodes, measured, step)
-        assert 0.99 * step.hidden_s < measured < above * step.exposed_s, case
+    assert len(FITTED) <= 10
+    trained = [case for case in steps() if case.record.communication == "on"]
+    assert len(trained) == 95
+    off = {id(case): abs(deviation(case, None)) for case in trained}
+    near = [case for case in trained if case.record.nodes <= 32]
+
+    def mean(chosen: list) -> float:
+        return float(np.mean([off[id(case)] for case in chosen]))
+
+    assert mean([case for case in near if scored(case)]) < 0.03
+    assert mean([case for case in trained if scored(case)]) < 0.04
+    assert mean([case for case in near if case.odd != "collapsed"]) < 0.04
+    assert mean([case for case in trained if case.odd != "collapsed"]) < 0.06
+    assert np.quantile([off[id(case)] for case in near if scored(case)], 0.9) < 0.06
+    collapsed = [case for case in trained if case.odd == "collapsed"]
+    assert len(collapsed) == 6
+    assert all(0.5 < 1 + deviation(case, None) < 2 for case in collapsed)
+
+
+def test_eight_of_ten_published_steps_lie_in_their_interval() -> None:
+    """The factors are of fits that did not see the model; here they hold the shipped fit."""
+    trained = [case for case in steps() if case.record.communication == "on"]
+    inside = [
+        low <= case.seconds <= high for case in trained for low, high in [case.predicted().interval]
+    ]
+    assert 0.75 < np.mean(inside) < 0.95
+
+
+def test_the_choice_among_published_ways() -> None:
+    """At least 97 % of the best measured in 21 of 24 cells and none below 90 %: FULL_SHARD 17."""
+    ways: dict = defaultdict(list)
+    for case in steps():
+        if case.record.communication == "on":
+            ways[case.record.model, case.record.nodes].append(case)
+    assert len(ways) == 24
+    ours, always = [], []
+    for found in ways.values():
+        best = max(case.record.images_per_s for case in found)
+        chosen = min(found, key=lambda case: case.predicted().interval[1])
+        ours.append(chosen.record.images_per_s / best)
+        [full] = [case for case in found if case.record.strategy == "FULL_SHARD"]
+        always.append(full.record.images_per_s / best)
+    assert sum(share >= 0.97 for share in ours) >= 21
+    assert min(ours) >= 0.9
+    assert sum(share >= 0.97 for share in always) == 17
+
+
+def test_published_orders_of_prefetching() -> None:
+    """Of 5B on 8 nodes: every pair that differs by more than 2 %, with the figures of the table."""
+    layouts: dict = defaultdict(list)
+    for case in prefetching():
+        layouts[case.record.layout].append(case)
+    pairs = [
+        (one, other)
+        for found in layouts.values()
+        for one in found
+        for other in found
+        if one.record.images_per_s > 1.02 * other.record.images_per_s
+    ]
+    assert len(pairs) == 7
+    for one, other in pairs:
+        assert one.predicted().seconds < other.predicted().seconds, (one.record.config, one)
 
 
 def step_of(*options: str, ranks: int = 64, where: str = "frontier") -> PredictedStep | None:
@@ -67,52 +90,76 @@ def step_of(*options: str, ranks: int = 64, where: str = "frontier") -> Predicte
     return predict_step(of_images(run), run.parallel, run.train, ranks, machine(where))
 
 
-def test_a_step_by_hand() -> None:
-    """15B on 8 nodes: 29.3 GB of weights and 58.7 of gradients leave a node at 100 GB/s, twice."""
-    run = load("mae_vit_15b")
-    forms = of_images(run)
+def test_a_step_is_its_parts() -> None:
     step = step_of()
-    assert step is not None
-    wires = 2 * (2 + 4) * forms.parameters * 63 / 64 / 100e9
-    assert step.wire_s == pytest.approx(wires)
-    flops = forms.executed_flops("none") * 32
-    assert step.compute_s == pytest.approx(flops / (0.337 * 191.5e12))
-    assert step.hidden_s == pytest.approx(step.compute_s), "micro-batches of 16 hide what they send"
+    assert step
+    parts = step.compute_s + step.exposed_s + step.optimizer_s + step.clock_s
+    assert step.seconds == parts and step.clock_s == 0
+    low, high = step.interval
+    assert low < step.seconds < high
+
+
+def test_accumulating_repeats_forward_and_backward_but_not_the_exchange_of_replicas() -> None:
+    """The same images in four passes: the arithmetic of four, one exchange of an eighth."""
+    options = ["parallel.strategy=HYBRID_SHARD", "parallel.group_size=8"]
     once, often = (
-        step_of(f"train.micro_batch={32 // count}", f"train.accumulate={count}") for count in (1, 4)
+        step_of(*options, f"train.micro_batch={32 // count}", f"train.accumulate={count}")
+        for count in (1, 4)
     )
     assert once and often
-    assert often.wire_s == pytest.approx(4 * once.wire_s)
-    assert often.hidden_s > often.compute_s == pytest.approx(once.compute_s)
+    assert often.compute_s == pytest.approx(once.compute_s, rel=0.1)
+    assert often.optimizer_s == once.optimizer_s
+    quarter = step_of(*options, "train.micro_batch=8", "train.accumulate=1")
+    assert quarter
+    rest = often.seconds - often.optimizer_s
+    assert rest < 4 * (quarter.seconds - quarter.optimizer_s)
 
 
-def test_replicas_share_the_cards_of_a_node() -> None:
-    """Groups of one node: only a shard leaves it, in eight rings at once, and once a step."""
-    step = step_of("parallel.strategy=HYBRID_SHARD", "parallel.group_size=8")
-    assert step is not None
-    P = of_images(load("mae_vit_15b")).parameters
-    inside = 2 * (2 + 2 + 4) * P * 7 / 8 / 50e9
-    across = 2 * 4 * (P / 8) * 7 / 8 / (100e9 / 8)
-    assert step.wire_s == pytest.approx(inside + across)
+def test_groups_of_a_node_exchange_less_than_all_ranks_share() -> None:
+    """On 64 nodes a ring of 512 ranks is latency; replicas of nodes exchange an eighth, once."""
+    options = ["train.micro_batch=4", "train.accumulate=1"]
+    hybrid = ["parallel.strategy=HYBRID_SHARD", "parallel.group_size=8"]
+    ring, replicas = step_of(*options, ranks=512), step_of(*options, *hybrid, ranks=512)
+    assert ring and replicas
+    assert (ring.pattern, replicas.pattern) == ("world", "nodes")
+    assert replicas.exposed_s < ring.exposed_s
 
 
 @pytest.mark.parametrize(
-    ("options", "where"),
-    [
-        (["parallel.tensor=8"], "frontier"),
-        (["parallel.offload=true"], "frontier"),
-        (["parallel.strategy=ZERO3"], "frontier"),
-        ([], "cuda-node"),
-        ([], "local"),
-    ],
+    ("options", "where"), [(["parallel.offload=true"], "frontier"), ([], "local")]
 )
 def test_what_is_not_known_is_not_estimated(options: list[str], where: str) -> None:
     assert step_of(*options, where=where) is None
 
 
-def test_larger_models_reach_more_of_the_peak() -> None:
-    reached = devices()["MI250X"].reached
-    assert reached is not None
-    assert reached.at(1e6) == reached.at(87e6) == 0.105
-    assert 0.203 < reached.at(700e6) < 0.235
-    assert reached.at(5.4e9) == reached.at(15e9) == 0.337
+@pytest.mark.parametrize(
+    "options",
+    [["parallel.tensor=8"], ["parallel.strategy=ZERO1"], ["parallel.strategy=ZERO3"]],
+    ids=str,
+)
+def test_tensor_parallelism_and_deepspeed_have_their_price(options: list[str]) -> None:
+    """ZeRO 1 gathers all parameters after the step, under nothing."""
+    step = step_of(*options)
+    assert step and step.exposed_s > 0
+    if options == ["parallel.strategy=ZERO1"]:
+        figures = calibration_of(machine("frontier"))
+        free = figures.model_copy(update={"out_gbs": 1e6, "node_gbs": 1e6, "hop_us": 0.0})
+        run = load("mae_vit_15b", options)
+        forms, where = of_images(run), machine("frontier")
+        quick = predict_step(forms, run.parallel, run.train, 64, where, figures=free)
+        assert quick and step.exposed_s - quick.exposed_s > 2 * forms.parameters / 50e9
+
+
+def test_a_machine_that_was_not_measured_has_a_wide_interval() -> None:
+    known, typical = step_of(), step_of(where="jupiter")
+    assert known and typical
+    ratios = [step.interval[1] / step.interval[0] for step in (known, typical)]
+    assert ratios[0] < 1.2 < 2 < ratios[1]
+
+
+def test_sizes_that_are_not_aligned_widen_the_interval() -> None:
+    run = load("mae_vit_15b", ["model.name=vit_15b_gated"])
+    odd = predict_step(of_images(run), run.parallel, run.train, 64, machine("frontier"))
+    assert odd and odd.unaligned_s > 0
+    even = replace(odd, unaligned_s=0.0)
+    assert odd.interval[0] < even.interval[0] and odd.interval[1] > even.interval[1]

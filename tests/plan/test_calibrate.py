@@ -1,0 +1,100 @@
+"""Fitting the figures of a machine: what is put in comes out, what no record tells is said."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hpcgeo.errors import InputError
+from hpcgeo.machines import machine
+from hpcgeo.plan.calibrate import calibrate, deviation, one_point, scored
+from hpcgeo.plan.calibration import Calibration, calibration_of
+from hpcgeo.plan.cases import MeasuredStep, cases, forms_of_record
+from tests.plan.published import prefetching, steps
+
+FRONTIER = machine("frontier")
+
+
+def as_if(case: MeasuredStep, figures: Calibration) -> MeasuredStep:
+    """Return a case whose record says what those figures predict."""
+    rate = case.record.global_batch / case.predicted(figures).seconds
+    return dataclasses.replace(
+        case, record=case.record.model_copy(update={"images_per_s": rate}), odd=""
+    )
+
+
+def test_figures_that_made_the_steps_are_found() -> None:
+    other = calibration_of(FRONTIER).model_copy(
+        update={"matmul": 0.55, "width_passes": 100.0, "hop_us": 30.0, "hidden_alone": 0.3}
+    )
+    few = [case for case in steps() if case.record.nodes in (1, 8, 64)]
+    made = [as_if(case, other) for case in few if case.record.model != "vit_1b_gated"]
+    fitted = calibrate(made, FRONTIER, "made up")
+    assert fitted.figures.matmul == pytest.approx(0.55, rel=0.03)
+    assert fitted.figures.hop_us == pytest.approx(30, rel=0.25)
+    assert max(abs(deviation(case, fitted.figures)) for case in made) < 0.02
+    assert all(size < 0.05 for size in fitted.left_out.values())
+
+
+def test_what_no_record_tells_is_said() -> None:
+    """Steps of one node: nothing of the network between nodes."""
+    alone = [case for case in steps() if case.record.nodes == 1]
+    fitted = calibrate(alone, FRONTIER, "one node")
+    assert {"hop_us", "tree_us"} <= set(fitted.loose)
+    assert not {"matmul"} & set(fitted.loose)
+
+
+def test_too_few_steps_are_refused() -> None:
+    with pytest.raises(InputError, match="takes 4 or more"):
+        calibrate(steps()[:3], FRONTIER, "three")
+
+
+@pytest.mark.slow
+def test_the_shipped_figures_are_those_of_the_records() -> None:
+    """And a model that the fit did not see is predicted to 8 %."""
+    fitted = calibrate([*steps(), *prefetching()], FRONTIER, "")
+    shipped = calibration_of(FRONTIER)
+    for name in ("matmul", "width_passes", "hop_us"):
+        assert getattr(fitted.figures, name) == pytest.approx(getattr(shipped, name), rel=0.02)
+    assert fitted.left_out.keys() == {"vit_1b_gated", "vit_3b_gated", "vit_5b_gated"}
+    assert max(fitted.left_out.values()) < 0.08
+
+
+def test_one_measured_step_fixes_the_arithmetic() -> None:
+    """A device that computes a third slower than calibrated: one step of one node says so."""
+    slow = calibration_of(FRONTIER)
+    slow = slow.model_copy(
+        update={"matmul": slow.matmul / 1.5, "width_passes": 1.5 * slow.width_passes}
+    )
+    one, *rest = [as_if(case, slow) for case in steps() if case.record.communication == "on"]
+    found = one_point(one)
+    assert max(abs(deviation(case, found)) for case in rest) < 0.01
+
+
+def test_odd_cells_are_named_without_a_prediction() -> None:
+    """Collapsed lines of FULL_SHARD, dips of 5B's groups of four and of 1B's pairs on 64 nodes."""
+    odd = {
+        (case.record.model, case.record.layout, case.record.nodes): case.odd
+        for case in steps()
+        if case.odd
+    }
+    assert odd["vit_1b_gated", "FULL_SHARD", 128] == "collapsed"
+    assert odd["vit_1b_gated", "HYBRID_SHARD(2)", 64] == "dip in nodes"
+    assert odd["vit_5b_gated", "HYBRID_SHARD(4)", 32] == "dip in groups"
+    assert sum(not scored(case) for case in steps()) == len(odd) + 16  # without exchange
+
+
+def test_a_record_of_unknown_forms_is_no_case() -> None:
+    record = steps()[0].record
+    for changed in ({"model": "no_such"}, {"chip": None}, {"objective": "multitask"}):
+        assert forms_of_record(record.model_copy(update=changed)) is None
+        assert cases([record.model_copy(update=changed)]) == []
+    assert cases([record.model_copy(update={"machine": "local"})]) == []
+    assert cases([record.model_copy(update={"status": "failed"})]) == []
+
+
+def test_interval_factors_hold_measured_over_predicted() -> None:
+    figures = calibration_of(FRONTIER)
+    for pattern in figures.interval.values():
+        for low, high in (pattern.near, pattern.far):
+            assert low < high and np.log(high / low) < 1
