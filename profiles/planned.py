@@ -1,5 +1,5 @@
 """What the planner says of the Frontier study, beside what was measured, and of ViT-15B, which no
-figure of it was fitted to: profiles/records/frontier/records-planned.jsonl and planned-15b.md.
+figure of it was fitted to: profiles/records/frontier-planned.
 
 python -m profiles.planned
 """
@@ -14,6 +14,7 @@ from hpcgeo.records import Record, read
 from hpcgeo.tables import parse
 from profiles.published import FOLDER, GCDS, GIB, LIMIT_GIB, Figures, record_of
 
+PLANNED = FOLDER.with_name("frontier-planned")
 UNSEEN, PARAMETERS = "vit_15b_gated", 14_720_400_000
 LAYOUTS = ("HYBRID_SHARD(4)", "HYBRID_SHARD(8)", "HYBRID_SHARD(16)", "SHARD_GRAD_OP", "FULL_SHARD")
 NODES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -22,7 +23,7 @@ NODES = (1, 2, 4, 8, 16, 32, 64, 128)
 def main() -> None:
     """Write both files anew."""
     for name, text in made().items():
-        (FOLDER / name).write_text(text)
+        (PLANNED / name).write_text(text)
 
 
 def made() -> dict[str, str]:
@@ -34,7 +35,7 @@ def made() -> dict[str, str]:
     records = [_planned(case) for case in [*known, *cases(unseen)]]
     return {
         "records-planned.jsonl": "".join(f"{one.model_dump_json()}\n" for one in records),
-        "planned-15b.md": _table(cases(unseen)),
+        "vit-15b.md": _table(cases(unseen)),
     }
 
 

@@ -110,9 +110,11 @@ def _claim(found: Sequence[Ratio]) -> str:
     for what in (TOGETHER, RATE, PEAK):
         values = sorted(ratio.value for ratio in found if ratio.what == what)
         if values:
-            low, high = times(values[0]), times(values[-1])
+            outside = len(values) // 10  # of many, at either end
+            low, high = times(values[outside]), times(values[-1 - outside])
             extent = low if low == high else f"{low.removesuffix(' x')} to {high}"
-            return f"Predicted {what}: {extent} of measured"
+            most = ", eight of ten" if outside else ""
+            return f"Predicted {what}: {extent} of measured{most}"
     return "Predicted against measured"
 
 

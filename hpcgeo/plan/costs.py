@@ -22,6 +22,10 @@ ALIGNED = 8
 #: How much slower. A vocabulary of 50,257 instead of 50,304 takes GPT-2 a quarter longer, and its
 #: last product is three tenths of the FLOPs (nanoGPT, Karpathy 2023): 1.8 for that product.
 UNALIGNED = 1.8
+#: Bytes of a number around products, of any dtype: those kernels are bound by how many numbers they
+#: take. The float32 steps of the Frontier study, to which nothing was fitted, are
+#: predicted to 1.02 to 1.13 x from 3B down to Huge so, and to 1.15 to 1.4 x by four bytes a number.
+COUNTED_BYTES = 2
 #: Bytes that an optimizer step and the casts of a step read and write of a parameter held: AdamW
 #: fused 28, float32 to bfloat16 twice 12, gradients to float32 6.
 STATE_TRAFFIC = 46
@@ -108,7 +112,7 @@ def block_seconds(
         tokens * sequences * (on.passes * stack.width + stack.mlp_numbers() / tensor)
         + on.scores * sequences * stack.heads / tensor * tokens**2
     )
-    moved = numbers * on.dtype_bytes / on.stream
+    moved = numbers * COUNTED_BYTES / on.stream
     return BlockTimes(
         forward=(ahead + odd_ahead + attention) / on.products + moved,
         backward=(back + odd_back + 2 * attention) / on.products + 2 * moved,
