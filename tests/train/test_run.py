@@ -211,11 +211,11 @@ def test_print_and_dry() -> None:
     lines = dry.stdout.splitlines()
     assert lines[0].startswith("verdict       fits: 38.8 GiB allocated, up to 60.9 reserved, of 64")
     assert lines[1].startswith(
-        "time          38.4 to 61.6 h in all, 307 to 493 node-hours on 8 nodes, estimated; "
-        "at least 20 jobs of 2 h, the longest of 8 nodes;"
+        "time          63.7 to 67.7 h in all, 509 to 542 node-hours on 8 nodes, estimated; "
+        "at least 32 jobs of 2 h, the longest of 8 nodes;"
     )
-    assert "step time     2.86 to 4.59 s estimated: arithmetic " in dry.stdout
-    assert "8 x 4: 3.46 to 6.32 s, 34.8 GiB; 16 x 2: 2.86 to 4.59 s, 38.8 GiB" in dry.stdout
+    assert "step time     4.86 s (4.74 to 5.04 s) estimated: compute 2.48, " in dry.stdout
+    assert "8 x 4: 9.07 to 9.64 s, 34.8 GiB; 16 x 2: 4.74 to 5.04 s, 38.8 GiB" in dry.stdout
     assert "warning       head 105: no multiple of 8" in dry.stdout
     assert "checkpoint    176 GB; 2 are kept and one is written beside them: 528 GB" in dry.stdout
 
