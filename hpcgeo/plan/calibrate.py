@@ -20,7 +20,6 @@ from hpcgeo.plan.calibration import (
     Interval80,
     Pattern,
     calibration_of,
-    calibrations,
 )
 from hpcgeo.plan.cases import MeasuredStep
 
@@ -29,6 +28,16 @@ NOISE = 0.02
 #: Weights of cells: of those that stand out of their line, and of a study of prefetching.
 WEIGHTS = {"": 1.0, "dip in nodes": 0.3, "dip in groups": 0.3, "collapsed": 0.1}
 OF_PREFETCH = 0.5
+#: Where a fit begins; links, of their data sheet by `LINK_SHARE`.
+START = {
+    "matmul": 0.6,
+    "width_passes": 60.0,
+    "hop_us": 20.0,
+    "tree_us": 200.0,
+    "hidden_alone": 0.15,
+    "hidden_beside": 0.3,
+}
+LINK_SHARE = {"out_gbs": 0.6, "node_gbs": 1.0}
 #: Bounds of what is fitted, and how far it may move from where it begins (of its logarithm; the
 #: others are free).
 BOUNDS = {
@@ -49,8 +58,6 @@ DRAWN = {
     "node_gbs": 0.3,
     "tree_us": 0.5,
 }
-#: Where links begin, of their data sheet.
-LINK_SHARE = {"out_gbs": 0.6, "node_gbs": 1.0}
 #: A share of its own size beyond which a figure is not identified.
 LOOSE = 0.5
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
@@ -137,12 +144,12 @@ def scored(case: MeasuredStep) -> bool:
 
 
 def _start(where: Machine) -> Calibration:
-    row = dict(calibrations()["typical"])
-    row.pop("link_share")
+    """Return where a fit begins."""
+    row = dict(START)
     for name, link in (("out_gbs", where.links.out), ("node_gbs", where.links.node)):
-        if link is not None:
-            row[name] = LINK_SHARE[name] * link.value
-    return Calibration.model_validate(row)
+        row[name] = LINK_SHARE[name] * link.value if link else 25.0
+    unknown = Interval80(near=(0.5, 2.0), far=(0.5, 2.0))
+    return Calibration(**row, interval=dict.fromkeys(PATTERNS, unknown), source="none")
 
 
 def _with(figures: Calibration, values: Sequence[float] | np.ndarray) -> Calibration:

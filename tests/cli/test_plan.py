@@ -125,4 +125,6 @@ def test_the_planned_files_are_those_of_the_planner() -> None:
     from profiles import planned
 
     for name, text in planned.made().items():
-        assert (planned.PLANNED / name).read_text() == text, f"run python -m profiles.planned: {name}"
+        assert (planned.PLANNED / name).read_text() == text, (
+            f"run python -m profiles.planned: {name}"
+        )

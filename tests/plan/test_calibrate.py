@@ -10,6 +10,7 @@ from hpcgeo.machines import machine
 from hpcgeo.plan.calibrate import calibrate, deviation, one_point, scored
 from hpcgeo.plan.calibration import Calibration, calibration_of
 from hpcgeo.plan.cases import MeasuredStep, cases, forms_of_record
+from tests.plan import foundry
 from tests.plan.published import prefetching, steps
 
 FRONTIER = machine("frontier")
@@ -98,3 +99,22 @@ def test_interval_factors_hold_measured_over_predicted() -> None:
     for pattern in figures.interval.values():
         for low, high in (pattern.near, pattern.far):
             assert low < high and np.log(high / low) < 1
+
+
+def test_a_second_machine() -> None:
+    """Language models on H100, fitted to the 3B model alone: the others to 12 %, mean, and what a
+    GPU keeps from 128 to 512 of them to 4 points."""
+    where = machine("cuda-node")
+    one = [case for case in foundry.steps() if case.record.model == "3b"]
+    figures = calibrate(one, where, "3b").figures
+    others = [case for case in foundry.steps() if case.record.model != "3b"]
+    off = [abs(deviation(case, figures)) for case in others]
+    assert len(off) == 32 and np.mean(off) < 0.12 and max(off) < 0.15
+    for model in ("1b", "7b", "13b", "30b", "70b"):
+        few, many = (
+            next(c for c in others if c.record.model == model and c.record.world_size == gpus)
+            for gpus in (128, 512)
+        )
+        kept = few.seconds / many.seconds
+        predicted = few.predicted(figures).seconds / many.predicted(figures).seconds
+        assert abs(predicted - kept) < 0.04, model
