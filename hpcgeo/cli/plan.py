@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -69,7 +69,17 @@ def plan(
     sweep: Annotated[
         Path | None, typer.Option(help="Write the sweep that would settle what is in doubt.")
     ] = None,
+    write_job: Annotated[
+        Path | None,
+        typer.Option(help="Write a recipe and its job script for the answer into this folder."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    map_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", help="Draw the best way of ViTs of 0.1 to 100 B on 1 to 8192 nodes (*.svg)."
+        ),
+    ] = None,
 ) -> None:
     """Say what to run before it waits in a queue: strategy, groups, recompute and micro-batch.
 
@@ -82,11 +92,16 @@ def plan(
 
         hpcgeo plan --model vit_15b --machine frontier --nodes 64 --samples 990000 --epochs 100
 
+        hpcgeo plan --machine frontier --map frontier.svg
+
         hpcgeo plan --model vit_1b --machine jupiter --nodes 8 --probe records.jsonl --explain
     """
     if context.invoked_subcommand:
         return
     set_up()
+    if map_file is not None:
+        _map(machine, map_file)
+        return
     needed = {"--model": model, "--machine": machine, "--nodes": nodes}
     if missing := [name for name, value in needed.items() if value is None]:
         raise InputError(f"{', '.join(missing)}: a plan needs it; see `hpcgeo plan --help`")
@@ -110,6 +125,7 @@ def plan(
     ]
     if sweep is not None:
         write_text(sweep, _sweep(asked, model, found))
+    written = _write_job(write_job, asked, model, objective, best) if write_job else []
     if as_json:
         ways = [answer.values(asked, one, c) for one, c in zip(found[:rows], costs, strict=True)]
         said = {"model": model, "machine": machine, "nodes": nodes, "calibration": figures.source}
@@ -122,6 +138,8 @@ def plan(
         typer.echo(f"note: {line}")
     if sweep is not None:
         typer.echo(f"{sweep}: hpcgeo-profile sweep {sweep} measures what is in doubt")
+    for line in written:
+        typer.echo(line)
     table = Table(box=box.SIMPLE_HEAD)
     for name in answer.row(best):
         table.add_column(name, justify="left" if name in ("strategy", "memory") else "right")
@@ -194,6 +212,22 @@ def calibrate(
     if out is not None:
         write_text(out, yaml.safe_dump(figures.model_dump(mode="json"), sort_keys=False))
         typer.echo(f"written: {out}")
+
+
+def _map(machine: str | None, file: Path) -> None:
+    """Draw the map of a machine."""
+    if machine is None:
+        raise InputError("--map needs --machine: whose map it is")
+    from hpcgeo.cli.outputs import refuse_unwritable
+    from hpcgeo.machines import machine as machine_of
+    from hpcgeo.plan.sizes import cells
+    from hpcgeo_analysis.plan_map import draw, title
+
+    refuse_unwritable(file, "--map")
+    where = machine_of(machine)
+    found = list(cells(where))
+    write_text(file, draw(found, where.title))
+    typer.echo(f"{title(found)}\n{file}")
 
 
 def _question(
@@ -273,6 +307,37 @@ def _sweep(asked: "PlanRequest", model: str, found: "list[Candidate]") -> str:
     }
     head = "# The ways that a plan cannot tell apart, by `hpcgeo plan --sweep`."
     return f"{head}\n{yaml.safe_dump(values, sort_keys=False)}"
+
+
+def _write_job(
+    folder: Path, asked: "PlanRequest", model: str, objective: str, best: "Candidate"
+) -> list[str]:
+    """Write the recipe of a way and its job; return where they are and what is next."""
+    from hpcgeo.config import EXTENDS, load, recipes
+    from hpcgeo.launch import scripts
+
+    options = yaml.safe_load(objective) if objective.startswith("{") else {"name": objective}
+    name = f"{options['name']}_{Path(model).stem}"
+    base = name if name in recipes() else "mae_vit_base"
+    values: dict[str, dict[str, Any]] = {"run": {"dir": f"runs/{name}"}}
+    for option in (f"model.name={model}", f"train.dtype={asked.dtype}", *best.options):
+        key, value = _value(option)
+        group, _, field = key.partition(".")
+        values.setdefault(group, {})[field] = value
+    if base != name or len(options) > 1:
+        values["objective"] = options
+    values["parallel"].setdefault("group_size", None)
+    values["train"].setdefault("accumulate", 1)
+    recipe = folder / f"{name}.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    head = f"# As planned for {asked.nodes} nodes of {asked.where.name} by `hpcgeo plan`.\n"
+    write_text(recipe, head + yaml.safe_dump({EXTENDS: base} | values, sort_keys=False))
+    load(str(recipe), [])
+    hours = asked.where.hours(asked.nodes) or 1.0
+    job = scripts.one_off(asked.where.name, str(recipe), asked.nodes, scripts.time_of(60 * hours))
+    script = folder / scripts.file_name(job)
+    scripts.write(script, scripts.render(job))
+    return [f"{recipe}", f"{script}: hpcgeo jobs check {script} looks at it before the queue"]
 
 
 def _value(option: str) -> tuple[str, str | int]:

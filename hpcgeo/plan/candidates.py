@@ -84,6 +84,7 @@ class PlanRequest:
         global_batch: images of a step; None: whatever comes out.
         optim: whose state is held.
         figures: of the machine; None: its calibration.
+        micro_batches, recomputes, tensors: what is tried; no tensors: all that divide.
     """
 
     forms: Forms
@@ -95,6 +96,9 @@ class PlanRequest:
     global_batch: int | None = None
     optim: Optim = field(default_factory=Optim)
     figures: Calibration | None = None
+    micro_batches: tuple[int, ...] = MICRO_BATCHES
+    recomputes: tuple[Recompute, ...] = RECOMPUTES
+    tensors: tuple[int, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -151,7 +155,7 @@ def _ways(asked: PlanRequest) -> Iterator[tuple[Parallel, Train]]:
         for tensor in _tensors(asked, stacks) if "tensor" in row.takes else [1]:
             dp = asked.world_size // tensor
             for size in _groups(asked, dp) if "group_size" in row.takes else [None]:
-                for recompute in RECOMPUTES:
+                for recompute in asked.recomputes:
                     parallel = Parallel(
                         strategy=row.name, group_size=size, tensor=tensor, recompute=recompute
                     )
@@ -171,7 +175,7 @@ def _tensors(asked: PlanRequest, stacks: Sequence[Stack]) -> list[int]:
     per_node = int(asked.where.devices_per_node.value)
     return [
         n
-        for n in range(1, per_node + 1)
+        for n in asked.tensors or range(1, per_node + 1)
         if per_node % n == 0
         and all(stack.heads % n == 0 and stack.hidden % n == 0 for stack in stacks)
     ]
@@ -185,7 +189,7 @@ def _groups(asked: PlanRequest, dp: int) -> list[int]:
 
 
 def _batches(asked: PlanRequest, dp: int) -> Iterator[tuple[int, int]]:
-    for micro in (asked.micro_batch,) if asked.micro_batch else MICRO_BATCHES:
+    for micro in (asked.micro_batch,) if asked.micro_batch else asked.micro_batches:
         if asked.global_batch is None:
             yield micro, 1
         elif asked.global_batch % (micro * dp) == 0:

@@ -63,6 +63,17 @@ def test_the_sweep_of_what_is_in_doubt_is_one_that_runs(tmp_path: Path) -> None:
     assert sweep.nodes == [32]
 
 
+def test_the_job_trains_what_was_planned(tmp_path: Path) -> None:
+    said(*ASKED, "--global-batch", "8192", "--write-job", str(tmp_path))
+    run = load(str(tmp_path / "mae_vit_3b.yaml"))
+    first = said(*ASKED, "--global-batch", "8192").partition(": ")[0].removeprefix("take ")
+    assert run == load(
+        "mae_vit_3b", ["parallel.group_size=null", "train.accumulate=1", *first.split()]
+    )
+    script = (tmp_path / "frontier_mae_vit_3b.sbatch").read_text()
+    assert "#SBATCH --nodes=32" in script and "mae_vit_3b.yaml" in script
+
+
 def test_one_measured_step_moves_the_answer(tmp_path: Path) -> None:
     """A step of one node that took half as long again."""
     case = next(case for case in steps() if case.record.communication == "on")
