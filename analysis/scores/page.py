@@ -1,5 +1,6 @@
 """The page of scores as files: scores.html, scores.md, scores.csv, figures/scores-*.svg."""
 
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment
@@ -10,6 +11,7 @@ from hpcgeo_analysis.scores import classes, figures, gallery, table
 from hpcgeo_analysis.scores.answers import answers
 from hpcgeo_analysis.scores.board import ScoreBoard
 from hpcgeo_analysis.scores.gains import gains
+from hpcgeo_analysis.scores.repeats import repeats
 
 #: What the anchors of figures, and so the names of their files, begin with.
 ANCHORS = ("scores", "size", "compute", "pretraining", "confusion", "mistakes")
@@ -37,10 +39,12 @@ def render(
         assets: `css` and `script` of a page.
         baseline, grid: of `hpcgeo_analysis.scores.gains.gains`.
     """
-    gained = gains(board, baseline, grid)
+    gained, repeated, told = gains(board, baseline, grid), repeats(board), answers(board)
+    if repeated:  # the luckiest of several seeds is no answer
+        told = replace(told, title=repeated.answer)
     drawn = [figure for make in FIGURES if (figure := make(board))]
     view: dict[str, Any] = {
-        "answers": answers(board),
+        "answers": told,
         "figures": drawn,
         "anchors": {figure.anchor for figure in drawn},
         "columns": board.columns,
@@ -48,6 +52,7 @@ def render(
         "rows": table.rows(board),
         "markdown": table.as_markdown(board),
         "gains": gained,
+        "repeats": repeated and repeated.table,
         "tables": [table.protocols(board), *classes.recalls(board)],
         **assets,
     }
