@@ -1,10 +1,13 @@
 """`hpcgeo train`: one process, mpirun, srun and torchrun alike."""
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hpcgeo.config import load
+from hpcgeo.cli.outputs import refuse_unwritable
+from hpcgeo.config import RunConfig, load
 from hpcgeo.errors import InputError
 from hpcgeo.launch.environment import discover
 from hpcgeo.launch.preemption import hold
@@ -40,6 +43,13 @@ def train(
     ] = None,
     ranks: Annotated[
         int | None, typer.Option(help="With --dry: plan for this many ranks.", min=1)
+    ] = None,
+    collectives: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --dry: build the engine on tensors without values, and write every "
+            "collective of a step, in order, a JSON line each."
+        ),
     ] = None,
 ) -> None:
     """Train a recipe, or go on where it stopped.
@@ -77,6 +87,9 @@ def train(
         raise InputError(
             "--ranks has no effect without --dry: a launcher starts the ranks of a run"
         )
+    if collectives is not None and not dry:
+        raise InputError("--collectives has no effect without --dry: it writes what a run would do")
+    refuse_unwritable(collectives, "--collectives")
     run = load(recipe, overrides or [])
     if show:
         typer.echo(run.to_yaml(), nl=False)
@@ -85,8 +98,11 @@ def train(
     if dry:
         from hpcgeo.train.dry_run import dry_run
 
-        found = dry_run(run, ranks or discover().world_size)
+        world_size = ranks or discover().world_size
+        found = dry_run(run, world_size)
         typer.echo(str(found))
+        if collectives is not None:
+            _rehearse(run, world_size, collectives)
         if found.fits.word == "does not fit":
             raise typer.Exit(2)
         return
@@ -102,3 +118,21 @@ def train(
     from hpcgeo.train.loop import pretrain
 
     ranked(lambda: pretrain(run))
+
+
+def _rehearse(run: RunConfig, world_size: int, file: Path) -> None:
+    """Write what rank 0 would exchange in a step, and say it in short."""
+    from hpcgeo.files import write_text
+    from hpcgeo.profiling.rehearsal import rehearse
+
+    done = rehearse(run, world_size)
+    lines = (json.dumps(call._asdict()) for call in done.calls)
+    write_text(file, "".join(f"{line}\n" for line in lines))
+    held = {
+        cause.removesuffix("_bytes"): value
+        for cause, value in done.memory.model_dump().items()
+        if isinstance(value, int) and not cause.startswith(("peak", "limit"))
+    }
+    causes = ", ".join(f"{cause} {value / 2**30:.3g}" for cause, value in held.items() if value)
+    typer.echo(f"rehearsed     {sum(held.values()) / 2**30:.3g} GiB at the peak ({causes})")
+    typer.echo(f"collectives   of the last micro-batch, in order in {file}:\n{done}")

@@ -53,7 +53,7 @@ class NativeEngine:
         optim: Optim,
         dtype: torch.dtype,
         accumulate: int,
-        initial: Initial,
+        initial: Initial | None,
     ) -> None:
         """Spread an objective that was built on the meta device; see `parallelise`."""
         self.topology = topology

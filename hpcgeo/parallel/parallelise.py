@@ -50,7 +50,7 @@ def parallelise(
     topology: Topology,
     parallel: Parallel,
     dtype: torch.dtype,
-    initial: Initial,
+    initial: Initial | None,
 ) -> nn.Module:
     """Spread an objective, built on the meta device, in this order.
 
@@ -63,7 +63,8 @@ def parallelise(
     7. check that no NaN is left;
     8. wrap (DDP).
 
-    What is sharded is never whole on a rank, not even for a moment.
+    What is sharded is never whole on a rank, not even for a moment. Without `initial` nothing is
+    filled: a rehearsal has no values.
 
     Returns:
         the module to call; the parameters are those of the objective.
@@ -81,7 +82,8 @@ def parallelise(
     if sharded:
         _shard(objective, units, topology, parallel, dtype)
     objective.to_empty(device="cpu" if parallel.offload else topology.device)
-    initialise(objective, initial)
+    if initial is not None:
+        initialise(objective, initial)
     if sharded:
         return objective
     devices = [topology.device] if topology.device.type == "cuda" else None
