@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 import yaml
@@ -15,13 +15,13 @@ from hpcgeo.files import write_text
 from hpcgeo.log import set_up
 
 if TYPE_CHECKING:
-    from hpcgeo.plan.candidates import Candidate, PlanRequest
+    from hpcgeo.plan.candidates import PlanRequest
     from hpcgeo.records import Record
 
 app = typer.Typer()
 
-#: Points that a sweep measures to settle a doubt.
-SETTLING = 3
+#: Columns that the table takes, terminal or not.
+WIDE = 124
 
 
 @app.callback(invoke_without_command=True)
@@ -52,9 +52,10 @@ def plan(
         int | None, typer.Option(help="Images of a step. [default: whatever comes out]", min=1)
     ] = None,
     samples: Annotated[
-        float | None, typer.Option(help="Images of an epoch, for the cost of it all.", min=1)
+        float | None,
+        typer.Option(help="Images of an epoch, for the cost of it all.", min=1, max=1e15),
     ] = None,
-    epochs: Annotated[float, typer.Option(help="How many.", min=0)] = 1,
+    epochs: Annotated[float, typer.Option(help="How many, with --samples.", min=1e-6, max=1e9)] = 1,
     probe: Annotated[
         Path | None,
         typer.Option(help="Records of one measured run on one node: they fix the arithmetic."),
@@ -100,6 +101,8 @@ def plan(
         return
     set_up()
     if map_file is not None:
+        if model or nodes or sweep or write_job or as_json:
+            raise InputError("--map draws a machine whole: it takes --machine alone")
         _map(machine, map_file)
         return
     needed = {"--model": model, "--machine": machine, "--nodes": nodes}
@@ -114,6 +117,7 @@ def plan(
     from hpcgeo.plan.pretraining import cost
 
     refuse_unwritable(sweep, "--sweep")
+    refuse_unwritable(write_job, "--write-job", folder=True)
     asked = _question(model, machine, nodes, objective, chip, bands, dtype, probe, calibration)
     asked = replace(asked, backend=backend, micro_batch=micro_batch, global_batch=global_batch)
     found = best_of_each(candidates(asked))
@@ -123,29 +127,29 @@ def plan(
         cost(samples * epochs, one.images_per_s, asked.where, nodes) if samples else None
         for one in found[:rows]
     ]
-    if sweep is not None:
-        write_text(sweep, _sweep(asked, model, found))
-    written = _write_job(write_job, asked, model, objective, best) if write_job else []
+    lines = list(answer.headline(asked, found))
+    lines += [answer.cost_line(costs[0])] if costs[0] else []
+    lines += [f"note: {line}" for line in answer.warnings(asked, best)]
+    if sweep or write_job:
+        from hpcgeo.sweep.planned import PlannedRun
+
+        images = samples and samples * epochs
+        planned = PlannedRun(asked, model, machine, objective, chip, images)
+        lines += planned.write_sweep(sweep, found) if sweep else []
+        lines += planned.write_job(write_job, best) if write_job else []
     if as_json:
         ways = [answer.values(asked, one, c) for one, c in zip(found[:rows], costs, strict=True)]
         said = {"model": model, "machine": machine, "nodes": nodes, "calibration": figures.source}
-        typer.echo(json.dumps(said | {"ways": ways}, indent=1))
+        typer.echo(json.dumps(said | {"said": lines, "ways": ways}, indent=1))
         return
-    typer.echo(answer.headline(asked, found))
-    if costs[0]:
-        typer.echo(answer.cost_line(costs[0]))
-    for line in answer.warnings(asked, best):
-        typer.echo(f"note: {line}")
-    if sweep is not None:
-        typer.echo(f"{sweep}: hpcgeo-profile sweep {sweep} measures what is in doubt")
-    for line in written:
-        typer.echo(line)
+    typer.echo("\n".join(lines))
     table = Table(box=box.SIMPLE_HEAD)
     for name in answer.row(best):
-        table.add_column(name, justify="left" if name in ("strategy", "memory") else "right")
+        left = name in ("strategy", "memory")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for one in found[:rows]:
         table.add_row(*answer.row(one).values())
-    Console(width=None if Console().is_terminal else 170).print(table)
+    Console(width=max(Console().width, WIDE)).print(table)
     if explain:
         for line in answer.explained(asked, best, figures):
             typer.echo(line)
@@ -178,6 +182,8 @@ def calibrate(
     from hpcgeo.plan.cases import cases
 
     refuse_unwritable(out, "--out")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     where, only = machine_of(machine), models.split(",") if models else None
     kept = [
         record
@@ -223,7 +229,10 @@ def _map(machine: str | None, file: Path) -> None:
     from hpcgeo.plan.sizes import cells
     from hpcgeo_analysis.plan_map import draw, title
 
+    if file.suffix != ".svg":
+        raise InputError(f"--map {file}: it is drawn as SVG: name it *.svg")
     refuse_unwritable(file, "--map")
+    file.parent.mkdir(parents=True, exist_ok=True)
     where = machine_of(machine)
     found = list(cells(where))
     write_text(file, draw(found, where.title))
@@ -247,14 +256,19 @@ def _question(
     from hpcgeo.objectives.table import objective as objective_of
     from hpcgeo.plan.calibration import calibration_of
     from hpcgeo.plan.candidates import PlanRequest
-    from hpcgeo.plan.cases import cases
     from hpcgeo.zoo import architecture
 
-    where = machine_of(machine)
-    key = "objective" if objective.startswith("{") else "objective.name"
-    run = load("mae_vit_tiny", [f"model.name={model}", f"{key}={objective}"])
+    where, said = machine_of(machine), objective.strip()
+    key = "objective" if said.startswith("{") else "objective.name"
+    try:
+        run = load("mae_vit_tiny", [f"model.name={model}", f"data.chip={chip}", f"{key}={said}"])
+    except InputError as error:
+        raise _without_recipe(error) from None
     chosen = objective_of(run.objective.name)(run.objective, run.seed)
-    forms = chosen.forms(architecture(model), bands, (chip, chip))
+    try:
+        forms = chosen.forms(architecture(model), bands, (chip, chip))
+    except InputError as error:
+        raise _without_recipe(error) from None
     if forms is None:
         raise InputError(
             f"objective {run.objective.name} on {model} has no closed form: plan with another, or "
@@ -262,6 +276,8 @@ def _question(
         )
     figures = calibration_of(where, calibration)
     if probe is not None:
+        from hpcgeo.plan.cases import cases
+
         found = [one for one in cases(_records([probe])) if one.where.name == where.name]
         if len(found) != 1:
             raise InputError(
@@ -270,7 +286,7 @@ def _question(
             )
         from hpcgeo.plan.calibrate import one_point
 
-        figures = one_point(found[0], figures)
+        figures = one_point(found[0], figures, dtype)
     return PlanRequest(forms, where, nodes, dtype, figures=figures)
 
 
@@ -286,61 +302,7 @@ def _records(paths: list[Path]) -> "list[Record]":
     return read(files)
 
 
-def _sweep(asked: "PlanRequest", model: str, found: "list[Candidate]") -> str:
-    """Return the sweep that measures the best way and those nearest to it."""
-    from hpcgeo.plan.answer import doubtful
-
-    ways = [found[0], *(doubtful(found) or found[1:])][:SETTLING]
-    values = {
-        "recipe": "mae_vit_base",
-        "steps": 30,
-        "warmup": 10,
-        "minutes": 15,
-        "set": {
-            "launch.machine": asked.where.name,
-            "data.path": "synthetic",
-            "model.name": model,
-            "train.dtype": asked.dtype,
-        },
-        "nodes": [asked.nodes],
-        "grid": {"points": [dict(_value(option) for option in one.options) for one in ways]},
-    }
-    head = "# The ways that a plan cannot tell apart, by `hpcgeo plan --sweep`."
-    return f"{head}\n{yaml.safe_dump(values, sort_keys=False)}"
-
-
-def _write_job(
-    folder: Path, asked: "PlanRequest", model: str, objective: str, best: "Candidate"
-) -> list[str]:
-    """Write the recipe of a way and its job; return where they are and what is next."""
-    from hpcgeo.config import EXTENDS, load, recipes
-    from hpcgeo.launch import scripts
-
-    options = yaml.safe_load(objective) if objective.startswith("{") else {"name": objective}
-    name = f"{options['name']}_{Path(model).stem}"
-    base = name if name in recipes() else "mae_vit_base"
-    values: dict[str, dict[str, Any]] = {"run": {"dir": f"runs/{name}"}}
-    for option in (f"model.name={model}", f"train.dtype={asked.dtype}", *best.options):
-        key, value = _value(option)
-        group, _, field = key.partition(".")
-        values.setdefault(group, {})[field] = value
-    if base != name or len(options) > 1:
-        values["objective"] = options
-    values["parallel"].setdefault("group_size", None)
-    values["train"].setdefault("accumulate", 1)
-    recipe = folder / f"{name}.yaml"
-    folder.mkdir(parents=True, exist_ok=True)
-    head = f"# As planned for {asked.nodes} nodes of {asked.where.name} by `hpcgeo plan`.\n"
-    write_text(recipe, head + yaml.safe_dump({EXTENDS: base} | values, sort_keys=False))
-    load(str(recipe), [])
-    hours = asked.where.hours(asked.nodes) or 1.0
-    job = scripts.one_off(asked.where.name, str(recipe), asked.nodes, scripts.time_of(60 * hours))
-    script = folder / scripts.file_name(job)
-    scripts.write(script, scripts.render(job))
-    return [f"{recipe}", f"{script}: hpcgeo jobs check {script} looks at it before the queue"]
-
-
-def _value(option: str) -> tuple[str, str | int]:
-    """Return key and value of an option, a number as such."""
-    key, _, value = option.partition("=")
-    return key, int(value) if value.isdigit() else value
+def _without_recipe(error: InputError) -> InputError:
+    """Return an error in the words of this command."""
+    said = str(error).removeprefix("mae_vit_tiny: ").replace("set data.chip to", "take --chip")
+    return InputError(said.replace("; set it in the recipe or as", "; give it in --objective, as"))

@@ -10,6 +10,9 @@ from hpcgeo.plan.costs import ALIGNED, STATE_TRAFFIC, TILE, UNALIGNED
 from hpcgeo.plan.fit import GIB, RESERVED
 from hpcgeo.plan.pretraining import Cost
 
+#: Nodes of the largest measured step.
+MEASURED_NODES = 128
+
 
 def doubtful(found: Sequence[Candidate]) -> list[Candidate]:
     """Return those that cannot be told apart from the first: their intervals overlap."""
@@ -17,39 +20,57 @@ def doubtful(found: Sequence[Candidate]) -> list[Candidate]:
     return [one for one in others if one.word == best.word and one.interval[1] > best.interval[0]]
 
 
-def headline(asked: PlanRequest, found: Sequence[Candidate]) -> str:
-    """Return what to run, in a line, and what it takes."""
+def named(one: Candidate) -> str:
+    """Return a way in few words."""
+    tensor = f" tensor {one.parallel.tensor}" if one.parallel.tensor > 1 else ""
+    return f"{one.layout}{tensor}"
+
+
+def headline(asked: PlanRequest, found: Sequence[Candidate]) -> list[str]:
+    """Return what to run, in a line, what it takes, and how sure that is."""
     best, device = found[0], asked.where.model
     assert device is not None
     low, high = best.interval
-    rest = doubtful(found)
+    rest = list(dict.fromkeys(named(one) for one in doubtful(found)))
+    more = f" and {len(rest) - 3} more" if len(rest) > 3 else ""
     sure = (
-        f"not told apart from {', '.join(one.layout for one in rest[:3])}"
+        f"not told apart from {', '.join(rest[:3])}{more}"
         if rest
-        else "ahead of all others by more than the interval"
+        else "ahead of all others that fit by more than the interval"
     )
-    return (
-        f"take {' '.join(best.options)}: {best.images_per_s:,.0f} images/s "
-        f"({low:,.0f} to {high:,.0f}), MFU {best.mfu:.0%}, {best.memory.total / GIB:.3g} of "
-        f"{device.memory:g} GiB: {best.word}; {sure}"
+    lines = [
+        f"take {' '.join(best.options)}: {best.images_per_s:,.0f} images/s ({low:,.0f} to "
+        f"{high:,.0f}), MFU {best.mfu:.0%}",
+        f"{best.memory.total / GIB:.3g} of {device.memory:g} GiB: {best.word}; a step is "
+        f"{global_batch(best):,} images; {sure}",
+    ]
+    tight = max(
+        (one for one in found if one.word == "tight"), key=lambda one: one.interval[0], default=best
     )
+    if best.word == "fits" and tight.interval[0] > best.interval[0]:
+        lines.append(
+            f"tight: {named(tight)}, recompute {tight.parallel.recompute}, micro-batch "
+            f"{_batch(tight)} may reach {tight.images_per_s:,.0f} images/s, if the allocator does "
+            f"not take {RESERVED} x what tensors do: try it"
+        )
+    return lines
+
+
+def global_batch(one: Candidate) -> int:
+    """Return the images of a step, all ranks."""
+    return round(one.images_per_s * one.step.seconds)
 
 
 def row(one: Candidate) -> dict[str, str]:
     """Return a way as a line of the table."""
-    step = one.step
     low, high = one.interval
     return {
-        "strategy": one.layout,
-        "tensor": str(one.parallel.tensor),
+        "strategy": named(one),
         "recompute": str(one.parallel.recompute),
         "micro-batch": _batch(one),
         "images/s": f"{one.images_per_s:,.0f}",
         "8 of 10 in": f"{low:,.0f} to {high:,.0f}",
-        "step s": f"{step.seconds:.3g}",
-        "compute": f"{step.compute_s:.3g}",
-        "exposed": f"{step.exposed_s:.2g}",
-        "optimizer": f"{step.optimizer_s:.2g}",
+        "step s": f"{one.step.seconds:.3g}",
         "MFU": f"{one.mfu:.0%}",
         "GiB": f"{one.memory.total / GIB:.3g}",
         "memory": one.word,
@@ -66,6 +87,8 @@ def values(asked: PlanRequest, one: Candidate, cost: Cost | None) -> dict[str, A
         "recompute": one.parallel.recompute,
         "micro_batch": one.train.micro_batch,
         "accumulate": one.train.accumulate,
+        "global_batch": global_batch(one),
+        "pattern": one.step.pattern,
         "images_per_s": one.images_per_s,
         "images_per_s_80": [low, high],
         "step_s": one.step.seconds,
@@ -84,39 +107,52 @@ def values(asked: PlanRequest, one: Candidate, cost: Cost | None) -> dict[str, A
 
 def cost_line(cost: Cost) -> str:
     """Return what a whole pretraining costs, in a line."""
-    said = f"{cost.images:,.0f} images: {cost.hours:.3g} h, {cost.node_hours:,.3g} node-hours"
+    said = f"{cost.images:,.0f} images: {_count(cost.hours)} h, "
+    said += f"{_count(cost.node_hours)} node-hours"
     if cost.jobs is not None:
         said += f", {cost.jobs:,} jobs of {cost.job_hours:g} h"
     if cost.kwh is not None:
-        said += f", at most {cost.kwh:,.3g} kWh by board power"
+        said += f", about {_count(cost.kwh)} kWh of devices, by board power"
     if cost.kg_co2 is not None:
-        said += f", {cost.kg_co2:,.3g} kg CO2"
+        said += f", {_count(cost.kg_co2)} kg CO2"
     return said
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def warnings(asked: PlanRequest, one: Candidate) -> Iterator[str]:
     """Yield what slows a way down for no good, and what its figures do not rest on."""
     figures = asked.figures
-    if figures is not None and not figures.calibrated:
+    if figures is not None and figures.probed and not figures.calibrated:
+        yield (
+            f"arithmetic of one measured step ({figures.probed}); the network of "
+            f"{asked.where.name} was not measured"
+        )
+    elif figures is not None and not figures.calibrated:
         yield (
             f"{asked.where.name} was not measured: shares of data sheets, so the interval is wide; "
             f"--probe RECORD with one measured run of one node narrows it"
         )
-    odd = sorted(
-        {
-            f"{name} {size}"
-            for stack, _ in asked.forms.stacks
-            for name, size in (
-                ("width", stack.width),
-                ("hidden", stack.hidden),
-                ("head", stack.width // stack.heads),
-            )
-            if size % ALIGNED
-        }
-    )
-    if odd:
+    elif asked.nodes > MEASURED_NODES:
+        yield f"beyond {MEASURED_NODES} nodes nothing was measured: the interval may be too narrow"
+    if asked.dtype != "bfloat16":
+        yield f"figures are fitted to bfloat16: in {asked.dtype} the interval is a guess"
+    if one.parallel.tensor > 1:
+        yield "no step with tensor parallelism was measured: its interval is a guess"
+    if one.step.unaligned_s:
+        sizes = sorted(
+            {
+                f"{name} {size}"
+                for stack, _ in asked.forms.stacks
+                for name, size in (("width", stack.width), ("hidden", stack.hidden))
+                if size % ALIGNED
+            }
+        )
+        cut = [f"what tensor {one.parallel.tensor} leaves of a product"]
         yield (
-            f"{', '.join(odd)}: no multiple of {ALIGNED}: products with it are taken to be "
+            f"{', '.join(sizes or cut)}: no multiple of {ALIGNED}: such products are taken to be "
             f"{UNALIGNED} x slower"
         )
     if one.parallel.recompute != "none" and one.parallel.strategy in ("FULL_SHARD", "HYBRID_SHARD"):

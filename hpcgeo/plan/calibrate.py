@@ -7,7 +7,6 @@ of their own line weigh less.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 
@@ -16,10 +15,10 @@ from hpcgeo.machines import Machine
 from hpcgeo.plan.calibration import (
     FAR,
     FITTED,
+    PATTERNS,
     Calibration,
     Interval80,
     Pattern,
-    calibration_of,
 )
 from hpcgeo.plan.cases import MeasuredStep
 
@@ -60,10 +59,15 @@ DRAWN = {
 }
 #: A share of its own size beyond which a figure is not identified.
 LOOSE = 0.5
-PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
+#: The least that a residual answers to a figure that the records tell.
+UNTOLD = 1e-6
 #: Of the interval: so many of ten measured steps lie in it.
 COVERED = 0.8
 FEWEST = 4
+#: Factors of an interval: the least that is claimed, and where nothing was measured.
+LEAST, UNKNOWN_NEAR, UNKNOWN_FAR = 1.01, 1.5, 2.0
+#: Of what one measured step of one node says of others to 32 nodes, on a machine without others.
+PROBED_NEAR = 1.15
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,9 @@ def calibrate(found: Sequence[MeasuredStep], where: Machine, source: str) -> Fit
     return FittedFigures(
         figures=figures.model_copy(
             update={
-                "interval": _interval(seen),
+                "interval": _interval(seen, several=bool(apart)),
                 "deviations": dict(zip(FITTED, deviations.round(4).tolist(), strict=True)),
+                "machine": where.name,
                 "source": source,
                 "calibrated": True,
             }
@@ -200,25 +205,38 @@ def _fit(found: Sequence[MeasuredStep], start: Calibration) -> tuple[np.ndarray,
         loss="soft_l1",
         diff_step=1e-3,
     )
-    information = found_at.jac.T @ found_at.jac
-    return found_at.x, np.linalg.pinv(information)
+    covariance = np.linalg.pinv(found_at.jac.T @ found_at.jac)
+    untold = np.abs(found_at.jac[: len(found)]).max(axis=0) < UNTOLD
+    covariance[untold, untold] = np.maximum(found_at.x[untold], 0.1) ** 2
+    return found_at.x, covariance
 
 
-def _interval(seen: Sequence[tuple[MeasuredStep, float]]) -> dict[Pattern, Interval80]:
+def _interval(
+    seen: Sequence[tuple[MeasuredStep, float]], *, several: bool
+) -> dict[Pattern, Interval80]:
     """Return the factors of steps that the fit did not see, by pattern, near and far.
 
-    What too few steps tell is taken from more of them: both sides, then all patterns.
+    What too few steps tell is as wide as where nothing was measured; a fit to one model alone was
+    never held against another.
+
+    Args:
+        seen: steps, and how far off the prediction was.
+        several: whether they are of models that the fit did not see.
     """
     trains = [(case, -np.log1p(d)) for case, d in seen if case.record.communication == "on"]
 
     def factors(pattern: Pattern, far: bool) -> tuple[float, float]:
-        of_pattern = [(case, log) for case, log in trains if case.predicted().pattern == pattern]
-        side = [log for case, log in of_pattern if (case.record.nodes > FAR) == far]
-        for logs in (side, [log for _, log in of_pattern], [log for _, log in trains]):
-            if len(logs) >= FEWEST:
-                break
-        low, high = np.quantile(logs, [(1 - COVERED) / 2, (1 + COVERED) / 2])
-        return float(np.exp(low).round(4)), float(np.exp(high).round(4))
+        widest = UNKNOWN_FAR if far else UNKNOWN_NEAR
+        logs = [
+            log
+            for case, log in trains
+            if case.predicted().pattern == pattern and (case.record.nodes > FAR) == far
+        ]
+        if len(logs) < FEWEST:
+            return round(1 / widest, 4), widest
+        least = LEAST if several else widest**0.5
+        low, high = np.exp(np.quantile(logs, [(1 - COVERED) / 2, (1 + COVERED) / 2]))
+        return round(min(low, 1 / least), 4), round(max(high, least), 4)
 
     return {
         pattern: Interval80(near=factors(pattern, False), far=factors(pattern, True))
@@ -234,19 +252,32 @@ def _worst_pair(covariance: np.ndarray) -> tuple[str, str, float]:
     return FITTED[one], FITTED[other], float(correlation[one, other])
 
 
-def one_point(case: MeasuredStep, figures: Calibration | None = None) -> Calibration:
+def one_point(case: MeasuredStep, figures: Calibration, dtype: str) -> Calibration:
     """Return figures whose arithmetic takes as long as one measured step of one node says.
 
     Products, and what is written and read around them, change by one factor.
+
+    Args:
+        case: the step.
+        figures: of its machine, so far.
+        dtype: of what is planned.
+
+    Raises:
+        InputError: it is of several nodes, of another dtype, or no device could be so fast.
     """
-    figures = figures or calibration_of(case.where)
+    record = case.record
+    if record.nodes != 1 or record.dtype != dtype:
+        raise InputError(
+            f"a probe is a step of one node in {dtype}: this one is of {record.nodes} nodes in "
+            f"{record.dtype}"
+        )
     for _ in range(20):
         step = case.predicted(figures)
         factor = (case.seconds - step.seconds + step.compute_s) / step.compute_s
-        if factor <= 0:
+        if factor <= 0 or figures.matmul / factor > BOUNDS["matmul"][1]:
             raise InputError(
-                f"{case.record.model}: {case.seconds:.3g} s a step is less than its collectives "
-                f"take as calibrated: probe with a record of one node"
+                f"{record.model}: {record.images_per_s:,.4g} images/s is more than the peak of "
+                f"{case.where.name} allows: look at the record"
             )
         figures = figures.model_copy(
             update={
@@ -254,4 +285,11 @@ def one_point(case: MeasuredStep, figures: Calibration | None = None) -> Calibra
                 "width_passes": figures.width_passes * factor,
             }
         )
-    return figures
+    probed = f"{record.model}, {record.layout}, {record.images_per_s:,.4g} images/s on one node"
+    if figures.calibrated:
+        return figures.model_copy(update={"probed": probed})
+    near = (round(1 / PROBED_NEAR, 4), PROBED_NEAR)
+    interval = {
+        pattern: one.model_copy(update={"near": near}) for pattern, one in figures.interval.items()
+    }
+    return figures.model_copy(update={"interval": interval, "probed": probed})

@@ -7,10 +7,18 @@ intervals.
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    field_validator,
+    model_validator,
+)
 
+from hpcgeo.errors import InputError
 from hpcgeo.machines import Machine
 from hpcgeo.tables import checked, own, read
 
@@ -33,6 +41,7 @@ FAR = 32
 #: How ranks share and exchange: all share with all; replicas of groups smaller than a node;
 #: replicas of single ranks or of groups of whole nodes.
 Pattern = Literal["world", "parts", "nodes"]
+PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 
 #: A pair of factors: measured over predicted seconds.
 Factors = tuple[PositiveFloat, PositiveFloat]
@@ -46,6 +55,13 @@ class Interval80(BaseModel):
     near: Factors = Field(description=f"to {FAR} nodes")
     far: Factors = Field(description="beyond")
 
+    @model_validator(mode="after")
+    def _around_one(self) -> "Interval80":
+        for low, high in (self.near, self.far):
+            if not low <= 1 <= high:
+                raise ValueError(f"[{low:g}, {high:g}] does not hold 1, the predicted step itself")
+        return self
+
     def factors(self, nodes: int) -> Factors:
         """Return the factors for so many nodes."""
         return self.far if nodes > FAR else self.near
@@ -54,7 +70,9 @@ class Interval80(BaseModel):
 class Calibration(BaseModel):
     """The figures."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    machine: str = Field("", description="that was measured; empty: none")
 
     matmul: float = Field(gt=0, le=1, description="of the peak that matrix products reach")
     width_passes: float = Field(
@@ -75,6 +93,14 @@ class Calibration(BaseModel):
     deviations: dict[str, float] = Field({}, description="standard deviations of the fit")
     source: str
     calibrated: bool = Field(True, description="whether the machine itself was measured")
+    probed: str = Field("", description="the measured step that the arithmetic is taken from")
+
+    @field_validator("interval")
+    @classmethod
+    def _every_pattern(cls, value: dict[Pattern, Interval80]) -> dict[Pattern, Interval80]:
+        if missing := [name for name in PATTERNS if name not in value]:
+            raise ValueError(f"without {', '.join(missing)}")
+        return value
 
 
 #: Memory bandwidth that element-wise kernels reach, of the data sheet's.
@@ -91,12 +117,18 @@ def calibration_of(where: Machine, file: Path | None = None) -> Calibration:
     """Return the figures of a machine, or of a file.
 
     Raises:
-        InputError: the file is none of `hpcgeo plan calibrate`.
+        InputError: the file is none of `hpcgeo plan calibrate`, or of another machine.
     """
     if file is not None:
-        return checked(Calibration, own(file, "calibration"), f"calibration {file}")
+        found = checked(Calibration, own(file, "calibration"), f"calibration {file}")
+        if found.machine != where.name:
+            raise InputError(
+                f"calibration {file} is of {found.machine or 'no machine'}, not of {where.name}"
+            )
+        return found
     rows = calibrations()
     if row := rows.get(where.name):
+        row = {"machine": where.name} | row
         return checked(Calibration, row, f"calibrations.yaml, {where.name}")
     row = dict(rows["typical"])
     share = row.pop("link_share")

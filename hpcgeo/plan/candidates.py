@@ -18,6 +18,8 @@ from hpcgeo.zoo import Forms
 
 #: Micro-batches that are tried.
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+#: The largest that is tried of those that divide a global batch.
+LARGEST = 512
 RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 #: Groups of more than so many nodes share parameters as all ranks would.
 WIDEST_GROUP_NODES = 8
@@ -121,13 +123,17 @@ def candidates(asked: PlanRequest) -> list[Candidate]:
             f"another (hpcgeo list machines), or give a YAML file of your own"
         )
     if asked.where.nodes and asked.nodes > asked.where.nodes.value:
-        raise InputError(f"nodes {asked.nodes}: {asked.where.name} has {asked.where.nodes.value:g}")
+        raise InputError(
+            f"nodes {asked.nodes}: {asked.where.name} has {asked.where.nodes.value:g}: take fewer"
+        )
+    asked.where.bin(asked.nodes)  # no job may have so many: said now
     asked = replace(asked, figures=asked.figures or calibration_of(asked.where))
     tried = list(_ways(asked))
     if not tried:
+        each = asked.world_size * (asked.micro_batch or 1)
         raise InputError(
             f"global batch {asked.global_batch}: no micro-batch divides it over "
-            f"{asked.world_size} ranks: take a multiple of {asked.world_size}"
+            f"{asked.world_size} ranks: take a multiple of {each:,}"
         )
     found = [one for way in tried if (one := _candidate(asked, *way))]
     if not found:
@@ -142,10 +148,10 @@ def candidates(asked: PlanRequest) -> list[Candidate]:
 
 
 def best_of_each(found: Sequence[Candidate]) -> list[Candidate]:
-    """Return the first of every layout."""
-    kept: dict[tuple[str, int], Candidate] = {}
+    """Return the first of every layout, of those that fit and of those that are tight."""
+    kept: dict[tuple[str, int, Word], Candidate] = {}
     for one in found:
-        kept.setdefault((one.layout, one.parallel.tensor), one)
+        kept.setdefault((one.layout, one.parallel.tensor, one.word), one)
     return list(kept.values())
 
 
@@ -154,7 +160,7 @@ def _ways(asked: PlanRequest) -> Iterator[tuple[Parallel, Train]]:
     for row in (one for one in strategies().values() if one.backend == asked.backend):
         for tensor in _tensors(asked, stacks) if "tensor" in row.takes else [1]:
             dp = asked.world_size // tensor
-            for size in _groups(asked, dp) if "group_size" in row.takes else [None]:
+            for size in _groups(asked, dp, tensor) if "group_size" in row.takes else [None]:
                 for recompute in asked.recomputes:
                     parallel = Parallel(
                         strategy=row.name, group_size=size, tensor=tensor, recompute=recompute
@@ -181,19 +187,27 @@ def _tensors(asked: PlanRequest, stacks: Sequence[Stack]) -> list[int]:
     ]
 
 
-def _groups(asked: PlanRequest, dp: int) -> list[int]:
-    widest = WIDEST_GROUP_NODES * int(asked.where.devices_per_node.value)
+def _groups(asked: PlanRequest, dp: int, tensor: int) -> list[int]:
+    """Return sizes of groups that fill a node evenly, or several nodes."""
+    per_node = max(1, int(asked.where.devices_per_node.value) // tensor)
+    widest = min(dp // 2, WIDEST_GROUP_NODES * per_node)
     return [
-        n for n in (2**power for power in range(1, 20)) if n < dp and n <= widest and dp % n == 0
+        size
+        for size in range(2, widest + 1)
+        if dp % size == 0 and (per_node % size == 0 or size % per_node == 0)
     ]
 
 
 def _batches(asked: PlanRequest, dp: int) -> Iterator[tuple[int, int]]:
-    for micro in (asked.micro_batch,) if asked.micro_batch else asked.micro_batches:
-        if asked.global_batch is None:
-            yield micro, 1
-        elif asked.global_batch % (micro * dp) == 0:
-            yield micro, asked.global_batch // (micro * dp)
+    """Yield micro-batch and accumulation; of a global batch all that divide a rank's part."""
+    if asked.global_batch is None:
+        sizes = (asked.micro_batch,) if asked.micro_batch else asked.micro_batches
+        yield from ((size, 1) for size in sizes)
+    elif asked.global_batch % dp == 0:
+        part = asked.global_batch // dp
+        for size in (asked.micro_batch,) if asked.micro_batch else range(1, LARGEST + 1):
+            if part % size == 0:
+                yield size, part // size
 
 
 def _candidate(asked: PlanRequest, parallel: Parallel, train: Train) -> Candidate | None:

@@ -67,8 +67,9 @@ def silicon(
 
 
 class BlockTimes(NamedTuple):
-    """Seconds of one block: forward, backward, and of forward all but its matrix products; and how
-    much of forward and backward sizes that are not aligned are taken to cost."""
+    """Seconds of one block: forward, backward, and of forward all but products and attention, whose
+    results selective recompute keeps; and how much of forward and backward sizes that are not
+    aligned are taken to cost."""
 
     forward: float
     backward: float
@@ -108,15 +109,13 @@ def block_seconds(
             odd_back += (UNALIGNED - 1) * two
         ahead, back = ahead + one, back + two
     attention = stack.attention_flops(tokens) * sequences / tensor
-    numbers = (
-        tokens * sequences * (on.passes * stack.width + stack.mlp_numbers() / tensor)
-        + on.scores * sequences * stack.heads / tensor * tokens**2
-    )
+    numbers = tokens * (on.passes * stack.width + stack.mlp_numbers())
+    numbers = (numbers + on.scores * stack.heads * tokens**2) * sequences / tensor
     moved = numbers * COUNTED_BYTES / on.stream
     return BlockTimes(
         forward=(ahead + odd_ahead + attention) / on.products + moved,
         backward=(back + odd_back + 2 * attention) / on.products + 2 * moved,
-        around=attention / on.products + moved,
+        around=moved,
         unaligned_forward=odd_ahead / on.products,
         unaligned_backward=odd_back / on.products,
     )
@@ -154,7 +153,9 @@ class Wires:
             figures=figures,
         )
 
-    def ring(self, size: float, ranks: int, inside: int, rings: int = 1) -> float:
+    def ring(
+        self, size: float, ranks: int, inside: int, rings: int = 1, *, strided: bool = False
+    ) -> float:
         """Return seconds of an all-gather or reduce-scatter.
 
         Args:
@@ -162,11 +163,13 @@ class Wires:
             ranks: of the group.
             inside: of them in one node.
             rings: groups that share the network of a node.
+            strided: its ranks are no neighbours, so never of one package.
         """
         if ranks == 1:
             return 0.0
         part = (ranks - 1) / ranks * size / 1e9
-        near = self.package_gbs if ranks <= self.per_package else self.figures.node_gbs
+        close = ranks <= self.per_package and not strided
+        near = self.package_gbs if close else self.figures.node_gbs
         within = part / near if inside > 1 else 0.0
         if ranks <= inside:
             return within

@@ -89,12 +89,14 @@ def predict(
     k = layout.dp_shard
     optim, root = optim or Optim(), forms.root_parameters
     in_block, other = optimizer(optim.name).state_bytes(optim)
+    # hpZ: a second copy in every group, in the dtype of the arithmetic (arXiv 2306.10209).
+    second = low * P / (parallel.group_size or k) if chosen.name == "ZERO3_HPZ" else 0.0
     # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
     # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.
     sums = 8 if chosen.name == "DDP" and train.accumulate > 1 else 4
     return PredictedMemory(
-        parameters=(4 + apart) * P / k,
+        parameters=(4 + apart) * P / k + second,
         frozen=4 * (cut / k + whole),
         gradients=sums * P / (1 if chosen.gradients == "none" else k),
         optimizer=(in_block * (P - root) + other * root) / k,

@@ -11,6 +11,14 @@ from hpcgeo.sweep.points import load_sweep
 from tests.plan.published import FRONTIER, steps
 from tests.processes import hpcgeo
 
+OWN = """
+title: Six devices a node
+sources: {me: a test}
+device: A100-80
+devices_per_node: [6, me]
+links: {node: [300, me], out: [100, me]}
+scheduler: slurm
+"""
 ASKED = ("plan", "--model", "vit_3b", "--machine", "frontier", "--nodes", "32")
 
 
@@ -21,12 +29,13 @@ def said(*words: str, code: int = 0) -> str:
 
 
 def test_the_answer_is_first_and_can_be_trained_as_it_stands() -> None:
-    first, cost, *_ = said(*ASKED, "--samples", "990000", "--epochs", "100").splitlines()
+    first, second, *rest = said(*ASKED, "--samples", "990000", "--epochs", "100").splitlines()
     options, colon, figures = first.removeprefix("take ").partition(": ")
-    assert colon and "images/s (" in figures and "GiB: fits" in figures
+    assert colon and "images/s (" in figures and "MFU" in figures
+    assert "GiB: fits; a step is " in second
     run = load("mae_vit_3b", options.split())
     assert run.train.micro_batch > 1
-    assert cost.startswith("99,000,000 images: ")
+    [cost] = [line for line in rest if line.startswith("99,000,000 images: ")]
     assert "node-hours" in cost and "jobs of 2 h" in cost and "kg CO2" in cost
 
 
@@ -64,14 +73,37 @@ def test_the_sweep_of_what_is_in_doubt_is_one_that_runs(tmp_path: Path) -> None:
 
 
 def test_the_job_trains_what_was_planned(tmp_path: Path) -> None:
-    said(*ASKED, "--global-batch", "8192", "--write-job", str(tmp_path))
-    run = load(str(tmp_path / "mae_vit_3b.yaml"))
-    first = said(*ASKED, "--global-batch", "8192").partition(": ")[0].removeprefix("take ")
-    assert run == load(
-        "mae_vit_3b", ["parallel.group_size=null", "train.accumulate=1", *first.split()]
-    )
-    script = (tmp_path / "frontier_mae_vit_3b.sbatch").read_text()
-    assert "#SBATCH --nodes=32" in script and "mae_vit_3b.yaml" in script
+    """With chip, objective and samples, on a machine of a file of one's own."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(OWN)
+    words = ["plan", "--model", "vit_base", "--machine", str(mine), "--nodes", "2"]
+    words += ["--objective", "{name: simmim, mask_cell: 16}", "--chip", "192", "--samples", "1e6"]
+    words += ["--global-batch", "768", "--write-job", str(tmp_path / "job")]
+    told = said(*words)
+    recipe = tmp_path / "job/simmim_vit_base.yaml"
+    run = load(str(recipe))
+    assert (run.objective.name, run.data.chip, run.train.steps) == ("simmim", (192, 192), 1303)
+    assert run.launch.machine == str(mine)
+    assert f"hpcgeo train {recipe} --dry --ranks 12" in told
+    options = told.partition(": ")[0].removeprefix("take ").split()
+    assert run.parallel.strategy == options[0].partition("=")[2]
+    assert any(path.suffix == ".sbatch" for path in (tmp_path / "job").iterdir())
+    assert "is there: choose another folder" in said(*words, code=2)
+
+
+def test_groups_fill_nodes_of_any_size(tmp_path: Path) -> None:
+    """Six devices a node: three and six, never four, which would straddle two nodes."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(OWN)
+    words = ["plan", "--model", "vit_1b", "--machine", str(mine), "--nodes", "4", "--json"]
+    ways = json.loads(said(*words, "--rows", "99"))["ways"]
+    sizes = {int(way["strategy"].partition("(")[2][:-1]) for way in ways if "(" in way["strategy"]}
+    assert {2, 3, 6, 12} <= sizes and not {4, 8} & sizes
+
+
+def test_any_micro_batch_that_divides_a_global_batch_is_tried() -> None:
+    ways = json.loads(said(*ASKED[:-1], "4", "--json", "--global-batch", "3072"))["ways"]
+    assert {way["micro_batch"] for way in ways} & {96, 48, 24}
 
 
 def test_one_measured_step_moves_the_answer(tmp_path: Path) -> None:
@@ -110,6 +142,12 @@ def test_a_calibration_is_written_and_used(tmp_path: Path) -> None:
         ((*ASKED, "--micro-batch", "100000"), "nothing fits: at least"),
         ((*ASKED, "--probe", str(FRONTIER)), "give one record of one node"),
         (("plan", "calibrate", str(FRONTIER), "--machine", "jupiter"), "takes 4 or more"),
+        ((*ASKED, "--samples", "inf"), "--samples"),
+        ((*ASKED[:-1], "9700"), "may have"),
+        ((*ASKED, "--chip", "225"), "take --chip"),
+        ((*ASKED, "--map", "x.svg"), "--map draws a machine whole"),
+        (("plan", "--machine", "frontier", "--map", "x.png"), "name it *.svg"),
+        ((*ASKED, "--objective", "gfm"), "objective.teacher is missing; give it in --objective"),
     ],
     ids=str,
 )

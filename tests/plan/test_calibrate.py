@@ -1,9 +1,11 @@
 """Fitting the figures of a machine: what is put in comes out, what no record tells is said."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from hpcgeo.errors import InputError
 from hpcgeo.machines import machine
@@ -45,6 +47,39 @@ def test_what_no_record_tells_is_said() -> None:
     assert not {"matmul"} & set(fitted.loose)
 
 
+def test_few_steps_claim_little() -> None:
+    """Of one model and layout: nothing else was seen, the figures of replicas are not told."""
+    few = [
+        case
+        for case in steps()
+        if (case.record.model, case.record.layout) == ("vit_1b_gated", "FULL_SHARD")
+    ]
+    fitted = calibrate(few, FRONTIER, "few")
+    assert {"hidden_beside", "tree_us"} <= set(fitted.loose)
+    parts, world = fitted.figures.interval["parts"], fitted.figures.interval["world"]
+    assert parts.near[1] == 1.5 and parts.far[1] == 2
+    assert world.near[1] >= 1.2 and fitted.left_out == {}
+    same = calibrate([few[0]] * 5, FRONTIER, "one, five times").figures.interval["world"]
+    assert same.near[0] < 0.9 and same.near[1] > 1.2
+
+
+def test_a_calibration_is_of_one_machine_and_whole(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    values = calibration_of(FRONTIER).model_dump(mode="json")
+    for changed, rule in (
+        ({"machine": "jupiter"}, "is of jupiter, not of frontier"),
+        ({"interval": {"world": values["interval"]["world"]}}, "without parts, nodes"),
+        (
+            {"interval": values["interval"] | {"nodes": {"near": [1.5, 0.7], "far": [0.9, 1.1]}}},
+            "does not hold 1",
+        ),
+        ({"out_gbs": float("inf")}, "finite"),
+    ):
+        file.write_text(yaml.safe_dump(values | changed))
+        with pytest.raises(InputError, match=rule):
+            calibration_of(FRONTIER, file)
+
+
 def test_too_few_steps_are_refused() -> None:
     with pytest.raises(InputError, match="takes 4 or more"):
         calibrate(steps()[:3], FRONTIER, "three")
@@ -68,8 +103,26 @@ def test_one_measured_step_fixes_the_arithmetic() -> None:
         update={"matmul": slow.matmul / 1.5, "width_passes": 1.5 * slow.width_passes}
     )
     one, *rest = [as_if(case, slow) for case in steps() if case.record.communication == "on"]
-    found = one_point(one)
+    found = one_point(one, calibration_of(FRONTIER), "bfloat16")
     assert max(abs(deviation(case, found)) for case in rest) < 0.01
+    assert found.interval == calibration_of(FRONTIER).interval and "vit_1b" in found.probed
+
+
+def test_a_probe_narrows_what_was_never_measured_and_must_be_possible() -> None:
+    one = next(case for case in steps() if case.record.communication == "on")
+    typical = calibration_of(machine("lumi-g"))
+    assert not typical.calibrated
+    found = one_point(one, typical, "bfloat16")
+    near, far = found.interval["world"].near, found.interval["world"].far
+    assert near[1] / near[0] < 1.4 < far[1] / far[0]
+    with pytest.raises(InputError, match="of one node in float32"):
+        one_point(one, typical, "float32")
+    wide = next(case for case in steps() if case.record.nodes == 32)
+    with pytest.raises(InputError, match="of 32 nodes"):
+        one_point(wide, typical, "bfloat16")
+    quick = one.record.model_copy(update={"images_per_s": 10 * (one.record.images_per_s or 0)})
+    with pytest.raises(InputError, match="more than the peak of frontier allows"):
+        one_point(dataclasses.replace(one, record=quick), typical, "bfloat16")
 
 
 def test_odd_cells_are_named_without_a_prediction() -> None:

@@ -150,6 +150,36 @@ def test_tensor_parallelism_and_deepspeed_have_their_price(options: list[str]) -
         assert quick and step.exposed_s - quick.exposed_s > 2 * forms.parameters / 50e9
 
 
+def test_hpz_gathers_in_its_group_and_zero_2_reduces_every_time() -> None:
+    """ZeRO++'s second copy: backward gathers inside of a node. DeepSpeed's ZeRO 2 keeps no whole
+    gradients, so each micro-batch reduces them (stage_1_and_2.py)."""
+    batch = ["train.micro_batch=2", "train.accumulate=1"]
+    plain, near = (
+        step_of(f"parallel.strategy={name}", *more, *batch, ranks=512)
+        for name, more in (("ZERO3", []), ("ZERO3_HPZ", ["parallel.group_size=8"]))
+    )
+    assert plain and near and near.exposed_s < 0.8 * plain.exposed_s
+    for name, times in (("ZERO1", 1), ("ZERO2", 4)):
+        few, many = (
+            step_of(f"parallel.strategy={name}", "train.micro_batch=4", f"train.accumulate={n}")
+            for n in (1, 4)
+        )
+        assert few and many
+        assert (many.exposed_s > 2 * few.exposed_s) == (times == 4)
+
+
+def test_tensor_parallelism_divides_what_a_block_writes() -> None:
+    """The package cuts it along the tokens: the same images of a device take about as long."""
+    whole, cut = (
+        step_of(f"parallel.tensor={n}", f"train.micro_batch={4 * n}", "train.accumulate=1")
+        for n in (1, 4)
+    )
+    assert whole and cut
+    assert cut.compute_s < 1.6 * whole.compute_s
+    low, high = cut.interval
+    assert high / low > 1.4 * whole.interval[1] / whole.interval[0]
+
+
 def test_a_machine_that_was_not_measured_has_a_wide_interval() -> None:
     known, typical = step_of(), step_of(where="jupiter")
     assert known and typical
