@@ -169,7 +169,10 @@ def calibrate(
 ) -> None:
     """Fit the figures of a machine to measured steps, and say how well they are known.
 
-    hpcgeo plan calibrate runs/ --machine frontier --out frontier.calibration.yaml
+    Records of one node say how fast it computes; several sizes, layouts and numbers of nodes say
+    what its network does, and what the figures miss.
+
+        hpcgeo plan calibrate runs/ --machine frontier --out frontier.calibration.yaml
     """
     set_up()
     import numpy as np

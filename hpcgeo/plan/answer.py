@@ -9,6 +9,7 @@ from hpcgeo.plan.candidates import Candidate, PlanRequest
 from hpcgeo.plan.costs import ALIGNED, STATE_TRAFFIC, TILE, UNALIGNED
 from hpcgeo.plan.fit import GIB, RESERVED
 from hpcgeo.plan.pretraining import Cost
+from hpcgeo.strategies import strategy
 
 #: Nodes of the largest measured step.
 MEASURED_NODES = 128
@@ -155,7 +156,8 @@ def warnings(asked: PlanRequest, one: Candidate) -> Iterator[str]:
             f"{', '.join(sizes or cut)}: no multiple of {ALIGNED}: such products are taken to be "
             f"{UNALIGNED} x slower"
         )
-    if one.parallel.recompute != "none" and one.parallel.strategy in ("FULL_SHARD", "HYBRID_SHARD"):
+    row_of = strategy(one.parallel.strategy)
+    if one.parallel.recompute != "none" and "forward_prefetch" in row_of.takes:
         yield (
             "leave parallel.forward_prefetch alone: with recompute it halved a throughput under "
             "FSDP2 on MI355X (AMD-AGI/Primus, issue 884)"

@@ -20,7 +20,7 @@ from hpcgeo.plan.calibration import (
     Interval80,
     Pattern,
 )
-from hpcgeo.plan.cases import MeasuredStep
+from hpcgeo.plan.cases import MeasuredStep, options_of_fsdp1
 
 #: Relative deviation of a measured step that is taken for noise.
 NOISE = 0.02
@@ -121,7 +121,6 @@ def calibrate(found: Sequence[MeasuredStep], where: Machine, source: str) -> Fit
                 "deviations": dict(zip(FITTED, deviations.round(4).tolist(), strict=True)),
                 "machine": where.name,
                 "source": source,
-                "calibrated": True,
             }
         ),
         worst_pair=_worst_pair(covariance),
@@ -174,8 +173,7 @@ def _split(
 
 
 def _weight(case: MeasuredStep) -> float:
-    of_prefetch = (case.record.config or {}).get("fsdp1")
-    return OF_PREFETCH if of_prefetch else WEIGHTS[case.odd]
+    return OF_PREFETCH if options_of_fsdp1(case.record) else WEIGHTS[case.odd]
 
 
 def _fit(found: Sequence[MeasuredStep], start: Calibration) -> tuple[np.ndarray, np.ndarray]:

@@ -92,8 +92,12 @@ class Calibration(BaseModel):
     interval: dict[Pattern, Interval80]
     deviations: dict[str, float] = Field({}, description="standard deviations of the fit")
     source: str
-    calibrated: bool = Field(True, description="whether the machine itself was measured")
     probed: str = Field("", description="the measured step that the arithmetic is taken from")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the machine itself was measured."""
+        return bool(self.machine)
 
     @field_validator("interval")
     @classmethod
@@ -135,4 +139,4 @@ def calibration_of(where: Machine, file: Path | None = None) -> Calibration:
     for name, link in (("out_gbs", where.links.out), ("node_gbs", where.links.node)):
         if link is not None:
             row[name] = share * link.value
-    return checked(Calibration, row | {"calibrated": False}, "calibrations.yaml, typical")
+    return checked(Calibration, row, "calibrations.yaml, typical")

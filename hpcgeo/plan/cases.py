@@ -94,6 +94,11 @@ def forms_of_record(record: Record) -> Forms | None:
     return classification(row, record.bands, record.chip, record.parameters)
 
 
+def options_of_fsdp1(record: Record) -> dict[str, Any]:
+    """Return how FSDP1 was set in the study of prefetching; empty for all other records."""
+    return (record.config or {}).get("fsdp1", {})
+
+
 def classification(
     row: Architecture, bands: int, chip: tuple[int, int], parameters: int | None = None
 ) -> Forms:
@@ -114,12 +119,11 @@ def classification(
 
 
 def _case(record: Record) -> MeasuredStep | None:
-    forms = forms_of_record(record)
-    if forms is None or record.status != "ok" or not record.images_per_s or record.bare:
-        silent = record.communication == "off" and record.kind == "published"
-        if not (silent and forms and record.images_per_s):
-            return None
-    fsdp1 = (record.config or {}).get("fsdp1", {})
+    forms, fsdp1 = forms_of_record(record), options_of_fsdp1(record)
+    # What the study ran without exchange is its arithmetic alone; our own records say less.
+    whole = not record.bare or record.kind == "published"
+    if forms is None or record.status != "ok" or not record.images_per_s or not whole:
+        return None
     if fsdp1.get("limit_all_gathers") is False:
         return None  # gathers run ahead without bound: the allocator decides, not a clock
     try:
@@ -158,11 +162,9 @@ def _odd(found: Sequence[MeasuredStep]) -> list[str]:
     places: dict[tuple[Any, ...], float] = {}
     for case in found:
         r = case.record
-        if r.images_per_s and not (r.config or {}).get("fsdp1"):
+        if r.images_per_s and not options_of_fsdp1(r):
             places[_line(case), r.group_size, r.nodes] = r.images_per_s / r.nodes
-    return [
-        "" if (case.record.config or {}).get("fsdp1") else _how_odd(case, places) for case in found
-    ]
+    return ["" if options_of_fsdp1(case.record) else _how_odd(case, places) for case in found]
 
 
 def _line(case: MeasuredStep) -> tuple[Any, ...]:

@@ -90,7 +90,8 @@ def predict(
     optim, root = optim or Optim(), forms.root_parameters
     in_block, other = optimizer(optim.name).state_bytes(optim)
     # hpZ: a second copy in every group, in the dtype of the arithmetic (arXiv 2306.10209).
-    second = low * P / (parallel.group_size or k) if chosen.name == "ZERO3_HPZ" else 0.0
+    twice = "group_size" in chosen.takes and chosen.parameters == "world"
+    second = low * P / (parallel.group_size or k) if twice else 0.0
     # ZeRO 3 steps on other float32 weights than those it gathers, FSDP2 on the same.
     apart = low if chosen.backend == "deepspeed" and chosen.parameters == "world" else 0
     # Micro-batches that DDP does not reduce are summed beside the buckets that it will reduce.

@@ -13,7 +13,7 @@ class Cost:
     Attributes:
         hours: of steps alone.
         jobs, job_hours: how many of the longest that so many nodes may have; None: not known.
-        kwh: at most, by the power of the boards; None: not known.
+        kwh: of the devices alone, by the power of their boards; None: not known.
         kg_co2: of that energy from the machine's grid; None: not known.
     """
 
